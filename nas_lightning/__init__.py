@@ -1,0 +1,1 @@
+"""Train, measure and compare the cells of cell-based neural architecture search."""

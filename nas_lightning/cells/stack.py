@@ -1,0 +1,156 @@
+"""How cells are stacked into a network: channels, reductions, and what of each cell is live.
+
+The one description that both the network (which builds modules from it) and the size formulas (which need no torch)
+follow. Source: appendix A.3 of Shu et al. (ICLR 2020) and Liu et al. (ICLR 2019).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from nas_lightning.cells.topology import live_nodes
+
+if TYPE_CHECKING:
+    from nas_lightning.cells.genotype import Genotype
+
+STEM_MULTIPLIER = 3
+
+
+@dataclass(frozen=True)
+class CellPlan:
+    """One cell of the stack.
+
+    Attributes:
+        index: Position in the stack, from 0.
+        reduction: Whether this is a reduction cell: edges that read a cell input have stride 2.
+        follows_reduction: Whether the previous cell is a reduction cell: input 0 then has twice the resolution of
+            input 1, and its preprocessing halves it.
+        input_channels: Channels of input 0 and input 1.
+        channels: Channels of every intermediate node.
+        output_channels: Channels of the concatenated output.
+        live: Whether the classifier (or the auxiliary tower, where there is one) reads this cell's output, directly
+            or through later cells.
+        live_inputs: For input 0 and input 1, whether a live edge of this cell reads it.
+        live_edges: For every edge, whether its value reaches the classifier (or tower).
+    """
+
+    index: int
+    reduction: bool
+    follows_reduction: bool
+    input_channels: tuple[int, int]
+    channels: int
+    output_channels: int
+    live: bool
+    live_inputs: tuple[bool, bool]
+    live_edges: tuple[bool, ...]
+
+    def stride(self, source: int) -> int:
+        """Stride of an edge that reads ``source``."""
+        return 2 if self.reduction and source < 2 else 1
+
+
+@dataclass(frozen=True)
+class StackPlan:
+    """A network of stacked cells.
+
+    Attributes:
+        stem_channels: Channels after the stem.
+        cells: The cells, first to last.
+        auxiliary_index: Cell after which the auxiliary tower sits, or None without a tower.
+    """
+
+    stem_channels: int
+    cells: tuple[CellPlan, ...]
+    auxiliary_index: int | None
+
+    @property
+    def output_channels(self) -> int:
+        """Channels that the classifier reads."""
+        return self.cells[-1].output_channels
+
+
+def reduction_indices(num_cells: int) -> tuple[int, int]:
+    """Positions of the two reduction cells: one third and two thirds of the stack, rounded down."""
+    return num_cells // 3, 2 * num_cells // 3
+
+
+def stack_plan(
+    genotype: Genotype, *, init_channels: int = 36, num_cells: int = 20, auxiliary: bool = False
+) -> StackPlan:
+    """Plan the stack of cells of a network.
+
+    Args:
+        genotype: The cells.
+        init_channels: Channels of the nodes of the first cell; doubled at every reduction.
+        num_cells: Number of cells; those at ``num_cells // 3`` and ``2 * num_cells // 3`` are reduction cells.
+        auxiliary: Whether an auxiliary tower reads the output of cell ``2 * num_cells // 3``.
+
+    Returns:
+        The plan. Liveness is computed back from the classifier and, with ``auxiliary``, from the tower.
+
+    Raises:
+        ValueError: If a size is not positive, or ``num_cells`` is under 3 with an auxiliary tower.
+    """
+    for name, value in (("init_channels", init_channels), ("num_cells", num_cells)):
+        if value < 1:
+            raise ValueError(f"`{name}` (={value}) must be at least 1")
+    if auxiliary and num_cells < 3:
+        raise ValueError(
+            f"`num_cells` (={num_cells}) must be at least 3 with an auxiliary tower: the tower sits after cell 2L/3"
+        )
+    reductions = reduction_indices(num_cells)
+    auxiliary_index = reductions[1] if auxiliary else None
+
+    live_edges = {
+        reduction: _live_edges(genotype, reduction) for reduction in (False, True)
+    }
+    live_inputs = {
+        reduction: _live_inputs(genotype, reduction, live_edges[reduction]) for reduction in (False, True)
+    }
+    live = [False] * num_cells
+    live[-1] = True
+    if auxiliary_index is not None:
+        live[auxiliary_index] = True
+    for index in range(num_cells - 1, -1, -1):
+        if live[index]:
+            reads = live_inputs[index in reductions]
+            for offset, read in zip((2, 1), reads, strict=True):
+                if read and index >= offset:
+                    live[index - offset] = True
+
+    cells = []
+    before_last, last, channels = (STEM_MULTIPLIER * init_channels,) * 2 + (init_channels,)
+    for index in range(num_cells):
+        reduction = index in reductions
+        if reduction:
+            channels *= 2
+        concat = genotype.reduce_concat if reduction else genotype.normal_concat
+        edges = live_edges[reduction]
+        cells.append(
+            CellPlan(
+                index=index,
+                reduction=reduction,
+                follows_reduction=index > 0 and index - 1 in reductions,
+                input_channels=(before_last, last),
+                channels=channels,
+                output_channels=len(concat) * channels,
+                live=live[index],
+                live_inputs=live_inputs[reduction] if live[index] else (False, False),
+                live_edges=edges if live[index] else (False,) * len(edges),
+            )
+        )
+        before_last, last = last, cells[-1].output_channels
+    return StackPlan(STEM_MULTIPLIER * init_channels, tuple(cells), auxiliary_index)
+
+
+def _live_edges(genotype: Genotype, reduction: bool) -> tuple[bool, ...]:
+    edges = genotype.reduce if reduction else genotype.normal
+    live = live_nodes(edges, genotype.reduce_concat if reduction else genotype.normal_concat)
+    return tuple(edge.op != "none" and index // 2 + 2 in live for index, edge in enumerate(edges))
+
+
+def _live_inputs(genotype: Genotype, reduction: bool, live_edges: tuple[bool, ...]) -> tuple[bool, bool]:
+    edges = genotype.reduce if reduction else genotype.normal
+    read = {edge.source for edge, is_live in zip(edges, live_edges, strict=True) if is_live}
+    return 0 in read, 1 in read
