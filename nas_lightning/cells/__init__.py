@@ -1,7 +1,48 @@
-"""What a cell is: genotypes, topology, size. No torch."""
+"""What a cell is: genotypes, topology, variants, size. No torch.
+
+The census of a connection space is in ``nas_lightning.cells.census``, imported only when used: it needs
+NumPy.
+"""
 
 from nas_lightning.cells.genotype import Edge, Genotype
+from nas_lightning.cells.literal import parse_genotype
+from nas_lightning.cells.operations import declare_operation, operation_names
+from nas_lightning.cells.published import PublishedGenotype, Reported, published_genotypes
+from nas_lightning.cells.size import UnknownOperationSize, count_parameters, multiply_adds
+from nas_lightning.cells.spec import genotype_slug, get_genotype
 from nas_lightning.cells.stack import CellPlan, StackPlan, stack_plan
-from nas_lightning.cells.topology import live_nodes
+from nas_lightning.cells.topology import cell_depth, cell_width, dead_nodes, duplicate_edges, live_nodes
+from nas_lightning.cells.variants import (
+    random_connections,
+    random_operations,
+    table2_variant,
+    widest_shallowest,
+)
 
-__all__ = ["CellPlan", "Edge", "Genotype", "StackPlan", "live_nodes", "stack_plan"]
+__all__ = [
+    "CellPlan",
+    "Edge",
+    "Genotype",
+    "PublishedGenotype",
+    "Reported",
+    "StackPlan",
+    "UnknownOperationSize",
+    "cell_depth",
+    "cell_width",
+    "count_parameters",
+    "dead_nodes",
+    "declare_operation",
+    "duplicate_edges",
+    "genotype_slug",
+    "get_genotype",
+    "live_nodes",
+    "multiply_adds",
+    "operation_names",
+    "parse_genotype",
+    "published_genotypes",
+    "random_connections",
+    "random_operations",
+    "stack_plan",
+    "table2_variant",
+    "widest_shallowest",
+]

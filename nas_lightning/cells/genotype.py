@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import operator
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+from nas_lightning.cells.operations import nearest, operation_names
 
 
 class Edge(NamedTuple):
@@ -11,23 +15,147 @@ class Edge(NamedTuple):
 
     Attributes:
         op: Name of the primitive operation, for example ``"sep_conv_3x3"``.
-        source: Node the edge reads: 0 and 1 are the cell inputs (output of the cell before the last, and of the
-            last), intermediate nodes count from 2.
+        source: Node the edge reads: 0 and 1 are the cell inputs (output of the cell before the last, and of
+            the last), intermediate nodes count from 2.
     """
 
     op: str
     source: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False, repr=False)
 class Genotype:
     """The normal and the reduction cell of a network, as search codes print them.
 
-    Intermediate node ``n`` (from 2) sums the two edges ``normal[2 * (n - 2)]`` and ``normal[2 * (n - 2) + 1]``; the
-    cell's output concatenates the nodes listed in ``normal_concat``, in that order. Likewise for the reduction cell.
+    Intermediate node ``n`` (from 2) sums the two edges ``normal[2 * (n - 2)]`` and ``normal[2 * (n - 2) +
+    1]``; the cell's output concatenates the nodes listed in ``normal_concat``, in that order. Likewise for
+    the reduction cell. Edges are given as ``Edge`` or as (operation, source) pairs, in lists or tuples.
+
+    Attributes:
+        normal: Edges of the normal cell, two per intermediate node.
+        normal_concat: Intermediate nodes that the normal cell concatenates.
+        reduce: Edges of the reduction cell.
+        reduce_concat: Intermediate nodes that the reduction cell concatenates.
+
+    Raises:
+        ValueError: If a cell has an odd number of edges or none, an edge names an unknown operation or reads
+            a node that does not precede its own, a concat list is empty, repeats a node or names one that
+            does not exist, or no path of operations other than ``none`` leads from a cell input to the
+            output.
+
+    Example:
+        >>> cell = [("sep_conv_3x3", 0), ("skip_connect", 1)]
+        >>> Genotype(cell, [2], cell, [2]).normal[1].source
+        1
     """
 
     normal: tuple[Edge, ...]
     normal_concat: tuple[int, ...]
     reduce: tuple[Edge, ...]
     reduce_concat: tuple[int, ...]
+
+    def __init__(
+        self,
+        normal: Iterable[Any],
+        normal_concat: Iterable[Any],
+        reduce: Iterable[Any],
+        reduce_concat: Iterable[Any],
+    ) -> None:
+        for cell, edges, concat in (("normal", normal, normal_concat), ("reduction", reduce, reduce_concat)):
+            prefix = "normal" if cell == "normal" else "reduce"
+            checked = _edges(cell, edges)
+            object.__setattr__(self, prefix, checked)
+            object.__setattr__(self, f"{prefix}_concat", _concat(cell, concat, len(checked) // 2))
+            _check_path(cell, checked, getattr(self, f"{prefix}_concat"))
+
+    def __repr__(self) -> str:
+        """The literal that search codes print; ``parse_genotype`` reads it back."""
+        cells = []
+        for name, edges, concat in (
+            ("normal", self.normal, self.normal_concat),
+            ("reduce", self.reduce, self.reduce_concat),
+        ):
+            pairs = [(edge.op, edge.source) for edge in edges]
+            cells.append(f"{name}={pairs!r}, {name}_concat={list(concat)!r}")
+        return f"Genotype({', '.join(cells)})"
+
+    def as_mapping(self) -> dict[str, list[Any]]:
+        """The genotype as lists, for YAML and JSON; ``get_genotype`` reads it back."""
+        return {
+            "normal": [[edge.op, edge.source] for edge in self.normal],
+            "normal_concat": list(self.normal_concat),
+            "reduce": [[edge.op, edge.source] for edge in self.reduce],
+            "reduce_concat": list(self.reduce_concat),
+        }
+
+
+def _items(what: str, value: object) -> tuple[Any, ...]:
+    if isinstance(value, str | bytes) or not isinstance(value, Iterable):
+        raise ValueError(f"{what} must be a list, not {value!r}")
+    return tuple(value)
+
+
+def _integer(what: str, value: object) -> int:
+    # bool is an int to Python, never to a person who wrote one here; NumPy's integers are welcome.
+    if not isinstance(value, bool):
+        try:
+            return operator.index(value)  # type: ignore[arg-type]
+        except TypeError:
+            pass
+    raise ValueError(f"{what} must be a node number, not {value!r}")
+
+
+def _edges(cell: str, value: object) -> tuple[Edge, ...]:
+    items = _items(f"{cell} cell: the edges", value)
+    if len(items) < 2 or len(items) % 2:
+        raise ValueError(
+            f"{cell} cell: {len(items)} edges; there must be two per intermediate node, so an even number "
+            "of at least 2"
+        )
+    known = operation_names()
+    edges = []
+    for index, item in enumerate(items):
+        node = index // 2 + 2
+        where = f"{cell} cell, node {node}, edge {index % 2 + 1} of 2"
+        if isinstance(item, str | bytes) or not isinstance(item, Iterable) or len(pair := tuple(item)) != 2:
+            raise ValueError(f"{where}: {item!r} must be a pair (operation, source)")
+        op, source = pair[0], _integer(f"{where}: the source", pair[1])
+        if not isinstance(op, str):
+            raise ValueError(f"{where}: the operation must be a name, not {op!r}")
+        if op not in known:
+            hint = nearest(op, known) or f"; known are {', '.join(known)}"
+            raise ValueError(f"{where}: unknown operation {op!r}{hint}")
+        if not 0 <= source < node:
+            raise ValueError(
+                f"{where}: source {source} must be a node from 0 to {node - 1}, before node {node}"
+            )
+        edges.append(Edge(op, source))
+    return tuple(edges)
+
+
+def _concat(cell: str, value: object, nodes: int) -> tuple[int, ...]:
+    concat = tuple(
+        _integer(f"{cell} cell: an entry of the concat list", item)
+        for item in _items(f"{cell} cell: the concat list", value)
+    )
+    allowed = "intermediate node 2" if nodes == 1 else f"intermediate nodes 2 to {nodes + 1}"
+    if not concat:
+        raise ValueError(f"{cell} cell: the concat list is empty; it must name at least one of {allowed}")
+    for position, node in enumerate(concat):
+        if not 2 <= node <= nodes + 1:
+            raise ValueError(f"{cell} cell: the concat list names node {node}; it may name {allowed}")
+        if node in concat[:position]:
+            raise ValueError(f"{cell} cell: the concat list names node {node} twice; name each node once")
+    return concat
+
+
+def _check_path(cell: str, edges: tuple[Edge, ...], concat: tuple[int, ...]) -> None:
+    reached = {0, 1}
+    for index, (op, source) in enumerate(edges):
+        if op != "none" and source in reached:
+            reached.add(index // 2 + 2)
+    if reached.isdisjoint(concat):
+        raise ValueError(
+            f"{cell} cell: no path leads from a cell input to the output (concat {list(concat)}) without an "
+            "operation 'none': replace a 'none' on such a path, or concatenate a node that is reached"
+        )

@@ -1,7 +1,7 @@
 """How cells are stacked into a network: channels, reductions, and what of each cell is live.
 
-The one description that both the network (which builds modules from it) and the size formulas (which need no torch)
-follow. Source: appendix A.3 of Shu et al. (ICLR 2020) and Liu et al. (ICLR 2019).
+The one description that both the network (which builds modules from it) and the size formulas (which need no
+torch) follow. Source: appendix A.3 of Shu et al. (ICLR 2020) and Liu et al. (ICLR 2019).
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ class CellPlan:
     Attributes:
         index: Position in the stack, from 0.
         reduction: Whether this is a reduction cell: edges that read a cell input have stride 2.
-        follows_reduction: Whether the previous cell is a reduction cell: input 0 then has twice the resolution of
-            input 1, and its preprocessing halves it.
+        follows_reduction: Whether the previous cell is a reduction cell: input 0 then has twice the
+            resolution of input 1, and its preprocessing halves it.
         input_channels: Channels of input 0 and input 1.
         channels: Channels of every intermediate node.
         output_channels: Channels of the concatenated output.
-        live: Whether the classifier (or the auxiliary tower, where there is one) reads this cell's output, directly
-            or through later cells.
+        live: Whether the classifier (or the auxiliary tower, where there is one) reads this cell's output,
+            directly or through later cells.
         live_inputs: For input 0 and input 1, whether a live edge of this cell reads it.
         live_edges: For every edge, whether its value reaches the classifier (or tower).
     """
@@ -83,7 +83,8 @@ def stack_plan(
     Args:
         genotype: The cells.
         init_channels: Channels of the nodes of the first cell; doubled at every reduction.
-        num_cells: Number of cells; those at ``num_cells // 3`` and ``2 * num_cells // 3`` are reduction cells.
+        num_cells: Number of cells; those at ``num_cells // 3`` and ``2 * num_cells // 3`` are reduction
+            cells.
         auxiliary: Whether an auxiliary tower reads the output of cell ``2 * num_cells // 3``.
 
     Returns:
@@ -97,14 +98,13 @@ def stack_plan(
             raise ValueError(f"`{name}` (={value}) must be at least 1")
     if auxiliary and num_cells < 3:
         raise ValueError(
-            f"`num_cells` (={num_cells}) must be at least 3 with an auxiliary tower: the tower sits after cell 2L/3"
+            f"`num_cells` (={num_cells}) must be at least 3 with an auxiliary tower: "
+            "the tower sits after cell 2L/3"
         )
     reductions = reduction_indices(num_cells)
     auxiliary_index = reductions[1] if auxiliary else None
 
-    live_edges = {
-        reduction: _live_edges(genotype, reduction) for reduction in (False, True)
-    }
+    live_edges = {reduction: _live_edges(genotype, reduction) for reduction in (False, True)}
     live_inputs = {
         reduction: _live_inputs(genotype, reduction, live_edges[reduction]) for reduction in (False, True)
     }

@@ -1,16 +1,18 @@
 """Width, depth and liveness of a cell, in plain Python.
 
-Edges come in pairs: intermediate node ``n`` (nodes 0 and 1 are the cell inputs, intermediate nodes start at 2) owns
-``edges[2 * (n - 2)]`` and ``edges[2 * (n - 2) + 1]``. Sources precede their node, so edges are in topological order.
+Edges come in pairs: intermediate node ``n`` (nodes 0 and 1 are the cell inputs, intermediate nodes start at
+2) owns ``edges[2 * (n - 2)]`` and ``edges[2 * (n - 2) + 1]``. Sources precede their node, so edges are in
+topological order.
+
+Source of width and depth: Shu, Wang and Cai, Understanding Architectures Learnt by Cell-based Neural
+Architecture Search, ICLR 2020, section 3.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from nas_lightning.cells.genotype import Edge
+from nas_lightning.cells.genotype import Edge
 
 
 def live_nodes(edges: Sequence[Edge], concat: Sequence[int]) -> frozenset[int]:
@@ -25,9 +27,78 @@ def live_nodes(edges: Sequence[Edge], concat: Sequence[int]) -> frozenset[int]:
     Returns:
         The live intermediate nodes.
     """
-    live = set(concat)
+    return _feeding(edges, concat, through_none=False)
+
+
+def dead_nodes(edges: Sequence[Edge], concat: Sequence[int]) -> frozenset[int]:
+    """Intermediate nodes whose value is computed for nothing: those that are not live.
+
+    Args:
+        edges: Two edges per intermediate node.
+        concat: Nodes that the cell's output concatenates.
+
+    Returns:
+        The dead intermediate nodes.
+    """
+    return frozenset(range(2, len(edges) // 2 + 2)) - live_nodes(edges, concat)
+
+
+def duplicate_edges(edges: Sequence[Edge]) -> tuple[int, ...]:
+    """Intermediate nodes whose two edges read the same node, as independent random draws allow.
+
+    Args:
+        edges: Two edges per intermediate node.
+
+    Returns:
+        The nodes, ascending.
+    """
+    return tuple(
+        index + 2
+        for index, (first, second) in enumerate(zip(edges[::2], edges[1::2], strict=True))
+        if first.source == second.source
+    )
+
+
+def cell_width(edges: Sequence[Edge], concat: Sequence[int]) -> float:
+    """Width of a cell in units of c, the width of one intermediate node.
+
+    The sum, over the intermediate nodes that lead to the output, of the fraction of the node's edges that
+    read a cell input. Edges count whatever their operation, ``none`` included; nodes that do not lead to the
+    output count nothing.
+
+    Args:
+        edges: Two edges per intermediate node.
+        concat: Nodes that the cell's output concatenates.
+
+    Returns:
+        The width, a multiple of one half.
+    """
+    counting = _feeding(edges, concat, through_none=True)
+    return sum(edge.source < 2 for index, edge in enumerate(edges) if index // 2 + 2 in counting) / 2
+
+
+def cell_depth(edges: Sequence[Edge], concat: Sequence[int]) -> int:
+    """Depth of a cell: the number of connections on the longest path from a cell input to the output.
+
+    The connection from a concatenated node to the output counts one; edges count whatever their operation.
+
+    Args:
+        edges: Two edges per intermediate node.
+        concat: Nodes that the cell's output concatenates.
+
+    Returns:
+        The depth, at least 2.
+    """
+    depth = [0, 0]
+    for first, second in zip(edges[::2], edges[1::2], strict=True):
+        depth.append(1 + max(depth[first.source], depth[second.source]))
+    return 1 + max(depth[node] for node in concat)
+
+
+def _feeding(edges: Sequence[Edge], concat: Sequence[int], *, through_none: bool) -> frozenset[int]:
+    feeding = set(concat)
     for index in range(len(edges) - 1, -1, -1):
         op, source = edges[index]
-        if op != "none" and source >= 2 and index // 2 + 2 in live:
-            live.add(source)
-    return frozenset(live)
+        if source >= 2 and index // 2 + 2 in feeding and (through_none or op != "none"):
+            feeding.add(source)
+    return frozenset(feeding)

@@ -1,0 +1,37 @@
+# Every target makes .venv and installs what it needs by itself.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: quickstart test lint typecheck benchmark
+
+# Train darts_v2 on the embedded data set; a run folder of its own each time. Watch it with
+# `.venv/bin/tensorboard --logdir tb_logs`.
+quickstart: $(VENV)/.runs
+	$(BIN)/nas-lightning fit --config configs/quickstart.yaml --run darts_v2-$$(date +%Y%m%d-%H%M%S)
+
+test: $(VENV)/.tests
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.tests
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+typecheck: $(VENV)/.tests
+	$(BIN)/mypy
+
+# Ratios against plain implementations; prints them and writes benchmarks/results/*.json.
+benchmark: $(VENV)/.tests
+	$(BIN)/python -m benchmarks.training
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+# torch and torchvision in one call, so that pip chooses a matching pair.
+$(VENV)/.runs: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --editable .
+	touch $@
+
+$(VENV)/.tests: $(VENV)/.runs
+	$(BIN)/python -m pip install --quiet --editable '.[test]'
+	touch $@

@@ -1,0 +1,40 @@
+"""What is being trained: the cells drawn, their width and depth, the size of the network."""
+
+from __future__ import annotations
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
+
+from nas_lightning.figures import draw_cell, figure_to_array
+
+
+class CellSummary(Callback):
+    """Says once, at the start of a run, which cells are trained.
+
+    TensorBoard gets the drawings ``cell/normal`` and ``cell/reduction`` and the scalars ``cell/width`` (in c),
+    ``cell/depth``, ``cell/parameters``, ``cell/live_parameters`` and ``cell/multiply_adds``; the terminal gets one line.
+    """
+
+    @rank_zero_only
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Draw and count; a resumed run has done so before."""
+        if trainer.current_epoch > 0:
+            return
+        description = pl_module.cell_description(trainer.datamodule.image_size)  # type: ignore[attr-defined]
+        rank_zero_info(
+            f"{pl_module.hparams.genotype}: width {description['width']:g}c, depth {description['depth']},"
+            f" {description['parameters'] / 1e6:.2f} M parameters ({description['live_parameters'] / 1e6:.2f} M live),"
+            f" {description['multiply_adds'] / 1e6:.0f} M multiply-adds"
+        )
+        genotype = pl_module.genotype
+        cells = {
+            "normal": (genotype.normal, genotype.normal_concat),
+            "reduction": (genotype.reduce, genotype.reduce_concat),
+        }
+        for logger in trainer.loggers:
+            logger.log_metrics({f"cell/{name}": float(value) for name, value in description.items()}, step=0)
+            if isinstance(logger, TensorBoardLogger):
+                for name, (edges, concat) in cells.items():
+                    image = figure_to_array(draw_cell(edges, concat, title=f"{name} cell"))
+                    logger.experiment.add_image(f"cell/{name}", image, global_step=0, dataformats="HWC")

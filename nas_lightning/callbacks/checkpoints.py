@@ -1,0 +1,50 @@
+"""The checkpoints of a run: the last epoch's and the best epoch's, written atomically."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.fabric.plugins.io import TorchCheckpointIO
+from lightning.pytorch.callbacks import ModelCheckpoint
+
+from nas_lightning.files import atomic_write
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Writes a checkpoint beside its place and then moves it there, so that a killed run or a full disk keeps the old one."""
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any | None = None
+    ) -> None:
+        """Write a checkpoint; an OSError names the file."""
+        with atomic_write(path, "wb") as file:
+            torch.save(checkpoint, file)
+
+
+def run_checkpoints(folder: str | os.PathLike[str], split: str) -> list[ModelCheckpoint]:
+    """The two checkpoints of a run, in ``folder``: ``last.ckpt`` after every epoch, ``best.ckpt`` of the best accuracy.
+
+    ``last`` has no monitor: Lightning's ``save_last`` with one skips epochs that do not improve.
+
+    Args:
+        folder: Folder of the checkpoints.
+        split: Split whose accuracy chooses the best epoch, ``"test"`` or ``"val"``.
+
+    Returns:
+        The callbacks.
+    """
+    last = ModelCheckpoint(
+        dirpath=Path(folder), filename="last", save_on_train_epoch_end=True, enable_version_counter=False
+    )
+    best = ModelCheckpoint(
+        dirpath=Path(folder),
+        filename="best",
+        monitor=f"accuracy/{split}",
+        mode="max",
+        save_on_train_epoch_end=True,
+        enable_version_counter=False,
+    )
+    return [best, last]

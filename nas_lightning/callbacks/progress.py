@@ -1,0 +1,62 @@
+"""How far a training is, and how long it has to go."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any
+
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import TQDMProgressBar
+from tqdm import tqdm
+
+
+class TrainingProgress(TQDMProgressBar):
+    """Lightning's progress bar with the time left of the whole training.
+
+    Where the output is no terminal (a log file), one line an epoch takes the place of the bar.
+    """
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Draw bars in a terminal only."""
+        super().setup(trainer, pl_module, stage)
+        if not sys.stdout.isatty():
+            self.disable()
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        """Start the clock."""
+        super().on_train_start(trainer, pl_module)
+        self._started = time.monotonic()
+        self._first_epoch = trainer.current_epoch
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Print the line of an epoch where there is no bar."""
+        super().on_train_epoch_end(trainer, pl_module)
+        if self.is_disabled and trainer.is_global_zero and not sys.stdout.isatty():
+            items = self.get_metrics(trainer, pl_module)
+            values = ", ".join(
+                f"{name} {value:.4f}" if isinstance(value, float) else f"{name} {value}"
+                for name, value in items.items()
+            )
+            print(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}: {values}", flush=True)
+
+    def get_metrics(
+        self, trainer: Trainer, pl_module: LightningModule
+    ) -> dict[str, int | str | float | dict[str, float]]:
+        """The metrics shown beside the bar, and the time left."""
+        items = super().get_metrics(trainer, pl_module)
+        items.pop("v_num", None)
+        left = self._time_left(trainer)
+        if left is not None:
+            items["left"] = tqdm.format_interval(left)
+        return items
+
+    def _time_left(self, trainer: Trainer) -> float | None:
+        epochs, batches = trainer.max_epochs, trainer.num_training_batches
+        if not trainer.training or epochs is None or epochs < 1 or not hasattr(self, "_started"):
+            return None
+        progress = trainer.fit_loop.epoch_loop.batch_progress.current.ready / batches
+        done = trainer.current_epoch + min(1.0, progress) - self._first_epoch
+        if done <= 0:
+            return None
+        return (time.monotonic() - self._started) * (epochs - self._first_epoch - done) / done

@@ -1,0 +1,167 @@
+"""The record of a run: curves in TensorBoard, ``metrics.csv`` and ``result.json``."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import TensorBoardLogger
+
+from nas_lightning.files import atomic_write
+from nas_lightning.provenance import software_versions, weights_hash
+
+
+class RunRecord(Callback):
+    """Records a training, one row an epoch, and its result.
+
+    Every epoch's row goes to all loggers (at step = epoch, from 0) and to ``metrics.csv`` in the run's folder. The rows are
+    part of the checkpoint, so that a run that was killed and resumed has each epoch once. At the end, ``result.json`` holds final
+    and best metrics, sizes and provenance, and TensorBoard's hyperparameter table gets the run. Both files are written
+    atomically, by rank 0.
+    """
+
+    def __init__(self) -> None:
+        self.rows: list[dict[str, float]] = []
+        self._evaluation: dict[str, float] = {}
+        self._learning_rate = 0.0
+        self._images = 0
+        self._training_time = 0.0
+
+    def state_dict(self) -> dict[str, Any]:
+        """The rows so far, for the checkpoint."""
+        return {"rows": [dict(row) for row in self.rows]}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Continue the rows of a checkpoint."""
+        self.rows = [dict(row) for row in state_dict["rows"]]
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the clock, and note the learning rate before the schedule steps."""
+        self._evaluation = {}
+        self._images = 0
+        self._learning_rate = float(trainer.optimizers[0].param_groups[0]["lr"])
+        self._started = time.perf_counter()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Count images; the epoch's last batch stops the clock."""
+        self._images += len(batch[1]) * trainer.world_size
+        if trainer.is_last_batch:
+            if pl_module.device.type == "cuda":
+                torch.cuda.synchronize(pl_module.device)
+            self._training_time = time.perf_counter() - self._started
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Keep this epoch's evaluation, which the trainer would repeat in epochs without one."""
+        if trainer.training or trainer.state.fn == "fit":
+            split = trainer.datamodule.evaluation_split  # type: ignore[attr-defined]
+            self._evaluation = _values(trainer, suffix=f"/{split}")
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Add the epoch's row; every rank takes part, since reading the metrics adds them up over the ranks."""
+        row = {
+            **_values(trainer, suffix="/train"),
+            **self._evaluation,
+            "learning_rate": self._learning_rate,
+            "drop_path_probability": float(pl_module.network.drop_path_probability),
+            "images_per_second": self._images / max(self._training_time, 1e-9),
+        }
+        self.rows.append({"epoch": trainer.current_epoch, **row})
+        for logger in trainer.loggers:
+            logger.log_metrics(row, step=trainer.current_epoch)
+            logger.save()
+            if trainer.is_global_zero and isinstance(logger, TensorBoardLogger):
+                logger.experiment.flush()
+        folder = _run_folder(trainer)
+        if folder is not None and trainer.is_global_zero:
+            _write_csv(folder / "metrics.csv", self.rows)
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write the result; also for a finished run that was killed before it had one and is resumed."""
+        folder = _run_folder(trainer)
+        if folder is None or not trainer.is_global_zero or not self.rows:
+            return
+        datamodule = trainer.datamodule  # type: ignore[attr-defined]
+        split = datamodule.evaluation_split
+        final = {name: value for name, value in self.rows[-1].items() if name != "epoch"}
+        best = _best(self.rows, f"accuracy/{split}")
+        cell = pl_module.cell_description(datamodule.image_size)
+        settings = {
+            **{f"model.{name}": value for name, value in _plain(pl_module.hparams).items()},
+            **{f"data.{name}": value for name, value in _plain(datamodule.hparams).items()},
+            "data.class": type(datamodule).__name__,
+            "trainer.max_epochs": trainer.max_epochs,
+            "trainer.gradient_clip_val": trainer.gradient_clip_val,
+            "trainer.precision": str(trainer.precision),
+            "trainer.world_size": trainer.world_size,
+        }
+        result = {
+            "finished": trainer.current_epoch >= (trainer.max_epochs or 0),
+            "epochs": len(self.rows),
+            "evaluation_split": split,
+            "final": final,
+            "best": best,
+            "cell": {"genotype": str(pl_module.genotype), **cell},
+            "settings": settings,
+            "provenance": {
+                "seed": int(os.environ.get("PL_GLOBAL_SEED", "0")),
+                "weights_sha256": weights_hash(pl_module.network.state_dict()),
+                "device": str(trainer.strategy.root_device),
+                "versions": software_versions(),
+                "data": {"name": datamodule.name, "split_sizes": datamodule.split_sizes},
+            },
+        }
+        with atomic_write(folder / "result.json") as file:
+            json.dump(_finite(result), file, indent=2, allow_nan=False)
+            file.write("\n")
+        table = {**settings, **{f"cell.{name}": value for name, value in cell.items()}}
+        metrics = {f"final/{name}": value for name, value in final.items()} | {
+            f"best/{name}": value for name, value in best.items()
+        }
+        for logger in trainer.loggers:
+            if isinstance(logger, TensorBoardLogger):
+                logger.log_hyperparams(table, metrics, step=int(self.rows[-1]["epoch"]))
+                logger.save()
+
+
+def _values(trainer: Trainer, suffix: str) -> dict[str, float]:
+    return {name: float(value) for name, value in trainer.callback_metrics.items() if name.endswith(suffix)}
+
+
+def _run_folder(trainer: Trainer) -> Path | None:
+    return Path(trainer.log_dir) if trainer.loggers and trainer.log_dir and not trainer.fast_dev_run else None
+
+
+def _best(rows: list[dict[str, float]], metric: str) -> dict[str, float]:
+    evaluated = [row for row in rows if not math.isnan(row.get(metric, math.nan))]
+    return dict(max(evaluated, key=lambda row: row[metric])) if evaluated else {}
+
+
+def _write_csv(path: Path, rows: list[dict[str, float]]) -> None:
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    with atomic_write(path) as file:
+        writer = csv.DictWriter(file, columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def _plain(parameters: Any) -> dict[str, Any]:
+    """Hyperparameters without what the command line adds for itself."""
+    return {name: value for name, value in dict(parameters).items() if not name.startswith("_")}
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no NaN and no infinity: such numbers become strings and stay visible."""
+    if isinstance(value, dict):
+        return {name: _finite(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value

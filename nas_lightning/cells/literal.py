@@ -1,0 +1,125 @@
+"""Reads the genotype literal that search codes print, without evaluating anything."""
+
+from __future__ import annotations
+
+import ast
+import re
+from typing import Any
+
+from nas_lightning.cells.genotype import Genotype
+from nas_lightning.cells.operations import nearest
+
+FIELDS = ("normal", "normal_concat", "reduce", "reduce_concat")
+
+_START = re.compile(r"\s*([A-Za-z_]\w*\s*=\s*)?Genotype\s*\(")
+# A genotype of 20 nodes has about 2,000 characters: what is far longer is no genotype, and is not handed to
+# the parser.
+_MAX_LENGTH = 100_000
+_MAX_RANGE = 1000
+_FORM = (
+    "Genotype(normal=[('sep_conv_3x3', 0), ...], normal_concat=[2, 3], reduce=[...], reduce_concat=[2, 3])"
+)
+
+
+def is_literal(text: str) -> bool:
+    """Whether a text sets out to be a genotype literal, with or without ``NAME =`` before it."""
+    return _START.match(text) is not None
+
+
+def parse_genotype(text: str) -> Genotype:
+    """Read a genotype literal.
+
+    The text is parsed into a syntax tree of which only the call ``Genotype(...)``, lists, tuples, strings,
+    integers and ``range(start, stop)`` are read; nothing is ever evaluated.
+
+    Args:
+        text: ``Genotype(normal=[('sep_conv_3x3', 0), ...], normal_concat=range(2, 6), reduce=...,
+            reduce_concat=...)``; arguments by keyword or by position, white space and line breaks at will,
+            ``NAME =`` before it allowed.
+
+    Returns:
+        The genotype.
+
+    Raises:
+        ValueError: If the text is anything else, or the genotype is not valid.
+    """
+    if len(text) > _MAX_LENGTH:
+        raise ValueError(f"a genotype literal of {len(text)} characters is too long (limit {_MAX_LENGTH})")
+    try:
+        statements = ast.parse(text.strip()).body
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        reason = error.msg if isinstance(error, SyntaxError) else str(error) or type(error).__name__
+        raise ValueError(f"{_shown(text)} is no genotype literal ({reason}); expected {_FORM}") from None
+    return Genotype(**_arguments(_call(statements, text)))
+
+
+def _call(statements: list[ast.stmt], text: str) -> ast.Call:
+    statement = statements[0] if len(statements) == 1 else None
+    value: ast.expr | None = None
+    if isinstance(statement, ast.Expr) or (
+        isinstance(statement, ast.Assign)
+        and len(statement.targets) == 1
+        and isinstance(statement.targets[0], ast.Name)
+    ):
+        value = statement.value
+    if not (isinstance(value, ast.Call) and isinstance(value.func, ast.Name) and value.func.id == "Genotype"):
+        raise ValueError(f"{_shown(text)} is no genotype literal; expected {_FORM}")
+    return value
+
+
+def _arguments(call: ast.Call) -> dict[str, Any]:
+    if len(call.args) > len(FIELDS):
+        raise ValueError(f"genotype literal: {len(call.args)} arguments; it takes {', '.join(FIELDS)}")
+    arguments = dict(zip(FIELDS, (_value(node) for node in call.args), strict=False))
+    for argument in call.keywords:
+        name = argument.arg
+        if name not in FIELDS:
+            hint = nearest(name, FIELDS) if name else ""
+            raise ValueError(
+                f"genotype literal: unknown argument {name or '**'!r}{hint or f'; it takes {FIELDS}'}"
+            )
+        if name in arguments:
+            raise ValueError(f"genotype literal: argument {name!r} is given twice")
+        arguments[name] = _value(argument.value)
+    missing = [name for name in FIELDS if name not in arguments]
+    if missing:
+        raise ValueError(f"genotype literal: missing argument {', '.join(map(repr, missing))}")
+    return arguments
+
+
+def _value(node: ast.expr) -> Any:
+    if isinstance(node, ast.List | ast.Tuple):
+        return [_value(element) for element in node.elts]
+    if isinstance(node, ast.Constant) and type(node.value) in (str, int):
+        return node.value
+    if (
+        isinstance(node, ast.UnaryOp)
+        and isinstance(node.op, ast.USub)
+        and isinstance(node.operand, ast.Constant)
+        and type(node.operand.value) is int
+    ):
+        return -node.operand.value
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "range":
+        bounds = [_value(argument) for argument in node.args]
+        if 1 <= len(bounds) <= 2 and not node.keywords and all(type(bound) is int for bound in bounds):
+            numbers = range(*bounds)
+            # `len` of an enormous range overflows; its bounds do not.
+            if numbers.stop - numbers.start > _MAX_RANGE:
+                raise ValueError(f"genotype literal: range({bounds[0]}, ...) names too many nodes")
+            return list(numbers)
+    raise ValueError(
+        f"genotype literal: {_source(node)} is not allowed; only lists, tuples, operation names, node "
+        "numbers and range(start, stop) are"
+    )
+
+
+def _source(node: ast.expr) -> str:
+    try:
+        return _shown(ast.unparse(node))
+    except RecursionError:
+        return "a deeply nested expression"
+
+
+def _shown(text: str) -> str:
+    line = " ".join(text.split())
+    return repr(line if len(line) <= 60 else f"{line[:57]}...")

@@ -1,0 +1,69 @@
+"""The vocabulary of primitive operations: which names an edge may carry. No torch.
+
+What the operations compute is in ``nas_lightning.networks.operations``; what they cost is in
+``nas_lightning.cells.size``.
+"""
+
+from __future__ import annotations
+
+import difflib
+import keyword
+from collections.abc import Iterable
+
+BUILT_IN_OPERATIONS: tuple[str, ...] = (
+    "none",
+    "max_pool_3x3",
+    "avg_pool_3x3",
+    "skip_connect",
+    "sep_conv_3x3",
+    "sep_conv_5x5",
+    "sep_conv_7x7",
+    "dil_conv_3x3",
+    "dil_conv_5x5",
+    "conv_7x1_1x7",
+    "conv_3x1_1x3",
+    "inv_res_3x3",
+    "inv_res_5x5",
+)
+"""Operations that every genotype may use. ``none`` contributes zero and is never computed."""
+
+# Insertion order is kept, so that listings are stable.
+_declared: dict[str, None] = {}
+
+
+def operation_names() -> tuple[str, ...]:
+    """Names an edge may carry: the built-in ones, then the user's in order of declaration."""
+    return BUILT_IN_OPERATIONS + tuple(_declared)
+
+
+def declare_operation(name: str) -> None:
+    """Make a further operation name valid in genotypes.
+
+    ``nas_lightning.networks.register_operation`` calls this; declaring a name twice is harmless.
+
+    Args:
+        name: A Python identifier, so that the name survives in every form of a genotype.
+
+    Raises:
+        ValueError: If the name is no identifier, is a keyword, or belongs to a built-in operation.
+    """
+    if not isinstance(name, str) or not name.isidentifier() or keyword.iskeyword(name):
+        raise ValueError(f"operation name {name!r} must be a Python identifier, for example 'my_conv_3x3'")
+    if name in BUILT_IN_OPERATIONS:
+        raise ValueError(f"operation name {name!r} belongs to a built-in operation: choose another")
+    _declared[name] = None
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Phrase that suggests the known name nearest to a misspelt one.
+
+    Args:
+        name: What was written.
+        known: What could have been meant.
+
+    Returns:
+        ``"; did you mean 'NAME'?"``, or an empty string where nothing is near.
+    """
+    by_lower = {candidate.lower(): candidate for candidate in known}
+    matches = difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=0.5)
+    return f"; did you mean {by_lower[matches[0]]!r}?" if matches else ""

@@ -1,0 +1,100 @@
+"""Genotypes published by architecture search papers, each with its citation and reported figures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import yaml
+
+from nas_lightning.cells.genotype import Genotype
+
+ALIASES: Mapping[str, str] = MappingProxyType({"darts": "darts_v2", "snas": "snas_mild"})
+"""Short names: the paper's DARTS is the second-order cell, its SNAS the one with the mild constraint."""
+
+
+@dataclass(frozen=True)
+class Reported:
+    """Figures for CIFAR-10 as a publication reports them: quotations, never computed here.
+
+    Attributes:
+        parameters_M: Millions of parameters, or None where none are reported.
+        error_percent: Test error in percent, or None.
+        where: The table or file that says so.
+    """
+
+    parameters_M: float | None
+    error_percent: float | None
+    where: str
+
+
+@dataclass(frozen=True)
+class PublishedGenotype:
+    """A genotype with what a paper needs to cite it.
+
+    Attributes:
+        name: Name in genotype specs.
+        method: Name the authors use.
+        authors: Authors, separated by commas.
+        title: Title of the paper.
+        venue: Where it appeared.
+        year: When it appeared.
+        searched_on: Data set of the search.
+        source: Public repository, file and variable from which the genotype was taken.
+        note: What a reader must know about this transcription; empty for most.
+        reported: Figures reported for CIFAR-10, or None.
+        genotype: The cells.
+    """
+
+    name: str
+    method: str
+    authors: str
+    title: str
+    venue: str
+    year: int
+    searched_on: str
+    source: str
+    note: str
+    reported: Reported | None
+    genotype: Genotype
+
+    @property
+    def citation(self) -> str:
+        """Authors, title, venue and year in one line."""
+        stop = "" if self.title.endswith(("?", "!")) else "."
+        return f"{self.authors}. {self.title}{stop} {self.venue}, {self.year}."
+
+
+@cache
+def published_genotypes() -> Mapping[str, PublishedGenotype]:
+    """All published genotypes, by name, in the order of the data file (the paper's own first)."""
+    # The C parser takes a tenth of the time; where PyYAML was built without it, the Python one reads the
+    # same.
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    text = Path(__file__).with_name("published.yaml").read_text(encoding="utf-8")
+    entries: dict[str, dict[str, Any]] = yaml.load(text, Loader=loader)
+    return MappingProxyType({name: _entry(name, values) for name, values in entries.items()})
+
+
+def _entry(name: str, values: dict[str, Any]) -> PublishedGenotype:
+    genotype = Genotype(values["normal"], values["normal_concat"], values["reduce"], values["reduce_concat"])
+    reported = values.get("reported")
+    return PublishedGenotype(
+        name=name,
+        method=values["method"],
+        authors=values["authors"],
+        title=values["title"],
+        venue=values["venue"],
+        year=values["year"],
+        searched_on=values["searched_on"],
+        source=values["source"],
+        note=values.get("note", ""),
+        reported=None
+        if reported is None
+        else Reported(reported.get("parameters_M"), reported.get("error_percent"), reported["where"]),
+        genotype=genotype,
+    )

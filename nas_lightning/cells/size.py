@@ -1,0 +1,230 @@
+"""Parameters and multiply-adds of a network of stacked cells, by formula.
+
+The formulas restate the layers that ``nas_lightning.networks`` builds (stem, preprocessing, operations,
+auxiliary tower, classifier; appendix A.3 of Shu et al., ICLR 2020, after Liu et al., ICLR 2019), so that a
+size is known at once and without torch. Tests hold them against the networks themselves.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import NamedTuple
+
+from nas_lightning.cells.genotype import Genotype
+from nas_lightning.cells.operations import BUILT_IN_OPERATIONS
+from nas_lightning.cells.stack import CellPlan, stack_plan
+
+AUXILIARY_CHANNELS = (128, 768)
+"""Channels after the first and the second convolution of the auxiliary tower."""
+
+
+class UnknownOperationSize(ValueError):
+    """An operation declared by the user has no formula: measure the instantiated network instead."""
+
+
+class Cost(NamedTuple):
+    """Cost of one layer or of several.
+
+    Attributes:
+        parameters: Trainable parameters.
+        multiply_adds: Multiply-adds of convolution and linear layers for one image.
+    """
+
+    parameters: int
+    multiply_adds: int
+
+    def __add__(self, other: object) -> Cost:
+        """Sum of two costs, component by component."""
+        if not isinstance(other, Cost):
+            return NotImplemented
+        return Cost(self.parameters + other.parameters, self.multiply_adds + other.multiply_adds)
+
+
+NO_COST = Cost(0, 0)
+
+
+def count_parameters(
+    genotype: Genotype,
+    *,
+    init_channels: int = 36,
+    num_cells: int = 20,
+    num_classes: int = 10,
+    auxiliary: bool = False,
+    stem_stride: int = 1,
+    live: bool = False,
+) -> int:
+    """Parameters of the network, counted by formula.
+
+    Args:
+        genotype: The cells.
+        init_channels: Channels of the nodes of the first cell.
+        num_cells: Number of cells.
+        num_classes: Outputs of the classifier (and of the tower).
+        auxiliary: Whether the network has an auxiliary tower.
+        stem_stride: Stride of the stem; parameters do not depend on it.
+        live: False counts every parameter, dead branches included, as the paper does; True only those whose
+            value reaches the classifier (or the tower).
+
+    Returns:
+        The number of parameters.
+
+    Raises:
+        ValueError: If a size is not positive, or ``num_cells`` is under 3 with a tower.
+        UnknownOperationSize: If a counted edge carries an operation without a formula.
+    """
+    _check_positive(num_classes=num_classes, stem_stride=stem_stride)
+    plan = stack_plan(genotype, init_channels=init_channels, num_cells=num_cells, auxiliary=auxiliary)
+    total = _stem(plan.stem_channels, 1) + _linear(plan.output_channels, num_classes)
+    for cell in plan.cells:
+        total += _cell(genotype, cell, 1, live=live)
+        if cell.index == plan.auxiliary_index:
+            total += _tower(cell.output_channels, num_classes)
+    return total.parameters
+
+
+def multiply_adds(
+    genotype: Genotype,
+    *,
+    init_channels: int = 36,
+    num_cells: int = 20,
+    num_classes: int = 10,
+    stem_stride: int = 1,
+    image_size: int = 32,
+) -> int:
+    """Multiply-adds of one image's forward pass in evaluation mode, counted by formula.
+
+    Those of convolution and linear layers, each counting (output positions) x (weights); batch norm,
+    pooling, activations and sums count nothing. What is dead is never computed and counts nothing; nor does
+    the tower, which evaluation does not use. A stride of 2 turns H x W into ceil(H/2) x ceil(W/2).
+
+    Args:
+        genotype: The cells.
+        init_channels: Channels of the nodes of the first cell.
+        num_cells: Number of cells.
+        num_classes: Outputs of the classifier.
+        stem_stride: Stride of the stem's convolution (2 for Tiny-ImageNet).
+        image_size: Height and width of the image in pixels.
+
+    Returns:
+        The number of multiply-adds.
+
+    Raises:
+        ValueError: If a size is not positive.
+        UnknownOperationSize: If a live edge carries an operation without a formula.
+    """
+    _check_positive(num_classes=num_classes, stem_stride=stem_stride, image_size=image_size)
+    plan = stack_plan(genotype, init_channels=init_channels, num_cells=num_cells)
+    size = _strided(image_size, stem_stride)
+    total = _stem(plan.stem_channels, size) + _linear(plan.output_channels, num_classes)
+    for cell in plan.cells:
+        total += _cell(genotype, cell, size, live=True)
+        if cell.reduction:
+            size = _strided(size, 2)
+    return total.multiply_adds
+
+
+def _check_positive(**sizes: int) -> None:
+    for name, value in sizes.items():
+        if value < 1:
+            raise ValueError(f"`{name}` (={value}) must be at least 1")
+
+
+def _cell(genotype: Genotype, cell: CellPlan, size: int, *, live: bool) -> Cost:
+    """Cost of a cell whose input 1 (and preprocessed input 0) is ``size`` x ``size``."""
+    total = NO_COST
+    for channels, is_live, halves in zip(
+        cell.input_channels, cell.live_inputs, (cell.follows_reduction, False), strict=True
+    ):
+        if is_live or not live:
+            total += (
+                _factorized_reduce(channels, cell.channels, size)
+                if halves
+                else _convolution(channels, cell.channels, 1, size) + _batch_norm(cell.channels)
+            )
+    edges = genotype.reduce if cell.reduction else genotype.normal
+    for edge, is_live in zip(edges, cell.live_edges, strict=True):
+        if is_live or not live:
+            stride = cell.stride(edge.source)
+            inner_size = size if edge.source < 2 or not cell.reduction else _strided(size, 2)
+            total += operation_cost(edge.op, cell.channels, stride, inner_size)
+    return total
+
+
+@cache
+def operation_cost(op: str, channels: int, stride: int, size: int) -> Cost:
+    """Cost of one candidate operation.
+
+    Args:
+        op: Name of the operation.
+        channels: Channels that go in and come out.
+        stride: 1 or 2.
+        size: Height and width of the input in pixels.
+
+    Returns:
+        Its parameters and multiply-adds.
+
+    Raises:
+        UnknownOperationSize: If the operation is not a built-in one.
+    """
+    if op not in BUILT_IN_OPERATIONS:
+        raise UnknownOperationSize(
+            f"operation {op!r} has no size formula: it was declared by the user, so its size comes from the "
+            "instantiated network"
+        )
+    out = _strided(size, stride)
+    norm = _batch_norm(channels)
+    pointwise = _convolution(channels, channels, 1, out)
+    if op == "none" or op.endswith("_pool_3x3"):
+        return NO_COST
+    if op == "skip_connect":
+        return NO_COST if stride == 1 else _factorized_reduce(channels, channels, out)
+    if op.startswith("conv_"):
+        # A 1 x k convolution strides along the width, then a k x 1 convolution along the height.
+        taps = channels * channels * int(op[5])
+        return Cost(2 * taps, taps * size * out + taps * out * out) + norm
+    kernel = int(op[-1])
+    depthwise = _convolution(channels, channels, kernel, out, groups=channels)
+    if op.startswith("dil_conv"):
+        return depthwise + pointwise + norm
+    if op.startswith("sep_conv"):
+        half = depthwise + pointwise + norm
+        return half + half
+    # Inverted residual with expansion 1: pointwise, depthwise and pointwise, a batch norm after each.
+    return _convolution(channels, channels, 1, size) + norm + depthwise + norm + pointwise + norm
+
+
+def _strided(size: int, stride: int) -> int:
+    return -(-size // stride)
+
+
+def _convolution(inputs: int, outputs: int, kernel: int, size: int, groups: int = 1) -> Cost:
+    weights = inputs // groups * outputs * kernel * kernel
+    return Cost(weights, weights * size * size)
+
+
+def _batch_norm(channels: int) -> Cost:
+    return Cost(2 * channels, 0)
+
+
+def _linear(inputs: int, outputs: int) -> Cost:
+    return Cost(inputs * outputs + outputs, inputs * outputs)
+
+
+def _factorized_reduce(inputs: int, outputs: int, size: int) -> Cost:
+    """Two 1x1 convolutions of stride 2, half the output channels each, on ``size`` x ``size`` outputs."""
+    return _convolution(inputs, outputs, 1, size) + _batch_norm(outputs)
+
+
+def _stem(channels: int, size: int) -> Cost:
+    return _convolution(3, channels, 3, size) + _batch_norm(channels)
+
+
+def _tower(inputs: int, num_classes: int) -> Cost:
+    first, second = AUXILIARY_CHANNELS
+    return (
+        _convolution(inputs, first, 1, 2)
+        + _batch_norm(first)
+        + _convolution(first, second, 2, 1)
+        + _batch_norm(second)
+        + _linear(second, num_classes)
+    )

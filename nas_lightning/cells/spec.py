@@ -1,0 +1,181 @@
+"""Genotype specs: one string, file or mapping that names a genotype.
+
+================================  ============================================================
+``darts_v2``                      a published genotype, or an alias (``darts``, ``snas``)
+``cells/mine.yaml``               a YAML file: the four lists as a mapping, or the literal
+``Genotype(normal=[...], ...)``   the literal that search codes print
+``BASE:connections=7``            random connections with seed 7; ``BASE`` is a name or a file
+``BASE:operations=3``             random operations with seed 3
+``BASE:adapted``                  widest and shallowest
+``NAME:C4``                       variant C4 of table 2 (darts_v2, enas, amoebanet, nasnet)
+================================  ============================================================
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import yaml
+
+from nas_lightning.cells.genotype import Genotype
+from nas_lightning.cells.literal import FIELDS, is_literal, parse_genotype
+from nas_lightning.cells.operations import nearest
+from nas_lightning.cells.published import ALIASES, published_genotypes
+from nas_lightning.cells.variants import (
+    random_connections,
+    random_operations,
+    table2_variant,
+    widest_shallowest,
+)
+
+GenotypeSpec: TypeAlias = str | Mapping[str, Any] | os.PathLike[str] | Genotype
+
+VARIANTS = "connections=SEED, operations=SEED, adapted or C1 to C13"
+_FILE_SUFFIXES = (".yaml", ".yml")
+
+
+def get_genotype(spec: GenotypeSpec) -> Genotype:
+    """Find the genotype that a spec names.
+
+    Args:
+        spec: A string as in the table above, the path of a YAML file, a mapping with the keys ``normal``,
+            ``normal_concat``, ``reduce`` and ``reduce_concat``, or a genotype (returned as it is).
+
+    Returns:
+        The genotype.
+
+    Raises:
+        ValueError: If the spec has no such form, names nothing known (the nearest name is suggested), or the
+            genotype is not valid.
+        FileNotFoundError: If the file does not exist.
+        OSError: If the file cannot be read.
+
+    Example:
+        >>> get_genotype("darts:adapted").normal_concat
+        (2, 3, 4, 5)
+    """
+    if isinstance(spec, Genotype):
+        return spec
+    if isinstance(spec, Mapping):
+        return _from_mapping(spec)
+    if not isinstance(spec, str | os.PathLike):
+        raise ValueError(f"a genotype must be a name, a file, a literal or a mapping, not {spec!r}")
+    text = os.fspath(spec).strip()
+    if is_literal(text):
+        return parse_genotype(text)
+    base, variant = _split(text)
+    if variant is None:
+        return _base_genotype(base)
+    return _variant(base, variant, text)
+
+
+def genotype_slug(spec: GenotypeSpec) -> str:
+    """A short name for a spec, fit for folder and file names.
+
+    Args:
+        spec: A genotype spec; it is not resolved, so a file need not exist.
+
+    Returns:
+        For example ``"darts_v2-connections7"``, ``"enas-C4"``, the stem of a file, or ``"genotype-<8
+        hexadecimal digits>"`` (of the SHA-256 of the literal) for literals, mappings and genotypes. Aliases
+        give the full name.
+
+    Raises:
+        ValueError: If a literal or mapping is not valid.
+    """
+    if isinstance(spec, Genotype | Mapping) or (not isinstance(spec, os.PathLike) and is_literal(spec)):
+        digest = hashlib.sha256(str(get_genotype(spec)).encode()).hexdigest()
+        return f"genotype-{digest[:8]}"
+    base, variant = _split(os.fspath(spec).strip())
+    name = Path(base).stem if _is_file(base) else ALIASES.get(base, base)
+    parts = [name] if variant is None else [name, variant.replace("=", "")]
+    return "-".join(re.sub(r"[^\w.]+", "_", part) for part in parts)
+
+
+def _split(text: str) -> tuple[str, str | None]:
+    if _is_file(text) or ":" not in text:
+        return text, None
+    base, _, variant = text.rpartition(":")
+    if not _is_file(base) and ":" in base:
+        raise ValueError(f"genotype {_shown(text)} has more than one ':'; it takes one variant, {VARIANTS}")
+    return base.strip(), re.sub(r"\s+", "", variant)
+
+
+def _is_file(base: str) -> bool:
+    return base.lower().endswith(_FILE_SUFFIXES)
+
+
+def _base_genotype(base: str) -> Genotype:
+    if _is_file(base):
+        return _from_file(Path(base))
+    published = published_genotypes()
+    name = ALIASES.get(base, base)
+    if name not in published:
+        known = [*published, *ALIASES]
+        hint = nearest(base, known) or "; `nas-lightning cells list` shows the published ones"
+        if os.sep in base:
+            hint = "; a genotype file's name ends in .yaml"
+        raise ValueError(f"unknown genotype {_shown(base)}{hint}")
+    return published[name].genotype
+
+
+def _shown(text: str) -> str:
+    return repr(text if len(text) <= 60 else f"{text[:57]}...")
+
+
+def _variant(base: str, variant: str, text: str) -> Genotype:
+    key, has_value, value = variant.partition("=")
+    if (key in ("connections", "operations")) and has_value:
+        if re.fullmatch(r"[0-9]{1,10}", value) is None:
+            raise ValueError(f"genotype {text!r}: the seed {value!r} must be an integer from 0 to 2**32 - 1")
+        build = random_connections if key == "connections" else random_operations
+        genotype = _base_genotype(base)
+        try:
+            return build(genotype, int(value))
+        except ValueError as error:
+            raise ValueError(f"genotype {text!r}: {error}") from None
+    if variant == "adapted":
+        return widest_shallowest(_base_genotype(base))
+    if re.fullmatch(r"C[0-9]{1,3}", variant):
+        if _is_file(base):
+            raise ValueError(
+                f"genotype {text!r}: only published cells have variants C1 to C13; use connections=SEED"
+            )
+        _base_genotype(base)  # a misspelt name gets its suggestion
+        return table2_variant(ALIASES.get(base, base), int(variant[1:]))
+    hint = nearest(key, ("connections", "operations", "adapted"))
+    raise ValueError(f"genotype {text!r}: unknown variant {variant!r}; it must be {VARIANTS}{hint}")
+
+
+def _from_file(path: Path) -> Genotype:
+    if not path.is_file():
+        raise FileNotFoundError(f"genotype file {str(path)!r} does not exist")
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"genotype file {str(path)!r} is no valid YAML: {reason}") from None
+    try:
+        if isinstance(content, str):
+            return parse_genotype(content)
+        if not isinstance(content, Mapping):
+            raise ValueError(f"expected a mapping with the keys {', '.join(FIELDS)}, or a literal")
+        return _from_mapping(content)
+    except ValueError as error:
+        raise ValueError(f"genotype file {str(path)!r}: {error}") from None
+
+
+def _from_mapping(mapping: Mapping[str, Any]) -> Genotype:
+    for key in mapping:
+        if key not in FIELDS:
+            hint = nearest(str(key), FIELDS) or f"; the keys are {', '.join(FIELDS)}"
+            raise ValueError(f"genotype: unknown key {key!r}{hint}")
+    missing = [key for key in FIELDS if key not in mapping]
+    if missing:
+        raise ValueError(f"genotype: missing key {', '.join(map(repr, missing))}")
+    return Genotype(**mapping)

@@ -1,0 +1,87 @@
+"""Table 2 of the paper: width and depth of the variants C1 to C13, with the seed chosen for each.
+
+Widths (in units of c) and depths are the paper's. Seeds are those that the rule of
+``nas_lightning.cells.variants.table2_variant`` finds; a test finds them again.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Table2Variant(NamedTuple):
+    """One variant of table 2.
+
+    Attributes:
+        width: Width of the normal cell in units of c.
+        depth: Depth of the normal cell.
+        seed: Seed of ``random_connections``.
+    """
+
+    width: float
+    depth: int
+    seed: int
+
+
+TABLE2: dict[str, tuple[Table2Variant, ...]] = {
+    "darts_v2": (
+        Table2Variant(2.0, 4, 14),
+        Table2Variant(2.0, 4, 34),
+        Table2Variant(2.0, 4, 40),
+        Table2Variant(2.5, 4, 1),
+        Table2Variant(2.5, 4, 5),
+        Table2Variant(2.5, 3, 6),
+        Table2Variant(2.5, 3, 19),
+        Table2Variant(2.5, 3, 20),
+        Table2Variant(3.0, 3, 3),
+        Table2Variant(3.0, 3, 7),
+        Table2Variant(3.0, 3, 9),
+        Table2Variant(3.5, 3, 4),
+        Table2Variant(3.5, 3, 10),
+    ),
+    "enas": (
+        Table2Variant(1.5, 6, 23),
+        Table2Variant(1.5, 5, 125),
+        Table2Variant(2.0, 6, 2),
+        Table2Variant(2.0, 6, 188),
+        Table2Variant(2.5, 5, 1),
+        Table2Variant(2.5, 5, 8),
+        Table2Variant(3.0, 4, 3),
+        Table2Variant(3.0, 3, 20),
+        Table2Variant(3.5, 5, 0),
+        Table2Variant(3.5, 4, 5),
+        Table2Variant(3.5, 4, 22),
+        Table2Variant(3.5, 3, 4),
+        Table2Variant(3.5, 3, 7),
+    ),
+    "amoebanet": (
+        Table2Variant(1.5, 6, 23),
+        Table2Variant(1.5, 5, 8),
+        Table2Variant(1.5, 5, 125),
+        Table2Variant(1.5, 3, 4),
+        Table2Variant(2.0, 6, 2),
+        Table2Variant(2.0, 6, 188),
+        Table2Variant(2.0, 4, 3),
+        Table2Variant(2.5, 5, 1),
+        Table2Variant(2.5, 3, 9),
+        Table2Variant(2.5, 3, 10),
+        Table2Variant(3.0, 3, 7),
+        Table2Variant(3.5, 4, 5),
+        Table2Variant(3.5, 3, 57),
+    ),
+    "nasnet": (
+        Table2Variant(1.5, 6, 23),
+        Table2Variant(1.5, 5, 125),
+        Table2Variant(2.0, 6, 2),
+        Table2Variant(2.0, 6, 188),
+        Table2Variant(2.5, 5, 1),
+        Table2Variant(2.5, 5, 8),
+        Table2Variant(3.0, 4, 3),
+        Table2Variant(3.0, 3, 20),
+        Table2Variant(3.5, 5, 0),
+        Table2Variant(3.5, 4, 5),
+        Table2Variant(3.5, 4, 22),
+        Table2Variant(3.5, 3, 4),
+        Table2Variant(3.5, 3, 7),
+    ),
+}

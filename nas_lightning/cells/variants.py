@@ -1,0 +1,160 @@
+"""Variants of a genotype: random connections and operations, widest and shallowest, the paper's C1 to C13.
+
+Source: Shu, Wang and Cai, ICLR 2020, appendix A.2 (random variants), table 2 (C1 to C13), section 5 (adapted
+cells).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import zip_longest
+from typing import TYPE_CHECKING
+
+from nas_lightning.cells.genotype import Edge, Genotype
+from nas_lightning.cells.table2 import TABLE2
+
+if TYPE_CHECKING:
+    import numpy as np
+
+RANDOM_OPERATIONS: tuple[str, ...] = (
+    "max_pool_3x3",
+    "avg_pool_3x3",
+    "skip_connect",
+    "sep_conv_3x3",
+    "sep_conv_5x5",
+    "dil_conv_3x3",
+    "dil_conv_5x5",
+)
+"""Candidates of random operations: those of the DARTS space without ``none``, draw k meaning entry k."""
+
+MAX_SEED = 2**32 - 1
+
+
+def random_connections(genotype: Genotype, seed: int) -> Genotype:
+    """Rewire both cells at random; operations and concat lists stay.
+
+    Every edge reads a node drawn uniformly from those before its own. NumPy's legacy generator
+    ``RandomState(seed)`` makes the draws: edge by edge, one ``choice`` for the normal cell, then one for the
+    reduction cell. Draws are independent, so a node may read one node twice, and a node may be left without
+    a reader.
+
+    Args:
+        genotype: The base cells.
+        seed: Seed, from 0 to 2**32 - 1.
+
+    Returns:
+        The variant.
+
+    Raises:
+        ValueError: If the seed is out of range, or the wiring leaves no path without ``none``.
+    """
+    generator = _generator(seed)
+    normal: list[Edge] = []
+    reduce: list[Edge] = []
+    for index, pair in enumerate(zip_longest(genotype.normal, genotype.reduce)):
+        for edge, rewired in zip(pair, (normal, reduce), strict=True):
+            if edge is not None:
+                rewired.append(Edge(edge.op, int(generator.choice(index // 2 + 2))))
+    return Genotype(normal, genotype.normal_concat, reduce, genotype.reduce_concat)
+
+
+def random_operations(genotype: Genotype, seed: int) -> Genotype:
+    """Exchange all operations at random; sources and concat lists stay.
+
+    NumPy's legacy generator ``RandomState(seed)`` draws all operations of the normal cell by one ``choice(7,
+    n)``, then those of the reduction cell likewise, among ``RANDOM_OPERATIONS``. Seeds 1 to 10 are the
+    variants of table 3 of the paper.
+
+    Args:
+        genotype: The base cells.
+        seed: Seed, from 0 to 2**32 - 1.
+
+    Returns:
+        The variant.
+
+    Raises:
+        ValueError: If the seed is out of range.
+    """
+    generator = _generator(seed)
+    cells = []
+    for edges in (genotype.normal, genotype.reduce):
+        draws = generator.choice(len(RANDOM_OPERATIONS), len(edges))
+        cells.append(
+            [Edge(RANDOM_OPERATIONS[draw], edge.source) for draw, edge in zip(draws, edges, strict=True)]
+        )
+    return Genotype(cells[0], genotype.normal_concat, cells[1], genotype.reduce_concat)
+
+
+def widest_shallowest(genotype: Genotype) -> Genotype:
+    """The adapted genotype of section 5: the widest and shallowest cells.
+
+    One edge of each node reads input 0, the other input 1, in both cells. Operations and concat lists stay.
+    Which of a node's two edges reads which input is free for width, depth and size; the assignment that
+    leaves more edges where they are is taken, and the first edge reads input 0 in a tie, so that adapting
+    twice changes nothing.
+
+    Args:
+        genotype: The base cells.
+
+    Returns:
+        The adapted genotype: every concatenated node at depth 1, so depth 2 and the width of the concat
+        list's length.
+
+    Raises:
+        ValueError: If ``none`` operations leave no path from an input to the output.
+    """
+    return Genotype(
+        _from_inputs(genotype.normal),
+        genotype.normal_concat,
+        _from_inputs(genotype.reduce),
+        genotype.reduce_concat,
+    )
+
+
+def table2_variant(base: str, number: int) -> Genotype:
+    """Variant C1 to C13 of table 2: random connections with the width and depth that the paper prints.
+
+    The paper gives no seeds, so the seeds are chosen by rule: scanning seeds 0, 1, 2, ... of
+    ``random_connections``, the variants of one printed (width, depth) take, in the order of their numbers,
+    the seeds whose normal cell has exactly that width and depth. The seeds are recorded in
+    ``nas_lightning.cells.table2``.
+
+    Args:
+        base: ``darts_v2``, ``enas``, ``amoebanet`` or ``nasnet``.
+        number: 1 to 13.
+
+    Returns:
+        The variant.
+
+    Raises:
+        ValueError: If table 2 has no such variant.
+    """
+    from nas_lightning.cells.published import published_genotypes
+
+    if base not in TABLE2:
+        raise ValueError(
+            f"{base!r} has no variants C1 to C13: table 2 has them for {', '.join(TABLE2)}; "
+            "use connections=SEED"
+        )
+    if not 1 <= number <= len(TABLE2[base]):
+        raise ValueError(f"variant C{number} of {base}: table 2 has C1 to C{len(TABLE2[base])}")
+    return random_connections(published_genotypes()[base].genotype, TABLE2[base][number - 1].seed)
+
+
+def _generator(seed: int) -> np.random.RandomState:
+    import numpy as np  # here, so that listing cells does not wait for it
+
+    if isinstance(seed, bool) or not 0 <= seed <= MAX_SEED:
+        raise ValueError(f"seed {seed!r} must be an integer from 0 to {MAX_SEED}")
+    # The paper's variants are defined by this generator's stream, which NumPy keeps frozen.
+    return np.random.RandomState(seed)
+
+
+def _from_inputs(edges: Sequence[Edge]) -> list[Edge]:
+    adapted = []
+    for first, second in zip(edges[::2], edges[1::2], strict=True):
+        kept = (first.source == 0) + (second.source == 1)
+        kept_when_swapped = (first.source == 1) + (second.source == 0)
+        sources = (1, 0) if kept_when_swapped > kept else (0, 1)
+        adapted += [Edge(first.op, sources[0]), Edge(second.op, sources[1])]
+    return adapted

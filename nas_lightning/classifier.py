@@ -1,0 +1,259 @@
+"""CellClassifier: a cell network with the paper's training recipe, as a LightningModule."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from lightning.pytorch import LightningModule
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.optim import SGD
+from torch.optim.lr_scheduler import CosineAnnealingLR
+from torchmetrics import MeanMetric, Metric
+from torchmetrics.classification import MulticlassAccuracy
+
+from nas_lightning.cells import cell_depth, cell_width, get_genotype
+from nas_lightning.networks import CellNetwork, NetworkSize, measure_size
+
+PADDING = -1
+"""Target of the entries that pad a rank's share of an evaluation split; no metric counts them."""
+
+
+class CellClassifier(LightningModule):
+    """Image classification with a network of stacked cells.
+
+    The defaults are the training recipe of Shu et al. (ICLR 2020), appendix A.3: SGD with learning rate 0.025, momentum 0.9
+    and weight decay 3e-4, annealed to zero over all epochs by a cosine, no regularisation. Gradient clipping (5), the number
+    of epochs (600) and the batch size (80) belong to the trainer and the data.
+
+    Only live parameters are trained: what no path connects to the classifier (or, in training, to the auxiliary tower)
+    stays in the parameter count and is left out of the optimiser.
+
+    Args:
+        genotype: Name, spec, YAML file, literal or mapping, see :func:`nas_lightning.cells.get_genotype`.
+        num_classes: Number of classes; the command line takes it from the data set.
+        init_channels: Channels of the nodes of the first cell.
+        num_cells: Number of stacked cells.
+        stem_stride: Stride of the first convolution: 2 for Tiny-ImageNet (appendix A.3), otherwise 1.
+        drop_path: Largest drop-path probability, reached linearly over the epochs; 0 is off. The callback
+            :class:`nas_lightning.callbacks.DropPathSchedule` applies it.
+        auxiliary_weight: Weight of the auxiliary tower's loss in training; 0 leaves the tower out.
+        optimizer: Makes the optimiser from the live parameters.
+        lr_scheduler: Makes the schedule, stepped once an epoch, from the optimiser; None is the cosine to zero.
+        operations: Modules or Python files to import first, which register operations of their own, see
+            :func:`nas_lightning.networks.register_operation`.
+
+    Raises:
+        ValueError: If the genotype or a size is not valid.
+    """
+
+    network: CellNetwork
+
+    def __init__(
+        self,
+        genotype: str | dict[str, Any] = "darts_v2",
+        num_classes: int = 10,
+        init_channels: int = 36,
+        num_cells: int = 20,
+        stem_stride: int = 1,
+        drop_path: float = 0.0,
+        auxiliary_weight: float = 0.0,
+        optimizer: OptimizerCallable = lambda parameters: SGD(
+            parameters, lr=0.025, momentum=0.9, weight_decay=3e-4
+        ),
+        lr_scheduler: LRSchedulerCallable | None = None,
+        operations: Sequence[str] = (),
+    ) -> None:
+        super().__init__()
+        if not 0 <= drop_path < 1:
+            raise ValueError(f"`drop_path` (={drop_path}) must be at least 0 and below 1")
+        if auxiliary_weight < 0:
+            raise ValueError(f"`auxiliary_weight` (={auxiliary_weight}) must not be negative")
+        if auxiliary_weight > 0 and num_cells < 3:
+            raise ValueError(
+                f"`num_cells` (={num_cells}) must be at least 3 when `auxiliary_weight` (={auxiliary_weight}) is"
+                " above 0: the tower sits after cell 2L/3"
+            )
+        self.save_hyperparameters(logger=False)
+        for name in ("optimizer", "lr_scheduler"):  # checkpoints hold primitive values only
+            if callable(self.hparams.get(name)):
+                self.hparams.pop(name)
+
+        import_operations(operations)
+        self.genotype = get_genotype(genotype)
+        self.drop_path = drop_path
+        self.auxiliary_weight = auxiliary_weight
+        self.network = CellNetwork(
+            self.genotype,
+            num_classes,
+            init_channels=init_channels,
+            num_cells=num_cells,
+            auxiliary=auxiliary_weight > 0,
+            stem_stride=stem_stride,
+            drop_path=drop_path > 0,
+        )
+        self._make_optimizer = optimizer
+        self._make_lr_scheduler = lr_scheduler
+
+        self.train_loss = MeanMetric(nan_strategy="disable")
+        self.train_accuracy = _accuracy(num_classes)
+        self.evaluation_metrics = nn.ModuleDict(
+            {
+                "loss": MeanMetric(nan_strategy="disable"),
+                "accuracy": _accuracy(num_classes),
+                "accuracy_top5": _accuracy(num_classes, top_k=min(5, num_classes)),
+            }
+        )
+
+    def forward(
+        self, inputs: Float[Tensor, "batch channels height width"]
+    ) -> Float[Tensor, "batch classes"] | tuple[Float[Tensor, "batch classes"], Float[Tensor, "batch classes"]]:
+        """Logits of the network; with an auxiliary tower, in training mode, (logits, auxiliary logits)."""
+        return self.network(inputs)
+
+    def setup(self, stage: str) -> None:
+        """Refuse images that the network cannot reduce as often as its cells do."""
+        image_size = getattr(getattr(self.trainer, "datamodule", None), "image_size", None)
+        if image_size is not None:
+            self.network.check_image_size(image_size)
+
+    def on_fit_start(self) -> None:
+        """Refuse a drop path that nothing schedules."""
+        callbacks = [type(callback).__name__ for callback in self.trainer.callbacks]  # type: ignore[attr-defined]
+        if self.drop_path > 0 and "DropPathSchedule" not in callbacks:
+            raise ValueError(
+                f"`drop_path` (={self.drop_path}) needs the callback nas_lightning.callbacks.DropPathSchedule"
+            )
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> Tensor:
+        """Cross entropy of a training batch, plus the weighted cross entropy of the tower where there is one."""
+        inputs, targets = batch
+        output = self(inputs)
+        logits, auxiliary_logits = output if self.auxiliary_weight > 0 else (output, None)
+        classification_loss = functional.cross_entropy(logits, targets)
+        self.train_loss.update(classification_loss.detach(), weight=len(targets))
+        self.train_accuracy.update(logits.detach(), targets)
+        self._log({"loss/train": self.train_loss, "accuracy/train": self.train_accuracy})
+        if auxiliary_logits is None:
+            return classification_loss
+        auxiliary_loss = functional.cross_entropy(auxiliary_logits, targets)
+        return classification_loss + self.auxiliary_weight * auxiliary_loss
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> None:
+        """Count a batch of the evaluation split: the test split, or the held-out part where there is one."""
+        split = getattr(getattr(self.trainer, "datamodule", None), "evaluation_split", "val")
+        self._evaluate(*batch, split)
+
+    def test_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> None:
+        """Count a batch of the test split."""
+        self._evaluate(*batch, "test")
+
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
+        """The optimiser over the live parameters, and the schedule, stepped once an epoch."""
+        optimizer = self._make_optimizer([p for p in self.network.parameters() if p.requires_grad])
+        if self._make_lr_scheduler is not None:
+            scheduler = self._make_lr_scheduler(optimizer)
+        else:
+            epochs = self.trainer.max_epochs
+            if epochs is None or epochs < 1:
+                raise ValueError(
+                    f"`trainer.max_epochs` (={epochs}) must be at least 1: the learning rate falls to zero over all"
+                    " epochs; or choose another `model.lr_scheduler`"
+                )
+            scheduler = CosineAnnealingLR(optimizer, T_max=epochs)
+        monitor = getattr(scheduler, "monitor", None)
+        if monitor is not None:  # a schedule that follows a metric, such as ReduceLROnPlateau
+            return {
+                "optimizer": optimizer,
+                "lr_scheduler": {"scheduler": scheduler, "interval": "epoch", "monitor": monitor},
+            }
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "epoch"}}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the cells themselves beside the name or file they came from."""
+        checkpoint["genotype"] = str(self.genotype)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse the weights of other cells."""
+        trained = checkpoint.get("genotype", str(self.genotype))
+        if trained != str(self.genotype):
+            raise ValueError(
+                f"the checkpoint holds the genotype {trained}, but `model.genotype`"
+                f" (={self.hparams.get('genotype')}) is {self.genotype}"
+            )
+
+    def network_size(self, image_size: int) -> NetworkSize:
+        """Parameters and multiply-adds of the network, counted on the network itself."""
+        return measure_size(self.network, image_size)
+
+    def cell_description(self, image_size: int) -> dict[str, str | int | float]:
+        """What runs are compared by: the normal cell's width (in c) and depth, and the network's size."""
+        size = self.network_size(image_size)
+        return {
+            "width": cell_width(self.genotype.normal, self.genotype.normal_concat),
+            "depth": cell_depth(self.genotype.normal, self.genotype.normal_concat),
+            "parameters": size.parameters,
+            "live_parameters": size.live_parameters,
+            "multiply_adds": size.multiply_adds,
+        }
+
+    def _evaluate(
+        self, inputs: Float[Tensor, "batch channels height width"], targets: Int[Tensor, " batch"], split: str
+    ) -> None:
+        logits = self.network(inputs)
+        losses = functional.cross_entropy(logits, targets, reduction="none", ignore_index=PADDING)
+        metrics = self.evaluation_metrics
+        counted = (targets != PADDING).to(losses.dtype)
+        metrics["loss"].update(losses, weight=counted)
+        for name in ("accuracy", "accuracy_top5"):
+            metrics[name].update(logits, targets)
+        self._log({f"{name}/{split}": metric for name, metric in metrics.items()})
+
+    def _log(self, metrics: Mapping[str, Any]) -> None:
+        """Make metrics known to the trainer; the run record writes them to the loggers, one point an epoch."""
+        for name, metric in metrics.items():
+            self.log(
+                name,
+                metric,
+                on_step=False,
+                on_epoch=True,
+                logger=False,
+                prog_bar=name.startswith(("loss/", "accuracy/")),
+                batch_size=1,  # the metrics carry their own weights
+            )
+
+
+def import_operations(modules: Sequence[str]) -> None:
+    """Import the modules in which a user registers operations.
+
+    Args:
+        modules: Names of importable modules (the current folder is searched too), or paths of Python files.
+
+    Raises:
+        ValueError: If a module cannot be found.
+    """
+    for module in modules:
+        path = Path(module)
+        folder, name = (path.parent, path.stem) if path.suffix == ".py" else (Path(), module)
+        if str(folder.resolve()) not in sys.path:
+            sys.path.insert(0, str(folder.resolve()))
+        try:
+            importlib.import_module(name)
+        except ModuleNotFoundError as error:
+            if error.name != name:
+                raise
+            raise ValueError(f"`operations` names {module!r}, which is neither an importable module nor a file") from None
+
+
+def _accuracy(num_classes: int, top_k: int = 1) -> Metric:
+    return MulticlassAccuracy(
+        num_classes, average="micro", top_k=top_k, ignore_index=PADDING, validate_args=False
+    )

@@ -1,0 +1,1 @@
+"""The command line: one argument parser a file, imported only when used."""

@@ -1,0 +1,70 @@
+"""`nas-lightning`: chooses the subcommand and turns errors of the user's input into one line."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+
+SUBCOMMANDS = {
+    "fit": ("training", "train a network of cells: nas-lightning fit --config configs/darts.yaml"),
+    "validate": ("training", "loss and accuracy of a checkpoint on the split that its training watched"),
+    "test": ("training", "loss and accuracy of a checkpoint on the test split"),
+    "cells": ("cells", "list, show, draw and count cells and their variants"),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run a subcommand.
+
+    Bad input ends with one line on standard error and exit code 2; ``--debug`` (or the environment variable
+    JSONARGPARSE_DEBUG) shows the traceback instead.
+
+    Args:
+        argv: Arguments after the program's name; the process's own by default.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in arguments or bool(os.environ.get("JSONARGPARSE_DEBUG"))
+    arguments = [argument for argument in arguments if argument != "--debug"]
+    try:
+        _run(arguments)
+    except Exception as error:
+        if debug or not _is_user_error(error):
+            raise
+        message = " ".join(str(error).split()) or type(error).__name__
+        print(f"nas-lightning: error: {message}", file=sys.stderr)
+        sys.exit(2)
+
+
+def _run(arguments: list[str]) -> None:
+    name = arguments[0] if arguments else "--help"
+    if name in ("-h", "--help"):
+        print(_overview())
+    elif name == "--version":
+        print(version("nas-lightning"))
+    elif name in SUBCOMMANDS:
+        importlib.import_module(f"nas_lightning.cli.{SUBCOMMANDS[name][0]}").main(arguments)
+    else:
+        raise ValueError(f"no subcommand {name!r}; there are {', '.join(SUBCOMMANDS)}")
+
+
+def _overview() -> str:
+    lines = [
+        "usage: nas-lightning SUBCOMMAND ...",
+        "",
+        "Train, measure and compare the cells of cell-based neural architecture search.",
+        "",
+        *(f"  {name:<10} {text}" for name, (_, text) in SUBCOMMANDS.items()),
+        "",
+        "nas-lightning SUBCOMMAND --help lists a subcommand's options; --debug shows the traceback of an error.",
+    ]
+    return "\n".join(lines)
+
+
+def _is_user_error(error: Exception) -> bool:
+    """Whether an error tells of input or files (Lightning has a class of its own for the former)."""
+    return isinstance(error, ValueError | OSError) or any(
+        base.__name__ == "MisconfigurationException" for base in type(error).__mro__
+    )

@@ -1,0 +1,205 @@
+"""The paper's augmentation on whole batches: zero-pad, random crop, flip, normalise, cutout.
+
+The per-image pipeline of Shu et al. (ICLR 2020, appendix A.3) and of Liu et al. (ICLR 2019) is, in this
+order: pad with zeros, crop at a random offset, flip, scale to [0, 1], normalise, cutout. The functions here
+do the same to a batch on the batch's device, without a loop over images. Drawing the random numbers is apart
+from applying them, so that they can be drawn once an epoch, on the CPU, for every image of the split: what
+happens to an image then depends on nothing but the seed, the epoch and the image, whatever the device, the
+number of ranks and the order of the batches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int64, UInt8
+from torch import Tensor
+from torch.nn import functional
+
+
+@dataclass(frozen=True)
+class AugmentationDraws:
+    """The random numbers of an augmentation, one entry per image.
+
+    Attributes:
+        top: Row offset of the crop in the padded image, in 0 .. 2 * padding.
+        left: Column offset of the crop in the padded image, in 0 .. 2 * padding.
+        flip: Whether the cropped image is mirrored left to right.
+        centre_row: Row of the centre of the cutout square, in 0 .. size - 1.
+        centre_column: Column of the centre of the cutout square, in 0 .. size - 1.
+    """
+
+    top: Int64[Tensor, " batch"]
+    left: Int64[Tensor, " batch"]
+    flip: Bool[Tensor, " batch"]
+    centre_row: Int64[Tensor, " batch"]
+    centre_column: Int64[Tensor, " batch"]
+
+    def select(self, indices: Int64[Tensor, " selected"]) -> AugmentationDraws:
+        """Draws of the images at ``indices``."""
+        return AugmentationDraws(
+            self.top[indices],
+            self.left[indices],
+            self.flip[indices],
+            self.centre_row[indices],
+            self.centre_column[indices],
+        )
+
+    def to(self, device: torch.device) -> AugmentationDraws:
+        """The same draws on ``device``."""
+        return AugmentationDraws(
+            self.top.to(device),
+            self.left.to(device),
+            self.flip.to(device),
+            self.centre_row.to(device),
+            self.centre_column.to(device),
+        )
+
+
+def draw_augmentation(
+    count: int, image_size: int, generator: torch.Generator, *, padding: int = 4, flip: bool = True
+) -> AugmentationDraws:
+    """Draw independent uniform offsets, flips and cutout centres.
+
+    The same numbers are drawn whatever is switched on, so that switching the flip or cutout on leaves the
+    crops as they were.
+
+    Args:
+        count: Number of images.
+        image_size: Height and width of the images.
+        generator: Source of the random numbers; the draws live on its device.
+        padding: Zeros on each side: offsets are uniform over 0 .. 2 * padding.
+        flip: Whether images are mirrored, each with probability one half.
+
+    Returns:
+        The draws of ``count`` images.
+    """
+
+    def uniform(bound: int) -> Tensor:
+        return torch.randint(bound, (count,), generator=generator, device=generator.device)
+
+    top, left, coin = uniform(2 * padding + 1), uniform(2 * padding + 1), uniform(2)
+    mirrored = coin.bool() if flip else torch.zeros_like(coin, dtype=torch.bool)
+    return AugmentationDraws(top, left, mirrored, uniform(image_size), uniform(image_size))
+
+
+def crop_and_flip(
+    images: UInt8[Tensor, "batch channels size size"],
+    top: Int64[Tensor, " batch"],
+    left: Int64[Tensor, " batch"],
+    flip: Bool[Tensor, " batch"],
+    padding: int = 4,
+) -> UInt8[Tensor, "batch channels size size"]:
+    """Pad every image with zeros, cut its own window out of it, then mirror it where asked.
+
+    Pixel (i, j) of the result is pixel (top + i, left + j) of the padded image, and (top + i, left + size - 1
+    - j) where the image is flipped: one gather does both.
+
+    Args:
+        images: The batch.
+        top: Row offset of each window.
+        left: Column offset of each window.
+        flip: Whether each window is mirrored left to right.
+        padding: Zeros on each side.
+
+    Returns:
+        The windows, of the size of the images.
+    """
+    batch, channels, size, _ = images.shape
+    padded = functional.pad(images, (padding,) * 4)
+    width = size + 2 * padding
+    steps = torch.arange(size, device=images.device)
+    rows = top[:, None] + steps
+    columns = left[:, None] + torch.where(flip[:, None], size - 1 - steps, steps)
+    pixels = (rows[:, :, None] * width + columns[:, None, :]).view(batch, 1, size * size)
+    flat = padded.view(batch, channels, width * width)
+    return flat.gather(2, pixels.expand(batch, channels, -1)).view(batch, channels, size, size)
+
+
+def normalise(
+    images: UInt8[Tensor, "batch channels height width"],
+    mean: Sequence[float],
+    std: Sequence[float],
+    dtype: torch.dtype = torch.float32,
+) -> Float[Tensor, "batch channels height width"]:
+    """Scale to [0, 1] and normalise each channel: (x / 255 - mean) / std.
+
+    Computed in float32 in the order of torchvision's ``ToTensor`` and ``Normalize``, so that the numbers are
+    theirs bit for bit, and converted to ``dtype`` at the end.
+
+    Args:
+        images: Grey values 0 .. 255.
+        mean: Mean of each channel over the training split, in [0, 1].
+        std: Standard deviation of each channel, in the same unit.
+        dtype: Type of the result.
+
+    Returns:
+        The network's inputs.
+    """
+    inputs = images.to(torch.float32).div_(255)
+    inputs.sub_(inputs.new_tensor(mean).view(-1, 1, 1)).div_(inputs.new_tensor(std).view(-1, 1, 1))
+    return inputs.to(dtype)
+
+
+def cutout(
+    inputs: Float[Tensor, "batch channels height width"],
+    centre_row: Int64[Tensor, " batch"],
+    centre_column: Int64[Tensor, " batch"],
+    length: int,
+) -> Float[Tensor, "batch channels height width"]:
+    """Set one square of each image to zero, which is the channel mean of normalised inputs.
+
+    The square covers rows centre_row - length // 2 .. centre_row + length // 2 - 1, and columns likewise,
+    clipped at the
+    border: its centre, not the square, is uniform over the image. An odd length therefore acts as length - 1.
+    Source: DeVries and Taylor, "Improved regularization of convolutional neural networks with cutout" (2017),
+    as in their code.
+
+    Args:
+        inputs: Normalised images.
+        centre_row: Row of the centre of each square.
+        centre_column: Column of the centre of each square.
+        length: Side of the square in pixels.
+
+    Returns:
+        A new tensor with the squares zeroed.
+    """
+    half = length // 2
+
+    def inside(size: int, centre: Tensor) -> Tensor:
+        offsets = torch.arange(size, device=inputs.device) - centre[:, None]
+        return (offsets >= -half) & (offsets < half)
+
+    rows, columns = inside(inputs.shape[2], centre_row), inside(inputs.shape[3], centre_column)
+    return inputs.masked_fill((rows[:, :, None] & columns[:, None, :])[:, None], 0)
+
+
+def augment(
+    images: UInt8[Tensor, "batch channels size size"],
+    draws: AugmentationDraws,
+    mean: Sequence[float],
+    std: Sequence[float],
+    *,
+    padding: int = 4,
+    cutout_length: int = 0,
+    dtype: torch.dtype = torch.float32,
+) -> Float[Tensor, "batch channels size size"]:
+    """The whole pipeline: zero-pad, crop, flip, normalise, cutout.
+
+    Args:
+        images: Grey values 0 .. 255.
+        draws: Random numbers of these images, on their device.
+        mean: Mean of each channel, in [0, 1].
+        std: Standard deviation of each channel, in [0, 1].
+        padding: Zeros on each side before the crop.
+        cutout_length: Side of the cutout square; 0 switches cutout off.
+        dtype: Type of the result.
+
+    Returns:
+        The network's inputs.
+    """
+    cropped = crop_and_flip(images, draws.top, draws.left, draws.flip, padding)
+    inputs = normalise(cropped, mean, std, dtype)
+    return cutout(inputs, draws.centre_row, draws.centre_column, cutout_length) if cutout_length else inputs

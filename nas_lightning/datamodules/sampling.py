@@ -1,0 +1,143 @@
+"""Which images make up which batch: samplers and a loader that hands over indices, not images.
+
+Both samplers are torch's DistributedSampler, in a single process too: Lightning leaves one that is already
+there alone and tells it the epoch before it is iterated, after a resume as well. The order therefore depends
+on the seed and the epoch only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Int64
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from torch.utils.data.distributed import DistributedSampler
+
+
+class IndexBatch(NamedTuple):
+    """What a loader yields: positions in a split. Small, and the images stay where they are.
+
+    Attributes:
+        split: ``"train"``, ``"val"`` or ``"test"``.
+        epoch: Epoch whose augmentation the batch gets; None for evaluation, without augmentation.
+        indices: Positions in the split; -1 is padding.
+    """
+
+    split: str
+    epoch: int | None
+    indices: Int64[Tensor, " batch"]
+
+
+class ImageBatch(NamedTuple):
+    """An IndexBatch with its images, on the device.
+
+    Attributes:
+        source: The batch of indices.
+        images: Grey values of shape [batch, channels, height, width], uint8.
+        targets: Class of each image, int64; -1 for padding.
+    """
+
+    source: IndexBatch
+    images: Tensor
+    targets: Tensor
+
+
+class Positions(Dataset[int]):
+    """The numbers 0 .. count - 1, fetched a batch at a time."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> int:
+        return index
+
+    def __getitems__(self, indices: list[int]) -> list[int]:
+        return indices
+
+
+class TrainingSampler(DistributedSampler[int]):
+    """A permutation of the split that depends on (seed, epoch); rank r of N takes every N-th position from r.
+
+    The batches of one step of all ranks together are the batch that one process would take: with a global
+    batch of B, the union over the ranks of step k is positions k * B .. (k + 1) * B - 1 of the permutation.
+    """
+
+    def __init__(self, count: int, *, num_replicas: int, rank: int, seed: int) -> None:
+        # Torch adds the epoch to its seed, so neighbouring seeds would share their orders one epoch apart.
+        spread = derive_seed("order", seed) % 2**62
+        super().__init__(
+            Positions(count), num_replicas=num_replicas, rank=rank, shuffle=True, seed=spread, drop_last=True
+        )
+
+
+class EvaluationSampler(DistributedSampler[int]):
+    """The positions in order, divided over the ranks, padded with -1 instead of with duplicates.
+
+    Every rank gets the same number of entries, as collective operations need, and no image is counted twice.
+    """
+
+    def __init__(self, count: int, *, num_replicas: int, rank: int) -> None:
+        super().__init__(Positions(count), num_replicas=num_replicas, rank=rank, shuffle=False)
+        self.count = count
+
+    def __iter__(self) -> Iterator[int]:
+        """Positions rank, rank + N, ... and -1 past the end of the split."""
+        for position in range(self.rank, self.total_size, self.num_replicas):
+            yield position if position < self.count else -1
+
+
+class _Collate:
+    """Turns a list of positions into an IndexBatch that knows its split and, in training, its epoch."""
+
+    def __init__(self, split: str, training_sampler: TrainingSampler | None) -> None:
+        self.split = split
+        self.training_sampler = training_sampler
+
+    def __call__(self, positions: list[int]) -> IndexBatch:
+        epoch = None if self.training_sampler is None else int(self.training_sampler.epoch)
+        return IndexBatch(self.split, epoch, torch.tensor(positions, dtype=torch.int64))
+
+
+def index_loader(
+    split: str, sampler: TrainingSampler | EvaluationSampler, batch_size: int
+) -> DataLoader[Any]:
+    """A loader of IndexBatches; incomplete batches are dropped in training and kept in evaluation.
+
+    Args:
+        split: Name of the split that the sampler's positions refer to.
+        sampler: Order and share of this rank.
+        batch_size: Images per batch of this rank.
+
+    Returns:
+        The loader. It has no workers: there is nothing for them to do.
+    """
+    training_sampler = sampler if isinstance(sampler, TrainingSampler) else None
+    return DataLoader(
+        sampler.dataset,
+        batch_size=batch_size,
+        sampler=sampler,
+        drop_last=training_sampler is not None,
+        collate_fn=_Collate(split, training_sampler),
+        num_workers=0,
+    )
+
+
+def derive_seed(purpose: str, *numbers: int) -> int:
+    """A 64-bit seed for one purpose, unrelated to the seeds of other purposes and numbers.
+
+    Args:
+        purpose: What the random numbers are for.
+        numbers: Non-negative numbers that tell the streams of this purpose apart, for example seed and epoch.
+
+    Returns:
+        A seed in -2**63 .. 2**63 - 1, as ``torch.Generator.manual_seed`` takes it.
+    """
+    entropy = (*purpose.encode(), *numbers)
+    return int(np.random.SeedSequence(entropy).generate_state(1, np.uint64).view(np.int64)[0])

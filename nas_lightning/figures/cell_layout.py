@@ -1,0 +1,197 @@
+"""Where the parts of a cell drawing go: pure geometry, in inches, without matplotlib.
+
+Every intermediate node has a row of its own and the column of its depth; every edge runs in a lane of its
+target's row and carries its label at the end of that lane. So no two labels can meet, and no line crosses a
+label or a node: lines change rows only in the gaps between columns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import permutations
+
+from nas_lightning.cells.genotype import Edge
+
+GAP = 0.55
+"""Free space right of a column, where lines change rows."""
+NODE_WIDTH = 0.30
+NODE_HEIGHT = 0.42
+ROW_PITCH = 0.66
+LANE_OFFSET = 0.13
+"""Distance of a node's two lanes from the middle of its row."""
+LABEL_HEIGHT = 0.20
+ARROW = 0.16
+"""Free space between a label and its node, for the arrow head."""
+END_WIDTH = 0.62
+"""Width of the boxes of inputs and output."""
+_SEARCHED_NODES = 6
+_CROSSING_COST = 1.0
+_DISTANCE_COST = 0.15
+
+
+@dataclass(frozen=True)
+class Box:
+    """A rectangle by its centre.
+
+    Attributes:
+        x: Centre, from left to right.
+        y: Centre, from bottom to top.
+        width: Width.
+        height: Height.
+    """
+
+    x: float
+    y: float
+    width: float
+    height: float
+
+    @property
+    def left(self) -> float:
+        """The left side."""
+        return self.x - self.width / 2
+
+    @property
+    def right(self) -> float:
+        """The right side."""
+        return self.x + self.width / 2
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line that leaves a box, changes to a lane within a gap, and follows the lane.
+
+    Attributes:
+        start: Where it leaves its source.
+        bend: Where it has reached its lane; ``bend[1] == end[1]``.
+        end: Where it meets its target.
+    """
+
+    start: tuple[float, float]
+    bend: tuple[float, float]
+    end: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class CellLayout:
+    """Geometry of one cell drawing.
+
+    Attributes:
+        width: Width of the whole.
+        height: Height of the whole; y runs from ``-height / 2`` to ``height / 2``.
+        nodes: Box of every node: 0 and 1 the inputs, intermediate nodes from 2.
+        output: Box of the output.
+        edges: Line of every edge, in the order of the edges.
+        labels: Box of every edge's label.
+        concat: Line from every concatenated node to the output, in the order of the concat list.
+    """
+
+    width: float
+    height: float
+    nodes: tuple[Box, ...]
+    output: Box
+    edges: tuple[Line, ...]
+    labels: tuple[Box, ...]
+    concat: tuple[Line, ...]
+
+
+def node_depths(edges: Sequence[Edge]) -> tuple[int, ...]:
+    """Length of the longest path from an input to every node, the inputs first."""
+    depths = [0, 0]
+    for first, second in zip(edges[::2], edges[1::2], strict=True):
+        depths.append(1 + max(depths[first.source], depths[second.source]))
+    return tuple(depths)
+
+
+def lay_out(edges: Sequence[Edge], concat: Sequence[int], label_width: float) -> CellLayout:
+    """Lay a cell out.
+
+    Rows are assigned by trying every order of up to six intermediate nodes and taking the one with the
+    fewest crossings and shortest ways; cells with more nodes keep the order of their nodes.
+
+    Args:
+        edges: Two edges per intermediate node.
+        concat: Nodes that the output concatenates.
+        label_width: Width of the widest label.
+
+    Returns:
+        The geometry.
+    """
+    count = len(edges) // 2
+    orders = permutations(range(count)) if count <= _SEARCHED_NODES else iter([tuple(range(count))])
+    best = min(orders, key=lambda order: _cost(edges, concat, _heights(order)))
+    return _place(edges, concat, _heights(best), label_width)
+
+
+def _heights(order: Sequence[int]) -> list[float]:
+    """Height of the middle of every node, inputs first, where intermediate node n has row ``order[n - 2]``."""
+    top = (len(order) - 1) / 2 * ROW_PITCH
+    spread = max(ROW_PITCH, len(order) * ROW_PITCH / 2) / 2
+    return [spread, -spread] + [top - row * ROW_PITCH for row in order]
+
+
+def _lanes(edges: Sequence[Edge], heights: Sequence[float]) -> list[float]:
+    """Height of every edge's lane: of a node's two edges, the one from the higher source takes the upper lane."""
+    lanes = []
+    for index in range(0, len(edges), 2):
+        middle = heights[index // 2 + 2]
+        upper_first = heights[edges[index].source] >= heights[edges[index + 1].source]
+        sign = 1 if upper_first else -1
+        lanes += [middle + sign * LANE_OFFSET, middle - sign * LANE_OFFSET]
+    return lanes
+
+
+def _cost(edges: Sequence[Edge], concat: Sequence[int], heights: Sequence[float]) -> float:
+    depths = node_depths(edges)
+    lanes = _lanes(edges, heights)
+    last = max(depths) + 1
+    # (column of the gap where the line changes rows, from, to, column where it ends)
+    moves = [
+        (depths[edge.source], heights[edge.source], lane, depths[index // 2 + 2])
+        for index, (edge, lane) in enumerate(zip(edges, lanes, strict=True))
+    ]
+    moves += [(last - 1, heights[node], 0.0, last) for node in concat]
+    # Until the last gap, a line to the output runs in the middle of its node's row.
+    runs = [(gap, end, to) for gap, _, to, end in moves if end > gap + 1]
+    runs += [(depths[node], last - 1, heights[node]) for node in concat]
+    crossings = 0
+    for number, (gap, start, to, _) in enumerate(moves):
+        low, high = min(start, to), max(start, to)
+        crossings += sum(first < gap < until and low < y < high for first, until, y in runs)
+        for other_gap, other_start, other_to, _ in moves[number + 1 :]:
+            crossings += gap == other_gap and (start - other_start) * (to - other_to) < 0
+    distance = sum(abs(start - to) for _, start, to, _ in moves)
+    return _CROSSING_COST * crossings + _DISTANCE_COST * distance
+
+
+def _place(
+    edges: Sequence[Edge], concat: Sequence[int], heights: Sequence[float], label_width: float
+) -> CellLayout:
+    depths = node_depths(edges)
+    pitch = GAP + label_width + ARROW + NODE_WIDTH
+    nodes = [Box(END_WIDTH / 2, heights[node], END_WIDTH, NODE_HEIGHT) for node in (0, 1)]
+    nodes += [
+        Box(END_WIDTH + depth * pitch - NODE_WIDTH / 2, height, NODE_WIDTH, NODE_HEIGHT)
+        for depth, height in zip(depths[2:], heights[2:], strict=True)
+    ]
+    last_gap = END_WIDTH + max(depths) * pitch
+    output = Box(last_gap + GAP + ARROW + END_WIDTH / 2, 0.0, END_WIDTH, NODE_HEIGHT)
+
+    lines, labels = [], []
+    for index, (edge, lane) in enumerate(zip(edges, _lanes(edges, heights), strict=True)):
+        source, target = nodes[edge.source], nodes[index // 2 + 2]
+        column = END_WIDTH + depths[edge.source] * pitch
+        lines.append(Line((source.right, source.y), (column + GAP, lane), (target.left, lane)))
+        labels.append(Box(target.left - ARROW - label_width / 2, lane, label_width, LABEL_HEIGHT))
+    joins = []
+    for node in concat:
+        joins.append(Line((nodes[node].right, nodes[node].y), (last_gap, nodes[node].y), (output.left, 0.0)))
+    return CellLayout(
+        width=output.right,
+        height=(len(edges) // 2) * ROW_PITCH,
+        nodes=tuple(nodes),
+        output=output,
+        edges=tuple(lines),
+        labels=tuple(labels),
+        concat=tuple(joins),
+    )

@@ -1,0 +1,118 @@
+"""Cell: a genotype's normal or reduction cell as a module."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional
+
+from nas_lightning.cells import CellPlan, Genotype, live_nodes
+from nas_lightning.networks.operations import FactorizedReduction, build_operation, pointwise_projection
+
+
+class Cell(nn.Module):
+    """One cell of the stack.
+
+    Both inputs are brought to the cell's channels (and, behind a reduction cell, input 0 to input 1's
+    resolution); every intermediate node sums its two edges; the output concatenates the nodes of the concat
+    list. What does not reach the classifier (``plan.live``, ``live_inputs``, ``live_edges``) exists as
+    parameters with ``requires_grad=False`` and is never called, nor is an edge that carries ``none``; a node
+    all of whose edges carry ``none`` is zero.
+
+    Args:
+        genotype: The cells.
+        plan: Which of the two cells, its channels, its strides and what of it is live.
+
+    Attributes:
+        plan: As given.
+        preprocess: Projections of input 0 and input 1.
+        edges: Operations in the order of the genotype, two for each node; see :meth:`node_edges`.
+        droppable_edges: Positions of the live edges that drop path may drop: all but stride-1 skips.
+    """
+
+    def __init__(self, genotype: Genotype, plan: CellPlan) -> None:
+        super().__init__()
+        edges = genotype.reduce if plan.reduction else genotype.normal
+        self.plan = plan
+        self.concat = genotype.reduce_concat if plan.reduction else genotype.normal_concat
+        self.sources = tuple(source for _, source in edges)
+        self.live_nodes = live_nodes(edges, self.concat)
+        self.droppable_edges = tuple(
+            index
+            for index, (op, source) in enumerate(edges)
+            if plan.live_edges[index] and not (op == "skip_connect" and plan.stride(source) == 1)
+        )
+
+        before_last, last = plan.input_channels
+        self.preprocess = nn.ModuleList(
+            [
+                FactorizedReduction(before_last, plan.channels)
+                if plan.follows_reduction
+                else pointwise_projection(before_last, plan.channels),
+                pointwise_projection(last, plan.channels),
+            ]
+        )
+        self.edges = nn.ModuleList(
+            build_operation(op, plan.channels, plan.stride(source)) for op, source in edges
+        )
+        self._rectified_input = tuple(getattr(edge, "rectified_input", False) for edge in self.edges)
+        for modules, live in ((self.preprocess, plan.live_inputs), (self.edges, plan.live_edges)):
+            for module, is_live in zip(modules, live, strict=True):
+                if not is_live:
+                    module.requires_grad_(False)
+
+    def node_edges(self, node: int) -> tuple[nn.Module, nn.Module]:
+        """The two operations that intermediate node ``node`` (from 2) sums."""
+        return self.edges[2 * (node - 2)], self.edges[2 * (node - 2) + 1]
+
+    def forward(
+        self,
+        before_last: Float[Tensor, "batch _ _ _"] | None,
+        last: Float[Tensor, "batch _ _ _"] | None,
+        factors: Float[Tensor, "droppable batch"] | None = None,
+    ) -> Float[Tensor, "batch _ _ _"]:
+        """Output of the cell.
+
+        Args:
+            before_last: Input 0, rectified; may be None where no live edge reads it.
+            last: Input 1, likewise.
+            factors: Drop path's factor for every edge of ``droppable_edges`` and sample; None drops nothing.
+
+        Returns:
+            The concatenated nodes, not rectified: ``[batch, output_channels, height, width]``.
+        """
+        nodes: list[Tensor | None] = [
+            projection(x) if live else None
+            for projection, x, live in zip(
+                self.preprocess, (before_last, last), self.plan.live_inputs, strict=True
+            )
+        ]
+        rectified: dict[int, Tensor] = {}
+        scales = dict(zip(self.droppable_edges, () if factors is None else factors, strict=False))
+        for node in range(2, len(self.edges) // 2 + 2):
+            total: Tensor | None = None
+            for index in (2 * (node - 2), 2 * (node - 2) + 1):
+                source = self.sources[index]
+                x = nodes[source]
+                if not self.plan.live_edges[index] or x is None:
+                    continue
+                if self._rectified_input[index]:
+                    x = rectified[source] if source in rectified else functional.relu(x)
+                    rectified[source] = x
+                value = self.edges[index](x)
+                if index in scales:
+                    value = value * scales[index].to(value.dtype).view(-1, 1, 1, 1)
+                total = value if total is None else total + value
+            if total is None and node in self.live_nodes:
+                total = self._zero_node(nodes)
+            nodes.append(total)
+        return torch.cat([x for node in self.concat if (x := nodes[node]) is not None], dim=1)
+
+    def _zero_node(self, nodes: list[Tensor | None]) -> Tensor:
+        """A node without live edges, at the resolution of the cell's nodes."""
+        x = next(node for node in nodes if node is not None)  # a cell always reads one of its inputs
+        batch, channels, height, width = x.shape
+        if self.plan.reduction:
+            height, width = (height + 1) // 2, (width + 1) // 2
+        return x.new_zeros(batch, channels, height, width)

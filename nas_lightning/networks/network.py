@@ -1,0 +1,195 @@
+"""CellNetwork: stem, stacked cells and classifier."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional
+
+from nas_lightning.cells import Genotype, stack_plan
+from nas_lightning.networks.cell import Cell
+from nas_lightning.networks.regularization import TOWER_INPUT_SIZES, AuxiliaryTower, drop_path_factors
+
+
+class CellNetwork(nn.Module):
+    """Classifier of stacked cells (Shu et al., ICLR 2020, appendix A.3; Liu et al., ICLR 2019, section 3.2).
+
+    A 3x3 convolution with batch norm to ``3 * init_channels`` channels, ``num_cells`` cells of which those at
+    ``num_cells // 3`` and ``2 * num_cells // 3`` reduce the resolution and double the channels, global
+    average pooling and a linear layer. Weights start as PyTorch's layers do.
+
+    Parameters that reach neither the classifier nor the tower have ``requires_grad=False`` and are never
+    used, so that the sum over all parameters is the size the literature reports and distributed training
+    finds no unused parameter.
+
+    Args:
+        genotype: The cells.
+        num_classes: Number of classes.
+        init_channels: Channels of the nodes of the first cell.
+        num_cells: Number of cells.
+        auxiliary: Whether an auxiliary tower reads the output of cell ``2 * num_cells // 3`` in training.
+        stem_stride: Stride of the first convolution: 2 for Tiny-ImageNet (appendix A.3), otherwise 1.
+        drop_path: Whether drop path will be used. Its factors are then applied from the first training step,
+            whatever the probability, so that compiled training compiles once. Setting a positive probability
+            switches it on as well.
+
+    Attributes:
+        genotype: As given.
+        plan: How the cells are stacked and what of them is live in training.
+        stem: First convolution and batch norm.
+        cells: The cells, each with its operations in ``edges``.
+        auxiliary_tower: The tower, or None.
+        classifier: The linear layer.
+
+    Raises:
+        ValueError: If a size is not positive, or there are fewer than three cells with an auxiliary tower.
+
+    Example:
+        >>> cell = [("sep_conv_3x3", 0), ("skip_connect", 1)]
+        >>> network = CellNetwork(Genotype(cell, [2], cell, [2]), num_classes=10, init_channels=4)
+        >>> network(torch.zeros(2, 3, 32, 32)).shape
+        torch.Size([2, 10])
+    """
+
+    _drop_path_probability: Tensor
+
+    def __init__(
+        self,
+        genotype: Genotype,
+        num_classes: int,
+        init_channels: int = 36,
+        num_cells: int = 20,
+        auxiliary: bool = False,
+        stem_stride: int = 1,
+        *,
+        drop_path: bool = False,
+    ) -> None:
+        super().__init__()
+        for name, value in (("num_classes", num_classes), ("stem_stride", stem_stride)):
+            if value < 1:
+                raise ValueError(f"`{name}` (={value}) must be at least 1")
+        self.genotype = genotype
+        self.num_classes = num_classes
+        self.stem_stride = stem_stride
+        self.plan = stack_plan(
+            genotype, init_channels=init_channels, num_cells=num_cells, auxiliary=auxiliary
+        )
+        self._live_in_training = tuple(cell.live for cell in self.plan.cells)
+        # Without the tower, which only training evaluates, some cells may reach nothing.
+        without_tower = stack_plan(genotype, init_channels=init_channels, num_cells=num_cells)
+        self._live_in_evaluation = tuple(cell.live for cell in without_tower.cells)
+
+        self.stem = nn.Sequential(
+            OrderedDict[str, nn.Module](
+                convolution=nn.Conv2d(
+                    3, self.plan.stem_channels, 3, stride=stem_stride, padding=1, bias=False
+                ),
+                norm=nn.BatchNorm2d(self.plan.stem_channels),
+            )
+        )
+        cells = [Cell(genotype, plan) for plan in self.plan.cells]
+        self.cells = nn.ModuleList(cells)
+        self.auxiliary_tower: AuxiliaryTower | None = None
+        if self.plan.auxiliary_index is not None:
+            channels = self.plan.cells[self.plan.auxiliary_index].output_channels
+            self.auxiliary_tower = AuxiliaryTower(channels, num_classes)
+        self.classifier = nn.Linear(self.plan.output_channels, num_classes)
+
+        self._droppable_edges = [len(cell.droppable_edges) for cell in cells]
+        self._uses_drop_path = drop_path
+        # Not saved: a freshly loaded network drops nothing. A tensor: compiled code reads its value at run
+        # time.
+        self.register_buffer("_drop_path_probability", torch.zeros(()), persistent=False)
+
+    @property
+    def drop_path_probability(self) -> float:
+        """Probability of drop path for every edge and sample in training; evaluation drops nothing."""
+        return float(self._drop_path_probability)
+
+    @drop_path_probability.setter
+    def drop_path_probability(self, probability: float) -> None:
+        if not 0 <= probability < 1:
+            raise ValueError(f"`drop_path_probability` (={probability}) must be at least 0 and below 1")
+        self._uses_drop_path = self._uses_drop_path or probability > 0
+        self._drop_path_probability.fill_(probability)
+
+    def forward(
+        self, x: Float[Tensor, "batch 3 height width"]
+    ) -> (
+        Float[Tensor, "batch classes"] | tuple[Float[Tensor, "batch classes"], Float[Tensor, "batch classes"]]
+    ):
+        """Logits of a batch of images.
+
+        Args:
+            x: Images, normalised; see :meth:`check_image_size` for what sizes fit.
+
+        Returns:
+            The logits; in training mode with an auxiliary tower, (logits, auxiliary logits).
+
+        Raises:
+            ValueError: If the images do not fit the reductions or, in training, the tower.
+        """
+        for size in x.shape[2:]:
+            self._check_size(size, tower=self.training)
+        tower = self.auxiliary_tower if self.training else None
+        live = self._live_in_evaluation if tower is None else self._live_in_training
+        factors = self._drop_path_factors(len(x))
+        auxiliary_logits: Tensor | None = None
+        # Every reader of a cell's output but the classifier begins with a ReLU, so it is applied once, here.
+        output: Tensor | None = self.stem(x)
+        before_last = last = _relu(output)
+        for index, cell in enumerate(self.cells):
+            output = cell(before_last, last, factors[index]) if live[index] else None
+            if tower is not None and index == self.plan.auxiliary_index:
+                before_last, last = last, _relu(output)
+                auxiliary_logits = tower(last)
+            elif index < len(self.cells) - 1:
+                before_last, last = last, _relu(output)
+        assert output is not None  # the last cell is always live
+        logits: Tensor = self.classifier(functional.adaptive_avg_pool2d(output, 1).flatten(1))
+        return logits if auxiliary_logits is None else (logits, auxiliary_logits)
+
+    def check_image_size(self, image_size: int) -> None:
+        """Refuse images that the reduction cells cannot halve, or that do not fit the auxiliary tower.
+
+        Args:
+            image_size: Height and width in pixels.
+
+        Raises:
+            ValueError: If the size does not fit; the message names the sizes that do.
+        """
+        self._check_size(image_size, tower=True)
+
+    def _check_size(self, image_size: int, tower: bool) -> None:
+        stride = self.stem_stride
+        given = f"`image_size` (={image_size}) with `stem_stride` (={stride})"
+        size = -(-image_size // stride)
+        factor = 2 ** sum(cell.reduction for cell in self.plan.cells)
+        if size < 1 or size % factor:
+            raise ValueError(
+                f"{given} gives {size} pixels after the stem, which the reduction cells cannot halve: use "
+                f"images whose height and width are a multiple of {factor * stride}"
+            )
+        features = size // factor
+        if tower and self.auxiliary_tower is not None and features not in TOWER_INPUT_SIZES:
+            smallest, largest = min(TOWER_INPUT_SIZES), max(TOWER_INPUT_SIZES)
+            scale = factor * stride
+            raise ValueError(
+                f"{given} gives {features} x {features} pixels at the auxiliary tower, which needs "
+                f"{smallest} to {largest}: use images of {smallest * scale} to {largest * scale} pixels, another "
+                "`stem_stride`, or no tower"
+            )
+
+    def _drop_path_factors(self, batch: int) -> tuple[Tensor | None, ...]:
+        """Factors of the droppable edges of every cell, or None where nothing is dropped."""
+        if not (self.training and self._uses_drop_path):
+            return (None,) * len(self.cells)
+        factors = drop_path_factors(sum(self._droppable_edges), batch, self._drop_path_probability)
+        return torch.split(factors, self._droppable_edges)
+
+
+def _relu(x: Tensor | None) -> Tensor | None:
+    return None if x is None else functional.relu(x)

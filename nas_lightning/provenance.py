@@ -1,0 +1,27 @@
+"""Where a number comes from: versions, weights, machine."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+from collections.abc import Mapping
+from importlib.metadata import version
+
+import torch
+from torch import Tensor
+
+
+def software_versions() -> dict[str, str]:
+    """Versions of Python and of the packages that decide a run's numbers."""
+    packages = ("nas-lightning", "torch", "torchvision", "lightning", "torchmetrics", "numpy")
+    return {"python": platform.python_version()} | {package: version(package) for package in packages}
+
+
+def weights_hash(state_dict: Mapping[str, Tensor]) -> str:
+    """SHA-256 of a state dict's names, types, shapes and values, in the order of the names."""
+    digest = hashlib.sha256()
+    for name in sorted(state_dict):
+        tensor = state_dict[name].detach().cpu().contiguous()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,223 @@
+"""Bad input gets one line that names what is at fault, exit code 2, no traceback, and nothing half-written."""
+
+from __future__ import annotations
+
+import sys
+import resource
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import torch
+
+from nas_lightning.cli.main import main
+from tests.cli.commands import TINY, command, environment, read_checkpoint, read_metrics, run_process
+
+
+def refusal(arguments: Sequence[str], capsys: pytest.CaptureFixture[str]) -> str:
+    """Run a command that must be refused, and return its line."""
+    with pytest.raises(SystemExit) as exit_information:
+        main(arguments)
+    assert exit_information.value.code == 2
+    lines = [line for line in capsys.readouterr().err.splitlines() if "error" in line]
+    assert len(lines) == 1
+    assert lines[0].startswith("nas-lightning: error: ")
+    return lines[0].removeprefix("nas-lightning: error: ")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "fragments"),
+    [
+        (["--model.genotype=darts_v3"], ["darts_v3", "darts_v2"]),
+        (["--model.genotype=darts_v2:connection=3"], ["connection", "connections"]),
+        (["--model.genotype=missing.yaml"], ["missing.yaml"]),
+        (["--model.init_chanels=4"], ["init_chanels"]),
+        (["--model.init_channels=0"], ["init_channels", "0"]),
+        (["--model.init_channels=-3"], ["init_channels", "-3"]),
+        (["--model.init_channels=many"], ["init_channels", "many"]),
+        (["--model.num_cells=0"], ["num_cells", "0"]),
+        (["--model.num_cells=2", "--model.auxiliary_weight=0.4"], ["num_cells", "2", "auxiliary_weight", "0.4"]),
+        (["--model.auxiliary_weight=0.4"], ["image_size", "16"]),
+        (["--model.auxiliary_weight=-1"], ["auxiliary_weight", "-1"]),
+        (["--model.drop_path=1.5"], ["drop_path", "1.5"]),
+        (["--model.num_classes=7"], ["num_classes", "7", "10"]),
+        (["--model.operations=[no_such_module]"], ["no_such_module"]),
+        (["--data.batch_size=0"], ["batch_size", "0"]),
+        (["--data.batch_size=49"], ["batch_size", "49", "48"]),
+        (["--data.cutout=-1"], ["cutout", "-1"]),
+        (["--data.validation_fraction=1.5"], ["validation_fraction", "1.5"]),
+        (["--data=ImageNet22k"], ["ImageNet22k"]),
+        (["--data=CIFAR10", "--data.root=nowhere"], ["CIFAR"]),
+        (["--trainer.max_epochs=-1"], ["max_epochs", "-1"]),
+        (["--trainer.max_epoch=3"], ["max_epoch"]),
+        (["--config=absent.yaml"], ["absent.yaml"]),
+        (["--ckpt_path=absent.ckpt"], ["ckpt_path", "absent.ckpt"]),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) and value[0].startswith("--") else "",
+)
+def test_one_line_names_the_fault(
+    arguments: list[str],
+    fragments: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("http_proxy", "https_proxy"):  # no network, whatever the machine has
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    line = refusal(["fit", *TINY, "--trainer.max_epochs=1", *arguments], capsys)
+    for fragment in fragments:
+        assert fragment in line
+    assert not list(tmp_path.rglob("*.ckpt"))
+    assert not list(tmp_path.rglob("metrics.csv"))
+
+
+def test_an_unknown_subcommand_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "'fti'" in refusal(["fti"], capsys)
+
+
+@pytest.mark.parametrize(
+    ("genotype", "fragments"),
+    [
+        ("Genotype(normal=[('sep_conv_3x3', 0), ('sep_conv_3x3', 5)], normal_concat=[2], reduce=[('skip_connect', 0), "
+         "('skip_connect', 1)], reduce_concat=[2])", ["normal", "node 2", "5"]),
+        ("Genotype(normal=[('sep_conv_3x4', 0), ('sep_conv_3x3', 1)], normal_concat=[2], reduce=[('skip_connect', 0), "
+         "('skip_connect', 1)], reduce_concat=[2])", ["sep_conv_3x4", "sep_conv_3x3"]),
+        ("Genotype(normal=[('sep_conv_3x3', 0), ('sep_conv_3x3', 1)], normal_concat=[], reduce=[('skip_connect', 0), "
+         "('skip_connect', 1)], reduce_concat=[2])", ["normal_concat"]),
+        ("Genotype(normal=__import__('os').system('touch pwned'))", ["Genotype"]),
+    ],
+    ids=["source", "operation", "concat", "code"],
+)  # fmt: skip
+def test_a_genotype_is_refused_by_cell_node_and_edge(
+    genotype: str,
+    fragments: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    line = refusal(["fit", *TINY, f"--model.genotype={genotype}"], capsys)
+    for fragment in fragments:
+        assert fragment in line
+    assert not (tmp_path / "pwned").exists()
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("run")
+    main(["fit", *TINY, "--trainer.max_epochs=1", f"--trainer.default_root_dir={root}"])
+    return root / "synthetic" / "darts_v2"
+
+
+def test_a_second_run_does_not_write_over_the_first(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = (run / "checkpoints" / "last.ckpt").read_bytes()
+    line = refusal(["fit", *TINY, "--trainer.max_epochs=1", f"--trainer.default_root_dir={run.parents[1]}"], capsys)
+    assert "--ckpt_path last" in line
+    assert "--run NAME" in line
+    assert (run / "checkpoints" / "last.ckpt").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "fragments"),
+    [
+        (["--model.genotype=nasnet"], ["model.genotype", "nasnet", "darts_v2"]),
+        (["--model.init_channels=8"], ["model.init_channels", "8", "4"]),
+        (["--model.optimizer.init_args.lr=0.1"], ["model.optimizer", "0.1", "0.025"]),
+        (["--data=Digits"], ["data", "Digits", "Synthetic"]),
+        (["--data.cutout=8"], ["data.cutout", "8"]),
+    ],
+    ids=["genotype", "channels", "learning rate", "data set", "cutout"],
+)
+def test_settings_that_contradict_the_checkpoint_are_refused(
+    run: Path, arguments: list[str], fragments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = f"--trainer.default_root_dir={run.parents[1]}"
+    checkpoint = run / "checkpoints" / "last.ckpt"
+    line = refusal(["fit", f"--ckpt_path={checkpoint}", "--run=other", root, *arguments], capsys)
+    for fragment in fragments:
+        assert fragment in line
+
+
+def test_settings_that_are_not_given_come_from_the_checkpoint(run: Path, tmp_path: Path) -> None:
+    checkpoint = run / "checkpoints" / "last.ckpt"
+    arguments = [f"--ckpt_path={checkpoint}", "--trainer.max_epochs=2", "--trainer.accelerator=cpu"]
+    main(["fit", *arguments, f"--trainer.default_root_dir={tmp_path}"])
+    resumed = tmp_path / "synthetic" / "darts_v2"
+    assert [row["epoch"] for row in read_metrics(resumed)] == [0, 1]
+    hyperparameters = read_checkpoint(resumed / "checkpoints" / "last.ckpt")["hyper_parameters"]
+    assert (hyperparameters["init_channels"], hyperparameters["num_cells"]) == (4, 3)
+
+
+def test_a_file_that_is_no_checkpoint_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "text.ckpt").write_text("not a checkpoint")
+    torch.save({"weights": torch.zeros(2)}, tmp_path / "other.ckpt")
+    for name in ("text.ckpt", "other.ckpt"):
+        assert name in refusal(["validate", *TINY, f"--ckpt_path={tmp_path / name}"], capsys)
+
+
+def test_a_truncated_checkpoint_is_named(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    whole = (run / "checkpoints" / "last.ckpt").read_bytes()
+    (tmp_path / "half.ckpt").write_bytes(whole[: len(whole) // 2])
+    assert "half.ckpt" in refusal(["validate", *TINY, f"--ckpt_path={tmp_path / 'half.ckpt'}"], capsys)
+
+
+def test_a_changed_genotype_file_does_not_take_the_old_weights(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    literal = "Genotype(normal=[('{}', 0), ('skip_connect', 1)], normal_concat=[2], reduce=[('max_pool_3x3', 0), ('skip_connect', 1)], reduce_concat=[2])"
+    path = tmp_path / "mine.yaml"
+    path.write_text(literal.format("sep_conv_3x3"))
+    arguments = ["fit", *TINY, f"--model.genotype={path}", f"--trainer.default_root_dir={tmp_path}"]
+    main([*arguments, "--trainer.max_epochs=1"])
+    path.write_text(literal.format("dil_conv_3x3"))
+    assert "mine.yaml" in refusal([*arguments, "--trainer.max_epochs=2", "--ckpt_path=last"], capsys)
+
+
+def test_an_unwritable_log_folder_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").write_text("in the way")
+    folder = tmp_path / "file" / "logs"
+    assert str(folder) in refusal(["fit", *TINY, f"--trainer.default_root_dir={folder}"], capsys)
+
+
+@pytest.mark.slow
+def test_a_full_disk_keeps_the_last_whole_checkpoint(tmp_path: Path) -> None:
+    arguments = ["fit", *TINY, "--trainer.max_epochs=1", "--trainer.default_root_dir=logs"]
+    first = run_process(arguments, tmp_path)
+    assert first.returncode == 0, first.stderr
+    folder = tmp_path / "logs" / "synthetic" / "darts_v2" / "checkpoints"
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+
+    limit = len(before["last.ckpt"]) // 2  # files may grow to this size: a checkpoint does not fit
+    resumed = subprocess.run(
+        command([*arguments[:-2], "--trainer.max_epochs=2", arguments[-1], "--ckpt_path=last"]),
+        cwd=tmp_path,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
+    )
+    assert resumed.returncode == 2, resumed.stderr
+    assert "Traceback" not in resumed.stderr
+    assert "best.ckpt" in resumed.stderr or "last.ckpt" in resumed.stderr
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_debug_shows_the_traceback() -> None:
+    with pytest.raises(ValueError, match="darts_v3"):
+        main(["fit", *TINY, "--model.genotype=darts_v3", "--debug"])
+
+
+def test_help_answers_quickly_without_torch(tmp_path: Path) -> None:
+    script = (
+        "import sys; from nas_lightning.cli.main import main; main(['--help']); "
+        "assert not {'torch', 'lightning', 'matplotlib'} & set(sys.modules)"
+    )
+    completed = subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=True, timeout=60
+    )
+    for name in ("fit", "validate", "test", "cells"):
+        assert name in completed.stdout

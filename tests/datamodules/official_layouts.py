@@ -1,0 +1,176 @@
+"""Tiny data sets in the official layouts, as archives or as unpacked folders.
+
+Each ``write_*`` function writes seeded images under a root folder and makes the data module accept them: the module
+checks published checksums and sizes, so the class attributes are replaced, through pytest's ``monkeypatch``, by those of
+the tiny files. The images and targets that were written are returned by split.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import io
+import pickle
+import shutil
+import struct
+import tarfile
+import zipfile
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from nas_lightning.datamodules import CIFAR10, CIFAR100, FashionMNIST, TinyImageNet
+
+Form = Literal["archive", "folder"]
+
+
+class Written(NamedTuple):
+    """What a tiny data set holds: images [count, 3, size, size] and targets by split."""
+
+    train: tuple[NDArray[np.uint8], NDArray[np.int64]]
+    test: tuple[NDArray[np.uint8], NDArray[np.int64]]
+
+
+def write_cifar10(root: Path, monkeypatch: pytest.MonkeyPatch, form: Form = "archive") -> Written:
+    """CIFAR-10 with 100 training and 21 test images."""
+    return _write_cifar(root, monkeypatch, CIFAR10, form, train_per_file=20, test_size=21)
+
+
+def write_cifar100(root: Path, monkeypatch: pytest.MonkeyPatch, form: Form = "archive") -> Written:
+    """CIFAR-100 with 200 training and 101 test images."""
+    return _write_cifar(root, monkeypatch, CIFAR100, form, train_per_file=200, test_size=101)
+
+
+def write_fashion_mnist(root: Path, monkeypatch: pytest.MonkeyPatch, form: Form = "archive") -> Written:
+    """FashionMNIST with 100 training and 21 test images; "archive": the four .gz files, "folder": unpacked."""
+    folder = root / "FashionMNIST" / "raw"
+    folder.mkdir(parents=True)
+    md5s = {}
+    written = {}
+    for split, prefix, count in (("train", "train", 100), ("test", "t10k", 21)):
+        images, targets = random_images(count, 28, 10, seed=count)
+        grey = images[:, 0]
+        contents = {
+            f"{prefix}-images-idx3-ubyte": struct.pack(">IIII", 0x803, count, 28, 28) + grey.tobytes(),
+            f"{prefix}-labels-idx1-ubyte": struct.pack(">II", 0x801, count) + targets.astype(np.uint8).tobytes(),
+        }
+        for name, content in contents.items():
+            compressed = gzip.compress(content, mtime=0)
+            md5s[f"{name}.gz"] = md5(compressed)
+            if form == "archive":
+                (folder / f"{name}.gz").write_bytes(compressed)
+            else:
+                (folder / name).write_bytes(content)
+        padded = np.pad(grey, ((0, 0), (2, 2), (2, 2)))
+        written[split] = (np.repeat(padded[:, None], 3, axis=1), targets)
+    monkeypatch.setattr(FashionMNIST, "file_md5s", md5s)
+    return Written(**written)
+
+
+def write_tiny_imagenet(root: Path, monkeypatch: pytest.MonkeyPatch, form: Form = "archive") -> Written:
+    """Tiny-ImageNet with 400 training and 201 test images of 200 classes, one training image of them grey."""
+    folder = root / "tiny-imagenet-200"
+    wnids = [f"n{10_000_000 + 7 * (index * 37 % 200)}" for index in range(200)]  # not in ascending order
+    (folder / "val" / "images").mkdir(parents=True)
+    (folder / "wnids.txt").write_text("\n".join(wnids) + "\n")
+    (folder / "words.txt").write_text("".join(f"{wnid}\tthing {wnid}\n" for wnid in wnids))
+    colours = np.random.default_rng(0)
+    train, train_targets, test, test_targets = [], [], [], []
+    for target, wnid in enumerate(sorted(wnids)):
+        images = folder / "train" / wnid / "images"
+        images.mkdir(parents=True)
+        (folder / "train" / wnid / f"{wnid}_boxes.txt").write_text(f"{wnid}_0.JPEG\t0\t0\t62\t62\n")
+        for number in range(2):
+            grey = target == 3 and number == 1
+            train.append(write_jpeg(images / f"{wnid}_{number}.JPEG", colours, grey))
+            train_targets.append(target)
+    lines = []
+    for number in range(201):
+        target = number * 13 % 200
+        test.append(write_jpeg(folder / "val" / "images" / f"val_{number}.JPEG", colours))
+        test_targets.append(target)
+        lines.append(f"val_{number}.JPEG\t{sorted(wnids)[target]}\t0\t32\t44\t62\n")
+    (folder / "val" / "val_annotations.txt").write_text("".join(lines))
+    monkeypatch.setattr(TinyImageNet, "official_sizes", {"train": 400, "test": 201})
+    if form == "archive":
+        archive = root / "tiny-imagenet-200.zip"
+        with zipfile.ZipFile(archive, "w") as file:
+            for path in sorted(folder.rglob("*")):
+                file.write(path, path.relative_to(root).as_posix())
+        shutil.rmtree(folder)
+        monkeypatch.setattr(TinyImageNet, "archive_md5", md5(archive.read_bytes()))
+    return Written(
+        (np.stack(train), np.array(train_targets)),
+        (np.stack(test), np.array(test_targets)),
+    )
+
+
+def random_images(
+    count: int, size: int, num_classes: int, seed: int
+) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """Random images and targets in which the classes take turns."""
+    images = np.random.default_rng(seed).integers(0, 256, (count, 3, size, size), dtype=np.uint8)
+    return images, np.arange(count) % num_classes
+
+
+def write_jpeg(path: Path, generator: np.random.Generator, grey: bool = False) -> NDArray[np.uint8]:
+    """Write a 64x64 JPEG of four random colours and return what PIL decodes it to, [3, 64, 64]."""
+    tiles = generator.integers(0, 256, (2, 2, 3), dtype=np.uint8)
+    picture = Image.fromarray(np.kron(tiles, np.ones((32, 32, 1), np.uint8)))
+    (picture.convert("L") if grey else picture).save(path, format="JPEG")
+    with Image.open(path) as image:
+        return np.asarray(image.convert("RGB")).transpose(2, 0, 1)
+
+
+def write_tar(path: Path, members: dict[str, bytes]) -> None:
+    """Write a compressed tar archive with the given members."""
+    with tarfile.open(path, "w:gz") as tar:
+        for name, content in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+
+
+def md5(content: bytes) -> str:
+    """MD5 as hexadecimal digits."""
+    return hashlib.md5(content, usedforsecurity=False).hexdigest()
+
+
+def _write_cifar(
+    root: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    module: type[CIFAR10],
+    form: Form,
+    train_per_file: int,
+    test_size: int,
+) -> Written:
+    root.mkdir(parents=True, exist_ok=True)
+    contents, written = {}, {}
+    for split, files in module.file_md5s.items():
+        per_file = train_per_file if split == "train" else test_size
+        images, targets = random_images(per_file * len(files), 32, module.num_classes, seed=per_file)
+        written[split] = (images, targets)
+        for index, name in enumerate(files):
+            rows = slice(index * per_file, (index + 1) * per_file)
+            entry = {
+                "batch_label": name,
+                module.labels_key: targets[rows].tolist(),
+                "data": images[rows].reshape(per_file, -1),
+                "filenames": [f"image_{row}.png" for row in range(per_file)],
+            }
+            contents[name] = pickle.dumps(entry, protocol=2)
+    md5s = {split: {name: md5(contents[name]) for name in files} for split, files in module.file_md5s.items()}
+    monkeypatch.setattr(module, "file_md5s", md5s)
+    if form == "archive":
+        archive = root / Path(module.url).name
+        write_tar(archive, {f"{module.folder_name}/{name}": content for name, content in contents.items()})
+        monkeypatch.setattr(module, "archive_md5", md5(archive.read_bytes()))
+    else:
+        (root / module.folder_name).mkdir()
+        for name, content in contents.items():
+            (root / module.folder_name / name).write_bytes(content)
+    return Written(**written)

@@ -1,0 +1,87 @@
+"""The tree holds what the design says: which part may import which, how long files are, what a package's front is."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "nas_lightning"
+
+# What each part may import besides itself. `files` and `provenance` are leaves that anything may use.
+LEAVES = {"files", "provenance"}
+ARROWS: dict[str, set[str]] = {
+    "files": set(),
+    "provenance": set(),
+    "cells": set(),
+    "networks": {"cells"},
+    "classifier": {"networks", "cells"},
+    "datamodules": set(),
+    "figures": {"cells"},
+    "callbacks": {"figures", "cells"},
+    "cli": {"networks", "classifier", "datamodules", "figures", "callbacks", "cells"},
+    "__main__": {"cli"},
+    "__init__": set(),
+}
+MODULES = sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py"))
+
+
+def imported_modules(path: Path) -> set[str]:
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path} imports relatively"
+            names.add(node.module or "")
+            if node.module == "nas_lightning":
+                names |= {f"nas_lightning.{alias.name}" for alias in node.names}
+    return names
+
+
+def part(module: Path) -> str:
+    return module.parts[0].removesuffix(".py")
+
+
+@pytest.mark.parametrize("module", MODULES, ids=str)
+def test_a_module_imports_only_along_the_arrows(module: Path) -> None:
+    allowed = ARROWS[part(module)] | LEAVES | {part(module)}
+    imported = {
+        name.split(".")[1] for name in imported_modules(PACKAGE / module) if name.startswith("nas_lightning.")
+    }
+    assert imported <= allowed
+
+
+def test_arrows_make_no_circle() -> None:
+    seen: set[str] = set()
+    remaining = dict(ARROWS)
+    while remaining:
+        free = {name for name, targets in remaining.items() if targets <= seen}
+        assert free, f"a circle among {sorted(remaining)}"
+        seen |= free
+        remaining = {name: targets for name, targets in remaining.items() if name not in free}
+
+
+@pytest.mark.parametrize("module", [m for m in MODULES if part(m) == "cells"], ids=str)
+def test_cells_do_without_torch(module: Path) -> None:
+    assert not {name for name in imported_modules(PACKAGE / module) if name.split(".")[0] in {"torch", "lightning"}}
+
+
+@pytest.mark.parametrize("module", [m for m in MODULES if part(m) in {"callbacks", "figures"}], ids=str)
+def test_figures_do_without_pyplot(module: Path) -> None:
+    assert "matplotlib.pyplot" not in imported_modules(PACKAGE / module)
+
+
+@pytest.mark.parametrize("module", MODULES, ids=str)
+def test_files_stay_short(module: Path) -> None:
+    assert len((PACKAGE / module).read_text().splitlines()) <= 400
+
+
+@pytest.mark.parametrize("module", [m for m in MODULES if m.name == "__init__.py"], ids=str)
+def test_a_package_front_only_re_exports(module: Path) -> None:
+    for node in ast.parse((PACKAGE / module).read_text()).body:
+        is_docstring = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+        is_all = isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__"
+        assert is_docstring or is_all or isinstance(node, ast.ImportFrom)

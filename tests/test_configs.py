@@ -1,0 +1,100 @@
+"""Every shipped configuration parses against the real signatures and says what the paper says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nas_lightning.cells import get_genotype
+from nas_lightning.cli.training import TrainingCLI
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+OVERLAYS = [
+    *sorted((CONFIGS / "data").glob("*.yaml")),
+    CONFIGS / "regularized.yaml",
+    CONFIGS / "learning_rate_0.25.yaml",
+    CONFIGS / "learning_rate_0.0025.yaml",
+    CONFIGS / "cluster.yaml",
+]
+BASE = [CONFIGS / f"{name}.yaml" for name in ("quickstart", "nasnet", "amoebanet", "enas", "darts", "snas")]
+
+
+class ParsedOnly(TrainingCLI):
+    """The command line up to the settled settings."""
+
+    def instantiate_classes(self) -> None:
+        self.datamodule = self.model = self.trainer = None  # type: ignore[assignment]
+
+    def before_instantiate_classes(self) -> None: ...
+
+    def after_instantiate_classes(self) -> None: ...
+
+    def _run_subcommand(self, subcommand: str) -> None: ...
+
+
+def parse(*paths: Path, extra: tuple[str, ...] = ()) -> dict[str, Any]:
+    arguments = ["fit", *(f"--config={path}" for path in paths), *extra]
+    settings: dict[str, Any] = ParsedOnly(arguments).settings.as_dict()
+    return settings
+
+
+def test_no_config_is_forgotten() -> None:
+    assert sorted(CONFIGS.rglob("*.yaml")) == sorted(OVERLAYS + BASE)
+
+
+@pytest.mark.parametrize("path", BASE, ids=lambda path: path.stem)
+def test_a_base_config_parses(path: Path) -> None:
+    settings = parse(path)
+    get_genotype(settings["model"]["genotype"])
+    assert settings["trainer"]["gradient_clip_val"] == 5.0
+
+
+@pytest.mark.parametrize("name", ["nasnet", "amoebanet", "enas", "darts", "snas"])
+def test_the_paper_s_recipe_is_default_and_config(name: str) -> None:
+    for settings in (parse(CONFIGS / f"{name}.yaml"), parse(extra=("--data=CIFAR10",))):
+        model, data, trainer = settings["model"], settings["data"]["init_args"], settings["trainer"]
+        assert (model["init_channels"], model["num_cells"], model["stem_stride"]) == (36, 20, 1)
+        assert (model["drop_path"], model["auxiliary_weight"], data["cutout"]) == (0, 0, 0)
+        assert model["optimizer"]["class_path"] == "torch.optim.SGD"
+        sgd = model["optimizer"]["init_args"]
+        assert (sgd["lr"], sgd["momentum"], sgd["weight_decay"]) == (0.025, 0.9, 3e-4)
+        assert model["lr_scheduler"] is None  # the cosine to zero over all epochs
+        assert (data["batch_size"], data["validation_fraction"]) == (80, 0)
+        assert (trainer["max_epochs"], trainer["gradient_clip_val"]) == (600, 5.0)
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS, ids=lambda path: path.stem)
+def test_an_overlay_composes_with_a_base_config(overlay: Path) -> None:
+    settings = parse(CONFIGS / "nasnet.yaml", overlay)
+    assert settings["model"]["genotype"] == "nasnet"
+    assert settings["model"]["init_channels"] == 36
+
+
+def test_overlays_compose_in_any_order() -> None:
+    paths = (CONFIGS / "data" / "cifar100.yaml", CONFIGS / "regularized.yaml")
+    for order in (paths, paths[::-1]):
+        settings = parse(CONFIGS / "darts.yaml", *order)
+        assert settings["data"]["class_path"] == "nas_lightning.datamodules.CIFAR100"
+        assert settings["data"]["init_args"]["cutout"] == 16
+        assert (settings["model"]["drop_path"], settings["model"]["auxiliary_weight"]) == (0.2, 0.4)
+
+
+def test_tiny_imagenet_has_its_stem_and_epochs() -> None:
+    settings = parse(CONFIGS / "darts.yaml", CONFIGS / "data" / "tiny_imagenet.yaml")
+    assert settings["model"]["stem_stride"] == 2
+    assert settings["trainer"]["max_epochs"] == 300
+
+
+@pytest.mark.parametrize(("name", "rate"), [("learning_rate_0.25", 0.25), ("learning_rate_0.0025", 0.0025)])
+def test_learning_rates_of_figure_4(name: str, rate: float) -> None:
+    settings = parse(CONFIGS / "darts.yaml", CONFIGS / f"{name}.yaml")
+    assert settings["model"]["optimizer"]["init_args"]["lr"] == rate
+    assert settings["model"]["optimizer"]["init_args"]["momentum"] == 0.9
+
+
+def test_the_cluster_overlay_uses_every_gpu() -> None:
+    settings = parse(CONFIGS / "darts.yaml", CONFIGS / "cluster.yaml", extra=("--trainer.num_nodes=2",))
+    trainer = settings["trainer"]
+    assert (trainer["strategy"], trainer["devices"], trainer["num_nodes"]) == ("ddp", "auto", 2)
