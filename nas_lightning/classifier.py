@@ -6,9 +6,8 @@ import importlib
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-import torch
 from jaxtyping import Float, Int
 from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
@@ -30,12 +29,13 @@ PADDING = -1
 class CellClassifier(LightningModule):
     """Image classification with a network of stacked cells.
 
-    The defaults are the training recipe of Shu et al. (ICLR 2020), appendix A.3: SGD with learning rate 0.025, momentum 0.9
-    and weight decay 3e-4, annealed to zero over all epochs by a cosine, no regularisation. Gradient clipping (5), the number
-    of epochs (600) and the batch size (80) belong to the trainer and the data.
+    The defaults are the training recipe of Shu et al. (ICLR 2020), appendix A.3: SGD with learning rate
+    0.025, momentum 0.9 and weight decay 3e-4, annealed to zero over all epochs by a cosine, no
+    regularisation. Gradient clipping (5), the number of epochs (600) and the batch size (80) belong to the
+    trainer and the data.
 
-    Only live parameters are trained: what no path connects to the classifier (or, in training, to the auxiliary tower)
-    stays in the parameter count and is left out of the optimiser.
+    Only live parameters are trained: what no path connects to the classifier (or, in training, to the
+    auxiliary tower) stays in the parameter count and is left out of the optimiser.
 
     Args:
         genotype: Name, spec, YAML file, literal or mapping, see :func:`nas_lightning.cells.get_genotype`.
@@ -47,8 +47,8 @@ class CellClassifier(LightningModule):
             :class:`nas_lightning.callbacks.DropPathSchedule` applies it.
         auxiliary_weight: Weight of the auxiliary tower's loss in training; 0 leaves the tower out.
         optimizer: Makes the optimiser from the live parameters.
-        lr_scheduler: Makes the schedule, stepped once an epoch, from the optimiser; None is the cosine to zero.
-        operations: Modules or Python files to import first, which register operations of their own, see
+        lr_scheduler: Makes the schedule, stepped once an epoch, from the optimiser; None is the cosine to
+        zero. operations: Modules or Python files to import first, which register operations of their own, see
             :func:`nas_lightning.networks.register_operation`.
 
     Raises:
@@ -79,8 +79,8 @@ class CellClassifier(LightningModule):
             raise ValueError(f"`auxiliary_weight` (={auxiliary_weight}) must not be negative")
         if auxiliary_weight > 0 and num_cells < 3:
             raise ValueError(
-                f"`num_cells` (={num_cells}) must be at least 3 when `auxiliary_weight` (={auxiliary_weight}) is"
-                " above 0: the tower sits after cell 2L/3"
+                f"`num_cells` (={num_cells}) must be at least 3 when `auxiliary_weight`"
+                f" (={auxiliary_weight}) is above 0: the tower sits after cell 2L/3"
             )
         self.save_hyperparameters(logger=False)
         for name in ("optimizer", "lr_scheduler"):  # checkpoints hold primitive values only
@@ -115,9 +115,12 @@ class CellClassifier(LightningModule):
 
     def forward(
         self, inputs: Float[Tensor, "batch channels height width"]
-    ) -> Float[Tensor, "batch classes"] | tuple[Float[Tensor, "batch classes"], Float[Tensor, "batch classes"]]:
+    ) -> (
+        Float[Tensor, "batch classes"] | tuple[Float[Tensor, "batch classes"], Float[Tensor, "batch classes"]]
+    ):
         """Logits of the network; with an auxiliary tower, in training mode, (logits, auxiliary logits)."""
-        return self.network(inputs)
+        output: Tensor | tuple[Tensor, Tensor] = self.network(inputs)
+        return output
 
     def setup(self, stage: str) -> None:
         """Refuse images that the network cannot reduce as often as its cells do."""
@@ -134,7 +137,7 @@ class CellClassifier(LightningModule):
             )
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> Tensor:
-        """Cross entropy of a training batch, plus the weighted cross entropy of the tower where there is one."""
+        """Cross entropy of a training batch, plus the weighted one of the tower where there is one."""
         inputs, targets = batch
         output = self(inputs)
         logits, auxiliary_logits = output if self.auxiliary_weight > 0 else (output, None)
@@ -165,8 +168,8 @@ class CellClassifier(LightningModule):
             epochs = self.trainer.max_epochs
             if epochs is None or epochs < 1:
                 raise ValueError(
-                    f"`trainer.max_epochs` (={epochs}) must be at least 1: the learning rate falls to zero over all"
-                    " epochs; or choose another `model.lr_scheduler`"
+                    f"`trainer.max_epochs` (={epochs}) must be at least 1: the learning rate falls to"
+                    " zero over all epochs; or choose another `model.lr_scheduler`"
                 )
             scheduler = CosineAnnealingLR(optimizer, T_max=epochs)
         monitor = getattr(scheduler, "monitor", None)
@@ -194,7 +197,7 @@ class CellClassifier(LightningModule):
         """Parameters and multiply-adds of the network, counted on the network itself."""
         return measure_size(self.network, image_size)
 
-    def cell_description(self, image_size: int) -> dict[str, str | int | float]:
+    def cell_description(self, image_size: int) -> dict[str, int | float]:
         """What runs are compared by: the normal cell's width (in c) and depth, and the network's size."""
         size = self.network_size(image_size)
         return {
@@ -210,7 +213,7 @@ class CellClassifier(LightningModule):
     ) -> None:
         logits = self.network(inputs)
         losses = functional.cross_entropy(logits, targets, reduction="none", ignore_index=PADDING)
-        metrics = self.evaluation_metrics
+        metrics = {name: cast(Metric, metric) for name, metric in self.evaluation_metrics.items()}
         counted = (targets != PADDING).to(losses.dtype)
         metrics["loss"].update(losses, weight=counted)
         for name in ("accuracy", "accuracy_top5"):
@@ -218,7 +221,7 @@ class CellClassifier(LightningModule):
         self._log({f"{name}/{split}": metric for name, metric in metrics.items()})
 
     def _log(self, metrics: Mapping[str, Any]) -> None:
-        """Make metrics known to the trainer; the run record writes them to the loggers, one point an epoch."""
+        """Make metrics known to the trainer; the run record writes them, one point an epoch."""
         for name, metric in metrics.items():
             self.log(
                 name,
@@ -250,7 +253,9 @@ def import_operations(modules: Sequence[str]) -> None:
         except ModuleNotFoundError as error:
             if error.name != name:
                 raise
-            raise ValueError(f"`operations` names {module!r}, which is neither an importable module nor a file") from None
+            raise ValueError(
+                f"`operations` names {module!r}, which is neither an importable module nor a file"
+            ) from None
 
 
 def _accuracy(num_classes: int, top_k: int = 1) -> Metric:

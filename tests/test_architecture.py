@@ -1,4 +1,4 @@
-"""The tree holds what the design says: which part may import which, how long files are, what a package's front is."""
+"""The tree is as designed: which part may import which, how long files are, what a package's front is."""
 
 from __future__ import annotations
 
@@ -66,7 +66,9 @@ def test_arrows_make_no_circle() -> None:
 
 @pytest.mark.parametrize("module", [m for m in MODULES if part(m) == "cells"], ids=str)
 def test_cells_do_without_torch(module: Path) -> None:
-    assert not {name for name in imported_modules(PACKAGE / module) if name.split(".")[0] in {"torch", "lightning"}}
+    assert not {
+        name for name in imported_modules(PACKAGE / module) if name.split(".")[0] in {"torch", "lightning"}
+    }
 
 
 @pytest.mark.parametrize("module", [m for m in MODULES if part(m) in {"callbacks", "figures"}], ids=str)

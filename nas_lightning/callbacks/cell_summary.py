@@ -6,14 +6,16 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
+from nas_lightning.callbacks.subjects import cell_module, image_data
 from nas_lightning.figures import draw_cell, figure_to_array
 
 
 class CellSummary(Callback):
     """Says once, at the start of a run, which cells are trained.
 
-    TensorBoard gets the drawings ``cell/normal`` and ``cell/reduction`` and the scalars ``cell/width`` (in c),
-    ``cell/depth``, ``cell/parameters``, ``cell/live_parameters`` and ``cell/multiply_adds``; the terminal gets one line.
+    TensorBoard gets the drawings ``cell/normal`` and ``cell/reduction`` and the scalars ``cell/width`` (in
+    c), ``cell/depth``, ``cell/parameters``, ``cell/live_parameters`` and ``cell/multiply_adds``; the terminal
+    gets one line.
     """
 
     @rank_zero_only
@@ -21,13 +23,14 @@ class CellSummary(Callback):
         """Draw and count; a resumed run has done so before."""
         if trainer.current_epoch > 0:
             return
-        description = pl_module.cell_description(trainer.datamodule.image_size)  # type: ignore[attr-defined]
+        module = cell_module(pl_module)
+        description = module.cell_description(image_data(trainer).image_size)
         rank_zero_info(
-            f"{pl_module.hparams.genotype}: width {description['width']:g}c, depth {description['depth']},"
-            f" {description['parameters'] / 1e6:.2f} M parameters ({description['live_parameters'] / 1e6:.2f} M live),"
-            f" {description['multiply_adds'] / 1e6:.0f} M multiply-adds"
+            f"{module.hparams.genotype}: width {description['width']:g}c, depth {description['depth']},"
+            f" {description['parameters']:,} parameters ({description['live_parameters']:,} live),"
+            f" {description['multiply_adds']:,} multiply-adds"
         )
-        genotype = pl_module.genotype
+        genotype = module.genotype
         cells = {
             "normal": (genotype.normal, genotype.normal_concat),
             "reduction": (genotype.reduce, genotype.reduce_concat),

@@ -14,7 +14,7 @@ from nas_lightning.files import atomic_write
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes a checkpoint beside its place and then moves it there, so that a killed run or a full disk keeps the old one."""
+    """Writes a checkpoint beside its place and then moves it there: kill and full disk keep the old one."""
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any | None = None
@@ -25,7 +25,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
 
 def run_checkpoints(folder: str | os.PathLike[str], split: str) -> list[ModelCheckpoint]:
-    """The two checkpoints of a run, in ``folder``: ``last.ckpt`` after every epoch, ``best.ckpt`` of the best accuracy.
+    """The two checkpoints of a run: ``last.ckpt`` after every epoch, ``best.ckpt`` of the best accuracy.
 
     ``last`` has no monitor: Lightning's ``save_last`` with one skips epochs that do not improve.
 

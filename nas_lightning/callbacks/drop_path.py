@@ -8,25 +8,28 @@ import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from nas_lightning.callbacks.subjects import cell_module
+
 
 class DropPathSchedule(Callback):
     """Raises the drop-path probability linearly: epoch e of E (from 0) trains with ``drop_path * e / E``.
 
-    Source: Zoph et al. (CVPR 2018) as used in appendix A.4 of Shu et al. (ICLR 2020). At the start of every epoch PyTorch's
-    generators are seeded from (seed, epoch, rank), so that ranks drop different paths and a resumed run drops those of an
-    unbroken one.
+    Source: Zoph et al. (CVPR 2018) as used in appendix A.4 of Shu et al. (ICLR 2020). At the start of every
+    epoch PyTorch's generators are seeded from (seed, epoch, rank), so that ranks drop different paths and a
+    resumed run drops those of an unbroken one.
     """
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Set this epoch's probability and seed."""
+        module = cell_module(pl_module)
         epochs = trainer.max_epochs
-        if pl_module.drop_path > 0 and (epochs is None or epochs < 1):
+        if module.drop_path > 0 and (epochs is None or epochs < 1):
             raise ValueError(
-                f"`trainer.max_epochs` (={epochs}) must be at least 1 with `drop_path` (={pl_module.drop_path}):"
-                " the probability grows over all epochs"
+                f"`trainer.max_epochs` (={epochs}) must be at least 1 with `drop_path`"
+                f" (={module.drop_path}): the probability grows over all epochs"
             )
         epoch = trainer.current_epoch
-        pl_module.network.drop_path_probability = pl_module.drop_path * epoch / max(epochs or 1, 1)
+        module.network.drop_path_probability = module.drop_path * epoch / max(epochs or 1, 1)
         seed = int(os.environ.get("PL_GLOBAL_SEED", "0"))
         state = np.random.SeedSequence([seed, epoch, trainer.global_rank]).generate_state(1, np.uint64)
         torch.manual_seed(int(state[0]))

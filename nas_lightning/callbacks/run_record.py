@@ -8,31 +8,41 @@ import math
 import os
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 
+from nas_lightning.callbacks.subjects import cell_module, image_data
 from nas_lightning.files import atomic_write
 from nas_lightning.provenance import software_versions, weights_hash
+
+Row: TypeAlias = dict[str, int | float]
+"""Metrics of an epoch by tag, and the epoch."""
 
 
 class RunRecord(Callback):
     """Records a training, one row an epoch, and its result.
 
-    Every epoch's row goes to all loggers (at step = epoch, from 0) and to ``metrics.csv`` in the run's folder. The rows are
-    part of the checkpoint, so that a run that was killed and resumed has each epoch once. At the end, ``result.json`` holds final
-    and best metrics, sizes and provenance, and TensorBoard's hyperparameter table gets the run. Both files are written
-    atomically, by rank 0.
+    Every epoch's row goes to all loggers (at step = epoch, from 0) and to ``metrics.csv`` in the run's
+    folder. The rows are part of the checkpoint, so that a run that was killed and resumed has each epoch
+    once. At the end, ``result.json`` holds final and best metrics, sizes and provenance, and TensorBoard's
+    hyperparameter table gets the run. Both files are written atomically, by rank 0.
     """
 
     def __init__(self) -> None:
-        self.rows: list[dict[str, float]] = []
-        self._evaluation: dict[str, float] = {}
+        self.rows: list[Row] = []
+        self._evaluation: Row = {}
         self._learning_rate = 0.0
         self._images = 0
         self._training_time = 0.0
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Give TensorBoard's ``hparams.yaml`` the settings before Lightning writes it."""
+        for logger in trainer.loggers:
+            if isinstance(logger, TensorBoardLogger):
+                logger.hparams.update(_settings(trainer, pl_module))
 
     def state_dict(self) -> dict[str, Any]:
         """The rows so far, for the checkpoint."""
@@ -62,16 +72,15 @@ class RunRecord(Callback):
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Keep this epoch's evaluation, which the trainer would repeat in epochs without one."""
         if trainer.training or trainer.state.fn == "fit":
-            split = trainer.datamodule.evaluation_split  # type: ignore[attr-defined]
-            self._evaluation = _values(trainer, suffix=f"/{split}")
+            self._evaluation = _values(trainer, suffix=f"/{image_data(trainer).evaluation_split}")
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Add the epoch's row; every rank takes part, since reading the metrics adds them up over the ranks."""
+        """Add the epoch's row, on every rank: reading the metrics adds them up over the ranks."""
         row = {
             **_values(trainer, suffix="/train"),
             **self._evaluation,
             "learning_rate": self._learning_rate,
-            "drop_path_probability": float(pl_module.network.drop_path_probability),
+            "drop_path_probability": float(cell_module(pl_module).network.drop_path_probability),
             "images_per_second": self._images / max(self._training_time, 1e-9),
         }
         self.rows.append({"epoch": trainer.current_epoch, **row})
@@ -89,34 +98,26 @@ class RunRecord(Callback):
         folder = _run_folder(trainer)
         if folder is None or not trainer.is_global_zero or not self.rows:
             return
-        datamodule = trainer.datamodule  # type: ignore[attr-defined]
-        split = datamodule.evaluation_split
+        module, data = cell_module(pl_module), image_data(trainer)
+        split = data.evaluation_split
         final = {name: value for name, value in self.rows[-1].items() if name != "epoch"}
         best = _best(self.rows, f"accuracy/{split}")
-        cell = pl_module.cell_description(datamodule.image_size)
-        settings = {
-            **{f"model.{name}": value for name, value in _plain(pl_module.hparams).items()},
-            **{f"data.{name}": value for name, value in _plain(datamodule.hparams).items()},
-            "data.class": type(datamodule).__name__,
-            "trainer.max_epochs": trainer.max_epochs,
-            "trainer.gradient_clip_val": trainer.gradient_clip_val,
-            "trainer.precision": str(trainer.precision),
-            "trainer.world_size": trainer.world_size,
-        }
+        cell = module.cell_description(data.image_size)
+        settings = _settings(trainer, pl_module)
         result = {
             "finished": trainer.current_epoch >= (trainer.max_epochs or 0),
             "epochs": len(self.rows),
             "evaluation_split": split,
             "final": final,
             "best": best,
-            "cell": {"genotype": str(pl_module.genotype), **cell},
+            "cell": {"genotype": str(module.genotype), **cell},
             "settings": settings,
             "provenance": {
                 "seed": int(os.environ.get("PL_GLOBAL_SEED", "0")),
-                "weights_sha256": weights_hash(pl_module.network.state_dict()),
+                "weights_sha256": weights_hash(module.network.state_dict()),
                 "device": str(trainer.strategy.root_device),
                 "versions": software_versions(),
-                "data": {"name": datamodule.name, "split_sizes": datamodule.split_sizes},
+                "data": {"name": data.name, "split_sizes": data.split_sizes},
             },
         }
         with atomic_write(folder / "result.json") as file:
@@ -132,25 +133,39 @@ class RunRecord(Callback):
                 logger.save()
 
 
-def _values(trainer: Trainer, suffix: str) -> dict[str, float]:
+def _values(trainer: Trainer, suffix: str) -> Row:
     return {name: float(value) for name, value in trainer.callback_metrics.items() if name.endswith(suffix)}
 
 
 def _run_folder(trainer: Trainer) -> Path | None:
-    return Path(trainer.log_dir) if trainer.loggers and trainer.log_dir and not trainer.fast_dev_run else None
+    folder = trainer.log_dir if trainer.loggers else None  # fast_dev_run has a logger without a folder
+    return Path(folder) if folder else None
 
 
-def _best(rows: list[dict[str, float]], metric: str) -> dict[str, float]:
+def _best(rows: list[Row], metric: str) -> Row:
     evaluated = [row for row in rows if not math.isnan(row.get(metric, math.nan))]
     return dict(max(evaluated, key=lambda row: row[metric])) if evaluated else {}
 
 
-def _write_csv(path: Path, rows: list[dict[str, float]]) -> None:
+def _write_csv(path: Path, rows: list[Row]) -> None:
     columns = list(dict.fromkeys(name for row in rows for name in row))
     with atomic_write(path) as file:
         writer = csv.DictWriter(file, columns, lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
+
+
+def _settings(trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
+    data = image_data(trainer)
+    return {
+        **{f"model.{name}": value for name, value in _plain(pl_module.hparams).items()},
+        **{f"data.{name}": value for name, value in _plain(data.hparams).items()},
+        "data.class": type(data).__name__,
+        "trainer.max_epochs": trainer.max_epochs,
+        "trainer.gradient_clip_val": trainer.gradient_clip_val,
+        "trainer.precision": str(trainer.precision),
+        "trainer.world_size": trainer.world_size,
+    }
 
 
 def _plain(parameters: Any) -> dict[str, Any]:

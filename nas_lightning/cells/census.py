@@ -106,7 +106,8 @@ def take_census(nodes: int, concat: Sequence[int] | None = None, *, distinct: bo
     chosen = tuple(range(2, nodes + 2)) if concat is None else tuple(sorted(concat))
     if not chosen or len(set(chosen)) != len(chosen) or not set(chosen) <= set(range(2, nodes + 2)):
         raise ValueError(
-            f"`concat` (={list(chosen)}) must name distinct intermediate nodes from 2 to {nodes + 1}, at least one"
+            f"`concat` (={list(chosen)}) must name one or more distinct intermediate nodes, "
+            f"from 2 to {nodes + 1}"
         )
     return _census(nodes, chosen, distinct)
 

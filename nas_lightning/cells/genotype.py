@@ -124,7 +124,9 @@ def _edges(cell: str, value: object) -> tuple[Edge, ...]:
             raise ValueError(f"{where}: the operation must be a name, not {op!r}")
         if op not in known:
             hint = nearest(op, known) or f"; known are {', '.join(known)}"
-            raise ValueError(f"{where}: unknown operation {op!r}{hint}")
+            raise ValueError(
+                f"{where}: unknown operation {op!r}{hint} (operations of your own must be registered first)"
+            )
         if not 0 <= source < node:
             raise ValueError(
                 f"{where}: source {source} must be a node from 0 to {node - 1}, before node {node}"

@@ -25,7 +25,7 @@ import yaml
 from nas_lightning.cells.genotype import Genotype
 from nas_lightning.cells.literal import FIELDS, is_literal, parse_genotype
 from nas_lightning.cells.operations import nearest
-from nas_lightning.cells.published import ALIASES, published_genotypes
+from nas_lightning.cells.published import ALIASES, PublishedGenotype, published_genotypes
 from nas_lightning.cells.variants import (
     random_connections,
     random_operations,
@@ -97,6 +97,51 @@ def genotype_slug(spec: GenotypeSpec) -> str:
     return "-".join(re.sub(r"[^\w.]+", "_", part) for part in parts)
 
 
+def apply_variant(genotype: Genotype, name: str, variant: str) -> Genotype:
+    """Make the variant that the last part of a spec names.
+
+    Args:
+        genotype: The base cells.
+        name: Name of the base cells; table 2 knows its bases by it.
+        variant: ``connections=SEED``, ``operations=SEED``, ``adapted`` or ``C1`` to ``C13``.
+
+    Returns:
+        The variant.
+
+    Raises:
+        ValueError: If there is no such variant.
+    """
+    key, has_value, value = variant.partition("=")
+    if key in ("connections", "operations") and has_value:
+        if re.fullmatch(r"[0-9]{1,10}", value) is None:
+            raise ValueError(f"the seed {value!r} must be an integer from 0 to 2**32 - 1")
+        build = random_connections if key == "connections" else random_operations
+        return build(genotype, int(value))
+    if variant == "adapted":
+        return widest_shallowest(genotype)
+    if re.fullmatch(r"C[0-9]{1,3}", variant):
+        return table2_variant(name, int(variant[1:]))
+    hint = nearest(key, ("connections", "operations", "adapted"))
+    raise ValueError(f"unknown variant {variant!r}; it must be {VARIANTS}{hint}")
+
+
+def published_base(spec: GenotypeSpec) -> tuple[PublishedGenotype, str | None] | None:
+    """The published genotype that a spec starts from.
+
+    Args:
+        spec: A genotype spec.
+
+    Returns:
+        The published genotype and the variant asked for (None for the genotype itself), or None where the
+        spec names no published genotype.
+    """
+    if not isinstance(spec, str) or is_literal(spec):
+        return None
+    base, variant = _split(spec.strip())
+    entry = published_genotypes().get(ALIASES.get(base, base))
+    return None if entry is None else (entry, variant)
+
+
 def _split(text: str) -> tuple[str, str | None]:
     if _is_file(text) or ":" not in text:
         return text, None
@@ -129,27 +174,11 @@ def _shown(text: str) -> str:
 
 
 def _variant(base: str, variant: str, text: str) -> Genotype:
-    key, has_value, value = variant.partition("=")
-    if (key in ("connections", "operations")) and has_value:
-        if re.fullmatch(r"[0-9]{1,10}", value) is None:
-            raise ValueError(f"genotype {text!r}: the seed {value!r} must be an integer from 0 to 2**32 - 1")
-        build = random_connections if key == "connections" else random_operations
-        genotype = _base_genotype(base)
-        try:
-            return build(genotype, int(value))
-        except ValueError as error:
-            raise ValueError(f"genotype {text!r}: {error}") from None
-    if variant == "adapted":
-        return widest_shallowest(_base_genotype(base))
-    if re.fullmatch(r"C[0-9]{1,3}", variant):
-        if _is_file(base):
-            raise ValueError(
-                f"genotype {text!r}: only published cells have variants C1 to C13; use connections=SEED"
-            )
-        _base_genotype(base)  # a misspelt name gets its suggestion
-        return table2_variant(ALIASES.get(base, base), int(variant[1:]))
-    hint = nearest(key, ("connections", "operations", "adapted"))
-    raise ValueError(f"genotype {text!r}: unknown variant {variant!r}; it must be {VARIANTS}{hint}")
+    genotype = _base_genotype(base)
+    try:
+        return apply_variant(genotype, ALIASES.get(base, base), variant)
+    except ValueError as error:
+        raise ValueError(f"genotype {_shown(text)}: {error}") from None
 
 
 def _from_file(path: Path) -> Genotype:

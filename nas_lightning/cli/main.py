@@ -58,7 +58,7 @@ def _overview() -> str:
         "",
         *(f"  {name:<10} {text}" for name, (_, text) in SUBCOMMANDS.items()),
         "",
-        "nas-lightning SUBCOMMAND --help lists a subcommand's options; --debug shows the traceback of an error.",
+        "nas-lightning SUBCOMMAND --help lists its options; --debug shows the traceback of an error.",
     ]
     return "\n".join(lines)
 

@@ -1,7 +1,10 @@
-"""`nas-lightning fit`, `validate` and `test`: LightningCLI with the project's defaults, run folders and checkpoints."""
+"""`nas-lightning fit`, `validate` and `test`: LightningCLI with run folders and checkpoints that agree."""
 
 from __future__ import annotations
 
+import logging
+import os
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
@@ -12,7 +15,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import TensorBoardLogger
-from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
+from lightning.pytorch.utilities import rank_zero_info
 
 from nas_lightning import callbacks
 from nas_lightning.cells import genotype_slug, get_genotype
@@ -26,6 +29,7 @@ TRAINER_DEFAULTS = {
     "gradient_clip_val": 5.0,
     "num_sanity_val_steps": 0,
     "enable_model_summary": False,
+    "log_every_n_steps": 1,  # nothing is logged between epochs: this only keeps Lightning from asking for it
 }
 FREE_DATA_KEYS = ("root", "evaluation_batch_size")
 """Settings of the data that change no number and so may differ between a checkpoint and its use."""
@@ -40,7 +44,7 @@ class OneLineErrorParser(LightningArgumentParser):
 
 
 class SaveRunConfig(SaveConfigCallback):
-    """Keeps ``config.yaml`` in the run's folder, as the settings that the run (or its resumption) really has."""
+    """Keeps ``config.yaml`` in the run's folder, as the settings that the run or its resumption has."""
 
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Write the settings, without the checkpoint that they were resumed from."""
@@ -54,8 +58,8 @@ class SaveRunConfig(SaveConfigCallback):
 class TrainingCLI(LightningCLI):
     """The command line of a training.
 
-    Beyond LightningCLI it has a stable folder for every run (``default_root_dir/experiment/run``), refuses to write over
-    one, and holds what is said explicitly against what a checkpoint was trained with.
+    Beyond LightningCLI it has a stable folder for every run (``default_root_dir/experiment/run``), refuses to
+    write over one, and holds what is said explicitly against what a checkpoint was trained with.
     """
 
     model: CellClassifier
@@ -125,7 +129,8 @@ class TrainingCLI(LightningCLI):
             run = genotype_slug(settings.model.genotype)
             if settings.seed_everything:
                 run += f"-seed{int(settings.seed_everything)}"
-        return Path(settings.trainer.default_root_dir) / (settings.experiment or data_name) / run
+        root: str = settings.trainer.default_root_dir
+        return Path(root) / (settings.experiment or data_name) / run
 
     def _parse_ckpt_path(self) -> None:
         """Resolve ``last``, and settle the settings between the command line and the checkpoint."""
@@ -136,7 +141,9 @@ class TrainingCLI(LightningCLI):
             if settings.ckpt_path is None:
                 rank_zero_info(f"{last} does not exist yet: starting from scratch")
         elif settings.ckpt_path is None and self.config["subcommand"] != "fit":
-            raise ValueError(f"`ckpt_path` is missing: {self.config['subcommand']} evaluates a trained network")
+            raise ValueError(
+                f"`ckpt_path` is missing: {self.config['subcommand']} evaluates a trained network"
+            )
         if settings.ckpt_path is not None:
             self._adopt_checkpoint(Path(settings.ckpt_path))
 
@@ -144,57 +151,55 @@ class TrainingCLI(LightningCLI):
         """Take from a checkpoint the settings that were not given; those that were must agree with it."""
         checkpoint = _read_checkpoint(path)
         subcommand = self.config["subcommand"]
-        given = self.parser.parse_args(self.arguments, defaults=False)[subcommand]
-        given = given.as_dict() if isinstance(given, Namespace) else {}
         model = {
             name: value
             for name, value in checkpoint.get("hyper_parameters", {}).items()
             if not name.startswith("_") and name != "num_classes"
         }
-        data = {
-            name: value
-            for name, value in checkpoint.get("datamodule_hyper_parameters", {}).items()
-            if name not in (*FREE_DATA_KEYS, "_instantiator")
-        }
+        data = dict(checkpoint.get("datamodule_hyper_parameters", {}))
         data_class = data.pop("_class_path", None)
+        data = {name: value for name, value in data.items() if name not in (*FREE_DATA_KEYS, "_instantiator")}
         import_operations(model.get("operations") or ())
-        given_model = dict(given.get("model") or {})
-        if "genotype" in given_model and "genotype" in checkpoint:
-            spec = given_model.pop("genotype")
+        parser = self._parser(subcommand)
+        parser.set_defaults({f"model.{name}": value for name, value in model.items()})
+        if data_class is not None:
+            parser.set_defaults({"data": {"class_path": data_class, "init_args": data}})
+        self.config[subcommand] = self.parser.parse_args(self.arguments)[subcommand]
+        self.config[subcommand]["ckpt_path"] = str(path)
+
+        # What differs now from the checkpoint was said on the command line or in a configuration file.
+        settings = self.settings.as_dict()
+        if "genotype" in checkpoint:
+            spec = settings["model"].pop("genotype")
             if str(get_genotype(spec)) != checkpoint["genotype"]:
                 raise ValueError(
                     f"`model.genotype` (={spec}) contradicts the checkpoint {path}, which holds"
                     f" {model.get('genotype')}: {checkpoint['genotype']}"
                 )
-        _refuse_contradictions("model", given_model, model, path)
-        given_data = given.get("data") or {}
+        _refuse_contradictions("model", settings["model"], model, path)
         if data_class is not None:
-            if given_data.get("class_path", data_class) != data_class:
+            if settings["data"]["class_path"] != data_class:
                 raise ValueError(
-                    f"`data` (={given_data['class_path']}) contradicts the checkpoint {path}, which was trained on"
-                    f" {data_class}"
+                    f"`data` (={settings['data']['class_path']}) contradicts the checkpoint {path}, which was"
+                    f" trained on {data_class}"
                 )
-            _refuse_contradictions("data", given_data.get("init_args") or {}, data, path)
-        adopted: dict[str, Any] = {"model": model}
-        if data_class is not None:
-            free = {
-                name: value
-                for name, value in (self.settings.data.get("init_args") or {}).items()
-                if name in FREE_DATA_KEYS
-            }
-            adopted["data"] = {"class_path": data_class, "init_args": {**data, **free}}
-        self.config = self.parser.parse_object({subcommand: adopted}, self.config)
+            _refuse_contradictions("data", settings["data"].get("init_args") or {}, data, path)
 
     def before_instantiate_classes(self) -> None:
         """Refuse to write over another run, and a folder that cannot be written."""
         settings = self.settings
-        if self.config["subcommand"] != "fit" or settings.trainer.fast_dev_run or rank_zero_only.rank:
+        if self.config["subcommand"] != "fit" or settings.trainer.fast_dev_run or _rank() > 0:
             return
         folder = self.run_folder
-        resumed = settings.ckpt_path is not None and folder.resolve() in Path(settings.ckpt_path).resolve().parents
-        if not resumed and ((folder / "checkpoints" / "last.ckpt").exists() or (folder / "metrics.csv").exists()):
+        resumed = (
+            settings.ckpt_path is not None and folder.resolve() in Path(settings.ckpt_path).resolve().parents
+        )
+        if not resumed and (
+            (folder / "checkpoints" / "last.ckpt").exists() or (folder / "metrics.csv").exists()
+        ):
             raise ValueError(
-                f"{folder} already holds a run: continue it with `--ckpt_path last`, or name a new one with `--run NAME`"
+                f"{folder} already holds a run: continue it with `--ckpt_path last`,"
+                " or name a new one with `--run NAME`"
             )
         try:
             (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
@@ -214,7 +219,10 @@ class TrainingCLI(LightningCLI):
         else:
             if settings["logger"] in (None, True):
                 kwargs["logger"] = TensorBoardLogger(
-                    folder.parent.parent, name=folder.parent.name, version=folder.name, default_hp_metric=False
+                    folder.parent.parent,
+                    name=folder.parent.name,
+                    version=folder.name,
+                    default_hp_metric=False,
                 )
             own += [callbacks.CellSummary(), callbacks.DropPathSchedule(), callbacks.RunRecord()]
             if settings["enable_checkpointing"] is not False and not settings["fast_dev_run"]:
@@ -225,14 +233,21 @@ class TrainingCLI(LightningCLI):
         return super().instantiate_trainer(callbacks=own, **kwargs)
 
     def after_instantiate_classes(self) -> None:
-        """Refuse what the data and the network, or the data and the machines, cannot do together."""
-        given = self.parser.parse_args(self.arguments, defaults=False).get(f"{self.subcommand}.model.num_classes")
+        """Refuse what the data and the network cannot do together."""
+        given = self.settings.model.get("num_classes")
         if given is not None and given != self.datamodule.num_classes:
             raise ValueError(
-                f"`model.num_classes` (={given}) follows from the data set:"
-                f" {self.datamodule.name} has {self.datamodule.num_classes} classes; leave it out"
+                f"`model.num_classes` (={given}) follows from the data set: {self.datamodule.name} has"
+                f" {self.datamodule.num_classes} classes; leave it out"
             )
         self.model.network.check_image_size(self.datamodule.image_size)
+
+
+def _rank() -> int:
+    """Rank of this process as its launcher (torchrun, SLURM or Lightning) says, before there is a trainer."""
+    return next(
+        (int(os.environ[name]) for name in ("RANK", "SLURM_PROCID", "LOCAL_RANK") if name in os.environ), 0
+    )
 
 
 def _read_checkpoint(path: Path) -> dict[str, Any]:
@@ -247,7 +262,9 @@ def _read_checkpoint(path: Path) -> dict[str, Any]:
     return checkpoint
 
 
-def _refuse_contradictions(group: str, given: Mapping[str, Any], trained: Mapping[str, Any], path: Path) -> None:
+def _refuse_contradictions(
+    group: str, given: Mapping[str, Any], trained: Mapping[str, Any], path: Path
+) -> None:
     for name, value in given.items():
         if name in trained and isinstance(value, Mapping) and isinstance(trained[name], Mapping):
             _refuse_contradictions(f"{group}.{name}", value, trained[name], path)
@@ -264,4 +281,9 @@ def main(arguments: list[str]) -> None:
     Args:
         arguments: The subcommand and its arguments.
     """
+    # Advice on other products and on Lightning's own code is no help to the user of this program.
+    warnings.filterwarnings("ignore", r".*isinstance\(treespec, LeafSpec\).*")
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(
+        lambda record: "litlogger" not in record.getMessage()
+    )
     TrainingCLI(arguments)

@@ -85,8 +85,8 @@ class ImageDataModule(LightningDataModule, ABC):
         check_integer("seed", seed, minimum=0)
         if cutout > self.image_size:
             raise ValueError(
-                f"`cutout` (={cutout}) must be at most the image size of {self.name} ({self.image_size} "
-                "pixels)"
+                f"`cutout` (={cutout}) must be at most the image size of {self.name} "
+                f"({self.image_size} pixels)"
             )
         if isinstance(validation_fraction, bool) or not 0 <= validation_fraction < 1:
             raise ValueError(
@@ -152,14 +152,12 @@ class ImageDataModule(LightningDataModule, ABC):
             if not self.validation_fraction:
                 rank_zero_info(
                     f"{self.name}: loss and accuracy of every epoch are measured on the test split, as in "
-                    "the paper "
-                    "(`validation_fraction` = 0)"
+                    "the paper (`validation_fraction` = 0)"
                 )
         if self.batch_size > self.split_sizes["train"]:
             raise ValueError(
                 f"`batch_size` (={self.batch_size}) must be at most the size of the training split of "
-                f"{self.name} "
-                f"({self.split_sizes['train']} images)"
+                f"{self.name} ({self.split_sizes['train']} images)"
             )
 
     def train_dataloader(self) -> DataLoader[Any]:
@@ -281,8 +279,7 @@ class ImageDataModule(LightningDataModule, ABC):
         if self.batch_size % world_size:
             raise ValueError(
                 f"`batch_size` (={self.batch_size}) must be divisible by the number of devices "
-                f"({world_size}): it is "
-                "the size of the global batch, of which each device takes an equal part"
+                f"({world_size}): it is the size of the global batch, of which each takes an equal part"
             )
         return self.batch_size // world_size
 

@@ -97,7 +97,10 @@ class CIFAR10(ImageDataModule):
             raise FileNotFoundError(f"{path}: missing; {remedy}")
         data = path.read_bytes()
         verify_md5(path, md5, remedy, hashlib.md5(data, usedforsecurity=False).hexdigest())
-        entry = _ArrayUnpickler(io.BytesIO(data), encoding="latin1").load()
+        try:
+            entry = _ArrayUnpickler(io.BytesIO(data), encoding="latin1").load()
+        except (pickle.UnpicklingError, EOFError) as error:
+            raise ValueError(f"{path}: refused, {error}") from error
         if not isinstance(entry, dict) or not {"data", self.labels_key} <= entry.keys():
             raise ValueError(f"{path}: holds no {self.name} batch (keys `data` and `{self.labels_key}`)")
         return entry
@@ -134,7 +137,7 @@ class _ArrayUnpickler(pickle.Unpickler):
             return getattr(np, name)
         if (module, name) == ("_codecs", "encode"):
             return _encode
-        raise ValueError(f"the file asks for {module}.{name}, which no {CIFAR10.name} file does: refused")
+        raise pickle.UnpicklingError(f"it asks for {module}.{name}, which no {CIFAR10.name} file does")
 
 
 def _encode(text: str, encoding: str) -> bytes:

@@ -87,7 +87,7 @@ def verify_md5(path: Path, expected: str, remedy: str, found: str | None = None)
         )
 
 
-def fetch(url: str, path: Path, md5: str, *, attempts: int = 3, timeout: float = 60) -> None:
+def fetch(url: str, path: Path, md5: str, *, attempts: int = 3, timeout: float = 60.0) -> None:
     """Make sure that ``path`` is the official file, downloading it where it is missing.
 
     Bytes are gathered in ``NAME.part``, which a later call continues; the file gets its name when its
@@ -161,7 +161,8 @@ def extract_tar(archive: Path, folder: Path) -> None:
 def partial_folder(folder: Path) -> Iterator[Path]:
     """An empty folder beside ``folder`` to build it in, gone afterwards.
 
-    What a killed process left there is removed first. Its name is always the same, so the caller must hold the lock of ``folder``.
+    What a killed process left there is removed first. Its name is always the same, so the caller must hold
+    the lock of ``folder``.
 
     Args:
         folder: What is being built.
@@ -210,9 +211,8 @@ def _download(url: str, path: Path, part: Path, attempts: int, timeout: float) -
                 continue
             kept = f"; {part.name} holds what arrived, a new start continues it" if part.exists() else ""
             raise FileNotFoundError(
-                f"{path}: missing, and the download from {url} failed ({error}): connect to the network, "
-                "or put the "
-                f"official file {path.name} there by hand{kept}"
+                f"{path}: missing, and the download from {url} failed ({error}): "
+                f"connect to the network, or put the official file {path.name} there by hand{kept}"
             ) from error
         except DiskError:
             part.unlink(missing_ok=True)

@@ -105,8 +105,7 @@ class FashionMNIST(ImageDataModule):
         if grey.shape != (len(labels), ORIGINAL_SIZE, ORIGINAL_SIZE):
             raise ValueError(
                 f"{self.folder / prefix}-images-idx3-ubyte: images of shape {tuple(grey.shape)} do not go "
-                "with "
-                f"{len(labels)} labels of 28x28 images"
+                f"with {len(labels)} labels of 28x28 images"
             )
         border = (self.image_size - ORIGINAL_SIZE) // 2
         padded = functional.pad(grey, (border,) * 4)
@@ -150,7 +149,7 @@ def parse_idx(data: bytes, dimensions: int, path: Path) -> NDArray[np.uint8]:
     shape = struct.unpack(f">{dimensions}I", data[4:header])
     if len(data) != header + math.prod(shape):
         raise ValueError(
-            f"{path}: {len(data)} bytes, but its header announces {header + math.prod(shape)}: the file is "
-            "damaged"
+            f"{path}: {len(data)} bytes, but its header announces {header + math.prod(shape)}: "
+            "the file is damaged"
         )
     return np.frombuffer(data, dtype=np.uint8, offset=header).reshape(shape).copy()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -42,7 +43,7 @@ def write_image_cache(folder: Path, splits: Mapping[str, DecodedSplit]) -> None:
     The caller holds the folder's lock.
 
     Args:
-        folder: The folder to make; must not exist.
+        folder: The folder to make; a damaged cache of that name is replaced.
         splits: The splits by name.
 
     Raises:
@@ -59,6 +60,8 @@ def write_image_cache(folder: Path, splits: Mapping[str, DecodedSplit]) -> None:
             )
         with io.FileIO(partial / CHECKSUMS, "w") as file:
             write_all(file, json.dumps(checksums, indent=1).encode())
+        if folder.exists():
+            shutil.rmtree(folder)
         partial.replace(folder)
 
 

@@ -31,8 +31,7 @@ def stratified_split(
     if min(held_out, kept) < classes:
         raise ValueError(
             f"{kept} images are kept and {held_out} held out of {len(targets)}, and each part needs at "
-            "least one "
-            f"for each of the {classes} classes"
+            f"least one for each of the {classes} classes"
         )
     if int(counts[counts > 0].min()) < 2:
         single = int(counts.eq(1).nonzero()[0])

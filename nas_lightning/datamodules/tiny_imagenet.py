@@ -123,8 +123,7 @@ class TinyImageNet(ImageDataModule):
         if found != expected:
             raise ValueError(
                 f"{files.origin}: {found} images in the {split} split, {expected} expected: unpack the "
-                "official archive "
-                "again"
+                "official archive again"
             )
 
     def _decode(self, files: OfficialFiles, split: str, listing: Sequence[LabelledImage]) -> DecodedSplit:
@@ -202,8 +201,7 @@ def list_official_images(files: OfficialFiles) -> dict[str, list[LabelledImage]]
         if wnid not in classes or Path(name).name != name:
             raise ValueError(
                 f"{files.origin}/val/val_annotations.txt, line {number}: {line!r} does not name an image "
-                "and one of the "
-                "classes of wnids.txt"
+                "and one of the classes of wnids.txt"
             )
         test.append(LabelledImage(f"val/images/{name}", classes[wnid]))
     return {"train": train, "test": test}

@@ -13,7 +13,7 @@ from matplotlib.path import Path
 from matplotlib.textpath import TextPath
 
 from nas_lightning.cells.genotype import Edge
-from nas_lightning.cells.topology import cell_depth, cell_width, live_nodes
+from nas_lightning.cells.topology import cell_depth, cell_width, dead_nodes, live_nodes
 from nas_lightning.figures.cell_layout import GAP, Box, CellLayout, Line, lay_out
 
 # Okabe and Ito's palette, which colour-blind readers can tell apart; one colour per family of operations.
@@ -35,6 +35,7 @@ _NODE_FILL = "#FFFFFF"
 _LABEL_POINTS = 7.5
 _NODE_POINTS = 8.5
 _TITLE_POINTS = 10.0
+_CAPTION_POINTS = 9.0
 _MARGIN = 0.18
 _CAPTION_HEIGHT = 0.55
 _PANEL_SPACE = 0.35
@@ -93,7 +94,11 @@ def draw_cells(drawings: Sequence[CellDrawing], columns: int | None = None) -> F
     label_width = max(_text_width(edge.op) for drawing in drawings for edge in drawing.edges) + 0.14
     layouts = [lay_out(drawing.edges, drawing.concat, label_width) for drawing in drawings]
     rows = [layouts[start : start + across] for start in range(0, len(layouts), across)]
-    widths = [max(row[column].width for row in rows if column < len(row)) for column in range(across)]
+    # A panel is as wide as its cell or its caption, whichever is wider.
+    needed = [
+        max(layout.width, _caption_width(drawing)) for layout, drawing in zip(layouts, drawings, strict=True)
+    ]
+    widths = [max(needed[column::across]) for column in range(across)]
     heights = [max(layout.height for layout in row) + _CAPTION_HEIGHT for row in rows]
     total_width = sum(widths) + _PANEL_SPACE * (across - 1) + 2 * _MARGIN
     total_height = sum(heights) + _PANEL_SPACE * (len(rows) - 1) + 2 * _MARGIN
@@ -163,10 +168,28 @@ def _draw(axes: Axes, drawing: CellDrawing, layout: CellLayout) -> None:
         fontsize=_TITLE_POINTS,
         fontweight="bold",
     )
+    axes.text(
+        layout.width / 2,
+        caption_top - 0.2,
+        _caption(drawing),
+        ha="center",
+        va="top",
+        fontsize=_CAPTION_POINTS,
+    )
+
+
+def _caption(drawing: CellDrawing) -> str:
+    edges, concat = drawing.edges, drawing.concat
     caption = f"width {format_width(cell_width(edges, concat))}, depth {cell_depth(edges, concat)}"
-    if len(live) < len(layout.nodes) - 2 or any(edge.op == "none" for edge in edges):
+    if dead_nodes(edges, concat) or any(edge.op == "none" for edge in edges):
         caption += " (grey: does not reach the output)"
-    axes.text(layout.width / 2, caption_top - 0.2, caption, ha="center", va="top", fontsize=_TITLE_POINTS - 1)
+    return caption
+
+
+def _caption_width(drawing: CellDrawing) -> float:
+    """Width of title and caption in inches."""
+    title = _text_width(drawing.title, _TITLE_POINTS, "bold") if drawing.title else 0.0
+    return max(title, _text_width(_caption(drawing), _CAPTION_POINTS))
 
 
 def _draw_line(axes: Axes, line: Line, colour: str, *, dashed: bool, to_output: bool = False) -> None:
@@ -236,7 +259,7 @@ def _colour(op: str) -> str:
     )
 
 
-def _text_width(text: str) -> float:
-    """Width of a label in inches."""
-    extents = TextPath((0, 0), text, size=_LABEL_POINTS, prop=FontProperties()).get_extents()
+def _text_width(text: str, points: float = _LABEL_POINTS, weight: str = "normal") -> float:
+    """Width of a text in inches."""
+    extents = TextPath((0, 0), text, size=points, prop=FontProperties(weight=weight)).get_extents()
     return float(extents.width) / 72

@@ -124,14 +124,14 @@ def lay_out(edges: Sequence[Edge], concat: Sequence[int], label_width: float) ->
 
 
 def _heights(order: Sequence[int]) -> list[float]:
-    """Height of the middle of every node, inputs first, where intermediate node n has row ``order[n - 2]``."""
+    """Height of every node, inputs first, where intermediate node n has row ``order[n - 2]``."""
     top = (len(order) - 1) / 2 * ROW_PITCH
     spread = max(ROW_PITCH, len(order) * ROW_PITCH / 2) / 2
     return [spread, -spread] + [top - row * ROW_PITCH for row in order]
 
 
 def _lanes(edges: Sequence[Edge], heights: Sequence[float]) -> list[float]:
-    """Height of every edge's lane: of a node's two edges, the one from the higher source takes the upper lane."""
+    """Height of every edge's lane; a node's upper lane goes to the edge from the higher source."""
     lanes = []
     for index in range(0, len(edges), 2):
         middle = heights[index // 2 + 2]
@@ -188,7 +188,7 @@ def _place(
         joins.append(Line((nodes[node].right, nodes[node].y), (last_gap, nodes[node].y), (output.left, 0.0)))
     return CellLayout(
         width=output.right,
-        height=(len(edges) // 2) * ROW_PITCH,
+        height=max(len(edges) // 2 * ROW_PITCH, nodes[0].y - nodes[1].y + ROW_PITCH),
         nodes=tuple(nodes),
         output=output,
         edges=tuple(lines),

@@ -20,5 +20,6 @@ def figure_to_array(figure: Figure, dots_per_inch: float = 150) -> UInt8[np.ndar
     """
     figure.set_dpi(dots_per_inch)
     canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+    canvas.draw()  # type: ignore[no-untyped-call]
+    pixels = np.asarray(canvas.buffer_rgba())  # type: ignore[no-untyped-call]
+    return pixels[..., :3].copy()

@@ -143,11 +143,10 @@ class CellNetwork(nn.Module):
         before_last = last = _relu(output)
         for index, cell in enumerate(self.cells):
             output = cell(before_last, last, factors[index]) if live[index] else None
+            if index + 1 < len(self.cells) or index == self.plan.auxiliary_index:
+                before_last, last = last, _relu(output)
             if tower is not None and index == self.plan.auxiliary_index:
-                before_last, last = last, _relu(output)
                 auxiliary_logits = tower(last)
-            elif index < len(self.cells) - 1:
-                before_last, last = last, _relu(output)
         assert output is not None  # the last cell is always live
         logits: Tensor = self.classifier(functional.adaptive_avg_pool2d(output, 1).flatten(1))
         return logits if auxiliary_logits is None else (logits, auxiliary_logits)
@@ -179,8 +178,8 @@ class CellNetwork(nn.Module):
             scale = factor * stride
             raise ValueError(
                 f"{given} gives {features} x {features} pixels at the auxiliary tower, which needs "
-                f"{smallest} to {largest}: use images of {smallest * scale} to {largest * scale} pixels, another "
-                "`stem_stride`, or no tower"
+                f"{smallest} to {largest}: use images of {smallest * scale} to {largest * scale} pixels, "
+                "another `stem_stride`, or no tower"
             )
 
     def _drop_path_factors(self, batch: int) -> tuple[Tensor | None, ...]:

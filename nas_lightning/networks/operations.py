@@ -242,12 +242,11 @@ def build_operation(name: str, channels: int, stride: int, affine: bool = True) 
         known = ", ".join((*BUILT_IN_FACTORIES, *_registered))
         raise ValueError(f"operation {name!r} is not registered; known are {known}")
     operation = _registered[name](channels, stride, affine)
-    _check_operation(name, operation, channels, stride)
-    return operation
+    return _checked_operation(name, operation, channels, stride)
 
 
-def _check_operation(name: str, operation: nn.Module, channels: int, stride: int) -> None:
-    """Refuse a registered operation of the wrong shape, before anything is trained."""
+def _checked_operation(name: str, operation: object, channels: int, stride: int) -> nn.Module:
+    """A registered operation, refused before anything is trained if it returns the wrong shape."""
     made = f"operation {name!r} (channels={channels}, stride={stride})"
     if not isinstance(operation, nn.Module):
         raise ValueError(f"{made}: the factory returned {operation!r}; it must return a torch.nn.Module")
@@ -265,3 +264,4 @@ def _check_operation(name: str, operation: nn.Module, channels: int, stride: int
         raise ValueError(
             f"{made} returns {shape} for an input of shape (2, {channels}, 8, 8); it must return {expected}"
         )
+    return operation

@@ -30,7 +30,7 @@ def drop_path_factors(
     Args:
         edges: Number of edges that may be dropped.
         batch: Number of samples.
-        probability: p, at least 0 and below 1, as a float32 tensor, so that changing it recompiles nothing.
+        probability: p, at least 0 and below 1, as a tensor, so that changing it recompiles nothing.
 
     Returns:
         The factors.

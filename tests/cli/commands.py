@@ -25,7 +25,7 @@ TINY = (
     "--data.batch_size=16",
     "--trainer.accelerator=cpu",
 )
-"""A training that takes a second: 3 batches an epoch, and a test split that no batch or device count divides."""
+"""A training that takes a second: 3 batches an epoch, and a test split that nothing divides."""
 
 
 def command(arguments: Sequence[str]) -> list[str]:
@@ -68,5 +68,5 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 def read_events(run: Path) -> EventAccumulator:
     events = EventAccumulator(str(run), size_guidance={"scalars": 0, "images": 0})
-    events.Reload()  # type: ignore[no-untyped-call]
+    events.Reload()
     return events

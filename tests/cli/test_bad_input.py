@@ -1,10 +1,10 @@
-"""Bad input gets one line that names what is at fault, exit code 2, no traceback, and nothing half-written."""
+"""Bad input gets one line that names the fault, exit code 2, no traceback, and nothing half-written."""
 
 from __future__ import annotations
 
-import sys
 import resource
 import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -20,9 +20,8 @@ def refusal(arguments: Sequence[str], capsys: pytest.CaptureFixture[str]) -> str
     with pytest.raises(SystemExit) as exit_information:
         main(arguments)
     assert exit_information.value.code == 2
-    lines = [line for line in capsys.readouterr().err.splitlines() if "error" in line]
+    lines = [line for line in capsys.readouterr().err.splitlines() if "nas-lightning: error: " in line]
     assert len(lines) == 1
-    assert lines[0].startswith("nas-lightning: error: ")
     return lines[0].removeprefix("nas-lightning: error: ")
 
 
@@ -37,20 +36,23 @@ def refusal(arguments: Sequence[str], capsys: pytest.CaptureFixture[str]) -> str
         (["--model.init_channels=-3"], ["init_channels", "-3"]),
         (["--model.init_channels=many"], ["init_channels", "many"]),
         (["--model.num_cells=0"], ["num_cells", "0"]),
-        (["--model.num_cells=2", "--model.auxiliary_weight=0.4"], ["num_cells", "2", "auxiliary_weight", "0.4"]),
+        (
+            ["--model.num_cells=2", "--model.auxiliary_weight=0.4"],
+            ["num_cells", "2", "auxiliary_weight", "0.4"],
+        ),
         (["--model.auxiliary_weight=0.4"], ["image_size", "16"]),
         (["--model.auxiliary_weight=-1"], ["auxiliary_weight", "-1"]),
         (["--model.drop_path=1.5"], ["drop_path", "1.5"]),
-        (["--model.num_classes=7"], ["num_classes", "7", "10"]),
+        (["--model.num_classes=7"], ["num_classes", "data"]),
         (["--model.operations=[no_such_module]"], ["no_such_module"]),
         (["--data.batch_size=0"], ["batch_size", "0"]),
         (["--data.batch_size=49"], ["batch_size", "49", "48"]),
         (["--data.cutout=-1"], ["cutout", "-1"]),
         (["--data.validation_fraction=1.5"], ["validation_fraction", "1.5"]),
         (["--data=ImageNet22k"], ["ImageNet22k"]),
-        (["--data=CIFAR10", "--data.root=nowhere"], ["CIFAR"]),
+        (["--data=CIFAR10", "--data.root=nowhere"], ["nowhere/cifar-10-python.tar.gz", "https"]),
         (["--trainer.max_epochs=-1"], ["max_epochs", "-1"]),
-        (["--trainer.max_epoch=3"], ["max_epoch"]),
+        (["--trainer.max_epocs=3"], ["max_epocs"]),
         (["--config=absent.yaml"], ["absent.yaml"]),
         (["--ckpt_path=absent.ckpt"], ["ckpt_path", "absent.ckpt"]),
     ],
@@ -73,32 +75,47 @@ def test_one_line_names_the_fault(
     assert not list(tmp_path.rglob("metrics.csv"))
 
 
+def test_a_number_of_classes_that_is_not_the_data_set_s_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "classes.yaml").write_text("model: {num_classes: 7}")
+    line = refusal(["fit", *TINY, f"--config={tmp_path / 'classes.yaml'}"], capsys)
+    assert "`model.num_classes` (=7)" in line
+    assert "10 classes" in line
+
+
 def test_an_unknown_subcommand_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert "'fti'" in refusal(["fti"], capsys)
 
 
+REDUCE = "reduce=[('skip_connect', 0), ('skip_connect', 1)], reduce_concat=[2]"
+
+
 @pytest.mark.parametrize(
-    ("genotype", "fragments"),
+    ("normal", "fragments"),
     [
-        ("Genotype(normal=[('sep_conv_3x3', 0), ('sep_conv_3x3', 5)], normal_concat=[2], reduce=[('skip_connect', 0), "
-         "('skip_connect', 1)], reduce_concat=[2])", ["normal", "node 2", "5"]),
-        ("Genotype(normal=[('sep_conv_3x4', 0), ('sep_conv_3x3', 1)], normal_concat=[2], reduce=[('skip_connect', 0), "
-         "('skip_connect', 1)], reduce_concat=[2])", ["sep_conv_3x4", "sep_conv_3x3"]),
-        ("Genotype(normal=[('sep_conv_3x3', 0), ('sep_conv_3x3', 1)], normal_concat=[], reduce=[('skip_connect', 0), "
-         "('skip_connect', 1)], reduce_concat=[2])", ["normal_concat"]),
-        ("Genotype(normal=__import__('os').system('touch pwned'))", ["Genotype"]),
+        (
+            "normal=[('sep_conv_3x3', 0), ('sep_conv_3x3', 5)], normal_concat=[2]",
+            ["normal cell", "node 2", "5"],
+        ),
+        (
+            "normal=[('sep_conv_3x4', 0), ('sep_conv_3x3', 1)], normal_concat=[2]",
+            ["sep_conv_3x4", "sep_conv_3x3"],
+        ),
+        ("normal=[('sep_conv_3x3', 0), ('sep_conv_3x3', 1)], normal_concat=[]", ["normal cell", "concat"]),
+        ("normal=__import__('os').system('touch pwned'), normal_concat=[2]", ["genotype", "__import__"]),
     ],
     ids=["source", "operation", "concat", "code"],
-)  # fmt: skip
+)
 def test_a_genotype_is_refused_by_cell_node_and_edge(
-    genotype: str,
+    normal: str,
     fragments: list[str],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    line = refusal(["fit", *TINY, f"--model.genotype={genotype}"], capsys)
+    line = refusal(["fit", *TINY, f"--model.genotype=Genotype({normal}, {REDUCE})"], capsys)
     for fragment in fragments:
         assert fragment in line
     assert not (tmp_path / "pwned").exists()
@@ -113,7 +130,9 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_second_run_does_not_write_over_the_first(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = (run / "checkpoints" / "last.ckpt").read_bytes()
-    line = refusal(["fit", *TINY, "--trainer.max_epochs=1", f"--trainer.default_root_dir={run.parents[1]}"], capsys)
+    line = refusal(
+        ["fit", *TINY, "--trainer.max_epochs=1", f"--trainer.default_root_dir={run.parents[1]}"], capsys
+    )
     assert "--ckpt_path last" in line
     assert "--run NAME" in line
     assert (run / "checkpoints" / "last.ckpt").read_bytes() == before
@@ -157,7 +176,9 @@ def test_a_file_that_is_no_checkpoint_is_named(tmp_path: Path, capsys: pytest.Ca
         assert name in refusal(["validate", *TINY, f"--ckpt_path={tmp_path / name}"], capsys)
 
 
-def test_a_truncated_checkpoint_is_named(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_truncated_checkpoint_is_named(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     whole = (run / "checkpoints" / "last.ckpt").read_bytes()
     (tmp_path / "half.ckpt").write_bytes(whole[: len(whole) // 2])
     assert "half.ckpt" in refusal(["validate", *TINY, f"--ckpt_path={tmp_path / 'half.ckpt'}"], capsys)
@@ -166,7 +187,10 @@ def test_a_truncated_checkpoint_is_named(run: Path, tmp_path: Path, capsys: pyte
 def test_a_changed_genotype_file_does_not_take_the_old_weights(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    literal = "Genotype(normal=[('{}', 0), ('skip_connect', 1)], normal_concat=[2], reduce=[('max_pool_3x3', 0), ('skip_connect', 1)], reduce_concat=[2])"
+    literal = (
+        "Genotype(normal=[('{}', 0), ('skip_connect', 1)], normal_concat=[2], "
+        "reduce=[('max_pool_3x3', 0), ('skip_connect', 1)], reduce_concat=[2])"
+    )
     path = tmp_path / "mine.yaml"
     path.write_text(literal.format("sep_conv_3x3"))
     arguments = ["fit", *TINY, f"--model.genotype={path}", f"--trainer.default_root_dir={tmp_path}"]

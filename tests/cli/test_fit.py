@@ -1,4 +1,4 @@
-"""A whole run through the command line: what it computes, what it leaves behind, how it goes on after a kill."""
+"""A run through the command line: what it computes, what it leaves behind, how it goes on after a kill."""
 
 from __future__ import annotations
 
@@ -35,7 +35,15 @@ EVERYTHING_RANDOM = ("--model.drop_path=0.3", "--data.cutout=4", "--model.operat
 def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three epochs of a tiny network with a learning rate that is easy to check."""
     root = tmp_path_factory.mktemp("finished")
-    main(["fit", *TINY, "--trainer.max_epochs=3", f"--trainer.default_root_dir={root}", "--model.drop_path=0.3"])
+    main(
+        [
+            "fit",
+            *TINY,
+            "--trainer.max_epochs=3",
+            f"--trainer.default_root_dir={root}",
+            "--model.drop_path=0.3",
+        ]
+    )
     return root / "synthetic" / "darts_v2"
 
 
@@ -162,7 +170,11 @@ def test_optimiser_and_schedule_are_replaceable(tmp_path: Path) -> None:
         }
     }
     (tmp_path / "adam.yaml").write_text(yaml.safe_dump(config))
-    arguments = [f"--config={tmp_path / 'adam.yaml'}", "--trainer.max_epochs=3", f"--trainer.default_root_dir={tmp_path}"]
+    arguments = [
+        f"--config={tmp_path / 'adam.yaml'}",
+        "--trainer.max_epochs=3",
+        f"--trainer.default_root_dir={tmp_path}",
+    ]
     main(["fit", *TINY, *arguments])
     run = tmp_path / "synthetic" / "darts_v2"
     assert [row["learning_rate"] for row in read_metrics(run)] == pytest.approx([0.01, 0.005, 0.0025])
@@ -170,7 +182,11 @@ def test_optimiser_and_schedule_are_replaceable(tmp_path: Path) -> None:
 
 
 def test_dead_parameters_are_neither_trained_nor_optimised(tmp_path: Path) -> None:
-    arguments = ["--model.genotype=darts_v2:C1", "--trainer.max_epochs=1", f"--trainer.default_root_dir={tmp_path}"]
+    arguments = [
+        "--model.genotype=darts_v2:C1",
+        "--trainer.max_epochs=1",
+        f"--trainer.default_root_dir={tmp_path}",
+    ]
     main(["fit", *TINY, "--model.genotype=relativenas", *arguments[1:]])
     checkpoint = read_checkpoint(tmp_path / "synthetic" / "relativenas" / "checkpoints" / "last.ckpt")
     torch.manual_seed(0)
@@ -237,7 +253,12 @@ def test_a_finished_run_without_a_result_gets_it_when_resumed(tmp_path: Path) ->
 
 @pytest.mark.slow
 def test_two_ranks_count_an_odd_split_exactly_and_share_the_global_batch(tmp_path: Path) -> None:
-    two = ["--trainer.devices=2", "--trainer.strategy=ddp", "--trainer.max_epochs=2", "--trainer.default_root_dir=logs"]
+    two = [
+        "--trainer.devices=2",
+        "--trainer.strategy=ddp",
+        "--trainer.max_epochs=2",
+        "--trainer.default_root_dir=logs",
+    ]
     completed = run_process(["fit", *TINY, *two], tmp_path)
     assert completed.returncode == 0, completed.stderr
     run = tmp_path / "logs" / "synthetic" / "darts_v2"
@@ -247,7 +268,9 @@ def test_two_ranks_count_an_odd_split_exactly_and_share_the_global_batch(tmp_pat
 
     checkpoint = read_checkpoint(run / "checkpoints" / "last.ckpt")
     assert checkpoint["global_step"] == 2 * 3  # 48 images in global batches of 16, two epochs
-    classifier = CellClassifier.load_from_checkpoint(run / "checkpoints" / "last.ckpt", map_location="cpu").eval()
+    classifier = CellClassifier.load_from_checkpoint(
+        run / "checkpoints" / "last.ckpt", map_location="cpu"
+    ).eval()
     data = Synthetic(image_size=16, train_size=48, test_size=37, num_classes=10)
     data.prepare_data()
     data.setup()
@@ -258,7 +281,7 @@ def test_two_ranks_count_an_odd_split_exactly_and_share_the_global_batch(tmp_pat
     assert rows[-1]["loss/test"] == pytest.approx(float(functional.cross_entropy(logits, targets)), rel=1e-5)
 
 
-OWN_OPERATION = '''
+OWN_OPERATION = """
 from torch import nn
 
 from nas_lightning.networks import register_operation
@@ -274,7 +297,7 @@ def spatial_gate(channels, stride, affine):
 
 
 register_operation("spatial_gate", spatial_gate)
-'''
+"""
 
 
 @pytest.mark.slow
@@ -288,7 +311,9 @@ def test_an_own_operation_works_in_genotypes_specs_drawings_and_training(tmp_pat
     assert (completed := run_process(fit, tmp_path)).returncode == 0, completed.stderr
     result = read_result(next((tmp_path / "logs" / "synthetic").iterdir()))
     assert result["cell"]["genotype"].count("spatial_gate") == 4
-    network_weights = read_checkpoint(next(tmp_path.glob("logs/synthetic/*/checkpoints/last.ckpt")))["state_dict"]
+    network_weights = read_checkpoint(next(tmp_path.glob("logs/synthetic/*/checkpoints/last.ckpt")))[
+        "state_dict"
+    ]
     assert any("spatial" in name or weight.shape == (4, 1, 3, 3) for name, weight in network_weights.items())
 
     draw = ["cells", "draw", "gated.yaml", "--operations", "own_operations", "-o", "gated.png"]
@@ -302,7 +327,12 @@ def test_an_own_operation_works_in_genotypes_specs_drawings_and_training(tmp_pat
 def test_ctrl_c_keeps_the_last_epoch(tmp_path: Path) -> None:
     arguments = ["fit", *TINY, "--trainer.max_epochs=500", "--trainer.default_root_dir=logs"]
     process = subprocess.Popen(
-        command(arguments), cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        command(arguments),
+        cwd=tmp_path,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
     )
     run = tmp_path / "logs" / "synthetic" / "darts_v2"
     try:

@@ -1,8 +1,8 @@
 """Tiny data sets in the official layouts, as archives or as unpacked folders.
 
-Each ``write_*`` function writes seeded images under a root folder and makes the data module accept them: the module
-checks published checksums and sizes, so the class attributes are replaced, through pytest's ``monkeypatch``, by those of
-the tiny files. The images and targets that were written are returned by split.
+Each ``write_*`` function writes seeded images under a root folder and makes the data module accept them: the
+module checks published checksums and sizes, so the class attributes are replaced, through pytest's
+``monkeypatch``, by those of the tiny files. The images and targets that were written are returned by split.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ import gzip
 import hashlib
 import io
 import pickle
-import shutil
 import struct
 import tarfile
 import zipfile
+from functools import lru_cache
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -46,7 +46,10 @@ def write_cifar100(root: Path, monkeypatch: pytest.MonkeyPatch, form: Form = "ar
 
 
 def write_fashion_mnist(root: Path, monkeypatch: pytest.MonkeyPatch, form: Form = "archive") -> Written:
-    """FashionMNIST with 100 training and 21 test images; "archive": the four .gz files, "folder": unpacked."""
+    """FashionMNIST with 100 training and 21 test images.
+
+    As an archive: the four compressed files.
+    """
     folder = root / "FashionMNIST" / "raw"
     folder.mkdir(parents=True)
     md5s = {}
@@ -56,7 +59,8 @@ def write_fashion_mnist(root: Path, monkeypatch: pytest.MonkeyPatch, form: Form 
         grey = images[:, 0]
         contents = {
             f"{prefix}-images-idx3-ubyte": struct.pack(">IIII", 0x803, count, 28, 28) + grey.tobytes(),
-            f"{prefix}-labels-idx1-ubyte": struct.pack(">II", 0x801, count) + targets.astype(np.uint8).tobytes(),
+            f"{prefix}-labels-idx1-ubyte": struct.pack(">II", 0x801, count)
+            + targets.astype(np.uint8).tobytes(),
         }
         for name, content in contents.items():
             compressed = gzip.compress(content, mtime=0)
@@ -72,41 +76,51 @@ def write_fashion_mnist(root: Path, monkeypatch: pytest.MonkeyPatch, form: Form 
 
 
 def write_tiny_imagenet(root: Path, monkeypatch: pytest.MonkeyPatch, form: Form = "archive") -> Written:
-    """Tiny-ImageNet with 400 training and 201 test images of 200 classes, one training image of them grey."""
-    folder = root / "tiny-imagenet-200"
+    """Tiny-ImageNet with 400 training and 201 test images of 200 classes; training image 7 is grey."""
+    content, written = _tiny_imagenet()
+    root.mkdir(parents=True, exist_ok=True)
+    if form == "archive":
+        (root / "tiny-imagenet-200.zip").write_bytes(content)
+        monkeypatch.setattr(TinyImageNet, "archive_md5", md5(content))
+    else:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            archive.extractall(root)
+    monkeypatch.setattr(TinyImageNet, "official_sizes", {"train": 400, "test": 201})
+    return written
+
+
+@lru_cache
+def _tiny_imagenet() -> tuple[bytes, Written]:
+    """The archive and what it holds."""
     wnids = [f"n{10_000_000 + 7 * (index * 37 % 200)}" for index in range(200)]  # not in ascending order
-    (folder / "val" / "images").mkdir(parents=True)
-    (folder / "wnids.txt").write_text("\n".join(wnids) + "\n")
-    (folder / "words.txt").write_text("".join(f"{wnid}\tthing {wnid}\n" for wnid in wnids))
+    files = {
+        "wnids.txt": "\n".join(wnids).encode() + b"\n",
+        "words.txt": "".join(f"{wnid}\tthing {wnid}\n" for wnid in wnids).encode(),
+    }
     colours = np.random.default_rng(0)
     train, train_targets, test, test_targets = [], [], [], []
     for target, wnid in enumerate(sorted(wnids)):
-        images = folder / "train" / wnid / "images"
-        images.mkdir(parents=True)
-        (folder / "train" / wnid / f"{wnid}_boxes.txt").write_text(f"{wnid}_0.JPEG\t0\t0\t62\t62\n")
+        files[f"train/{wnid}/{wnid}_boxes.txt"] = f"{wnid}_0.JPEG\t0\t0\t62\t62\n".encode()
         for number in range(2):
-            grey = target == 3 and number == 1
-            train.append(write_jpeg(images / f"{wnid}_{number}.JPEG", colours, grey))
+            content, image = random_jpeg(colours, grey=(target, number) == (3, 1))
+            files[f"train/{wnid}/images/{wnid}_{number}.JPEG"] = content
+            train.append(image)
             train_targets.append(target)
     lines = []
     for number in range(201):
         target = number * 13 % 200
-        test.append(write_jpeg(folder / "val" / "images" / f"val_{number}.JPEG", colours))
+        content, image = random_jpeg(colours)
+        files[f"val/images/val_{number}.JPEG"] = content
+        test.append(image)
         test_targets.append(target)
         lines.append(f"val_{number}.JPEG\t{sorted(wnids)[target]}\t0\t32\t44\t62\n")
-    (folder / "val" / "val_annotations.txt").write_text("".join(lines))
-    monkeypatch.setattr(TinyImageNet, "official_sizes", {"train": 400, "test": 201})
-    if form == "archive":
-        archive = root / "tiny-imagenet-200.zip"
-        with zipfile.ZipFile(archive, "w") as file:
-            for path in sorted(folder.rglob("*")):
-                file.write(path, path.relative_to(root).as_posix())
-        shutil.rmtree(folder)
-        monkeypatch.setattr(TinyImageNet, "archive_md5", md5(archive.read_bytes()))
-    return Written(
-        (np.stack(train), np.array(train_targets)),
-        (np.stack(test), np.array(test_targets)),
-    )
+    files["val/val_annotations.txt"] = "".join(lines).encode()
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, content in files.items():
+            archive.writestr(f"tiny-imagenet-200/{name}", content)
+    written = Written((np.stack(train), np.array(train_targets)), (np.stack(test), np.array(test_targets)))
+    return buffer.getvalue(), written
 
 
 def random_images(
@@ -117,13 +131,14 @@ def random_images(
     return images, np.arange(count) % num_classes
 
 
-def write_jpeg(path: Path, generator: np.random.Generator, grey: bool = False) -> NDArray[np.uint8]:
-    """Write a 64x64 JPEG of four random colours and return what PIL decodes it to, [3, 64, 64]."""
+def random_jpeg(generator: np.random.Generator, grey: bool = False) -> tuple[bytes, NDArray[np.uint8]]:
+    """A 64x64 JPEG of four random colours, and what PIL decodes it to, [3, 64, 64]."""
     tiles = generator.integers(0, 256, (2, 2, 3), dtype=np.uint8)
     picture = Image.fromarray(np.kron(tiles, np.ones((32, 32, 1), np.uint8)))
-    (picture.convert("L") if grey else picture).save(path, format="JPEG")
-    with Image.open(path) as image:
-        return np.asarray(image.convert("RGB")).transpose(2, 0, 1)
+    buffer = io.BytesIO()
+    (picture.convert("L") if grey else picture).save(buffer, format="JPEG")
+    with Image.open(buffer) as image:
+        return buffer.getvalue(), np.asarray(image.convert("RGB")).transpose(2, 0, 1)
 
 
 def write_tar(path: Path, members: dict[str, bytes]) -> None:

@@ -14,7 +14,9 @@ from nas_lightning.datamodules.sampling import (
 )
 
 
-def training_batches(count: int, ranks: int, batch_size: int, seed: int, epoch: int) -> list[list[IndexBatch]]:
+def training_batches(
+    count: int, ranks: int, batch_size: int, seed: int, epoch: int
+) -> list[list[IndexBatch]]:
     """Batches of every rank in an epoch."""
     result = []
     for rank in range(ranks):
@@ -71,6 +73,8 @@ def test_evaluation_sees_each_image_once_and_pads_with_minus_one(count: int, ran
 
 
 def test_seeds_of_different_purposes_and_numbers_differ() -> None:
-    seeds = {derive_seed(purpose, seed, epoch) for purpose in "ab" for seed in range(30) for epoch in range(30)}
+    seeds = {
+        derive_seed(purpose, seed, epoch) for purpose in "ab" for seed in range(30) for epoch in range(30)
+    }
     assert len(seeds) == 1800
     assert derive_seed("augmentation", 0, 0) == derive_seed("augmentation", 0, 0)

@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import nas_lightning.cells
+from nas_lightning.cells import get_genotype, operation_names, published_genotypes
+from tests.cells.data import COUNTED
+
+PUBLISHED = published_genotypes()
+
+
+def test_every_cell_is_there_once() -> None:
+    assert list(PUBLISHED) == list(COUNTED)
+    assert len(PUBLISHED) == 56
+    # The first and second order search of arch2vec and DARTS share a cell with nobody.
+    assert len({entry.genotype for entry in PUBLISHED.values()}) == 56
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_each_has_citation_source_and_valid_figures(name: str) -> None:
+    entry = PUBLISHED[name]
+    assert entry.name == name
+    assert isinstance(entry.year, int)
+    assert 2018 <= entry.year <= 2026
+    assert all((entry.method, entry.authors, entry.title, entry.venue))
+    assert "et al" not in entry.authors
+    assert entry.citation.startswith(entry.authors)
+    assert entry.citation.endswith(f"{entry.venue}, {entry.year}.")
+    assert entry.searched_on in {"cifar10", "cifar100", "imagenet"}
+    repository, _, rest = entry.source.partition(" ")
+    assert repository.count("/") == 1
+    assert ":" in rest
+    if entry.reported is not None:
+        assert entry.reported.where
+        assert entry.reported.parameters_M is not None or entry.reported.error_percent is not None
+        assert 2 < (entry.reported.parameters_M or 3) < 5
+        assert 2 < (entry.reported.error_percent or 3) < 4
+    assert {edge.op for edge in entry.genotype.normal + entry.genotype.reduce} <= set(operation_names())
+
+
+def test_no_count_stands_in_the_data() -> None:
+    text = (Path(nas_lightning.cells.__file__).parent / "published.yaml").read_text()
+    for name, figures in COUNTED.items():
+        for count in figures["parameters"]:
+            assert str(count) not in text, name
+
+
+def test_the_papers_short_names() -> None:
+    assert get_genotype("darts") is PUBLISHED["darts_v2"].genotype
+    assert get_genotype("snas") is PUBLISHED["snas_mild"].genotype
+
+
+def test_a_reported_figure_known_by_heart() -> None:
+    reported = PUBLISHED["darts_v2"].reported
+    assert reported is not None
+    assert (reported.parameters_M, reported.error_percent) == (3.3, 2.76)
+    assert PUBLISHED["setn"].reported is None

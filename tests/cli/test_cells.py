@@ -1,0 +1,263 @@
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from nas_lightning.cells import Genotype, count_parameters, get_genotype, multiply_adds, published_genotypes
+from nas_lightning.cli.cells import main
+from tests.cells.data import COUNTED, PAPER
+from tests.cli.commands import command, environment
+
+ROOT = Path(__file__).parents[2]
+OPERATION_MODULE = """
+from torch import nn
+from nas_lightning.networks import register_operation
+
+
+def convolution(channels, stride, affine):
+    return nn.Sequential(
+        nn.Conv2d(channels, channels, 3, stride, padding=1, bias=False), nn.BatchNorm2d(channels,
+        affine=affine)
+    )
+
+
+register_operation("plain_conv_3x3", convolution)
+"""
+
+
+def run_json(capsys: pytest.CaptureFixture[str], *arguments: str) -> Any:
+    main([*arguments, "--json"])
+    return json.loads(capsys.readouterr().out)
+
+
+def run_text(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    main(list(arguments))
+    return capsys.readouterr().out
+
+
+def test_list_has_every_cell_with_its_own_count_and_the_reported_figures_apart(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    records = run_json(capsys, "list")
+    assert [record["name"] for record in records] == list(COUNTED)
+    for record in records:
+        counted = COUNTED[record["name"]]
+        assert [record["width"], record["depth"]] == counted["topology"]
+        assert record["parameters"] == counted["parameters"][0]
+        assert record["live_parameters"] <= record["parameters"]
+        reported = published_genotypes()[record["name"]].reported
+        assert (record["reported"] or {}).get("error_percent") == (reported and reported.error_percent)
+    by_name = {record["name"]: record for record in records}
+    assert by_name["relativenas"]["live_parameters"] < by_name["relativenas"]["parameters"]
+
+
+def test_the_list_is_an_aligned_table(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = run_text(capsys, "cells", "list").splitlines()
+    header, rule, rows = lines[0], lines[1], lines[2:58]
+    titles = ["name", "year", "width", "depth", "parameters M", "live M", "reported M", "reported error %"]
+    assert re.split(r"  +", header) == titles
+    assert {len(line) for line in (header, rule)} == {len(rule)}
+    assert [row.split()[0] for row in rows] == list(COUNTED)
+    assert rows[3].split() == ["darts_v2", "2019", "3.5c", "3", "3.35", "3.35", "3.3", "2.76"]
+    # The rule's gaps run through the whole table.
+    gaps = [position for position, character in enumerate(rule) if character == " "]
+    assert all(row[position : position + 1] in ("", " ") for row in rows for position in gaps)
+
+
+def test_sizes_follow_the_options(capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--auxiliary", "--num_classes", "200", "--stem_stride", "2", "--image_size", "64"]
+    record = run_json(capsys, "show", "enas", *options)
+    network = record["network"]
+    assert f"{network['parameters'] / 1e6:.2f}" == PAPER["table1"]["tiny_imagenet"]["enas"][0]
+    assert network["multiply_adds"] == multiply_adds(
+        get_genotype("enas"), num_classes=200, stem_stride=2, image_size=64
+    )
+    small = run_json(capsys, "list", "--init_channels", "4", "--num_cells", "3")
+    assert small[0]["parameters"] == count_parameters(get_genotype("nasnet"), init_channels=4, num_cells=3)
+
+
+def test_show_says_everything_about_a_cell(capsys: pytest.CaptureFixture[str]) -> None:
+    record = run_json(capsys, "show", "amoebanet:adapted")
+    assert (record["published"], record["variant"]) == ("amoebanet", "adapted")
+    assert "reported" not in record
+    assert record["normal"]["dead_nodes"] == [2, 3]
+    assert (record["normal"]["width"], record["normal"]["depth"]) == (3, 2)
+    assert record["normal"]["rank"]["ordered"]["total"] == 518_400
+    assert get_genotype(record["genotype"]) == get_genotype("amoebanet:adapted")
+    text = run_text(capsys, "show", "relativenas")
+    entry = published_genotypes()["relativenas"]
+    assert entry.citation in text
+    assert entry.reported is not None
+    assert entry.reported.where in text
+    assert "3,928,222" in text
+    assert str(entry.genotype) in text
+    duplicates = run_json(capsys, "show", "enas")["normal"]["nodes_reading_one_node_twice"]
+    assert duplicates == [2]
+
+
+def test_show_takes_files_and_literals(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    darts = get_genotype("darts")
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump(darts.as_mapping()))
+    from_file = run_json(capsys, "show", str(path))
+    from_literal = run_json(capsys, "show", str(darts))
+    assert from_file["genotype"] == from_literal["genotype"] == str(darts)
+    assert "citation" not in from_file
+    assert from_literal["spec"].startswith("genotype-")
+    big = [("skip_connect", 0), ("skip_connect", 1)] * 6
+    seven = Genotype(big, [7], big, [7])
+    path.write_text(yaml.safe_dump(seven.as_mapping()))
+    assert run_json(capsys, "show", str(path))["normal"]["rank"] is None
+    assert "rank" not in run_text(capsys, "show", str(path))
+
+
+def test_variants_hold_tables_2_and_3(capsys: pytest.CaptureFixture[str]) -> None:
+    records = {record["spec"]: record for record in run_json(capsys, "variants", "enas")}
+    for number, pair in enumerate(PAPER["table2"]["enas"], start=1):
+        assert [records[f"enas:C{number}"]["width"], records[f"enas:C{number}"]["depth"]] == pair
+    printed = PAPER["table3"]["enas"]
+    specs = ["enas", *(f"enas:operations={seed}" for seed in range(1, 11))]
+    assert [f"{records[spec]['parameters'] / 1e6:.2f}" for spec in specs] == printed
+    assert len(records) == 1 + 1 + 13 + 10 + 10
+    assert len(run_json(capsys, "variants", "gdas", "--count", "2")) == 1 + 1 + 2 + 2
+    assert "enas:operations=2" in run_text(capsys, "variants", "enas")
+
+
+def test_census_counts_and_ranks(capsys: pytest.CaptureFixture[str]) -> None:
+    record = run_json(capsys, "census", "darts", "nasnet", "--nodes", "4", "--concat", "4,5")
+    assert (record["concat"], record["ordered"]["total"], record["distinct"]["total"]) == (
+        [4, 5],
+        14_400,
+        180,
+    )
+    assert sum(entry["count"] for entry in record["ordered"]["counts"]) == 14_400
+    darts, nasnet = record["ranks"]
+    assert darts["ordered"]["both_share"] == pytest.approx(1_792 / 14_400)
+    assert nasnet["distinct"]["both"] == 1
+    text = run_text(capsys, "census", "darts")
+    assert "14,400 wirings" in text
+    assert "180 wirings" in text
+    assert "12.44%" in text
+
+
+def test_draw_writes_whole_files_or_none(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    for name, start in (("a.png", b"\x89PNG"), ("b.svg", b"<?xml"), ("c.pdf", b"%PDF")):
+        path = tmp_path / "new folder" / name
+        assert run_text(capsys, "draw", "snas", "darts:C1", "-o", str(path)) == f"{path}\n"
+        assert path.read_bytes().startswith(start)
+    assert sorted(file.name for file in path.parent.iterdir()) == ["a.png", "b.svg", "c.pdf"]
+    kept = path.parent / "a.png"
+    before = kept.read_bytes()
+    with pytest.raises(ValueError, match="did you mean 'snas'"):
+        main(["draw", "snaz", "-o", str(kept)])
+    with pytest.raises(ValueError, match=r"must end in \.png, \.svg or \.pdf"):
+        main(["draw", "snas", "-o", str(tmp_path / "a.jpeg")])
+    with pytest.raises(OSError, match="cannot write"):
+        main(["draw", "snas", "-o", str(kept / "below a file.png")])
+    assert kept.read_bytes() == before
+    assert [file.name for file in tmp_path.iterdir()] == ["new folder"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["show", "darts_v3"], "did you mean 'darts_v2'?"),
+        (["shw"], "invalid choice: 'shw'"),
+        (["show"], "required: SPEC"),
+        (["draw", "darts"], "required: -o"),
+        (["list", "--init_channel", "3"], "unrecognized arguments: --init_channel 3"),
+        (["list", "--init_channels", "x"], "invalid int value: 'x'"),
+        (["list", "--num_cells", "0"], "`num_cells` (=0) must be at least 1"),
+        (["show", "darts", "--num_cells", "2", "--auxiliary"], "must be at least 3"),
+        (["show", "darts", "--image_size", "0"], "`image_size` (=0)"),
+        (["census", "--nodes", "6"], "`nodes` (=6)"),
+        (["census", "--concat", "a"], "'a' must be node numbers"),
+        (["census", "--concat", "9"], "`concat` (=[9])"),
+        (["variants", "darts:adapted"], "is a variant already"),
+        (["variants", "darts", "--count", "-1"], "`count` (=-1)"),
+        (["list", "--operations", "no_such_module"], "'no_such_module'"),
+    ],
+)
+def test_bad_arguments_get_one_line(arguments: list[str], message: str) -> None:
+    with pytest.raises(ValueError, match=r"\A[^\n]*\Z") as error:
+        main(arguments)
+    assert message in str(error.value)
+
+
+def test_an_operation_of_the_users_own_is_shown_listed_and_drawn(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    Path("plain_operations.py").write_text(OPERATION_MODULE)
+    cell = [["plain_conv_3x3", 0], ["skip_connect", 1]]
+    mapping = {"normal": cell, "normal_concat": [2], "reduce": cell, "reduce_concat": [2]}
+    Path("mine.yaml").write_text(yaml.safe_dump(mapping))
+    with pytest.raises(ValueError, match="unknown operation 'plain_conv_3x3'"):
+        main(["show", "mine.yaml"])
+    sizes = ["--init_channels", "4", "--num_cells", "1", "--operations", "plain_operations"]
+    network = run_json(capsys, "show", "mine.yaml", *sizes)["network"]
+    # One reduction cell of 8 channels on the stem's 12: stem, two preprocessings, convolution, skip,
+    # classifier.
+    preprocessing, convolution, skip = 12 * 8 + 16, 8 * 8 * 9 + 16, 8 * 8 + 16
+    assert network["parameters"] == 3 * 12 * 9 + 24 + 2 * preprocessing + convolution + skip + 8 * 10 + 10
+    run_text(capsys, "draw", "mine.yaml", "-o", "mine.svg", "--operations", "plain_operations.py")
+    assert Path("mine.svg").stat().st_size > 1000
+
+
+def test_list_answers_within_a_second_without_torch_numpy_or_matplotlib(tmp_path: Path) -> None:
+    times = []
+    for _ in range(3):
+        start = time.perf_counter()
+        done = subprocess.run(
+            [*command(["cells", "list"])],
+            cwd=ROOT,
+            env=environment(),
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=True,
+        )
+        times.append(time.perf_counter() - start)
+    assert "darts_v2" in done.stdout
+    assert min(times) < 1
+    traced = subprocess.run(
+        [sys.executable, "-X", "importtime", *command(["cells", "list"])[1:]],
+        cwd=ROOT,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    imported = {line.rpartition("|")[2].strip() for line in traced.stderr.splitlines()}
+    assert "nas_lightning.cells.published" in imported
+    assert {"torch", "numpy", "matplotlib", "lightning", "jsonargparse"} & imported == set()
+
+
+def test_a_real_process_answers_bad_input_with_one_line_and_code_2(tmp_path: Path) -> None:
+    for arguments, message in (
+        (["show", "dartz"], "did you mean 'darts'?"),
+        (["list", "--bogus"], "unrecognized arguments: --bogus"),
+    ):
+        done = subprocess.run(
+            command(["cells", *arguments]),
+            cwd=ROOT,
+            env=environment(),
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert done.returncode == 2
+        assert done.stdout == ""
+        assert len(done.stderr.splitlines()) == 1
+        assert message in done.stderr

@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from nas_lightning.cells import Genotype, count_parameters, get_genotype, multiply_adds, published_genotypes
+from nas_lightning.networks import CellNetwork, measure_size
+from tests.networks.cases import BASE_CELLS, WIRINGS
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("auxiliary", "stem_stride"), [(False, 1), (True, 2)])
+def test_formulas_equal_the_instantiated_network(auxiliary: bool, stem_stride: int) -> None:
+    genotypes = {name: get_genotype(name) for name in published_genotypes()} | WIRINGS
+    specs = [
+        f"{name}:{variant}" for name in BASE_CELLS for variant in ("adapted", "connections=2", "operations=5")
+    ]
+    genotypes |= {spec: get_genotype(spec) for spec in specs}
+    image_size = 32 * stem_stride
+    for name, genotype in genotypes.items():
+        sizes: dict[str, Any] = {"init_channels": 4, "num_cells": 6, "num_classes": 7}
+        network = CellNetwork(genotype, **sizes, auxiliary=auxiliary, stem_stride=stem_stride)
+        size = measure_size(network, image_size)
+        counted = [
+            count_parameters(genotype, **sizes, auxiliary=auxiliary, stem_stride=stem_stride, live=live)
+            for live in (False, True)
+        ]
+        assert [size.parameters, size.live_parameters] == counted, name
+        assert size.multiply_adds == multiply_adds(
+            genotype, **sizes, stem_stride=stem_stride, image_size=image_size
+        ), name
+
+
+def test_one_cell_by_hand() -> None:
+    """A single cell is a reduction cell: 12 channels at 8 x 8 pixels before it, 8 channels at 4 x 4 in it."""
+    edges = [("sep_conv_3x3", 0), ("skip_connect", 1), ("dil_conv_5x5", 0), ("none", 1)]  # node 3 is dead
+    network = CellNetwork(Genotype(edges, [2], edges, [2]), 5, init_channels=4, num_cells=1)
+    separable, skip, dilated = 2 * (9 * 8 + 8 * 8), 2 * 8 * 4, 25 * 8 + 8 * 8
+    stem, preprocess, classifier = 27 * 12, 2 * 12 * 8, 8 * 5
+    norms = 2 * 12 + 2 * 2 * 8 + 2 * 2 * 8 + 2 * 8
+    live = stem + preprocess + separable + skip + classifier + 5 + norms
+    size = measure_size(network, 8)
+    assert size.live_parameters == live
+    assert size.parameters == live + dilated + 2 * 8
+    assert size.multiply_adds == (stem + preprocess) * 64 + (separable + skip) * 16 + classifier
+
+
+def test_measuring_leaves_the_network_as_it_was() -> None:
+    network = CellNetwork(get_genotype("darts"), 5, 2, 3, auxiliary=True)
+    network.cells[1].eval()
+    modes = [module.training for module in network.modules()]
+    state = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    measure_size(network, 32)
+    assert [module.training for module in network.modules()] == modes
+    assert all(torch.equal(tensor, state[name]) for name, tensor in network.state_dict().items())
+    assert all(parameter.grad is None for parameter in network.parameters())
+    with pytest.raises(ValueError, match="multiple of 4"):
+        measure_size(network, 30)
+    assert [module.training for module in network.modules()] == modes
