@@ -1,8 +1,9 @@
-"""The drop-path probability over the epochs, and the seed it draws from."""
+"""The drop-path probability over the epochs, and the seeds it draws from."""
 
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,13 +15,13 @@ from nas_lightning.callbacks.subjects import cell_module
 class DropPathSchedule(Callback):
     """Raises the drop-path probability linearly: epoch e of E (from 0) trains with ``drop_path * e / E``.
 
-    Source: Zoph et al. (CVPR 2018) as used in appendix A.4 of Shu et al. (ICLR 2020). At the start of every
-    epoch PyTorch's generators are seeded from (seed, epoch, rank), so that ranks drop different paths and a
-    resumed run drops those of an unbroken one.
+    Source: Zoph et al. (CVPR 2018) as used in appendix A.4 of Shu et al. (ICLR 2020). Before every batch
+    PyTorch's generators are seeded from (seed, epoch, batch, rank), so that ranks drop different paths and a
+    resumed run drops those of an unbroken one, whatever else has drawn random numbers meanwhile.
     """
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Set this epoch's probability and seed."""
+        """Set this epoch's probability."""
         module = cell_module(pl_module)
         epochs = trainer.max_epochs
         if module.drop_path > 0 and (epochs is None or epochs < 1):
@@ -30,6 +31,11 @@ class DropPathSchedule(Callback):
             )
         epoch = trainer.current_epoch
         module.network.drop_path_probability = module.drop_path * epoch / max(epochs or 1, 1)
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Seed the random numbers of this batch."""
         seed = int(os.environ.get("PL_GLOBAL_SEED", "0"))
-        state = np.random.SeedSequence([seed, epoch, trainer.global_rank]).generate_state(1, np.uint64)
-        torch.manual_seed(int(state[0]))
+        entropy = (seed, trainer.current_epoch, batch_idx, trainer.global_rank)
+        torch.manual_seed(int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0]))

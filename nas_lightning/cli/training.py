@@ -46,12 +46,17 @@ class OneLineErrorParser(LightningArgumentParser):
 class SaveRunConfig(SaveConfigCallback):
     """Keeps ``config.yaml`` in the run's folder, as the settings that the run or its resumption has."""
 
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Learn the folder, on every rank (rank 0 tells it to the others), and write on rank 0."""
+        self._folder = trainer.log_dir
+        super().setup(trainer, pl_module, stage)
+
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Write the settings, without the checkpoint that they were resumed from."""
         config = self.config.clone()
         config["ckpt_path"] = None
-        if trainer.log_dir is not None:
-            with atomic_write(Path(trainer.log_dir) / self.config_filename) as file:
+        if self._folder is not None:
+            with atomic_write(Path(self._folder) / self.config_filename) as file:
                 file.write(self.parser.dump(config, skip_none=False))
 
 
@@ -130,7 +135,8 @@ class TrainingCLI(LightningCLI):
             if settings.seed_everything:
                 run += f"-seed{int(settings.seed_everything)}"
         root: str = settings.trainer.default_root_dir
-        return Path(root) / (settings.experiment or data_name) / run
+        experiment: str = settings.experiment or data_name
+        return Path(root, experiment, run)
 
     def _parse_ckpt_path(self) -> None:
         """Resolve ``last``, and settle the settings between the command line and the checkpoint."""
@@ -245,9 +251,8 @@ class TrainingCLI(LightningCLI):
 
 def _rank() -> int:
     """Rank of this process as its launcher (torchrun, SLURM or Lightning) says, before there is a trainer."""
-    return next(
-        (int(os.environ[name]) for name in ("RANK", "SLURM_PROCID", "LOCAL_RANK") if name in os.environ), 0
-    )
+    names = ("RANK", "SLURM_PROCID", "LOCAL_RANK")
+    return next((int(os.environ[name]) for name in names if name in os.environ), 0)
 
 
 def _read_checkpoint(path: Path) -> dict[str, Any]:

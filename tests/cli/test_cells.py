@@ -183,7 +183,8 @@ def test_draw_writes_whole_files_or_none(capsys: pytest.CaptureFixture[str], tmp
         (["census", "--concat", "9"], "`concat` (=[9])"),
         (["variants", "darts:adapted"], "is a variant already"),
         (["variants", "darts", "--count", "-1"], "`count` (=-1)"),
-        (["list", "--operations", "no_such_module"], "'no_such_module'"),
+        # Slow where it is the first to import Lightning.
+        pytest.param(["list", "--operations", "no_such_module"], "'no_such_module'", marks=pytest.mark.slow),
     ],
 )
 def test_bad_arguments_get_one_line(arguments: list[str], message: str) -> None:

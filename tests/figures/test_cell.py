@@ -93,7 +93,6 @@ def test_nothing_overlaps_in_the_papers_cells(spec: str) -> None:
         check(edges, concat)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("spec", [spec for spec in SPECS if spec not in BASES])
 def test_nothing_overlaps_in_any_published_cell_or_variant(spec: str) -> None:
     for edges, concat in both_cells(get_genotype(spec)):
