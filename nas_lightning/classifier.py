@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
+import torch
 from jaxtyping import Float, Int
 from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim import SGD
 from torch.optim.lr_scheduler import CosineAnnealingLR
-from torchmetrics import MeanMetric, Metric
+from torchmetrics import Metric
 from torchmetrics.classification import MulticlassAccuracy
 
 from nas_lightning.cells import cell_depth, cell_width, get_genotype
@@ -103,11 +104,11 @@ class CellClassifier(LightningModule):
         self._make_optimizer = optimizer
         self._make_lr_scheduler = lr_scheduler
 
-        self.train_loss = MeanMetric(nan_strategy="disable")
+        self.train_loss = MeanLoss()
         self.train_accuracy = _accuracy(num_classes)
         self.evaluation_metrics = nn.ModuleDict(
             {
-                "loss": MeanMetric(nan_strategy="disable"),
+                "loss": MeanLoss(),
                 "accuracy": _accuracy(num_classes),
                 "accuracy_top5": _accuracy(num_classes, top_k=min(5, num_classes)),
             }
@@ -142,13 +143,26 @@ class CellClassifier(LightningModule):
         output = self(inputs)
         logits, auxiliary_logits = output if self.auxiliary_weight > 0 else (output, None)
         classification_loss = functional.cross_entropy(logits, targets)
-        self.train_loss.update(classification_loss.detach(), weight=len(targets))
+        self.train_loss.update(classification_loss.detach() * len(targets), len(targets))
         self.train_accuracy.update(logits.detach(), targets)
         self._log({"loss/train": self.train_loss, "accuracy/train": self.train_accuracy})
         if auxiliary_logits is None:
             return classification_loss
         auxiliary_loss = functional.cross_entropy(auxiliary_logits, targets)
         return classification_loss + self.auxiliary_weight * auxiliary_loss
+
+    def on_validation_start(self) -> None:
+        """Evaluate the network that the checkpoint holds: rank 0's batch-norm statistics, on every rank.
+
+        Plain DistributedDataParallel lets each rank gather statistics of its own until the next training step.
+        """
+        if self.trainer.world_size > 1:
+            statistics = [buffer for buffer in self.network.buffers() if buffer.is_floating_point()]
+            values = torch.cat([buffer.flatten() for buffer in statistics])
+            torch.distributed.broadcast(values, src=0)
+            parts = values.split([buffer.numel() for buffer in statistics])
+            for buffer, part in zip(statistics, parts, strict=True):
+                buffer.copy_(part.view_as(buffer))
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> None:
         """Count a batch of the evaluation split: the test split, or the held-out part where there is one."""
@@ -214,8 +228,7 @@ class CellClassifier(LightningModule):
         logits = self.network(inputs)
         losses = functional.cross_entropy(logits, targets, reduction="none", ignore_index=PADDING)
         metrics = {name: cast(Metric, metric) for name, metric in self.evaluation_metrics.items()}
-        counted = (targets != PADDING).to(losses.dtype)
-        metrics["loss"].update(losses, weight=counted)
+        metrics["loss"].update(losses.sum(), (targets != PADDING).sum())
         for name in ("accuracy", "accuracy_top5"):
             metrics[name].update(logits, targets)
         self._log({f"{name}/{split}": metric for name, metric in metrics.items()})
@@ -232,6 +245,31 @@ class CellClassifier(LightningModule):
                 prog_bar=name.startswith(("loss/", "accuracy/")),
                 batch_size=1,  # the metrics carry their own weights
             )
+
+
+class MeanLoss(Metric):
+    """Mean loss over images, exact over batches of any size and over ranks; not a number stays one.
+
+    (torchmetrics' MeanMetric removes NaN, or with ``nan_strategy="disable"`` forgets the weights: seen in 1.9.)
+    """
+
+    full_state_update = False
+    total: Tensor
+    count: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_state("total", torch.zeros(()), dist_reduce_fx="sum")
+        self.add_state("count", torch.zeros(()), dist_reduce_fx="sum")
+
+    def update(self, total: Tensor, count: int | Tensor) -> None:
+        """Add the summed loss of ``count`` images."""
+        self.total += total
+        self.count += count
+
+    def compute(self) -> Float[Tensor, ""]:
+        """The mean so far."""
+        return self.total / self.count
 
 
 def import_operations(modules: Sequence[str]) -> None:

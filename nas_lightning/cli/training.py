@@ -191,6 +191,14 @@ class TrainingCLI(LightningCLI):
                 )
             _refuse_contradictions("data", settings["data"].get("init_args") or {}, data, path)
 
+    def after_validate(self) -> None:
+        """Print what was measured, one metric a line."""
+        if self.trainer.is_global_zero:
+            for name, value in self.trainer.callback_metrics.items():
+                print(f"{name} {float(value):.6f}")
+
+    after_test = after_validate
+
     def before_instantiate_classes(self) -> None:
         """Refuse to write over another run, and a folder that cannot be written."""
         settings = self.settings
@@ -221,7 +229,7 @@ class TrainingCLI(LightningCLI):
             own.append(callbacks.TrainingProgress())
         folder = self.run_folder
         if subcommand != "fit":
-            kwargs["logger"] = False
+            kwargs |= {"logger": False, "enable_checkpointing": False}
         else:
             if settings["logger"] in (None, True):
                 kwargs["logger"] = TensorBoardLogger(
@@ -287,8 +295,9 @@ def main(arguments: list[str]) -> None:
         arguments: The subcommand and its arguments.
     """
     # Advice on other products and on Lightning's own code is no help to the user of this program.
+    warnings.filterwarnings("ignore", ".*callbacks used to create the checkpoint need to be provided.*")
     warnings.filterwarnings("ignore", r".*isinstance\(treespec, LeafSpec\).*")
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(
-        lambda record: "litlogger" not in record.getMessage()
+        lambda record: "Tip: For seamless" not in record.getMessage()
     )
     TrainingCLI(arguments)

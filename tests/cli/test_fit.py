@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import signal
 import subprocess
 import time
@@ -142,8 +143,9 @@ def test_a_checkpoint_is_evaluated_as_it_was_while_training(
     main([subcommand, "--config", str(finished_run / "config.yaml"), f"--ckpt_path={checkpoint}"])
     output = capsys.readouterr().out
     accuracy = read_metrics(finished_run)[-1]["accuracy/test"]
-    line = next(line for line in output.splitlines() if "accuracy/test" in line)
-    assert float(line.split()[-2].strip("│")) == pytest.approx(accuracy, abs=1e-6)
+    shown = re.search(r"accuracy/test\D+([0-9.]+)", output)
+    assert shown is not None
+    assert float(shown.group(1)) == pytest.approx(accuracy, abs=1e-6)
 
 
 def test_a_held_out_part_is_called_val(tmp_path: Path) -> None:
@@ -271,7 +273,7 @@ def test_two_ranks_count_an_odd_split_exactly_and_share_the_global_batch(tmp_pat
     classifier = CellClassifier.load_from_checkpoint(
         run / "checkpoints" / "last.ckpt", map_location="cpu"
     ).eval()
-    data = Synthetic(image_size=16, train_size=48, test_size=37, num_classes=10)
+    data = Synthetic(image_size=16, train_size=48, test_size=37, num_classes=10, batch_size=16)
     data.prepare_data()
     data.setup()
     images, targets = data.split_arrays("test")
