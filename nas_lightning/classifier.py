@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any, cast
 
 import torch
 from jaxtyping import Float, Int
-from lightning.pytorch import LightningModule
+from lightning.pytorch import Callback, LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
@@ -131,8 +132,9 @@ class CellClassifier(LightningModule):
 
     def on_fit_start(self) -> None:
         """Refuse a drop path that nothing schedules."""
-        callbacks = [type(callback).__name__ for callback in self.trainer.callbacks]  # type: ignore[attr-defined]
-        if self.drop_path > 0 and "DropPathSchedule" not in callbacks:
+        callbacks: list[Callback] = self.trainer.callbacks  # type: ignore[attr-defined]
+        scheduled = any(type(callback).__name__ == "DropPathSchedule" for callback in callbacks)
+        if self.drop_path > 0 and not scheduled:
             raise ValueError(
                 f"`drop_path` (={self.drop_path}) needs the callback nas_lightning.callbacks.DropPathSchedule"
             )
@@ -154,7 +156,7 @@ class CellClassifier(LightningModule):
     def on_validation_start(self) -> None:
         """Evaluate the network that the checkpoint holds: rank 0's batch-norm statistics, on every rank.
 
-        Plain DistributedDataParallel lets each rank gather statistics of its own until the next training step.
+        Plain DistributedDataParallel lets each rank keep its own until the next training step.
         """
         if self.trainer.world_size > 1:
             statistics = [buffer for buffer in self.network.buffers() if buffer.is_floating_point()]
@@ -195,7 +197,8 @@ class CellClassifier(LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "epoch"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the cells themselves beside the name or file they came from."""
+        """Keep the cells themselves beside the name or file they came from, and the run's seed."""
+        checkpoint["seed_everything"] = int(os.environ.get("PL_GLOBAL_SEED", "0"))
         checkpoint["genotype"] = str(self.genotype)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -250,7 +253,7 @@ class CellClassifier(LightningModule):
 class MeanLoss(Metric):
     """Mean loss over images, exact over batches of any size and over ranks; not a number stays one.
 
-    (torchmetrics' MeanMetric removes NaN, or with ``nan_strategy="disable"`` forgets the weights: seen in 1.9.)
+    (torchmetrics' MeanMetric removes NaN or, with ``nan_strategy="disable"``, forgets the weights.)
     """
 
     full_state_update = False

@@ -168,6 +168,8 @@ class TrainingCLI(LightningCLI):
         import_operations(model.get("operations") or ())
         parser = self._parser(subcommand)
         parser.set_defaults({f"model.{name}": value for name, value in model.items()})
+        seed = checkpoint.get("seed_everything", self.settings.seed_everything)
+        parser.set_defaults({"seed_everything": seed})
         if data_class is not None:
             parser.set_defaults({"data": {"class_path": data_class, "init_args": data}})
         self.config[subcommand] = self.parser.parse_args(self.arguments)[subcommand]
@@ -183,6 +185,11 @@ class TrainingCLI(LightningCLI):
                     f" {model.get('genotype')}: {checkpoint['genotype']}"
                 )
         _refuse_contradictions("model", settings["model"], model, path)
+        if settings["seed_everything"] != seed:
+            raise ValueError(
+                f"`seed_everything` (={settings['seed_everything']}) contradicts the checkpoint {path}, which was"
+                f" trained with {seed}; leave it out, or train a new run"
+            )
         if data_class is not None:
             if settings["data"]["class_path"] != data_class:
                 raise ValueError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar, Literal
@@ -52,7 +53,8 @@ class ImageDataModule(LightningDataModule, ABC):
         validation_fraction: Share of the training split that is held out, stratified by class, and evaluated
             every epoch. 0: the test split is evaluated, as in the paper.
         validation_seed: Seed that decides which images are held out.
-        seed: Seed of the order of the training images and of their augmentation.
+        seed: Seed of the order of the training images and of their augmentation; None takes that of
+            Lightning's ``seed_everything``, or 0 without one.
         evaluation_batch_size: Images per evaluation batch on each device.
 
     Raises:
@@ -74,7 +76,7 @@ class ImageDataModule(LightningDataModule, ABC):
         cutout: int = 0,
         validation_fraction: float = 0.0,
         validation_seed: int = 0,
-        seed: int = 0,
+        seed: int | None = None,
         evaluation_batch_size: int = 250,
     ) -> None:
         super().__init__()
@@ -82,6 +84,7 @@ class ImageDataModule(LightningDataModule, ABC):
         check_integer("evaluation_batch_size", evaluation_batch_size, minimum=1)
         check_integer("cutout", cutout, minimum=0)
         check_integer("validation_seed", validation_seed, minimum=0)
+        seed = int(os.environ.get("PL_GLOBAL_SEED", "0")) if seed is None else seed
         check_integer("seed", seed, minimum=0)
         if cutout > self.image_size:
             raise ValueError(

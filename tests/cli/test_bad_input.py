@@ -146,8 +146,9 @@ def test_a_second_run_does_not_write_over_the_first(run: Path, capsys: pytest.Ca
         (["--model.optimizer.init_args.lr=0.1"], ["model.optimizer", "0.1", "0.025"]),
         (["--data=Digits"], ["data", "Digits", "Synthetic"]),
         (["--data.cutout=8"], ["data.cutout", "8"]),
+        (["--seed_everything=5"], ["seed_everything", "5", "0"]),
     ],
-    ids=["genotype", "channels", "learning rate", "data set", "cutout"],
+    ids=["genotype", "channels", "learning rate", "data set", "cutout", "seed"],
 )
 def test_settings_that_contradict_the_checkpoint_are_refused(
     run: Path, arguments: list[str], fragments: list[str], capsys: pytest.CaptureFixture[str]
