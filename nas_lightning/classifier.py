@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
 import os
-import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -22,7 +19,7 @@ from torchmetrics import Metric
 from torchmetrics.classification import MulticlassAccuracy
 
 from nas_lightning.cells import cell_depth, cell_width, get_genotype
-from nas_lightning.networks import CellNetwork, NetworkSize, measure_size
+from nas_lightning.networks import CellNetwork, NetworkSize, import_operations, measure_size
 
 PADDING = -1
 """Target of the entries that pad a rank's share of an evaluation split; no metric counts them."""
@@ -162,7 +159,7 @@ class CellClassifier(LightningModule):
             statistics = [buffer for buffer in self.network.buffers() if buffer.is_floating_point()]
             values = torch.cat([buffer.flatten() for buffer in statistics])
             torch.distributed.broadcast(values, src=0)
-            parts = values.split([buffer.numel() for buffer in statistics])
+            parts = torch.split(values, [buffer.numel() for buffer in statistics])
             for buffer, part in zip(statistics, parts, strict=True):
                 buffer.copy_(part.view_as(buffer))
 
@@ -273,30 +270,6 @@ class MeanLoss(Metric):
     def compute(self) -> Float[Tensor, ""]:
         """The mean so far."""
         return self.total / self.count
-
-
-def import_operations(modules: Sequence[str]) -> None:
-    """Import the modules in which a user registers operations.
-
-    Args:
-        modules: Names of importable modules (the current folder is searched too), or paths of Python files.
-
-    Raises:
-        ValueError: If a module cannot be found.
-    """
-    for module in modules:
-        path = Path(module)
-        folder, name = (path.parent, path.stem) if path.suffix == ".py" else (Path(), module)
-        if str(folder.resolve()) not in sys.path:
-            sys.path.insert(0, str(folder.resolve()))
-        try:
-            importlib.import_module(name)
-        except ModuleNotFoundError as error:
-            if error.name != name:
-                raise
-            raise ValueError(
-                f"`operations` names {module!r}, which is neither an importable module nor a file"
-            ) from None
 
 
 def _accuracy(num_classes: int, top_k: int = 1) -> Metric:

@@ -47,7 +47,7 @@ def main(argv: Sequence[str]) -> None:
         arguments = arguments[1:]
     options = _parser().parse_args(arguments or ["--help"])
     if options.operations:
-        from nas_lightning.classifier import import_operations
+        from nas_lightning.networks import import_operations
 
         import_operations(options.operations)
     options.run(options)

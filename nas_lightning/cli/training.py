@@ -19,9 +19,10 @@ from lightning.pytorch.utilities import rank_zero_info
 
 from nas_lightning import callbacks
 from nas_lightning.cells import genotype_slug, get_genotype
-from nas_lightning.classifier import CellClassifier, import_operations
+from nas_lightning.classifier import CellClassifier
 from nas_lightning.datamodules import ImageDataModule
 from nas_lightning.files import atomic_write
+from nas_lightning.networks import import_operations
 
 TRAINER_DEFAULTS = {
     "default_root_dir": "tb_logs",
@@ -187,8 +188,8 @@ class TrainingCLI(LightningCLI):
         _refuse_contradictions("model", settings["model"], model, path)
         if settings["seed_everything"] != seed:
             raise ValueError(
-                f"`seed_everything` (={settings['seed_everything']}) contradicts the checkpoint {path}, which was"
-                f" trained with {seed}; leave it out, or train a new run"
+                f"`seed_everything` (={settings['seed_everything']}) contradicts the checkpoint {path}, which"
+                f" was trained with {seed}; leave it out, or train a new run"
             )
         if data_class is not None:
             if settings["data"]["class_path"] != data_class:

@@ -12,8 +12,11 @@ that expect it carry the class attribute ``rectified_input = True``; all others 
 from __future__ import annotations
 
 import copy
+import importlib
+import sys
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import ClassVar
 
 import torch
@@ -265,3 +268,27 @@ def _checked_operation(name: str, operation: object, channels: int, stride: int)
             f"{made} returns {shape} for an input of shape (2, {channels}, 8, 8); it must return {expected}"
         )
     return operation
+
+
+def import_operations(modules: Sequence[str]) -> None:
+    """Import the modules in which a user registers operations.
+
+    Args:
+        modules: Names of importable modules (the current folder is searched too), or paths of Python files.
+
+    Raises:
+        ValueError: If a module cannot be found.
+    """
+    for module in modules:
+        path = Path(module)
+        folder, name = (path.parent, path.stem) if path.suffix == ".py" else (Path(), module)
+        if str(folder.resolve()) not in sys.path:
+            sys.path.insert(0, str(folder.resolve()))
+        try:
+            importlib.import_module(name)
+        except ModuleNotFoundError as error:
+            if error.name != name:
+                raise
+            raise ValueError(
+                f"`operations` names {module!r}, which is neither an importable module nor a file"
+            ) from None

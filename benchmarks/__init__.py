@@ -1,0 +1,1 @@
+"""Ratios against plain implementations, measured in one process."""
