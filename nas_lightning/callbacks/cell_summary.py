@@ -7,6 +7,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
 from nas_lightning.callbacks.subjects import cell_module, image_data
+from nas_lightning.cells import genotype_slug
 from nas_lightning.figures import draw_cell, figure_to_array
 
 
@@ -39,5 +40,9 @@ class CellSummary(Callback):
             logger.log_metrics({f"cell/{name}": float(value) for name, value in description.items()}, step=0)
             if isinstance(logger, TensorBoardLogger):
                 for name, (edges, concat) in cells.items():
-                    image = figure_to_array(draw_cell(edges, concat, title=f"{name} cell"))
+                    image = figure_to_array(
+                        draw_cell(
+                            edges, concat, title=f"{genotype_slug(module.hparams.genotype)}, {name} cell"
+                        )
+                    )
                     logger.experiment.add_image(f"cell/{name}", image, global_step=0, dataformats="HWC")

@@ -124,9 +124,9 @@ class RunRecord(Callback):
             json.dump(_finite(result), file, indent=2, allow_nan=False)
             file.write("\n")
         table = {**settings, **{f"cell.{name}": value for name, value in cell.items()}}
-        metrics = {f"final/{name}": value for name, value in final.items()} | {
-            f"best/{name}": value for name, value in best.items()
-        }
+        accuracy, loss = f"accuracy/{split}", f"loss/{split}"
+        metrics = {f"final/{name}": final[name] for name in (accuracy, loss) if name in final}
+        metrics |= {f"best/{accuracy}": best[accuracy]} if best else {}
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
                 logger.log_hyperparams(table, metrics, step=int(self.rows[-1]["epoch"]))

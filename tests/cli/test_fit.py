@@ -335,6 +335,8 @@ def test_ctrl_c_keeps_the_last_epoch(tmp_path: Path) -> None:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        # A shell's background job ignores SIGINT, and its children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     run = tmp_path / "logs" / "synthetic" / "darts_v2"
     try:

@@ -1,0 +1,98 @@
+"""What README says is what the program does: its commands parse or run, its own operation trains."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import sys
+from pathlib import Path
+
+import pytest
+
+from nas_lightning.cli.main import main
+from nas_lightning.cli.training import TrainingCLI
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+COMMANDS = [
+    shlex.split(line)[1:]
+    for block in re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
+    for line in block.splitlines()
+    if line.startswith("nas-lightning")
+]
+TINY = (
+    "--model.init_channels=4",
+    "--model.num_cells=3",
+    "--trainer.max_epochs=1",
+    "--trainer.limit_train_batches=2",
+)
+
+
+def block(language: str, containing: str) -> str:
+    found: list[str] = re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+    return next(text for text in found if containing in text)
+
+
+class ParsedOnly(TrainingCLI):
+    """The command line up to the settled settings."""
+
+    def instantiate_classes(self) -> None: ...
+
+    def before_instantiate_classes(self) -> None: ...
+
+    def after_instantiate_classes(self) -> None: ...
+
+    def _run_subcommand(self, subcommand: str) -> None: ...
+
+
+def test_readme_has_commands() -> None:
+    assert {arguments[0] for arguments in COMMANDS} == {"cells", "fit", "validate"}
+
+
+@pytest.mark.parametrize("arguments", [c for c in COMMANDS if c[0] == "fit"], ids=" ".join)
+def test_a_training_command_parses(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    assert ParsedOnly(arguments).settings.trainer.max_epochs in (600, 12)
+
+
+@pytest.mark.parametrize("arguments", [c for c in COMMANDS if c[0] == "cells"], ids=" ".join)
+def test_a_cells_command_runs(
+    arguments: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    own_operation(tmp_path, monkeypatch)
+    main(arguments)
+    assert capsys.readouterr().out
+    if "-o" in arguments:
+        assert (tmp_path / arguments[arguments.index("-o") + 1]).stat().st_size > 1000
+
+
+def test_the_own_operation_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own_operation(tmp_path, monkeypatch)
+    arguments = next(c for c in COMMANDS if c[0] == "fit" and "gated.yaml" in c)
+    arguments = [argument.replace("configs/", f"{ROOT}/configs/") for argument in arguments]
+    main([*arguments, *TINY])
+    run = tmp_path / "tb_logs" / "quickstart" / "gated"
+    assert "gated_conv_3x3" in (run / "result.json").read_text()
+
+
+def own_operation(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The files of README's own operation, in the current folder."""
+    monkeypatch.chdir(folder)
+    monkeypatch.syspath_prepend(str(folder))
+    if "gated" not in sys.modules:  # an operation is registered once in a process
+        (folder / "gated.py").write_text(block("python", "gated_conv_3x3"))
+    (folder / "gated.yaml").write_text(block("yaml", "gated_conv_3x3"))
+
+
+def test_links_lead_somewhere() -> None:
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", README):
+        assert (ROOT / target).exists(), target
+
+
+def test_the_two_commands_are_targets_of_the_makefile() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    for target in re.findall(r"^make (\w+)", README, re.MULTILINE):
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE)
