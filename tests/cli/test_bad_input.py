@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from nas_lightning.cli.main import main
+from nas_lightning.datamodules import CIFAR10
 from tests.cli.commands import TINY, command, environment, read_checkpoint, read_metrics, run_process
 
 
@@ -50,7 +51,7 @@ def refusal(arguments: Sequence[str], capsys: pytest.CaptureFixture[str]) -> str
         (["--data.cutout=-1"], ["cutout", "-1"]),
         (["--data.validation_fraction=1.5"], ["validation_fraction", "1.5"]),
         (["--data=ImageNet22k"], ["ImageNet22k"]),
-        (["--data=CIFAR10", "--data.root=nowhere"], ["nowhere/cifar-10-python.tar.gz", "https"]),
+        (["--data=CIFAR10", "--data.root=nowhere"], ["nowhere/cifar-10-python.tar.gz", "by hand"]),
         (["--trainer.max_epochs=-1"], ["max_epochs", "-1"]),
         (["--trainer.max_epocs=3"], ["max_epocs"]),
         (["--config=absent.yaml"], ["absent.yaml"]),
@@ -66,8 +67,7 @@ def test_one_line_names_the_fault(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    for name in ("http_proxy", "https_proxy"):  # no network, whatever the machine has
-        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    monkeypatch.setattr(CIFAR10, "url", "http://127.0.0.1:9/cifar-10-python.tar.gz")  # nobody answers
     line = refusal(["fit", *TINY, "--trainer.max_epochs=1", *arguments], capsys)
     for fragment in fragments:
         assert fragment in line
