@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
@@ -16,13 +15,12 @@ from torch.nn import functional
 from torch.optim import SGD
 from torch.optim.lr_scheduler import CosineAnnealingLR
 from torchmetrics import Metric
-from torchmetrics.classification import MulticlassAccuracy
 
-from nas_lightning.cells import cell_depth, cell_width, get_genotype
+from nas_lightning.cells import cell_depth, cell_width, genotype_slug, get_genotype
+from nas_lightning.cells.spec import published_base
+from nas_lightning.metrics import PADDING, MeanLoss, top_k_accuracy
 from nas_lightning.networks import CellNetwork, NetworkSize, import_operations, measure_size
-
-PADDING = -1
-"""Target of the entries that pad a rank's share of an evaluation split; no metric counts them."""
+from nas_lightning.provenance import run_seed
 
 
 class CellClassifier(LightningModule):
@@ -46,8 +44,8 @@ class CellClassifier(LightningModule):
             :class:`nas_lightning.callbacks.DropPathSchedule` applies it.
         auxiliary_weight: Weight of the auxiliary tower's loss in training; 0 leaves the tower out.
         optimizer: Makes the optimiser from the live parameters.
-        lr_scheduler: Makes the schedule, stepped once an epoch, from the optimiser; None is the cosine to
-        zero. operations: Modules or Python files to import first, which register operations of their own, see
+        lr_scheduler: Makes the schedule, stepped once an epoch, from the optimiser; None is the cosine.
+        operations: Modules or Python files to import first, which register operations of their own, see
             :func:`nas_lightning.networks.register_operation`.
 
     Raises:
@@ -88,6 +86,10 @@ class CellClassifier(LightningModule):
 
         import_operations(operations)
         self.genotype = get_genotype(genotype)
+        self.genotype_name = genotype_slug(genotype)
+        if isinstance(genotype, str) and published_base(genotype) is None:
+            # A checkpoint must outlive the genotype's file.
+            self.hparams["genotype"] = str(self.genotype)
         self.drop_path = drop_path
         self.auxiliary_weight = auxiliary_weight
         self.network = CellNetwork(
@@ -103,12 +105,12 @@ class CellClassifier(LightningModule):
         self._make_lr_scheduler = lr_scheduler
 
         self.train_loss = MeanLoss()
-        self.train_accuracy = _accuracy(num_classes)
+        self.train_accuracy = top_k_accuracy(num_classes)
         self.evaluation_metrics = nn.ModuleDict(
             {
                 "loss": MeanLoss(),
-                "accuracy": _accuracy(num_classes),
-                "accuracy_top5": _accuracy(num_classes, top_k=min(5, num_classes)),
+                "accuracy": top_k_accuracy(num_classes),
+                "accuracy_top5": top_k_accuracy(num_classes, top_k=5),
             }
         )
 
@@ -130,8 +132,8 @@ class CellClassifier(LightningModule):
     def on_fit_start(self) -> None:
         """Refuse a drop path that nothing schedules."""
         callbacks: list[Callback] = self.trainer.callbacks  # type: ignore[attr-defined]
-        scheduled = any(type(callback).__name__ == "DropPathSchedule" for callback in callbacks)
-        if self.drop_path > 0 and not scheduled:
+        classes = {base.__name__ for callback in callbacks for base in type(callback).__mro__}
+        if self.drop_path > 0 and "DropPathSchedule" not in classes:
             raise ValueError(
                 f"`drop_path` (={self.drop_path}) needs the callback nas_lightning.callbacks.DropPathSchedule"
             )
@@ -178,13 +180,8 @@ class CellClassifier(LightningModule):
         if self._make_lr_scheduler is not None:
             scheduler = self._make_lr_scheduler(optimizer)
         else:
-            epochs = self.trainer.max_epochs
-            if epochs is None or epochs < 1:
-                raise ValueError(
-                    f"`trainer.max_epochs` (={epochs}) must be at least 1: the learning rate falls to"
-                    " zero over all epochs; or choose another `model.lr_scheduler`"
-                )
-            scheduler = CosineAnnealingLR(optimizer, T_max=epochs)
+            self.check_epochs(self.trainer.max_epochs)
+            scheduler = CosineAnnealingLR(optimizer, T_max=self.trainer.max_epochs or 1)
         monitor = getattr(scheduler, "monitor", None)
         if monitor is not None:  # a schedule that follows a metric, such as ReduceLROnPlateau
             return {
@@ -193,19 +190,47 @@ class CellClassifier(LightningModule):
             }
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "epoch"}}
 
+    def check_epochs(self, epochs: int | None) -> None:
+        """Refuse a training without an end, over which the learning rate could fall to zero.
+
+        Args:
+            epochs: Number of epochs, ``trainer.max_epochs``.
+
+        Raises:
+            ValueError: If the number is not positive, unless ``lr_scheduler`` replaces the cosine.
+        """
+        if self._make_lr_scheduler is None and (epochs is None or epochs < 1):
+            raise ValueError(
+                f"`trainer.max_epochs` (={epochs}) must be at least 1: the learning rate falls to zero"
+                " over all epochs; or choose another `model.lr_scheduler`"
+            )
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the cells themselves beside the name or file they came from, and the run's seed."""
-        checkpoint["seed_everything"] = int(os.environ.get("PL_GLOBAL_SEED", "0"))
+        """Keep the cells themselves, and what of the run must be the same when it is resumed."""
+        checkpoint["seed_everything"] = run_seed()
+        checkpoint["trainer"] = {
+            "max_epochs": self.trainer.max_epochs,
+            "gradient_clip_val": self.trainer.gradient_clip_val,
+            "accumulate_grad_batches": self.trainer.accumulate_grad_batches,
+        }
         checkpoint["genotype"] = str(self.genotype)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse the weights of other cells."""
+        """Refuse the weights of other cells or sizes, by the name of what does not fit."""
         trained = checkpoint.get("genotype", str(self.genotype))
         if trained != str(self.genotype):
             raise ValueError(
                 f"the checkpoint holds the genotype {trained}, but `model.genotype`"
                 f" (={self.hparams.get('genotype')}) is {self.genotype}"
             )
+        own, loaded = self.state_dict(), checkpoint["state_dict"]
+        for name in own.keys() | loaded.keys():
+            shapes = [tuple(state[name].shape) if name in state else None for state in (own, loaded)]
+            if shapes[0] != shapes[1]:
+                raise ValueError(
+                    f"the checkpoint's tensor {name} has shape {shapes[1]}, but the network's has"
+                    f" {shapes[0]}: it was trained with another network"
+                )
 
     def network_size(self, image_size: int) -> NetworkSize:
         """Parameters and multiply-adds of the network, counted on the network itself."""
@@ -245,34 +270,3 @@ class CellClassifier(LightningModule):
                 prog_bar=name.startswith(("loss/", "accuracy/")),
                 batch_size=1,  # the metrics carry their own weights
             )
-
-
-class MeanLoss(Metric):
-    """Mean loss over images, exact over batches of any size and over ranks; not a number stays one.
-
-    (torchmetrics' MeanMetric removes NaN or, with ``nan_strategy="disable"``, forgets the weights.)
-    """
-
-    full_state_update = False
-    total: Tensor
-    count: Tensor
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.add_state("total", torch.zeros(()), dist_reduce_fx="sum")
-        self.add_state("count", torch.zeros(()), dist_reduce_fx="sum")
-
-    def update(self, total: Tensor, count: int | Tensor) -> None:
-        """Add the summed loss of ``count`` images."""
-        self.total += total
-        self.count += count
-
-    def compute(self) -> Float[Tensor, ""]:
-        """The mean so far."""
-        return self.total / self.count
-
-
-def _accuracy(num_classes: int, top_k: int = 1) -> Metric:
-    return MulticlassAccuracy(
-        num_classes, average="micro", top_k=top_k, ignore_index=PADDING, validate_args=False
-    )

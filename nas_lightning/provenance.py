@@ -1,14 +1,21 @@
-"""Where a number comes from: versions, weights, machine."""
+"""Where a number comes from: seed, versions, weights."""
 
 from __future__ import annotations
 
 import hashlib
+import os
 import platform
 from collections.abc import Mapping
 from importlib.metadata import version
 
 import torch
 from torch import Tensor
+
+
+def run_seed() -> int | None:
+    """The seed that Lightning's ``seed_everything`` was given, or None without one."""
+    seed = os.environ.get("PL_GLOBAL_SEED")
+    return None if seed is None else int(seed)
 
 
 def software_versions() -> dict[str, str]:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from nas_lightning.cells import get_genotype
-from nas_lightning.cli.training import TrainingCLI
+from tests.cli.parsing import ParsedOnly
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 OVERLAYS = [
@@ -19,19 +19,6 @@ OVERLAYS = [
     CONFIGS / "cluster.yaml",
 ]
 BASE = [CONFIGS / f"{name}.yaml" for name in ("quickstart", "nasnet", "amoebanet", "enas", "darts", "snas")]
-
-
-class ParsedOnly(TrainingCLI):
-    """The command line up to the settled settings."""
-
-    def instantiate_classes(self) -> None:
-        self.datamodule = self.model = self.trainer = None  # type: ignore[assignment]
-
-    def before_instantiate_classes(self) -> None: ...
-
-    def after_instantiate_classes(self) -> None: ...
-
-    def _run_subcommand(self, subcommand: str) -> None: ...
 
 
 def parse(*paths: Path, extra: tuple[str, ...] = ()) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from nas_lightning.cli.main import main
-from nas_lightning.cli.training import TrainingCLI
+from tests.cli.parsing import ParsedOnly
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -31,18 +31,6 @@ TINY = (
 def block(language: str, containing: str) -> str:
     found: list[str] = re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
     return next(text for text in found if containing in text)
-
-
-class ParsedOnly(TrainingCLI):
-    """The command line up to the settled settings."""
-
-    def instantiate_classes(self) -> None: ...
-
-    def before_instantiate_classes(self) -> None: ...
-
-    def after_instantiate_classes(self) -> None: ...
-
-    def _run_subcommand(self, subcommand: str) -> None: ...
 
 
 def test_readme_has_commands() -> None:

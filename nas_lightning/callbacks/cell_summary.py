@@ -7,7 +7,6 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
 from nas_lightning.callbacks.subjects import cell_module, image_data
-from nas_lightning.cells import genotype_slug
 from nas_lightning.figures import draw_cell, figure_to_array
 
 
@@ -27,7 +26,7 @@ class CellSummary(Callback):
         module = cell_module(pl_module)
         description = module.cell_description(image_data(trainer).image_size)
         rank_zero_info(
-            f"{module.hparams.genotype}: width {description['width']:g}c, depth {description['depth']},"
+            f"{module.genotype_name}: width {description['width']:g}c, depth {description['depth']},"
             f" {description['parameters']:,} parameters ({description['live_parameters']:,} live),"
             f" {description['multiply_adds']:,} multiply-adds"
         )
@@ -41,8 +40,6 @@ class CellSummary(Callback):
             if isinstance(logger, TensorBoardLogger):
                 for name, (edges, concat) in cells.items():
                     image = figure_to_array(
-                        draw_cell(
-                            edges, concat, title=f"{genotype_slug(module.hparams.genotype)}, {name} cell"
-                        )
+                        draw_cell(edges, concat, title=f"{module.genotype_name}, {name} cell")
                     )
                     logger.experiment.add_image(f"cell/{name}", image, global_step=0, dataformats="HWC")

@@ -19,12 +19,21 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any | None = None
     ) -> None:
-        """Write a checkpoint; an OSError names the file."""
+        """Write a checkpoint; an OSError names the file.
+
+        What a killed process left of an earlier attempt is removed first.
+        """
+        for left_over in Path(path).parent.glob(f".{Path(path).name}.*.tmp"):
+            left_over.unlink(missing_ok=True)
         with atomic_write(path, "wb") as file:
             torch.save(checkpoint, file)
 
 
-def run_checkpoints(folder: str | os.PathLike[str], split: str) -> list[ModelCheckpoint]:
+class RunCheckpoint(ModelCheckpoint):
+    """A checkpoint of the run; a class of its own lets the user add a ModelCheckpoint beside it."""
+
+
+def run_checkpoints(folder: str | os.PathLike[str], split: str) -> list[RunCheckpoint]:
     """The two checkpoints of a run: ``last.ckpt`` after every epoch, ``best.ckpt`` of the best accuracy.
 
     ``last`` has no monitor: Lightning's ``save_last`` with one skips epochs that do not improve.
@@ -36,10 +45,10 @@ def run_checkpoints(folder: str | os.PathLike[str], split: str) -> list[ModelChe
     Returns:
         The callbacks.
     """
-    last = ModelCheckpoint(
+    last = RunCheckpoint(
         dirpath=Path(folder), filename="last", save_on_train_epoch_end=True, enable_version_counter=False
     )
-    best = ModelCheckpoint(
+    best = RunCheckpoint(
         dirpath=Path(folder),
         filename="best",
         monitor=f"accuracy/{split}",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import numpy as np
@@ -10,6 +9,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from nas_lightning.callbacks.subjects import cell_module
+from nas_lightning.provenance import run_seed
 
 
 class DropPathSchedule(Callback):
@@ -36,6 +36,5 @@ class DropPathSchedule(Callback):
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """Seed the random numbers of this batch."""
-        seed = int(os.environ.get("PL_GLOBAL_SEED", "0"))
-        entropy = (seed, trainer.current_epoch, batch_idx, trainer.global_rank)
+        entropy = (run_seed() or 0, trainer.current_epoch, batch_idx, trainer.global_rank)
         torch.manual_seed(int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0]))

@@ -16,7 +16,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 
 from nas_lightning.callbacks.subjects import cell_module, image_data
 from nas_lightning.files import atomic_write
-from nas_lightning.provenance import software_versions, weights_hash
+from nas_lightning.provenance import run_seed, software_versions, weights_hash
 
 Row: TypeAlias = dict[str, int | float]
 """Metrics of an epoch by tag, and the epoch."""
@@ -29,9 +29,13 @@ class RunRecord(Callback):
     folder. The rows are part of the checkpoint, so that a run that was killed and resumed has each epoch
     once. At the end, ``result.json`` holds final and best metrics, sizes and provenance, and TensorBoard's
     hyperparameter table gets the run. Both files are written atomically, by rank 0.
+
+    Args:
+        folder: The run's folder.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        self.folder = Path(folder)
         self.rows: list[Row] = []
         self._evaluation: Row = {}
         self._learning_rate = 0.0
@@ -40,9 +44,10 @@ class RunRecord(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Give TensorBoard's ``hparams.yaml`` the settings before Lightning writes it."""
+        settings = _settings(trainer, pl_module)
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
-                logger.hparams.update(_settings(trainer, pl_module))
+                logger.hparams.update(settings)
 
     def state_dict(self) -> dict[str, Any]:
         """The rows so far, for the checkpoint."""
@@ -62,12 +67,11 @@ class RunRecord(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Count images; the epoch's last batch stops the clock."""
+        """Count images, and stop the clock for the case that this is the epoch's last batch."""
         self._images += len(batch[1]) * trainer.world_size
-        if trainer.is_last_batch:
-            if pl_module.device.type == "cuda":
-                torch.cuda.synchronize(pl_module.device)
-            self._training_time = time.perf_counter() - self._started
+        if trainer.is_last_batch and pl_module.device.type == "cuda":
+            torch.cuda.synchronize(pl_module.device)
+        self._training_time = time.perf_counter() - self._started
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Keep this epoch's evaluation, which the trainer would repeat in epochs without one."""
@@ -89,14 +93,12 @@ class RunRecord(Callback):
             logger.save()
             if trainer.is_global_zero and isinstance(logger, TensorBoardLogger):
                 logger.experiment.flush()
-        folder = _run_folder(trainer)
-        if folder is not None and trainer.is_global_zero:
-            _write_csv(folder / "metrics.csv", self.rows)
+        if trainer.is_global_zero:
+            _write_csv(self.folder / "metrics.csv", self.rows)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the result; also for a finished run that was killed before it had one and is resumed."""
-        folder = _run_folder(trainer)
-        if folder is None or not trainer.is_global_zero or not self.rows:
+        if not trainer.is_global_zero or not self.rows:
             return
         module, data = cell_module(pl_module), image_data(trainer)
         split = data.evaluation_split
@@ -105,7 +107,7 @@ class RunRecord(Callback):
         cell = module.cell_description(data.image_size)
         settings = _settings(trainer, pl_module)
         result = {
-            "finished": trainer.current_epoch >= (trainer.max_epochs or 0),
+            "finished": _is_finished(trainer),
             "epochs": len(self.rows),
             "evaluation_split": split,
             "final": final,
@@ -113,14 +115,14 @@ class RunRecord(Callback):
             "cell": {"genotype": str(module.genotype), **cell},
             "settings": settings,
             "provenance": {
-                "seed": int(os.environ.get("PL_GLOBAL_SEED", "0")),
+                "seed": run_seed(),
                 "weights_sha256": weights_hash(module.network.state_dict()),
                 "device": str(trainer.strategy.root_device),
                 "versions": software_versions(),
                 "data": {"name": data.name, "split_sizes": data.split_sizes},
             },
         }
-        with atomic_write(folder / "result.json") as file:
+        with atomic_write(self.folder / "result.json") as file:
             json.dump(_finite(result), file, indent=2, allow_nan=False)
             file.write("\n")
         table = {**settings, **{f"cell.{name}": value for name, value in cell.items()}}
@@ -137,9 +139,10 @@ def _values(trainer: Trainer, suffix: str) -> Row:
     return {name: float(value) for name, value in trainer.callback_metrics.items() if name.endswith(suffix)}
 
 
-def _run_folder(trainer: Trainer) -> Path | None:
-    folder = trainer.log_dir if trainer.loggers else None  # fast_dev_run has a logger without a folder
-    return Path(folder) if folder else None
+def _is_finished(trainer: Trainer) -> bool:
+    """Whether the training went as far as it was asked to, by epochs or by steps."""
+    epochs, steps = trainer.max_epochs or -1, trainer.max_steps
+    return 0 < epochs <= trainer.current_epoch or 0 < steps <= trainer.global_step
 
 
 def _best(rows: list[Row], metric: str) -> Row:

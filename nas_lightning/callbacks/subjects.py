@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol, cast, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
@@ -25,6 +25,7 @@ class CellModule(Protocol):
     """A module that trains cells, such as :class:`nas_lightning.classifier.CellClassifier`."""
 
     genotype: Genotype
+    genotype_name: str
     drop_path: float
     network: CellNetworkLike
     hparams: Any
@@ -45,10 +46,26 @@ class ImageData(Protocol):
 
 
 def cell_module(module: LightningModule) -> CellModule:
-    """The trained module, seen as one that trains cells."""
-    return cast(CellModule, module)
+    """The trained module, seen as one that trains cells.
+
+    Raises:
+        ValueError: If it is not.
+    """
+    if not isinstance(module, CellModule):
+        raise ValueError(f"{type(module).__name__} trains no cells: this callback needs a CellClassifier")
+    return module
 
 
 def image_data(trainer: Trainer) -> ImageData:
-    """The trainer's data module, seen as one of images."""
-    return cast(ImageData, trainer.datamodule)  # type: ignore[attr-defined]
+    """The trainer's data module, seen as one of images.
+
+    Raises:
+        ValueError: If it is not.
+    """
+    data: object = trainer.datamodule  # type: ignore[attr-defined]
+    if not isinstance(data, ImageData):
+        raise ValueError(
+            "this callback needs a data module of images, such as ImageDataModule: trainer.fit(...,"
+            " datamodule=...)"
+        )
+    return data

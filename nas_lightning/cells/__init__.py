@@ -10,8 +10,16 @@ from nas_lightning.cells.operations import declare_operation, operation_names
 from nas_lightning.cells.published import PublishedGenotype, Reported, published_genotypes
 from nas_lightning.cells.size import UnknownOperationSize, count_parameters, multiply_adds
 from nas_lightning.cells.spec import genotype_slug, get_genotype
-from nas_lightning.cells.stack import CellPlan, StackPlan, stack_plan
-from nas_lightning.cells.topology import cell_depth, cell_width, dead_nodes, duplicate_edges, live_nodes
+from nas_lightning.cells.stack import CellPlan, StackPlan, check_image_size, stack_plan
+from nas_lightning.cells.topology import (
+    cell_depth,
+    cell_width,
+    dead_nodes,
+    duplicate_edges,
+    format_width,
+    live_nodes,
+    node_depths,
+)
 from nas_lightning.cells.variants import (
     random_connections,
     random_operations,
@@ -29,14 +37,17 @@ __all__ = [
     "UnknownOperationSize",
     "cell_depth",
     "cell_width",
+    "check_image_size",
     "count_parameters",
     "dead_nodes",
     "declare_operation",
     "duplicate_edges",
+    "format_width",
     "genotype_slug",
     "get_genotype",
     "live_nodes",
     "multiply_adds",
+    "node_depths",
     "operation_names",
     "parse_genotype",
     "published_genotypes",

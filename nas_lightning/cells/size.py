@@ -12,10 +12,13 @@ from typing import NamedTuple
 
 from nas_lightning.cells.genotype import Genotype
 from nas_lightning.cells.operations import BUILT_IN_OPERATIONS
-from nas_lightning.cells.stack import CellPlan, stack_plan
-
-AUXILIARY_CHANNELS = (128, 768)
-"""Channels after the first and the second convolution of the auxiliary tower."""
+from nas_lightning.cells.stack import (
+    AUXILIARY_CHANNELS,
+    CellPlan,
+    check_image_size,
+    check_positive,
+    stack_plan,
+)
 
 
 class UnknownOperationSize(ValueError):
@@ -72,7 +75,7 @@ def count_parameters(
         ValueError: If a size is not positive, or ``num_cells`` is under 3 with a tower.
         UnknownOperationSize: If a counted edge carries an operation without a formula.
     """
-    _check_positive(num_classes=num_classes, stem_stride=stem_stride)
+    check_positive(num_classes=num_classes, stem_stride=stem_stride)
     plan = stack_plan(genotype, init_channels=init_channels, num_cells=num_cells, auxiliary=auxiliary)
     total = _stem(plan.stem_channels, 1) + _linear(plan.output_channels, num_classes)
     for cell in plan.cells:
@@ -95,7 +98,7 @@ def multiply_adds(
 
     Those of convolution and linear layers, each counting (output positions) x (weights); batch norm,
     pooling, activations and sums count nothing. What is dead is never computed and counts nothing; nor does
-    the tower, which evaluation does not use. A stride of 2 turns H x W into ceil(H/2) x ceil(W/2).
+    the tower, which evaluation does not use.
 
     Args:
         genotype: The cells.
@@ -109,11 +112,12 @@ def multiply_adds(
         The number of multiply-adds.
 
     Raises:
-        ValueError: If a size is not positive.
+        ValueError: If a size is not positive, or the reduction cells cannot halve the image.
         UnknownOperationSize: If a live edge carries an operation without a formula.
     """
-    _check_positive(num_classes=num_classes, stem_stride=stem_stride, image_size=image_size)
+    check_positive(num_classes=num_classes)
     plan = stack_plan(genotype, init_channels=init_channels, num_cells=num_cells)
+    check_image_size(plan, image_size, stem_stride)
     size = _strided(image_size, stem_stride)
     total = _stem(plan.stem_channels, size) + _linear(plan.output_channels, num_classes)
     for cell in plan.cells:
@@ -121,12 +125,6 @@ def multiply_adds(
         if cell.reduction:
             size = _strided(size, 2)
     return total.multiply_adds
-
-
-def _check_positive(**sizes: int) -> None:
-    for name, value in sizes.items():
-        if value < 1:
-            raise ValueError(f"`{name}` (={value}) must be at least 1")
 
 
 def _cell(genotype: Genotype, cell: CellPlan, size: int, *, live: bool) -> Cost:

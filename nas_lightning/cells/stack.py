@@ -1,4 +1,4 @@
-"""How cells are stacked into a network: channels, reductions, and what of each cell is live.
+"""How cells are stacked into a network: channels, reductions, image sizes, and what of each cell is live.
 
 The one description that both the network (which builds modules from it) and the size formulas (which need no
 torch) follow. Source: appendix A.3 of Shu et al. (ICLR 2020) and Liu et al. (ICLR 2019).
@@ -15,6 +15,12 @@ if TYPE_CHECKING:
     from nas_lightning.cells.genotype import Genotype
 
 STEM_MULTIPLIER = 3
+
+AUXILIARY_CHANNELS = (128, 768)
+"""Channels after the first and the second convolution of the auxiliary tower."""
+
+TOWER_INPUT_SIZES = range(8, 11)
+"""Height and width of the feature maps that the auxiliary tower's 5x5 pooling of stride 3 brings to 2x2."""
 
 
 @dataclass(frozen=True)
@@ -93,9 +99,7 @@ def stack_plan(
     Raises:
         ValueError: If a size is not positive, or ``num_cells`` is under 3 with an auxiliary tower.
     """
-    for name, value in (("init_channels", init_channels), ("num_cells", num_cells)):
-        if value < 1:
-            raise ValueError(f"`{name}` (={value}) must be at least 1")
+    check_positive(init_channels=init_channels, num_cells=num_cells)
     if auxiliary and num_cells < 3:
         raise ValueError(
             f"`num_cells` (={num_cells}) must be at least 3 with an auxiliary tower: "
@@ -142,6 +146,52 @@ def stack_plan(
         )
         before_last, last = last, cells[-1].output_channels
     return StackPlan(STEM_MULTIPLIER * init_channels, tuple(cells), auxiliary_index)
+
+
+def check_image_size(plan: StackPlan, image_size: int, stem_stride: int = 1, *, tower: bool = True) -> None:
+    """Refuse images that the reduction cells cannot halve, or that do not fit the auxiliary tower.
+
+    The stem turns H x W into ceil(H / stem_stride) x ceil(W / stem_stride), which every reduction cell must
+    be able to halve exactly; the tower takes feature maps of ``TOWER_INPUT_SIZES`` only.
+
+    Args:
+        plan: The stack.
+        image_size: Height and width in pixels.
+        stem_stride: Stride of the stem's convolution.
+        tower: Whether the plan's auxiliary tower, where there is one, is used, as it is in training only.
+
+    Raises:
+        ValueError: If the size does not fit; the message names the sizes that do.
+    """
+    check_positive(stem_stride=stem_stride)
+    given = f"`image_size` (={image_size}) with `stem_stride` (={stem_stride})"
+    size = -(-image_size // stem_stride)
+    factor = 2 ** sum(cell.reduction for cell in plan.cells)
+    scale = factor * stem_stride
+    if size < 1 or size % factor:
+        raise ValueError(
+            f"{given} gives {size} pixels after the stem, which the reduction cells cannot halve: use "
+            f"images whose height and width are a multiple of {scale}"
+        )
+    features = size // factor
+    if tower and plan.auxiliary_index is not None and features not in TOWER_INPUT_SIZES:
+        smallest, largest = min(TOWER_INPUT_SIZES), max(TOWER_INPUT_SIZES)
+        raise ValueError(
+            f"{given} gives {features} x {features} pixels at the auxiliary tower, which needs "
+            f"{smallest} to {largest}: use images of {smallest * scale} to {largest * scale} pixels, "
+            "another `stem_stride`, or no tower"
+        )
+
+
+def check_positive(**sizes: int) -> None:
+    """Refuse sizes under 1, by the name of the argument.
+
+    Raises:
+        ValueError: If a size is under 1.
+    """
+    for name, value in sizes.items():
+        if value < 1:
+            raise ValueError(f"`{name}` (={value}) must be at least 1")
 
 
 def _live_edges(genotype: Genotype, reduction: bool) -> tuple[bool, ...]:

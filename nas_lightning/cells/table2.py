@@ -23,6 +23,24 @@ class Table2Variant(NamedTuple):
     seed: int
 
 
+# ENAS and NASNet share their variants: both normal cells have five nodes and concatenate all of them, so
+# that a seed gives both the same wiring.
+_FIVE_NODES_CONCATENATED = (
+    Table2Variant(1.5, 6, 23),
+    Table2Variant(1.5, 5, 125),
+    Table2Variant(2.0, 6, 2),
+    Table2Variant(2.0, 6, 188),
+    Table2Variant(2.5, 5, 1),
+    Table2Variant(2.5, 5, 8),
+    Table2Variant(3.0, 4, 3),
+    Table2Variant(3.0, 3, 20),
+    Table2Variant(3.5, 5, 0),
+    Table2Variant(3.5, 4, 5),
+    Table2Variant(3.5, 4, 22),
+    Table2Variant(3.5, 3, 4),
+    Table2Variant(3.5, 3, 7),
+)
+
 TABLE2: dict[str, tuple[Table2Variant, ...]] = {
     "darts_v2": (
         Table2Variant(2.0, 4, 14),
@@ -39,21 +57,7 @@ TABLE2: dict[str, tuple[Table2Variant, ...]] = {
         Table2Variant(3.5, 3, 4),
         Table2Variant(3.5, 3, 10),
     ),
-    "enas": (
-        Table2Variant(1.5, 6, 23),
-        Table2Variant(1.5, 5, 125),
-        Table2Variant(2.0, 6, 2),
-        Table2Variant(2.0, 6, 188),
-        Table2Variant(2.5, 5, 1),
-        Table2Variant(2.5, 5, 8),
-        Table2Variant(3.0, 4, 3),
-        Table2Variant(3.0, 3, 20),
-        Table2Variant(3.5, 5, 0),
-        Table2Variant(3.5, 4, 5),
-        Table2Variant(3.5, 4, 22),
-        Table2Variant(3.5, 3, 4),
-        Table2Variant(3.5, 3, 7),
-    ),
+    "enas": _FIVE_NODES_CONCATENATED,
     "amoebanet": (
         Table2Variant(1.5, 6, 23),
         Table2Variant(1.5, 5, 8),
@@ -69,19 +73,5 @@ TABLE2: dict[str, tuple[Table2Variant, ...]] = {
         Table2Variant(3.5, 4, 5),
         Table2Variant(3.5, 3, 57),
     ),
-    "nasnet": (
-        Table2Variant(1.5, 6, 23),
-        Table2Variant(1.5, 5, 125),
-        Table2Variant(2.0, 6, 2),
-        Table2Variant(2.0, 6, 188),
-        Table2Variant(2.5, 5, 1),
-        Table2Variant(2.5, 5, 8),
-        Table2Variant(3.0, 4, 3),
-        Table2Variant(3.0, 3, 20),
-        Table2Variant(3.5, 5, 0),
-        Table2Variant(3.5, 4, 5),
-        Table2Variant(3.5, 4, 22),
-        Table2Variant(3.5, 3, 4),
-        Table2Variant(3.5, 3, 7),
-    ),
+    "nasnet": _FIVE_NODES_CONCATENATED,
 }

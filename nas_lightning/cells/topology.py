@@ -89,10 +89,35 @@ def cell_depth(edges: Sequence[Edge], concat: Sequence[int]) -> int:
     Returns:
         The depth, at least 2.
     """
-    depth = [0, 0]
+    depths = node_depths(edges)
+    return 1 + max(depths[node] for node in concat)
+
+
+def node_depths(edges: Sequence[Edge]) -> tuple[int, ...]:
+    """Depth of every node: the number of edges on the longest path from a cell input to it.
+
+    Args:
+        edges: Two edges per intermediate node.
+
+    Returns:
+        One depth per node, the two inputs (0) first.
+    """
+    depths = [0, 0]
     for first, second in zip(edges[::2], edges[1::2], strict=True):
-        depth.append(1 + max(depth[first.source], depth[second.source]))
-    return 1 + max(depth[node] for node in concat)
+        depths.append(1 + max(depths[first.source], depths[second.source]))
+    return tuple(depths)
+
+
+def format_width(width: float) -> str:
+    """A width as the paper prints it.
+
+    Args:
+        width: Width in units of c, for example 3.5 or 4.0.
+
+    Returns:
+        For example ``"3.5c"`` or ``"4c"``.
+    """
+    return f"{width:g}c"
 
 
 def _feeding(edges: Sequence[Edge], concat: Sequence[int], *, through_none: bool) -> frozenset[int]:

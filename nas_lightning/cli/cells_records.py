@@ -10,9 +10,11 @@ from typing import Any
 from nas_lightning.cells import (
     Edge,
     Genotype,
+    StackPlan,
     UnknownOperationSize,
     cell_depth,
     cell_width,
+    check_image_size,
     count_parameters,
     dead_nodes,
     duplicate_edges,
@@ -51,6 +53,9 @@ def describe_variant(genotype: Genotype, settings: Settings) -> dict[str, Any]:
 
     Returns:
         ``width``, ``depth``, ``parameters``, ``live_parameters`` and ``multiply_adds``.
+
+    Raises:
+        ValueError: If a setting is not possible or the images do not fit the network.
     """
     return {
         "width": cell_width(genotype.normal, genotype.normal_concat),
@@ -122,21 +127,29 @@ def describe_network(genotype: Genotype, settings: Settings) -> dict[str, Any]:
 
     Returns:
         The settings, ``parameters``, ``live_parameters``, ``multiply_adds`` and ``dead_cells``.
+
+    Raises:
+        ValueError: If a setting is not possible or the images do not fit the network.
     """
-    plan = stack_plan(
+    return {
+        **asdict(settings),
+        **_size(genotype, settings),
+        "dead_cells": [cell.index for cell in _plan(genotype, settings).cells if not cell.live],
+    }
+
+
+def _plan(genotype: Genotype, settings: Settings) -> StackPlan:
+    return stack_plan(
         genotype,
         init_channels=settings.init_channels,
         num_cells=settings.num_cells,
         auxiliary=settings.auxiliary,
     )
-    return {
-        **asdict(settings),
-        **_size(genotype, settings),
-        "dead_cells": [cell.index for cell in plan.cells if not cell.live],
-    }
 
 
 def _size(genotype: Genotype, settings: Settings) -> dict[str, int]:
+    # A network with a tower is there to be trained, so that its images must fit the tower as well.
+    check_image_size(_plan(genotype, settings), settings.image_size, settings.stem_stride)
     count = partial(
         count_parameters,
         genotype,

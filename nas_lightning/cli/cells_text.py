@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from nas_lightning.cells import format_width
 from nas_lightning.cli.cells_records import Settings
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def list_text(records: Sequence[Mapping[str, Any]], settings: Settings) -> str:
         [
             record["name"],
             str(record["year"]),
-            f"{record['width']:g}c",
+            format_width(record["width"]),
             str(record["depth"]),
             _millions(record["parameters"]),
             _millions(record["live_parameters"]),
@@ -80,7 +81,7 @@ def variants_text(records: Sequence[Mapping[str, Any]], settings: Settings) -> s
     rows = [
         [
             record["spec"],
-            f"{record['width']:g}c",
+            format_width(record["width"]),
             str(record["depth"]),
             _millions(record["parameters"]),
             _millions(record["live_parameters"]),
@@ -139,7 +140,7 @@ def census_text(spaces: Sequence[Census], ranks: Sequence[Mapping[str, Any]]) ->
             counts = [space.counts.get((width, depth), 0) for depth in depths]
             share = sum(counts) / space.total
             rows.append(
-                [f"{width:g}c", *(f"{count:,}" if count else "." for count in counts), f"{share:.2%}"]
+                [format_width(width), *(f"{count:,}" if count else "." for count in counts), f"{share:.2%}"]
             )
         columns = [sum(space.counts.get((width, depth), 0) for width in widths) for depth in depths]
         rows.append(["share", *(f"{count / space.total:.2%}" for count in columns), ""])
@@ -156,7 +157,7 @@ def census_text(spaces: Sequence[Census], ranks: Sequence[Mapping[str, Any]]) ->
         rows = [
             [
                 rank["spec"],
-                f"{rank['width']:g}c",
+                format_width(rank["width"]),
                 str(rank["depth"]),
                 _numbers(rank["concat"]),
                 f"{space['total']:,} {name}",
@@ -174,7 +175,7 @@ def census_text(spaces: Sequence[Census], ranks: Sequence[Mapping[str, Any]]) ->
 
 
 def _cell_lines(name: str, cell: Mapping[str, Any]) -> list[str]:
-    lines = [f"{name} cell: width {cell['width']:g}c, depth {cell['depth']}"]
+    lines = [f"{name} cell: width {format_width(cell['width'])}, depth {cell['depth']}"]
     edges = cell["edges"]
     for node in range(2, len(edges) // 2 + 2):
         pair = edges[2 * node - 4 : 2 * node - 2]

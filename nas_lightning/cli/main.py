@@ -30,6 +30,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = [argument for argument in arguments if argument != "--debug"]
     try:
         _run(arguments)
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader of the output had enough, as in `nas-lightning cells list | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
     except Exception as error:
         if debug or not _is_user_error(error):
             raise

@@ -5,11 +5,9 @@ from __future__ import annotations
 import logging
 import os
 import warnings
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
-import torch
 from jsonargparse import Namespace
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar
@@ -20,6 +18,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from nas_lightning import callbacks
 from nas_lightning.cells import genotype_slug, get_genotype
 from nas_lightning.classifier import CellClassifier
+from nas_lightning.cli.checkpoint_settings import read_checkpoint_settings
 from nas_lightning.datamodules import ImageDataModule
 from nas_lightning.files import atomic_write
 from nas_lightning.networks import import_operations
@@ -32,8 +31,6 @@ TRAINER_DEFAULTS = {
     "enable_model_summary": False,
     "log_every_n_steps": 1,  # nothing is logged between epochs: this only keeps Lightning from asking for it
 }
-FREE_DATA_KEYS = ("root", "evaluation_batch_size")
-"""Settings of the data that change no number and so may differ between a checkpoint and its use."""
 
 
 class OneLineErrorParser(LightningArgumentParser):
@@ -47,17 +44,16 @@ class OneLineErrorParser(LightningArgumentParser):
 class SaveRunConfig(SaveConfigCallback):
     """Keeps ``config.yaml`` in the run's folder, as the settings that the run or its resumption has."""
 
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Learn the folder, on every rank (rank 0 tells it to the others), and write on rank 0."""
-        self._folder = trainer.log_dir
-        super().setup(trainer, pl_module, stage)
+    def __init__(self, parser: LightningArgumentParser, config: Namespace, *, folder: Path) -> None:
+        super().__init__(parser, config)
+        self.folder = folder
 
-    def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Write the settings, without the checkpoint that they were resumed from."""
-        config = self.config.clone()
-        config["ckpt_path"] = None
-        if self._folder is not None:
-            with atomic_write(Path(self._folder) / self.config_filename) as file:
+        if trainer.is_global_zero:
+            config = self.config.clone()
+            config["ckpt_path"] = None
+            with atomic_write(self.folder / self.config_filename) as file:
                 file.write(self.parser.dump(config, skip_none=False))
 
 
@@ -83,7 +79,7 @@ class TrainingCLI(LightningCLI):
             parser_class=OneLineErrorParser,
             parser_kwargs=dict.fromkeys(self.subcommands(), usage),
             save_config_callback=SaveRunConfig if fitting else None,
-            save_config_kwargs={"save_to_log_dir": False},
+            save_config_kwargs={},
             trainer_defaults=TRAINER_DEFAULTS,
             seed_everything_default=0,
             auto_configure_optimizers=False,
@@ -118,6 +114,12 @@ class TrainingCLI(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse the arguments this was made with, whatever the process's own are."""
         self.config = parser.parse_args(self.arguments)
+        settings = self.settings
+        if settings.seed_everything is False:
+            raise ValueError("`seed_everything` (=False) must be a number, or true for a random one")
+        for name in ("experiment", "run"):
+            if settings[name] is not None and Path(settings[name]).name != settings[name]:
+                raise ValueError(f"`{name}` (={settings[name]}) must be the name of one folder")
 
     @property
     def settings(self) -> Namespace:
@@ -140,64 +142,31 @@ class TrainingCLI(LightningCLI):
         return Path(root, experiment, run)
 
     def _parse_ckpt_path(self) -> None:
-        """Resolve ``last``, and settle the settings between the command line and the checkpoint."""
+        """Resolve ``last``, and take from a checkpoint the settings that were not given."""
         settings = self.settings
-        if settings.ckpt_path == "last":
+        resuming = self.config["subcommand"] == "fit"
+        self._may_start = settings.ckpt_path == "last"
+        if self._may_start:
             last = self.run_folder / "checkpoints" / "last.ckpt"
-            settings.ckpt_path = str(last) if last.is_file() else None
+            settings.ckpt_path = str(last) if last.is_file() or not resuming else None
             if settings.ckpt_path is None:
                 rank_zero_info(f"{last} does not exist yet: starting from scratch")
-        elif settings.ckpt_path is None and self.config["subcommand"] != "fit":
-            raise ValueError(
-                f"`ckpt_path` is missing: {self.config['subcommand']} evaluates a trained network"
-            )
-        if settings.ckpt_path is not None:
-            self._adopt_checkpoint(Path(settings.ckpt_path))
-
-    def _adopt_checkpoint(self, path: Path) -> None:
-        """Take from a checkpoint the settings that were not given; those that were must agree with it."""
-        checkpoint = _read_checkpoint(path)
+        if settings.ckpt_path is None:
+            if not resuming:
+                raise ValueError(
+                    f"`ckpt_path` is missing: {self.config['subcommand']} evaluates a trained network"
+                )
+            return
+        path = str(settings.ckpt_path)
+        trained = read_checkpoint_settings(Path(path))
+        import_operations(trained.model.get("operations") or ())
         subcommand = self.config["subcommand"]
-        model = {
-            name: value
-            for name, value in checkpoint.get("hyper_parameters", {}).items()
-            if not name.startswith("_") and name != "num_classes"
-        }
-        data = dict(checkpoint.get("datamodule_hyper_parameters", {}))
-        data_class = data.pop("_class_path", None)
-        data = {name: value for name, value in data.items() if name not in (*FREE_DATA_KEYS, "_instantiator")}
-        import_operations(model.get("operations") or ())
-        parser = self._parser(subcommand)
-        parser.set_defaults({f"model.{name}": value for name, value in model.items()})
-        seed = checkpoint.get("seed_everything", self.settings.seed_everything)
-        parser.set_defaults({"seed_everything": seed})
-        if data_class is not None:
-            parser.set_defaults({"data": {"class_path": data_class, "init_args": data}})
+        self._parser(subcommand).set_defaults(trained.defaults(resuming=resuming))
         self.config[subcommand] = self.parser.parse_args(self.arguments)[subcommand]
-        self.config[subcommand]["ckpt_path"] = str(path)
-
-        # What differs now from the checkpoint was said on the command line or in a configuration file.
-        settings = self.settings.as_dict()
-        if "genotype" in checkpoint:
-            spec = settings["model"].pop("genotype")
-            if str(get_genotype(spec)) != checkpoint["genotype"]:
-                raise ValueError(
-                    f"`model.genotype` (={spec}) contradicts the checkpoint {path}, which holds"
-                    f" {model.get('genotype')}: {checkpoint['genotype']}"
-                )
-        _refuse_contradictions("model", settings["model"], model, path)
-        if settings["seed_everything"] != seed:
-            raise ValueError(
-                f"`seed_everything` (={settings['seed_everything']}) contradicts the checkpoint {path}, which"
-                f" was trained with {seed}; leave it out, or train a new run"
-            )
-        if data_class is not None:
-            if settings["data"]["class_path"] != data_class:
-                raise ValueError(
-                    f"`data` (={settings['data']['class_path']}) contradicts the checkpoint {path}, which was"
-                    f" trained on {data_class}"
-                )
-            _refuse_contradictions("data", settings["data"].get("init_args") or {}, data, path)
+        self.settings.ckpt_path = path
+        if _names_missing_file(self.settings.model.genotype):
+            self.settings.model.genotype = trained.genotype
+        trained.refuse_contradictions(self.settings.as_dict(), resuming=resuming)
 
     def after_validate(self) -> None:
         """Print what was measured, one metric a line."""
@@ -208,31 +177,33 @@ class TrainingCLI(LightningCLI):
     after_test = after_validate
 
     def before_instantiate_classes(self) -> None:
-        """Refuse to write over another run, and a folder that cannot be written."""
+        """Refuse to write over another run, into another run, or where nothing can be written."""
         settings = self.settings
         if self.config["subcommand"] != "fit" or settings.trainer.fast_dev_run or _rank() > 0:
             return
         folder = self.run_folder
-        resumed = (
-            settings.ckpt_path is not None and folder.resolve() in Path(settings.ckpt_path).resolve().parents
-        )
-        if not resumed and (
-            (folder / "checkpoints" / "last.ckpt").exists() or (folder / "metrics.csv").exists()
+        if settings.ckpt_path is not None:
+            if folder.resolve() not in Path(settings.ckpt_path).resolve().parents:
+                raise ValueError(
+                    f"`ckpt_path` (={settings.ckpt_path}) belongs to another run than {folder}: a run goes on"
+                    " in its own folder, with `--config RUN/config.yaml --ckpt_path last`"
+                )
+        elif (folder / "checkpoints" / "last.ckpt").exists() or (
+            (folder / "metrics.csv").exists() and not self._may_start
         ):
             raise ValueError(
                 f"{folder} already holds a run: continue it with `--ckpt_path last`,"
                 " or name a new one with `--run NAME`"
             )
-        try:
-            (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise ValueError(f"cannot write the run's folder {folder}: {error.strerror}") from error
+        existing = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
+        if not existing.is_dir() or not os.access(existing, os.W_OK):
+            raise ValueError(f"cannot write the run's folder {folder}: {existing} is not a writable folder")
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Make the trainer with the run's logger, callbacks and atomic checkpoints."""
         subcommand = self.config["subcommand"]
         settings = self.config_init[subcommand]["trainer"]
-        own = list(settings["callbacks"] or [])
+        own = _as_list(settings["callbacks"])
         if settings["enable_progress_bar"] is not False and not any(isinstance(c, ProgressBar) for c in own):
             own.append(callbacks.TrainingProgress())
         folder = self.run_folder
@@ -246,13 +217,22 @@ class TrainingCLI(LightningCLI):
                     version=folder.name,
                     default_hp_metric=False,
                 )
-            own += [callbacks.CellSummary(), callbacks.DropPathSchedule(), callbacks.RunRecord()]
-            if settings["enable_checkpointing"] is not False and not settings["fast_dev_run"]:
-                own += callbacks.run_checkpoints(folder / "checkpoints", self.datamodule.evaluation_split)
-            plugins = settings["plugins"] or []
-            plugins = plugins if isinstance(plugins, list) else [plugins]
-            kwargs["plugins"] = [*plugins, callbacks.AtomicCheckpointIO()]
+            own += [callbacks.CellSummary(), callbacks.DropPathSchedule()]
+            if not settings["fast_dev_run"]:
+                own.append(callbacks.RunRecord(folder))
+                self.save_config_kwargs["folder"] = folder
+                if settings["enable_checkpointing"] is not False:
+                    split = self.datamodule.evaluation_split
+                    own += callbacks.run_checkpoints(folder / "checkpoints", split)
+            kwargs["plugins"] = [*_as_list(settings["plugins"]), callbacks.AtomicCheckpointIO()]
         return super().instantiate_trainer(callbacks=own, **kwargs)
+
+    def before_fit(self) -> None:
+        """Prepare the data before anything of the run is written, so that bad data leaves nothing behind."""
+        if _rank() == 0:
+            self.datamodule.trainer = self.trainer
+            self.datamodule.prepare_data()
+            self.datamodule.setup("fit")
 
     def after_instantiate_classes(self) -> None:
         """Refuse what the data and the network cannot do together."""
@@ -262,6 +242,7 @@ class TrainingCLI(LightningCLI):
                 f"`model.num_classes` (={given}) follows from the data set: {self.datamodule.name} has"
                 f" {self.datamodule.num_classes} classes; leave it out"
             )
+        self.model.check_epochs(self.trainer.max_epochs)
         self.model.network.check_image_size(self.datamodule.image_size)
 
 
@@ -271,29 +252,16 @@ def _rank() -> int:
     return next((int(os.environ[name]) for name in names if name in os.environ), 0)
 
 
-def _read_checkpoint(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise FileNotFoundError(f"`ckpt_path` (={path}) is not a file")
+def _as_list(value: Any) -> list[Any]:
+    return [] if value is None else list(value) if isinstance(value, list | tuple) else [value]
+
+
+def _names_missing_file(spec: Any) -> bool:
     try:
-        checkpoint = torch.load(path, weights_only=True, map_location="cpu", mmap=True)
-    except Exception as error:
-        raise ValueError(f"`ckpt_path` (={path}) is not a readable checkpoint: {error}") from error
-    if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
-        raise ValueError(f"`ckpt_path` (={path}) is not a checkpoint of this program: it has no `state_dict`")
-    return checkpoint
-
-
-def _refuse_contradictions(
-    group: str, given: Mapping[str, Any], trained: Mapping[str, Any], path: Path
-) -> None:
-    for name, value in given.items():
-        if name in trained and isinstance(value, Mapping) and isinstance(trained[name], Mapping):
-            _refuse_contradictions(f"{group}.{name}", value, trained[name], path)
-        elif name in trained and value != trained[name]:
-            raise ValueError(
-                f"`{group}.{name}` (={value}) contradicts the checkpoint {path}, which was trained with"
-                f" {trained[name]}; leave it out, or train a new run"
-            )
+        get_genotype(spec)
+    except FileNotFoundError:
+        return True
+    return False
 
 
 def main(arguments: list[str]) -> None:

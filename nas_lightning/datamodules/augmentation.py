@@ -152,10 +152,9 @@ def cutout(
     """Set one square of each image to zero, which is the channel mean of normalised inputs.
 
     The square covers rows centre_row - length // 2 .. centre_row + length // 2 - 1, and columns likewise,
-    clipped at the
-    border: its centre, not the square, is uniform over the image. An odd length therefore acts as length - 1.
-    Source: DeVries and Taylor, "Improved regularization of convolutional neural networks with cutout" (2017),
-    as in their code.
+    clipped at the border: its centre, not the square, is uniform over the image. An odd length therefore acts
+    as length - 1. Source: DeVries and Taylor, "Improved regularization of convolutional neural networks with
+    cutout" (2017), as in their code.
 
     Args:
         inputs: Normalised images.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar, Literal
@@ -25,6 +24,7 @@ from nas_lightning.datamodules.sampling import (
     index_loader,
 )
 from nas_lightning.datamodules.splits import stratified_split
+from nas_lightning.provenance import run_seed
 
 Split = Literal["train", "val", "test"]
 
@@ -84,7 +84,7 @@ class ImageDataModule(LightningDataModule, ABC):
         check_integer("evaluation_batch_size", evaluation_batch_size, minimum=1)
         check_integer("cutout", cutout, minimum=0)
         check_integer("validation_seed", validation_seed, minimum=0)
-        seed = int(os.environ.get("PL_GLOBAL_SEED", "0")) if seed is None else seed
+        seed = (run_seed() or 0) if seed is None else seed
         check_integer("seed", seed, minimum=0)
         if cutout > self.image_size:
             raise ValueError(

@@ -14,7 +14,8 @@ from jaxtyping import Int64, UInt8
 from torch import Tensor
 
 from nas_lightning.datamodules.base import ImageDataModule
-from nas_lightning.datamodules.download import extract_tar, fetch, locked, verify_md5
+from nas_lightning.datamodules.disk import locked
+from nas_lightning.datamodules.download import extract_tar, fetch, verify_md5
 
 
 class CIFAR10(ImageDataModule):

@@ -5,27 +5,24 @@ from __future__ import annotations
 import gzip
 import hashlib
 import http.client
-import io
-import os
-import shutil
 import tarfile
 import time
 import urllib.error
 import urllib.request
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-from lightning.pytorch.utilities import rank_zero_info
 from tqdm import tqdm
 
-CHUNK_BYTES = 1 << 20
-
-
-class DiskError(OSError):
-    """A file could not be written: the message names it and says why."""
+from nas_lightning.datamodules.disk import (
+    CHUNK_BYTES,
+    DiskError,
+    locked,
+    open_unbuffered,
+    partial_folder,
+    reason,
+    write_all,
+)
 
 
 class _Interrupted(Exception):
@@ -34,32 +31,6 @@ class _Interrupted(Exception):
     def __init__(self, reason: str, progressed: bool) -> None:
         super().__init__(reason)
         self.progressed = progressed
-
-
-@contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Hold the lock that belongs to ``path``: one process of the machine (or of the shared disk) at a time.
-
-    Args:
-        path: The file or folder to be made; the lock is the hidden file ``.NAME.lock`` beside it.
-
-    Raises:
-        DiskError: If the folder of ``path`` cannot be made or written.
-    """
-    lock = FileLock(path.parent / f".{path.name}.lock")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            lock.acquire(timeout=1)
-        except Timeout:
-            rank_zero_info(f"{path}: another process prepares it, waiting")
-            lock.acquire()
-    except OSError as error:
-        raise DiskError(f"{path.parent}: cannot be written ({_reason(error)})") from error
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def md5_of(path: Path) -> str:
@@ -151,54 +122,10 @@ def extract_tar(archive: Path, folder: Path) -> None:
         except (tarfile.TarError, gzip.BadGzipFile, EOFError, zlib.error) as error:
             raise ValueError(f"{archive}: the archive is damaged ({error})") from error
         except OSError as error:
-            raise DiskError(f"{folder}: cannot be written ({_reason(error)})") from error
+            raise DiskError(f"{folder}: cannot be written ({reason(error)})") from error
         if not (partial / folder.name).is_dir():
             raise ValueError(f"{archive}: the archive has no folder {folder.name}")
         (partial / folder.name).replace(folder)
-
-
-@contextmanager
-def partial_folder(folder: Path) -> Iterator[Path]:
-    """An empty folder beside ``folder`` to build it in, gone afterwards.
-
-    What a killed process left there is removed first. Its name is always the same, so the caller must hold
-    the lock of ``folder``.
-
-    Args:
-        folder: What is being built.
-
-    Raises:
-        DiskError: If the folder cannot be made.
-    """
-    partial = folder.parent / f".{folder.name}.partial"
-    try:
-        if partial.exists():
-            shutil.rmtree(partial)
-        partial.mkdir(parents=True)
-    except OSError as error:
-        raise DiskError(f"{partial}: cannot be made ({_reason(error)})") from error
-    try:
-        yield partial
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-
-
-def write_all(file: io.FileIO, data: bytes | memoryview) -> None:
-    """Write every byte to an unbuffered file.
-
-    Args:
-        file: The file.
-        data: What to write.
-
-    Raises:
-        DiskError: If the disk is full or the file cannot be written.
-    """
-    rest = memoryview(data).cast("B")
-    try:
-        while rest:
-            rest = rest[file.write(rest) :]
-    except OSError as error:
-        raise DiskError(f"{file.name!s}: cannot be written ({_reason(error)})") from error
 
 
 def _download(url: str, path: Path, part: Path, attempts: int, timeout: float) -> None:
@@ -235,7 +162,7 @@ def _continue_download(url: str, path: Path, part: Path, timeout: float) -> None
             length = response.headers.get("Content-Length")
             total = offset + int(length) if length is not None else None
             progress = tqdm(total=total, initial=offset, unit="B", unit_scale=True, desc=path.name)
-            with _open_unbuffered(part, "ab" if offset else "wb") as file, progress:
+            with open_unbuffered(part, "a" if offset else "w") as file, progress:
                 while chunk := response.read(CHUNK_BYTES):
                     write_all(file, chunk)
                     received += len(chunk)
@@ -253,16 +180,8 @@ def _continue_download(url: str, path: Path, part: Path, timeout: float) -> None
         raise _Interrupted(f"broke off after {offset + received} of {total} bytes", progressed=received > 0)
 
 
-def _open_unbuffered(path: Path, mode: str) -> io.FileIO:
-    try:
-        return io.FileIO(os.fspath(path), mode.replace("b", ""))
-    except OSError as error:
-        raise DiskError(f"{path}: cannot be written ({_reason(error)})") from error
-
-
 def _reason(error: Exception) -> str:
-    """The cause of an error in a few words, on one line."""
+    """The cause of a failed download in a few words, on one line."""
     if isinstance(error, urllib.error.URLError) and isinstance(error.reason, Exception):
         return _reason(error.reason)
-    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    return " ".join(text.split()) or type(error).__name__
+    return reason(error)

@@ -21,7 +21,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from nas_lightning.datamodules.base import ImageDataModule
-from nas_lightning.datamodules.download import fetch, locked
+from nas_lightning.datamodules.disk import locked
+from nas_lightning.datamodules.download import fetch
 from nas_lightning.datamodules.image_cache import (
     DecodedSplit,
     image_cache_is_whole,

@@ -13,7 +13,7 @@ from matplotlib.path import Path
 from matplotlib.textpath import TextPath
 
 from nas_lightning.cells.genotype import Edge
-from nas_lightning.cells.topology import cell_depth, cell_width, dead_nodes, live_nodes
+from nas_lightning.cells.topology import cell_depth, cell_width, dead_nodes, format_width, live_nodes
 from nas_lightning.figures.cell_layout import GAP, Box, CellLayout, Line, lay_out
 
 # Okabe and Ito's palette, which colour-blind readers can tell apart; one colour per family of operations.
@@ -124,18 +124,6 @@ def draw_cells(drawings: Sequence[CellDrawing], columns: int | None = None) -> F
         axes.set_axis_off()
         _draw(axes, drawing, layout)
     return figure
-
-
-def format_width(width: float) -> str:
-    """A width as the paper prints it.
-
-    Args:
-        width: Width in units of c, for example 3.5 or 4.0.
-
-    Returns:
-        For example ``"3.5c"`` or ``"4c"``.
-    """
-    return f"{width:g}c"
 
 
 def _draw(axes: Axes, drawing: CellDrawing, layout: CellLayout) -> None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from itertools import permutations
 
 from nas_lightning.cells.genotype import Edge
+from nas_lightning.cells.topology import node_depths
 
 GAP = 0.55
 """Free space right of a column, where lines change rows."""
@@ -93,14 +94,6 @@ class CellLayout:
     edges: tuple[Line, ...]
     labels: tuple[Box, ...]
     concat: tuple[Line, ...]
-
-
-def node_depths(edges: Sequence[Edge]) -> tuple[int, ...]:
-    """Length of the longest path from an input to every node, the inputs first."""
-    depths = [0, 0]
-    for first, second in zip(edges[::2], edges[1::2], strict=True):
-        depths.append(1 + max(depths[first.source], depths[second.source]))
-    return tuple(depths)
 
 
 def lay_out(edges: Sequence[Edge], concat: Sequence[int], label_width: float) -> CellLayout:

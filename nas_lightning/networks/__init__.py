@@ -2,12 +2,8 @@
 
 from nas_lightning.networks.cell import Cell
 from nas_lightning.networks.network import CellNetwork
-from nas_lightning.networks.operations import (
-    OperationFactory,
-    build_operation,
-    import_operations,
-    register_operation,
-)
+from nas_lightning.networks.operation_modules import import_operations
+from nas_lightning.networks.operations import OperationFactory, build_operation, register_operation
 from nas_lightning.networks.reference_weights import load_reference_weights, reference_names
 from nas_lightning.networks.regularization import AuxiliaryTower, drop_path_factors
 from nas_lightning.networks.size import NetworkSize, measure_size

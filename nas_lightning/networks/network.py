@@ -9,9 +9,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from nas_lightning.cells import Genotype, stack_plan
+from nas_lightning.cells import Genotype, check_image_size, stack_plan
+from nas_lightning.cells.stack import check_positive
 from nas_lightning.networks.cell import Cell
-from nas_lightning.networks.regularization import TOWER_INPUT_SIZES, AuxiliaryTower, drop_path_factors
+from nas_lightning.networks.regularization import AuxiliaryTower, drop_path_factors
 
 
 class CellNetwork(nn.Module):
@@ -68,9 +69,7 @@ class CellNetwork(nn.Module):
         drop_path: bool = False,
     ) -> None:
         super().__init__()
-        for name, value in (("num_classes", num_classes), ("stem_stride", stem_stride)):
-            if value < 1:
-                raise ValueError(f"`{name}` (={value}) must be at least 1")
+        check_positive(num_classes=num_classes, stem_stride=stem_stride)
         self.genotype = genotype
         self.num_classes = num_classes
         self.stem_stride = stem_stride
@@ -133,7 +132,7 @@ class CellNetwork(nn.Module):
             ValueError: If the images do not fit the reductions or, in training, the tower.
         """
         for size in x.shape[2:]:
-            self._check_size(size, tower=self.training)
+            check_image_size(self.plan, size, self.stem_stride, tower=self.training)
         tower = self.auxiliary_tower if self.training else None
         live = self._live_in_evaluation if tower is None else self._live_in_training
         factors = self._drop_path_factors(len(x))
@@ -160,27 +159,7 @@ class CellNetwork(nn.Module):
         Raises:
             ValueError: If the size does not fit; the message names the sizes that do.
         """
-        self._check_size(image_size, tower=True)
-
-    def _check_size(self, image_size: int, tower: bool) -> None:
-        stride = self.stem_stride
-        given = f"`image_size` (={image_size}) with `stem_stride` (={stride})"
-        size = -(-image_size // stride)
-        factor = 2 ** sum(cell.reduction for cell in self.plan.cells)
-        if size < 1 or size % factor:
-            raise ValueError(
-                f"{given} gives {size} pixels after the stem, which the reduction cells cannot halve: use "
-                f"images whose height and width are a multiple of {factor * stride}"
-            )
-        features = size // factor
-        if tower and self.auxiliary_tower is not None and features not in TOWER_INPUT_SIZES:
-            smallest, largest = min(TOWER_INPUT_SIZES), max(TOWER_INPUT_SIZES)
-            scale = factor * stride
-            raise ValueError(
-                f"{given} gives {features} x {features} pixels at the auxiliary tower, which needs "
-                f"{smallest} to {largest}: use images of {smallest * scale} to {largest * scale} pixels, "
-                "another `stem_stride`, or no tower"
-            )
+        check_image_size(self.plan, image_size, self.stem_stride)
 
     def _drop_path_factors(self, batch: int) -> tuple[Tensor | None, ...]:
         """Factors of the droppable edges of every cell, or None where nothing is dropped."""

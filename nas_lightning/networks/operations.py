@@ -12,11 +12,8 @@ that expect it carry the class attribute ``rectified_input = True``; all others 
 from __future__ import annotations
 
 import copy
-import importlib
-import sys
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Callable
 from typing import ClassVar
 
 import torch
@@ -197,6 +194,13 @@ def register_operation(name: str, factory: OperationFactory) -> None:
     is fed with the ReLU of the node, computed once for all edges that read it. In a network every parameter
     of it must take part in the output, as distributed training demands.
 
+    A module that ``import_operations`` imports may hold::
+
+        def convolution(channels, stride, affine):
+            return nn.Conv2d(channels, channels, 3, stride, padding=1)
+
+        register_operation("my_conv_3x3", convolution)
+
     Args:
         name: Name used in genotypes.
         factory: Called as ``factory(channels, stride, affine)`` for every edge that carries the operation;
@@ -205,11 +209,6 @@ def register_operation(name: str, factory: OperationFactory) -> None:
     Raises:
         ValueError: If the name is not valid, belongs to a built-in operation, or is registered with another
             factory. Registering the same factory again changes nothing.
-
-    Example:
-        >>> def convolution(channels, stride, affine):
-        ...     return nn.Conv2d(channels, channels, 3, stride, padding=1)
-        >>> register_operation("docs_conv_3x3", convolution)
     """
     if not callable(factory):
         raise ValueError(
@@ -268,27 +267,3 @@ def _checked_operation(name: str, operation: object, channels: int, stride: int)
             f"{made} returns {shape} for an input of shape (2, {channels}, 8, 8); it must return {expected}"
         )
     return operation
-
-
-def import_operations(modules: Sequence[str]) -> None:
-    """Import the modules in which a user registers operations.
-
-    Args:
-        modules: Names of importable modules (the current folder is searched too), or paths of Python files.
-
-    Raises:
-        ValueError: If a module cannot be found.
-    """
-    for module in modules:
-        path = Path(module)
-        folder, name = (path.parent, path.stem) if path.suffix == ".py" else (Path(), module)
-        if str(folder.resolve()) not in sys.path:
-            sys.path.insert(0, str(folder.resolve()))
-        try:
-            importlib.import_module(name)
-        except ModuleNotFoundError as error:
-            if error.name != name:
-                raise
-            raise ValueError(
-                f"`operations` names {module!r}, which is neither an importable module nor a file"
-            ) from None

@@ -12,11 +12,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from nas_lightning.cells.stack import AUXILIARY_CHANNELS
+
 POOLED_SIZE = 2
 """Height and width after the tower's pooling, which its second convolution reduces to one pixel."""
-
-TOWER_INPUT_SIZES = range(8, 11)
-"""Height and width of the feature maps that 5x5 pooling of stride 3 brings to 2x2."""
 
 
 def drop_path_factors(
@@ -52,18 +51,19 @@ class AuxiliaryTower(nn.Module):
 
     def __init__(self, channels: int, num_classes: int) -> None:
         super().__init__()
+        first, second = AUXILIARY_CHANNELS
         self.features = nn.Sequential(
             OrderedDict[str, nn.Module](
                 pool=nn.AvgPool2d(5, stride=3, padding=0, count_include_pad=False),
-                convolution_1=nn.Conv2d(channels, 128, 1, bias=False),
-                norm_1=nn.BatchNorm2d(128),
+                convolution_1=nn.Conv2d(channels, first, 1, bias=False),
+                norm_1=nn.BatchNorm2d(first),
                 relu_1=nn.ReLU(inplace=True),
-                convolution_2=nn.Conv2d(128, 768, POOLED_SIZE, bias=False),
-                norm_2=nn.BatchNorm2d(768),
+                convolution_2=nn.Conv2d(first, second, POOLED_SIZE, bias=False),
+                norm_2=nn.BatchNorm2d(second),
                 relu_2=nn.ReLU(inplace=True),
             )
         )
-        self.classifier = nn.Linear(768, num_classes)
+        self.classifier = nn.Linear(second, num_classes)
 
     def forward(self, x: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch classes"]:
         """Auxiliary logits of rectified features."""

@@ -120,10 +120,9 @@ def test_a_cell_that_never_reads_input_1_leaves_every_second_cell_dead() -> None
     assert live < count_parameters(genotype, init_channels=4, num_cells=7) / 1.5
 
 
-def test_odd_sizes_round_up_as_padded_convolutions_do() -> None:
-    assert operation_cost("sep_conv_3x3", 4, 2, 7) == operation_cost("sep_conv_3x3", 4, 2, 8)
+def test_operations_of_stride_2_by_hand() -> None:
     pointwise, depthwise = 16, 36
-    assert operation_cost("dil_conv_3x3", 4, 2, 7).multiply_adds == 16 * (pointwise + depthwise)
+    assert operation_cost("dil_conv_3x3", 4, 2, 8).multiply_adds == 16 * (pointwise + depthwise)
     assert operation_cost("conv_7x1_1x7", 4, 2, 8).multiply_adds == 7 * 16 * (8 * 4 + 4 * 4)
     assert operation_cost("conv_3x1_1x3", 4, 1, 8).parameters == 2 * 3 * 16 + 8
     assert operation_cost("inv_res_5x5", 4, 2, 8).multiply_adds == 64 * 16 + 16 * (4 * 25 + 16)
@@ -153,3 +152,15 @@ def test_impossible_sizes_are_refused(settings: dict[str, int], message: str) ->
         count_parameters(get_genotype("darts"), **settings)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"`image_size` \(=0\)"):
         multiply_adds(get_genotype("darts"), image_size=0)
+
+
+def test_images_that_the_network_refuses_have_no_size() -> None:
+    darts = get_genotype("darts")
+    with pytest.raises(ValueError, match=r"\(=30\) .* gives 30 pixels after the stem.* multiple of 4\Z"):
+        multiply_adds(darts, image_size=30)
+    with pytest.raises(ValueError, match=r"\(=60\) with `stem_stride` \(=2\).* multiple of 8\Z"):
+        multiply_adds(darts, image_size=60, stem_stride=2)
+    # The stem rounds up: 63 pixels make 32.
+    assert multiply_adds(darts, image_size=63, stem_stride=2) == multiply_adds(darts, image_size=32)
+    with pytest.raises(ValueError, match=r"`stem_stride` \(=0\) must be at least 1"):
+        multiply_adds(darts, stem_stride=0)

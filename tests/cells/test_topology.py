@@ -9,8 +9,10 @@ from nas_lightning.cells import (
     cell_width,
     dead_nodes,
     duplicate_edges,
+    format_width,
     get_genotype,
     live_nodes,
+    node_depths,
 )
 from tests.cells.data import COUNTED, PAPER
 from tests.cells.strategies import cells
@@ -33,6 +35,8 @@ def test_plain_functions_equal_the_listing_of_all_paths(
     nodes = range(2, len(edges) // 2 + 2)
     assert cell_depth(edges, concat) == oracle.depth(edges, concat)
     assert cell_width(edges, concat) == oracle.width(edges, concat)
+    # To the output it is one connection more.
+    assert node_depths(edges) == (0, 0, *(oracle.depth(edges, (node,)) - 1 for node in nodes))
     live = {node for node in nodes if oracle.reaches_output(edges, concat, node)}
     assert live_nodes(edges, concat) == live
     assert dead_nodes(edges, concat) == set(nodes) - live
@@ -74,3 +78,7 @@ def test_duplicate_edges_are_those_that_read_one_node_twice() -> None:
     edges = [Edge("skip_connect", source) for source in (1, 1, 0, 1, 2, 2)]
     assert duplicate_edges(edges) == (2, 4)
     assert duplicate_edges(get_genotype("darts_v2").normal) == ()
+
+
+def test_widths_are_written_as_in_the_paper() -> None:
+    assert [format_width(width) for width in (1.5, 2.0, 3.5, 4)] == ["1.5c", "2c", "3.5c", "4c"]

@@ -15,6 +15,13 @@ from nas_lightning.cli.main import main
 from nas_lightning.datamodules import CIFAR10
 from tests.cli.commands import TINY, command, environment, read_checkpoint, read_metrics, run_process
 
+EVERY_EPOCH = (
+    "--trainer.callbacks=ModelCheckpoint",
+    "--trainer.callbacks.filename={epoch}",
+    "--trainer.callbacks.save_top_k=-1",
+    "--trainer.callbacks.save_on_train_epoch_end=true",
+)
+
 
 def refusal(arguments: Sequence[str], capsys: pytest.CaptureFixture[str]) -> str:
     """Run a command that must be refused, and return its line."""
@@ -53,6 +60,9 @@ def refusal(arguments: Sequence[str], capsys: pytest.CaptureFixture[str]) -> str
         (["--data=ImageNet22k"], ["ImageNet22k"]),
         (["--data=CIFAR10", "--data.root=nowhere"], ["nowhere/cifar-10-python.tar.gz", "by hand"]),
         (["--trainer.max_epochs=-1"], ["max_epochs", "-1"]),
+        (["--seed_everything=false"], ["seed_everything"]),
+        (["--run=../elsewhere"], ["run", "../elsewhere"]),
+        (["--ckpt_path=last", "--model.init_channels=0"], ["init_channels"]),
         (["--trainer.max_epocs=3"], ["max_epocs"]),
         (["--config=absent.yaml"], ["absent.yaml"]),
         (["--ckpt_path=absent.ckpt"], ["ckpt_path", "absent.ckpt"]),
@@ -71,8 +81,7 @@ def test_one_line_names_the_fault(
     line = refusal(["fit", *TINY, "--trainer.max_epochs=1", *arguments], capsys)
     for fragment in fragments:
         assert fragment in line
-    assert not list(tmp_path.rglob("*.ckpt"))
-    assert not list(tmp_path.rglob("metrics.csv"))
+    assert {path.name for path in tmp_path.iterdir()} <= {"nowhere"}  # the folder of the data, with its lock
 
 
 def test_a_number_of_classes_that_is_not_the_data_set_s_is_refused(
@@ -147,8 +156,10 @@ def test_a_second_run_does_not_write_over_the_first(run: Path, capsys: pytest.Ca
         (["--data=Digits"], ["data", "Digits", "Synthetic"]),
         (["--data.cutout=8"], ["data.cutout", "8"]),
         (["--seed_everything=5"], ["seed_everything", "5", "0"]),
+        (["--trainer.max_epochs=7"], ["trainer.max_epochs", "7", "1"]),
+        (["--trainer.gradient_clip_val=1"], ["trainer.gradient_clip_val", "1", "5"]),
     ],
-    ids=["genotype", "channels", "learning rate", "data set", "cutout", "seed"],
+    ids=["genotype", "channels", "learning rate", "data set", "cutout", "seed", "epochs", "clip"],
 )
 def test_settings_that_contradict_the_checkpoint_are_refused(
     run: Path, arguments: list[str], fragments: list[str], capsys: pytest.CaptureFixture[str]
@@ -160,14 +171,80 @@ def test_settings_that_contradict_the_checkpoint_are_refused(
         assert fragment in line
 
 
-def test_settings_that_are_not_given_come_from_the_checkpoint(run: Path, tmp_path: Path) -> None:
+def test_settings_that_are_not_given_come_from_the_checkpoint(tmp_path: Path) -> None:
+    root = f"--trainer.default_root_dir={tmp_path}"
+    main(["fit", *TINY, root, "--run=mine", "--trainer.max_epochs=3", *EVERY_EPOCH, "--model.drop_path=0.3"])
+    run = tmp_path / "synthetic" / "mine"
+    unbroken = read_metrics(run)
+    first = run / "checkpoints" / "epoch=0.ckpt"
+    main(["fit", f"--ckpt_path={first}", root, "--run=mine", "--trainer.accelerator=cpu"])
+    resumed = read_metrics(run)
+    assert [row["learning_rate"] for row in resumed] == pytest.approx([0.025, 0.01875, 0.00625])
+    assert [row["loss/test"] for row in resumed] == [row["loss/test"] for row in unbroken]
+
+
+def test_a_run_goes_on_in_its_own_folder_only(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     checkpoint = run / "checkpoints" / "last.ckpt"
-    arguments = [f"--ckpt_path={checkpoint}", "--trainer.max_epochs=2", "--trainer.accelerator=cpu"]
-    main(["fit", *arguments, f"--trainer.default_root_dir={tmp_path}"])
-    resumed = tmp_path / "synthetic" / "darts_v2"
-    assert [row["epoch"] for row in read_metrics(resumed)] == [0, 1]
-    hyperparameters = read_checkpoint(resumed / "checkpoints" / "last.ckpt")["hyper_parameters"]
-    assert (hyperparameters["init_channels"], hyperparameters["num_cells"]) == (4, 3)
+    root = f"--trainer.default_root_dir={run.parents[1]}"
+    line = refusal(["fit", f"--ckpt_path={checkpoint}", root, "--run=other"], capsys)
+    assert "belongs to another run" in line
+    assert not (run.parent / "other").exists()
+
+
+@pytest.mark.parametrize("subcommand", ["validate", "test"])
+def test_nothing_is_evaluated_without_a_checkpoint(
+    subcommand: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = f"--trainer.default_root_dir={tmp_path}"
+    assert "last.ckpt" in refusal([subcommand, *TINY, root, "--ckpt_path=last"], capsys)
+    assert "ckpt_path" in refusal([subcommand, *TINY, root], capsys)
+
+
+def test_a_run_killed_before_its_first_checkpoint_starts_again(tmp_path: Path) -> None:
+    run = tmp_path / "synthetic" / "darts_v2"
+    run.mkdir(parents=True)
+    (run / "metrics.csv").write_text("epoch\n0\n")
+    arguments = ["fit", *TINY, "--trainer.max_epochs=1", f"--trainer.default_root_dir={tmp_path}"]
+    main([*arguments, "--ckpt_path=last"])
+    assert [row["epoch"] for row in read_metrics(run)] == [0]
+
+
+def test_a_checkpoint_outlives_the_file_of_its_genotype(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(
+        "Genotype(normal=[('sep_conv_3x3', 0), ('skip_connect', 1)], normal_concat=[2], "
+        "reduce=[('max_pool_3x3', 0), ('skip_connect', 1)], reduce_concat=[2])"
+    )
+    root = f"--trainer.default_root_dir={tmp_path}"
+    main(["fit", *TINY, root, "--trainer.max_epochs=1", f"--model.genotype={path}"])
+    run = tmp_path / "synthetic" / "mine"
+    path.unlink()
+    accuracy = read_metrics(run)[-1]["accuracy/test"]
+    capsys.readouterr()
+    checkpoint = f"--ckpt_path={run / 'checkpoints' / 'last.ckpt'}"
+    for arguments in (["validate", checkpoint], ["validate", f"--config={run / 'config.yaml'}", checkpoint]):
+        main(arguments)
+        assert f"accuracy/test {accuracy:.6f}" in capsys.readouterr().out
+
+
+def test_the_checkpoint_of_another_network_is_refused_by_its_tensor(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoint = read_checkpoint(run / "checkpoints" / "last.ckpt")
+    name = "network.classifier.weight"
+    checkpoint["state_dict"][name] = checkpoint["state_dict"][name][:, :-1].clone()
+    torch.save(checkpoint, tmp_path / "changed.ckpt")
+    assert name in refusal(["validate", f"--ckpt_path={tmp_path / 'changed.ckpt'}"], capsys)
+
+
+def test_a_lightning_checkpoint_of_another_program_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    state = {"state_dict": {"weight": torch.zeros(2)}, "hyper_parameters": {"lr": 0.1}}
+    torch.save(state, tmp_path / "foreign.ckpt")
+    assert "foreign.ckpt" in refusal(["validate", *TINY, f"--ckpt_path={tmp_path / 'foreign.ckpt'}"], capsys)
 
 
 def test_a_file_that_is_no_checkpoint_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -197,7 +274,7 @@ def test_a_changed_genotype_file_does_not_take_the_old_weights(
     arguments = ["fit", *TINY, f"--model.genotype={path}", f"--trainer.default_root_dir={tmp_path}"]
     main([*arguments, "--trainer.max_epochs=1"])
     path.write_text(literal.format("dil_conv_3x3"))
-    assert "mine.yaml" in refusal([*arguments, "--trainer.max_epochs=2", "--ckpt_path=last"], capsys)
+    assert "mine.yaml" in refusal([*arguments, "--trainer.max_epochs=1", "--ckpt_path=last"], capsys)
 
 
 def test_an_unwritable_log_folder_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -208,15 +285,21 @@ def test_an_unwritable_log_folder_is_named(tmp_path: Path, capsys: pytest.Captur
 
 @pytest.mark.slow
 def test_a_full_disk_keeps_the_last_whole_checkpoint(tmp_path: Path) -> None:
-    arguments = ["fit", *TINY, "--trainer.max_epochs=1", "--trainer.default_root_dir=logs"]
+    arguments = ["fit", *TINY, "--trainer.max_epochs=3", "--trainer.default_root_dir=logs", *EVERY_EPOCH]
     first = run_process(arguments, tmp_path)
     assert first.returncode == 0, first.stderr
-    folder = tmp_path / "logs" / "synthetic" / "darts_v2" / "checkpoints"
-    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    run = tmp_path / "logs" / "synthetic" / "darts_v2"
+    folder = run / "checkpoints"
+    for path in folder.iterdir():  # as if killed in the second epoch
+        if path.name != "epoch=0.ckpt":
+            path.unlink()
+    (folder / "epoch=0.ckpt").rename(folder / "last.ckpt")
+    (run / "result.json").unlink()
+    before = (folder / "last.ckpt").read_bytes()
 
-    limit = len(before["last.ckpt"]) // 2  # files may grow to this size: a checkpoint does not fit
+    limit = len(before) // 2  # files may grow to this size: a checkpoint does not fit
     resumed = subprocess.run(
-        command([*arguments[:-2], "--trainer.max_epochs=2", arguments[-1], "--ckpt_path=last"]),
+        command(["fit", *arguments[1:-4], "--ckpt_path=last"]),
         cwd=tmp_path,
         env=environment(),
         capture_output=True,
@@ -228,7 +311,9 @@ def test_a_full_disk_keeps_the_last_whole_checkpoint(tmp_path: Path) -> None:
     assert resumed.returncode == 2, resumed.stderr
     assert "Traceback" not in resumed.stderr
     assert "best.ckpt" in resumed.stderr or "last.ckpt" in resumed.stderr
-    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    assert [path.name for path in folder.iterdir()] == ["last.ckpt"]
+    assert (folder / "last.ckpt").read_bytes() == before
+    assert not (run / "result.json").exists()
 
 
 def test_debug_shows_the_traceback() -> None:

@@ -178,6 +178,11 @@ def test_draw_writes_whole_files_or_none(capsys: pytest.CaptureFixture[str], tmp
         (["list", "--num_cells", "0"], "`num_cells` (=0) must be at least 1"),
         (["show", "darts", "--num_cells", "2", "--auxiliary"], "must be at least 3"),
         (["show", "darts", "--image_size", "0"], "`image_size` (=0)"),
+        (["show", "darts", "--stem_stride", "0"], "`stem_stride` (=0) must be at least 1"),
+        (["show", "darts_v2", "--image_size", "30"], "a multiple of 4"),
+        (["list", "--image_size", "30"], "a multiple of 4"),
+        (["variants", "darts", "--image_size", "60", "--stem_stride", "2"], "a multiple of 8"),
+        (["show", "darts_v2", "--auxiliary", "--image_size", "64"], "use images of 32 to 40 pixels"),
         (["census", "--nodes", "6"], "`nodes` (=6)"),
         (["census", "--concat", "a"], "'a' must be node numbers"),
         (["census", "--concat", "9"], "`concat` (=[9])"),
@@ -242,6 +247,29 @@ def test_list_answers_within_a_second_without_torch_numpy_or_matplotlib(tmp_path
     imported = {line.rpartition("|")[2].strip() for line in traced.stderr.splitlines()}
     assert "nas_lightning.cells.published" in imported
     assert {"torch", "numpy", "matplotlib", "lightning", "jsonargparse"} & imported == set()
+
+
+@pytest.mark.parametrize("buffering", ["unbuffered", "buffered"])
+def test_a_reader_that_had_enough_ends_the_process_quietly(buffering: str) -> None:
+    """As `nas-lightning cells list | head -1` does, whether the text is written at once or at the end."""
+    variables = environment()
+    if buffering == "buffered":
+        del variables["PYTHONUNBUFFERED"]
+    with subprocess.Popen(
+        command(["cells", "list"]),
+        cwd=ROOT,
+        env=variables,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()  # long before the process has anything to say
+        complaint = process.stderr.read()
+        code = process.wait(60)
+    assert complaint == ""
+    assert code == 141
 
 
 def test_a_real_process_answers_bad_input_with_one_line_and_code_2(tmp_path: Path) -> None:

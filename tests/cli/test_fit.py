@@ -13,11 +13,14 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from lightning.pytorch import seed_everything
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 from torch.nn import functional
 
 from nas_lightning.classifier import CellClassifier
 from nas_lightning.cli.main import main
 from nas_lightning.datamodules import Synthetic
+from nas_lightning.provenance import weights_hash
 from tests.cli.commands import (
     TINY,
     command,
@@ -99,8 +102,24 @@ def test_tensorboard_has_the_curves_over_epochs_and_the_cells(finished_run: Path
         assert [point.step for point in points] == [0, 1, 2]
         assert [point.value for point in points] == pytest.approx([row[name] for row in rows], rel=1e-6)
     assert {"cell/normal", "cell/reduction"} <= set(tags["images"])
-    assert events.Scalars("cell/width")[0].value == 3.5
-    assert events.Scalars("cell/depth")[0].value == 3
+    cell = read_result(finished_run)["cell"]
+    for name in ("width", "depth", "parameters", "live_parameters", "multiply_adds"):
+        assert events.Scalars(f"cell/{name}")[0].value == pytest.approx(cell[name])
+
+
+def test_tensorboard_sorts_runs_by_cell_and_final_metrics(finished_run: Path) -> None:
+    events = read_events(finished_run)
+    tag = next(tag for tag in events.PluginTagToContent("hparams") if tag.endswith("session_start_info"))
+    content = events.SummaryMetadata(tag).plugin_data.content
+    hparams = HParamsPluginData.FromString(content).session_start_info.hparams
+    assert (hparams["cell.width"].number_value, hparams["cell.depth"].number_value) == (3.5, 3)
+    assert hparams["model.genotype"].string_value == "darts_v2"
+    last = read_metrics(finished_run)[-1]
+    for metric in ("accuracy/test", "loss/test"):
+        assert events.Scalars(f"final/{metric}")[0].value == pytest.approx(last[metric])
+    settings = yaml.safe_load((finished_run / "hparams.yaml").read_text())
+    assert settings["trainer.max_epochs"] == 3
+    assert settings["model.drop_path"] == 0.3
 
 
 def test_result_tells_sizes_metrics_and_provenance(finished_run: Path) -> None:
@@ -113,7 +132,14 @@ def test_result_tells_sizes_metrics_and_provenance(finished_run: Path) -> None:
     counted = {name for name, _ in CellClassifier(init_channels=4, num_cells=3).network.named_parameters()}
     assert result["cell"]["parameters"] == sum(weights[f"network.{name}"].numel() for name in counted)
     assert (result["cell"]["width"], result["cell"]["depth"]) == (3.5, 3)
-    assert len(result["provenance"]["weights_sha256"]) == 64
+    network = {
+        name.removeprefix("network."): tensor
+        for name, tensor in weights.items()
+        if name.startswith("network.")
+    }
+    assert result["provenance"]["weights_sha256"] == weights_hash(network)
+    assert result["provenance"]["versions"]["torch"] == torch.__version__.partition("+")[0]
+    assert result["provenance"]["device"] == "cpu"
     assert result["provenance"]["seed"] == 0
     assert result["provenance"]["data"]["split_sizes"] == {"train": 48, "test": 37}
 
@@ -184,18 +210,17 @@ def test_optimiser_and_schedule_are_replaceable(tmp_path: Path) -> None:
 
 
 def test_dead_parameters_are_neither_trained_nor_optimised(tmp_path: Path) -> None:
-    arguments = [
-        "--model.genotype=darts_v2:C1",
-        "--trainer.max_epochs=1",
-        f"--trainer.default_root_dir={tmp_path}",
-    ]
-    main(["fit", *TINY, "--model.genotype=relativenas", *arguments[1:]])
+    arguments = ["--model.genotype=relativenas", "--trainer.max_epochs=1"]
+    main(["fit", *TINY, *arguments, f"--trainer.default_root_dir={tmp_path}"])
     checkpoint = read_checkpoint(tmp_path / "synthetic" / "relativenas" / "checkpoints" / "last.ckpt")
-    torch.manual_seed(0)
-    network = CellClassifier("relativenas", init_channels=4, num_cells=3).network
-    live = [name for name, parameter in network.named_parameters() if parameter.requires_grad]
-    dead = [name for name, parameter in network.named_parameters() if not parameter.requires_grad]
+    seed_everything(0)
+    initial = dict(CellClassifier("relativenas", init_channels=4, num_cells=3).network.named_parameters())
+    trained = {name: checkpoint["state_dict"][f"network.{name}"] for name in initial}
+    live = [name for name, parameter in initial.items() if parameter.requires_grad]
+    dead = [name for name, parameter in initial.items() if not parameter.requires_grad]
     assert dead
+    assert all(torch.equal(trained[name], initial[name]) for name in dead)
+    assert not any(torch.equal(trained[name], initial[name]) for name in live)
     assert len(checkpoint["optimizer_states"][0]["state"]) == len(live)
 
 
@@ -313,10 +338,9 @@ def test_an_own_operation_works_in_genotypes_specs_drawings_and_training(tmp_pat
     assert (completed := run_process(fit, tmp_path)).returncode == 0, completed.stderr
     result = read_result(next((tmp_path / "logs" / "synthetic").iterdir()))
     assert result["cell"]["genotype"].count("spatial_gate") == 4
-    network_weights = read_checkpoint(next(tmp_path.glob("logs/synthetic/*/checkpoints/last.ckpt")))[
-        "state_dict"
-    ]
-    assert any("spatial" in name or weight.shape == (4, 1, 3, 3) for name, weight in network_weights.items())
+    weights = read_checkpoint(next(tmp_path.glob("logs/synthetic/*/checkpoints/last.ckpt")))["state_dict"]
+    # Layer 1 of the user's nn.Sequential in edge 0: zero weights in a channel would mean it was never built.
+    assert weights["network.cells.0.edges.0.1.weight"].shape == (4, 1, 3, 3)
 
     draw = ["cells", "draw", "gated.yaml", "--operations", "own_operations", "-o", "gated.png"]
     assert (completed := run_process(draw, tmp_path)).returncode == 0, completed.stderr
@@ -352,3 +376,22 @@ def test_ctrl_c_keeps_the_last_epoch(tmp_path: Path) -> None:
     assert process.returncode != 0
     assert "Traceback" not in output
     assert len(read_metrics(run)) >= read_checkpoint(run / "checkpoints" / "last.ckpt")["epoch"] + 1
+
+
+@pytest.mark.slow
+def test_the_quick_start_reaches_97_percent(tmp_path: Path) -> None:
+    config = Path(__file__).parents[2] / "configs" / "quickstart.yaml"
+    start = time.monotonic()
+    completed = subprocess.run(
+        command(["fit", f"--config={config}"]),
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=290,
+        check=False,
+    )
+    assert completed.returncode == 0, completed.stderr
+    run = tmp_path / "tb_logs" / "quickstart" / "darts_v2"
+    assert read_result(run)["final"]["accuracy/test"] >= 0.97
+    assert {"cell/normal", "cell/reduction"} <= set(read_events(run).Tags()["images"])
+    print(f"quick start: {time.monotonic() - start:.0f} s")

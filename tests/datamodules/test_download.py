@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from nas_lightning.datamodules.download import DiskError, extract_tar, fetch, locked
+from nas_lightning.datamodules.download import extract_tar, fetch
 from tests.datamodules.http_server import Behaviour, serve
 from tests.datamodules.limited import with_file_size_limit
 from tests.datamodules.official_layouts import md5, write_tar
@@ -184,12 +184,3 @@ def test_a_full_disk_while_unpacking_leaves_nothing(tmp_path: Path) -> None:
     message = with_file_size_limit(lambda: extract_tar(tmp_path / "a.tar.gz", tmp_path / "top"), 100_000)
     assert message == f"DiskError: {tmp_path / 'top'}: cannot be written (File too large)"
     assert visible(tmp_path) == ["a.tar.gz"]
-
-
-def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    with (
-        pytest.raises(DiskError, match=r"file: cannot be written \(File exists\)"),
-        locked(tmp_path / "file" / "x"),
-    ):
-        pass

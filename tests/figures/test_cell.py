@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.figure import Figure
 
-from nas_lightning.cells import Edge, Genotype, get_genotype, published_genotypes
+from nas_lightning.cells import Edge, Genotype, get_genotype, node_depths, published_genotypes
 from nas_lightning.figures import (
     CellDrawing,
     draw_cell,
@@ -17,7 +17,7 @@ from nas_lightning.figures import (
     figure_to_bytes,
     picture_format,
 )
-from nas_lightning.figures.cell_layout import GAP, Box, CellLayout, Line, lay_out, node_depths
+from nas_lightning.figures.cell_layout import GAP, Box, CellLayout, Line, lay_out
 from tests.cells.strategies import cells
 
 LABEL_WIDTH = 0.85

@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
+from nas_lightning.cells.stack import TOWER_INPUT_SIZES
 from nas_lightning.networks import AuxiliaryTower, drop_path_factors
-from nas_lightning.networks.regularization import TOWER_INPUT_SIZES
 from tests.oracles.plain_network import AuxiliaryHead, drop_path
 
 

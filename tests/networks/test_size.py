@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+import math
+from functools import partial
 from typing import Any
 
 import pytest
 import torch
 
 from nas_lightning.cells import Genotype, count_parameters, get_genotype, multiply_adds, published_genotypes
-from nas_lightning.networks import CellNetwork, measure_size
+from nas_lightning.networks import CellNetwork, NetworkSize, measure_size
 from tests.networks.cases import BASE_CELLS, WIRINGS
 
 
@@ -31,6 +33,31 @@ def test_formulas_equal_the_instantiated_network(auxiliary: bool, stem_stride: i
         assert size.multiply_adds == multiply_adds(
             genotype, **sizes, stem_stride=stem_stride, image_size=image_size
         ), name
+
+
+@pytest.mark.parametrize(("num_cells", "factor"), [(1, 2), (2, 4), (3, 4)])
+@pytest.mark.parametrize("stem_stride", [1, 2, 3])
+def test_formula_and_network_take_the_same_images(num_cells: int, factor: int, stem_stride: int) -> None:
+    genotype = get_genotype("darts")
+    sizes: dict[str, Any] = {"init_channels": 2, "num_cells": num_cells, "num_classes": 5}
+    network = CellNetwork(genotype, **sizes, stem_stride=stem_stride)
+    for image_size in (0, 1, 2, 4, 6, 8, 9, 15, 16, 30):
+        counts = (
+            partial(measure_size, network, image_size),
+            partial(multiply_adds, genotype, **sizes, stem_stride=stem_stride, image_size=image_size),
+        )
+        after_stem = math.ceil(image_size / stem_stride)
+        if after_stem > 0 and after_stem % factor == 0:
+            measured, counted = (count() for count in counts)
+            assert isinstance(measured, NetworkSize)
+            assert measured.multiply_adds == counted
+        else:
+            messages = set()
+            for count in counts:
+                with pytest.raises(ValueError, match="cannot halve") as caught:
+                    count()
+                messages.add(str(caught.value))
+            assert len(messages) == 1
 
 
 def test_one_cell_by_hand() -> None:

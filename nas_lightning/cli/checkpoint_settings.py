@@ -1,0 +1,136 @@
+"""What a checkpoint was trained with, held against what is said now."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from nas_lightning.cells import get_genotype
+from nas_lightning.classifier import CellClassifier
+
+FREE_DATA_KEYS = ("root", "evaluation_batch_size")
+"""Settings of the data that change no number and so may differ between a checkpoint and its use."""
+
+
+@dataclass(frozen=True)
+class CheckpointSettings:
+    """The settings that a checkpoint was trained with.
+
+    Attributes:
+        path: The checkpoint.
+        genotype: The cells, as a literal.
+        model: Arguments of CellClassifier, without the number of classes, which the data set decides.
+        data_class: Path of the data module's class, or None where the checkpoint does not tell.
+        data: Arguments of the data module, without those that change no number.
+        run: Settings of the trainer that decide the schedule, and ``seed_everything``.
+    """
+
+    path: Path
+    genotype: str
+    model: dict[str, Any]
+    data_class: str | None
+    data: dict[str, Any]
+    run: dict[str, Any]
+
+    def defaults(self, *, resuming: bool) -> dict[str, Any]:
+        """The settings by parser key, to stand for what is not said.
+
+        Args:
+            resuming: Whether the training goes on, so that the trainer's settings count too.
+        """
+        defaults: dict[str, Any] = {f"model.{name}": value for name, value in self.model.items()}
+        if self.data_class is not None:
+            defaults["data"] = {"class_path": self.data_class, "init_args": self.data}
+        return defaults | (self.run if resuming else {})
+
+    def refuse_contradictions(self, settings: Mapping[str, Any], *, resuming: bool) -> None:
+        """Refuse settings that differ: after the defaults above were set, they were said.
+
+        Args:
+            settings: All settings, nested.
+            resuming: Whether the training goes on.
+
+        Raises:
+            ValueError: Naming the first key that differs, and both values.
+        """
+        model = dict(settings["model"])
+        spec = model.pop("genotype")
+        if str(get_genotype(spec)) != self.genotype:
+            raise ValueError(
+                f"`model.genotype` (={spec}) contradicts the checkpoint {self.path}, which holds"
+                f" {self.model.get('genotype')}: {self.genotype}"
+            )
+        self._compare("model", model, self.model)
+        if self.data_class is not None:
+            data = settings["data"]
+            if _import_object(data["class_path"]) is not _import_object(self.data_class):
+                raise ValueError(
+                    f"`data` (={data['class_path']}) contradicts the checkpoint {self.path}, which was"
+                    f" trained on {self.data_class}"
+                )
+            self._compare("data", data.get("init_args") or {}, self.data)
+        if resuming:
+            said = {f"trainer.{name}": value for name, value in settings["trainer"].items()}
+            self._compare("", {**said, "seed_everything": settings["seed_everything"]}, self.run)
+
+    def _compare(self, group: str, said: Mapping[str, Any], trained: Mapping[str, Any]) -> None:
+        for name, value in said.items():
+            key = f"{group}.{name}" if group else name
+            if name in trained and isinstance(value, Mapping) and isinstance(trained[name], Mapping):
+                self._compare(key, value, trained[name])
+            elif name in trained and value != trained[name]:
+                raise ValueError(
+                    f"`{key}` (={value}) contradicts the checkpoint {self.path}, which was trained with"
+                    f" {trained[name]}; leave it out, or train a new run"
+                )
+
+
+def read_checkpoint_settings(path: Path) -> CheckpointSettings:
+    """Read what a checkpoint of this program was trained with.
+
+    Args:
+        path: The checkpoint.
+
+    Returns:
+        Its settings.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If the file is damaged, or no checkpoint of this program.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"`ckpt_path` (={path}) is not a file")
+    try:
+        checkpoint = torch.load(path, weights_only=True, map_location="cpu", mmap=True)
+    except Exception as error:
+        raise ValueError(f"`ckpt_path` (={path}) is not a readable checkpoint: {error}") from error
+    known = inspect.signature(CellClassifier).parameters
+    model = dict(checkpoint.get("hyper_parameters", {})) if isinstance(checkpoint, dict) else {}
+    model = {name: value for name, value in model.items() if not name.startswith("_")}
+    if not isinstance(checkpoint, dict) or "genotype" not in checkpoint or not model.keys() <= known.keys():
+        raise ValueError(f"`ckpt_path` (={path}) is not a checkpoint of a CellClassifier")
+    model.pop("num_classes", None)
+    data = dict(checkpoint.get("datamodule_hyper_parameters", {}))
+    data_class = data.pop("_class_path", None)
+    run = {f"trainer.{name}": value for name, value in checkpoint.get("trainer", {}).items()}
+    if checkpoint.get("seed_everything") is not None:
+        run["seed_everything"] = checkpoint["seed_everything"]
+    return CheckpointSettings(
+        path,
+        genotype=checkpoint["genotype"],
+        model=model,
+        data_class=data_class,
+        data={name: value for name, value in data.items() if name not in (*FREE_DATA_KEYS, "_instantiator")},
+        run=run,
+    )
+
+
+def _import_object(path: str) -> object:
+    module, _, name = path.rpartition(".")
+    return getattr(importlib.import_module(module), name)

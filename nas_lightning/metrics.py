@@ -1,0 +1,61 @@
+"""What is measured on a split: mean loss and accuracy, exact over batches of any size and over ranks."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torchmetrics import Metric
+from torchmetrics.classification import MulticlassAccuracy
+
+PADDING = -1
+"""Target of the entries that pad a rank's share of an evaluation split; no metric counts them."""
+
+
+class MeanLoss(Metric):
+    """Mean loss over images, sum_i f_i / n; not a number stays not a number.
+
+    (torchmetrics' MeanMetric removes NaN or, with ``nan_strategy="disable"``, forgets the weights.)
+    """
+
+    full_state_update = False
+    total: Tensor
+    count: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_state("total", torch.zeros(()), dist_reduce_fx="sum")
+        self.add_state("count", torch.zeros(()), dist_reduce_fx="sum")
+
+    def update(self, total: Float[Tensor, ""], count: int | Tensor) -> None:
+        """Add a batch.
+
+        Args:
+            total: Sum of the losses of the batch's images.
+            count: Number of these images.
+        """
+        self.total += total
+        self.count += count
+
+    def compute(self) -> Float[Tensor, ""]:
+        """The mean so far."""
+        return self.total / self.count
+
+
+def top_k_accuracy(num_classes: int, top_k: int = 1) -> Metric:
+    """Share of the images whose class is among the ``top_k`` largest logits.
+
+    Args:
+        num_classes: Number of classes.
+        top_k: How many logits count; at most the number of classes.
+
+    Returns:
+        The metric, which does not count the target :data:`PADDING`.
+    """
+    return MulticlassAccuracy(
+        num_classes,
+        average="micro",
+        top_k=min(top_k, num_classes),
+        ignore_index=PADDING,
+        validate_args=False,
+    )

@@ -1,0 +1,77 @@
+"""The user's own operations: importing the modules and files that register them."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.util
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+
+def import_operations(modules: Sequence[str]) -> None:
+    """Import the modules in which a user registers operations, each once in a process.
+
+    Args:
+        modules: Names of importable modules (the current folder is searched too), or paths of Python files,
+            which end in ``.py``. A file is known by its path, not by its name: it hides no other module and
+            no other file of the same name.
+
+    Raises:
+        ValueError: If a module or file cannot be found, or fails while it is imported.
+    """
+    for module in modules:
+        if Path(module).suffix == ".py":
+            _import_file(module)
+        else:
+            _import_named(module)
+
+
+def _import_named(module: str) -> None:
+    folder = str(Path.cwd())
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
+    try:
+        importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{module}.".startswith(f"{error.name}."):
+            raise _failure(module, error) from error
+        raise ValueError(
+            f"`operations` names {module!r}, which is neither an importable module nor a file"
+        ) from None
+    except Exception as error:
+        raise _failure(module, error) from error
+
+
+def _import_file(file: str) -> None:
+    path = Path(file).resolve()
+    if not path.is_file():
+        raise ValueError(f"`operations` names {file!r}, which is no file ({path})")
+    if _is_imported(path):
+        return
+    name = f"nas_lightning_operations_{hashlib.sha256(bytes(path)).hexdigest()[:16]}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[name]
+        raise _failure(file, error) from error
+
+
+def _is_imported(path: Path) -> bool:
+    """Whether a module of this file is there, by an earlier call or by an import of the user's own."""
+    # Not getattr: some modules answer it by importing what they hold.
+    files = [getattr(module, "__dict__", {}).get("__file__") for module in list(sys.modules.values())]
+    return any(
+        isinstance(file, str) and file.endswith(path.name) and Path(file).resolve() == path for file in files
+    )
+
+
+def _failure(module: str, error: Exception) -> ValueError:
+    reason = " ".join(f"{type(error).__name__}: {error}".split())
+    return ValueError(f"`operations` names {module!r}, which cannot be imported: {reason}")

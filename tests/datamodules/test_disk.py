@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+import multiprocessing
+import time
+from pathlib import Path
+
+import pytest
+
+from nas_lightning.datamodules.disk import DiskError, locked, open_unbuffered, partial_folder, write_all
+from tests.datamodules.limited import with_file_size_limit
+
+
+def _add_slowly(counter: Path) -> None:
+    for _ in range(20):
+        with locked(counter):
+            count = int(counter.read_text())
+            time.sleep(0.001)
+            counter.write_text(str(count + 1))
+
+
+def test_one_process_at_a_time_holds_the_lock(tmp_path: Path) -> None:
+    counter = tmp_path / "counter"
+    counter.write_text("0")
+    context = multiprocessing.get_context("fork")
+    processes = [context.Process(target=_add_slowly, args=(counter,)) for _ in range(3)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(60)
+    assert counter.read_text() == "60"
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with (
+        pytest.raises(DiskError, match=r"file: cannot be written \(File exists\)"),
+        locked(tmp_path / "file" / "x"),
+    ):
+        pass
+    with (
+        pytest.raises(DiskError, match=r"\.x\.partial: cannot be made \(Not a directory\)"),
+        partial_folder(tmp_path / "file" / "x"),
+    ):
+        pass
+
+
+def test_a_partial_folder_starts_empty_and_goes(tmp_path: Path) -> None:
+    left_by_a_killed_process = tmp_path / ".data.partial" / "half"
+    left_by_a_killed_process.mkdir(parents=True)
+    with pytest.raises(KeyError), partial_folder(tmp_path / "data") as partial:
+        assert list(partial.iterdir()) == []
+        (partial / "file").write_text("half")
+        raise KeyError
+    assert list(tmp_path.iterdir()) == []
+
+
+def _write(path: Path) -> None:
+    with open_unbuffered(path, "w") as file:
+        write_all(file, b"x" * 3_000)
+
+
+def test_a_full_disk_names_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    message = with_file_size_limit(lambda: _write(path), 1_000)
+    assert message == f"DiskError: {path}: cannot be written (File too large)"
+    assert path.stat().st_size == 1_000
+    _write(path)
+    assert path.read_bytes() == b"x" * 3_000
+    with pytest.raises(DiskError, match=r"file/below: cannot be written \(Not a directory\)"):
+        open_unbuffered(path / "below", "w")
