@@ -25,13 +25,18 @@ def test_a_file_is_replaced_when_it_is_whole(tmp_path: Path) -> None:
     assert [entry.name for entry in path.parent.iterdir()] == ["file.txt"]
 
 
+def _fail_halfway(path: Path, error: BaseException) -> None:
+    with atomic_write(path) as file:
+        file.write("half")
+        raise error
+
+
 @pytest.mark.parametrize("error", [KeyError("own"), KeyboardInterrupt()])
 def test_after_an_exception_the_old_file_is_there_alone(tmp_path: Path, error: BaseException) -> None:
     path = tmp_path / "file.txt"
     path.write_text("old")
-    with pytest.raises(type(error)) as caught, atomic_write(path) as file:
-        file.write("half")
-        raise error
+    with pytest.raises(type(error)) as caught:
+        _fail_halfway(path, error)
     assert caught.value is error
     assert path.read_text() == "old"
     assert [entry.name for entry in tmp_path.iterdir()] == ["file.txt"]

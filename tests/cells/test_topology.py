@@ -81,4 +81,4 @@ def test_duplicate_edges_are_those_that_read_one_node_twice() -> None:
 
 
 def test_widths_are_written_as_in_the_paper() -> None:
-    assert [format_width(width) for width in (1.5, 2.0, 3.5, 4)] == ["1.5c", "2c", "3.5c", "4c"]
+    assert [format_width(width) for width in (1.5, 2.0, 3.5, 4.0)] == ["1.5c", "2c", "3.5c", "4c"]

@@ -44,13 +44,18 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
         pass
 
 
-def test_a_partial_folder_starts_empty_and_goes(tmp_path: Path) -> None:
-    left_by_a_killed_process = tmp_path / ".data.partial" / "half"
-    left_by_a_killed_process.mkdir(parents=True)
-    with pytest.raises(KeyError), partial_folder(tmp_path / "data") as partial:
+def _fail_halfway(folder: Path) -> None:
+    with partial_folder(folder) as partial:
         assert list(partial.iterdir()) == []
         (partial / "file").write_text("half")
         raise KeyError
+
+
+def test_a_partial_folder_starts_empty_and_goes(tmp_path: Path) -> None:
+    left_by_a_killed_process = tmp_path / ".data.partial" / "half"
+    left_by_a_killed_process.mkdir(parents=True)
+    with pytest.raises(KeyError):
+        _fail_halfway(tmp_path / "data")
     assert list(tmp_path.iterdir()) == []
 
 

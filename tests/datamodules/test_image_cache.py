@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nas_lightning.datamodules import image_cache
 from nas_lightning.datamodules.image_cache import (
     CHECKSUMS,
     DecodedSplit,
@@ -42,7 +41,7 @@ def checked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         lengths.append(len(data))
         return crc32(data, value)
 
-    monkeypatch.setattr(image_cache.zlib, "crc32", counted)
+    monkeypatch.setattr(zlib, "crc32", counted)
     return lengths
 
 
