@@ -7,6 +7,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
 from nas_lightning.callbacks.subjects import cell_module, image_data
+from nas_lightning.cells import format_width
 from nas_lightning.figures import draw_cell, figure_to_array
 
 
@@ -26,7 +27,7 @@ class CellSummary(Callback):
         module = cell_module(pl_module)
         description = module.cell_description(image_data(trainer).image_size)
         rank_zero_info(
-            f"{module.genotype_name}: width {description['width']:g}c, depth {description['depth']},"
+            f"{module.genotype_name}: width {format_width(description['width'])}, depth {description['depth']},"
             f" {description['parameters']:,} parameters ({description['live_parameters']:,} live),"
             f" {description['multiply_adds']:,} multiply-adds"
         )

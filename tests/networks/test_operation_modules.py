@@ -29,10 +29,10 @@ def _modules_as_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
     """Runs in an empty folder; modules and search path afterwards are those before."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
-    before = set(sys.modules)
     yield
-    for name in set(sys.modules) - before:
-        del sys.modules[name]
+    for name, module in list(sys.modules.items()):
+        if str(tmp_path) in str(getattr(module, "__dict__", {}).get("__file__")):
+            del sys.modules[name]
 
 
 def refused(entry: str) -> str:
