@@ -26,10 +26,10 @@ class CellSummary(Callback):
             return
         module = cell_module(pl_module)
         description = module.cell_description(image_data(trainer).image_size)
+        width, depth = format_width(description["width"]), description["depth"]
         rank_zero_info(
-            f"{module.genotype_name}: width {format_width(description['width'])}, depth {description['depth']},"
-            f" {description['parameters']:,} parameters ({description['live_parameters']:,} live),"
-            f" {description['multiply_adds']:,} multiply-adds"
+            f"{module.genotype_name}: width {width}, depth {depth}, {description['parameters']:,} parameters"
+            f" ({description['live_parameters']:,} live), {description['multiply_adds']:,} multiply-adds"
         )
         genotype = module.genotype
         cells = {
