@@ -29,6 +29,11 @@ class TrainingProgress(TQDMProgressBar):
         self._started = time.monotonic()
         self._first_epoch = trainer.current_epoch
 
+    def on_train_epoch_start(self, trainer: Trainer, *_: Any) -> None:
+        """Count epochs from 1, of how many."""
+        super().on_train_epoch_start(trainer)
+        self.train_progress_bar.set_description(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}")
+
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Print the line of an epoch where there is no bar."""
         super().on_train_epoch_end(trainer, pl_module)

@@ -203,7 +203,9 @@ class TrainingCLI(LightningCLI):
         """Make the trainer with the run's logger, callbacks and atomic checkpoints."""
         subcommand = self.config["subcommand"]
         settings = self.config_init[subcommand]["trainer"]
-        own = _as_list(settings["callbacks"])
+        # The summary's line comes before the progress bar is drawn.
+        own = [callbacks.CellSummary()] if subcommand == "fit" else []
+        own += _as_list(settings["callbacks"])
         if settings["enable_progress_bar"] is not False and not any(isinstance(c, ProgressBar) for c in own):
             own.append(callbacks.TrainingProgress())
         folder = self.run_folder
@@ -217,7 +219,7 @@ class TrainingCLI(LightningCLI):
                     version=folder.name,
                     default_hp_metric=False,
                 )
-            own += [callbacks.CellSummary(), callbacks.DropPathSchedule()]
+            own.append(callbacks.DropPathSchedule())
             if not settings["fast_dev_run"]:
                 own.append(callbacks.RunRecord(folder))
                 self.save_config_kwargs["folder"] = folder

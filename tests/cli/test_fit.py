@@ -67,21 +67,27 @@ def test_metrics_have_one_row_an_epoch_with_the_schedules_of_the_paper(finished_
         assert row["images_per_second"] > 0
 
 
-def test_logged_metrics_equal_a_plain_evaluation_of_the_checkpoint(finished_run: Path) -> None:
-    classifier = CellClassifier.load_from_checkpoint(
-        finished_run / "checkpoints" / "last.ckpt", map_location="cpu"
-    ).eval()
+def plain_evaluation(checkpoint: Path) -> dict[str, float]:
+    """Test loss and accuracies of a checkpoint of TINY, computed the obvious way."""
+    classifier = CellClassifier.load_from_checkpoint(checkpoint, map_location="cpu").eval()
     data = Synthetic(image_size=16, train_size=48, test_size=37, num_classes=10, batch_size=16)
     data.prepare_data()
     data.setup()
     images, targets = data.split_arrays("test")
     with torch.no_grad():
         logits = classifier(data.normalise(images))
-    row = read_metrics(finished_run)[-1]
-    assert row["loss/test"] == pytest.approx(float(functional.cross_entropy(logits, targets)), rel=1e-5)
-    assert row["accuracy/test"] == pytest.approx(float((logits.argmax(1) == targets).double().mean()))
     in_top5 = (logits.topk(5).indices == targets[:, None]).any(1)
-    assert row["accuracy_top5/test"] == pytest.approx(float(in_top5.double().mean()))
+    return {
+        "loss/test": float(functional.cross_entropy(logits, targets)),
+        "accuracy/test": float((logits.argmax(1) == targets).double().mean()),
+        "accuracy_top5/test": float(in_top5.double().mean()),
+    }
+
+
+def test_logged_metrics_equal_a_plain_evaluation_of_the_checkpoint(finished_run: Path) -> None:
+    expected = plain_evaluation(finished_run / "checkpoints" / "last.ckpt")
+    row = read_metrics(finished_run)[-1]
+    assert {name: row[name] for name in expected} == pytest.approx(expected, rel=1e-5)
 
 
 def test_tensorboard_has_the_curves_over_epochs_and_the_cells(finished_run: Path) -> None:
@@ -290,22 +296,12 @@ def test_two_ranks_count_an_odd_split_exactly_and_share_the_global_batch(tmp_pat
     assert completed.returncode == 0, completed.stderr
     run = tmp_path / "logs" / "synthetic" / "darts_v2"
     rows = read_metrics(run)
-    for row in rows:
-        assert row["accuracy/test"] * 37 == pytest.approx(round(row["accuracy/test"] * 37), abs=1e-4)
-
-    checkpoint = read_checkpoint(run / "checkpoints" / "last.ckpt")
-    assert checkpoint["global_step"] == 2 * 3  # 48 images in global batches of 16, two epochs
-    classifier = CellClassifier.load_from_checkpoint(
-        run / "checkpoints" / "last.ckpt", map_location="cpu"
-    ).eval()
-    data = Synthetic(image_size=16, train_size=48, test_size=37, num_classes=10, batch_size=16)
-    data.prepare_data()
-    data.setup()
-    images, targets = data.split_arrays("test")
-    with torch.no_grad():
-        logits = classifier(data.normalise(images))
-    assert round(rows[-1]["accuracy/test"] * 37) == int((logits.argmax(1) == targets).sum())
-    assert rows[-1]["loss/test"] == pytest.approx(float(functional.cross_entropy(logits, targets)), rel=1e-5)
+    checkpoint = run / "checkpoints" / "last.ckpt"
+    # 48 images in global batches of 16, two epochs; the padding of a split of 37 counts nowhere.
+    assert read_checkpoint(checkpoint)["global_step"] == 2 * 3
+    expected = plain_evaluation(checkpoint)
+    assert {name: rows[-1][name] for name in expected} == pytest.approx(expected, rel=1e-5)
+    assert rows[-1]["accuracy/test"] * 37 == pytest.approx(round(expected["accuracy/test"] * 37), abs=1e-4)
 
 
 OWN_OPERATION = """
@@ -379,6 +375,7 @@ def test_ctrl_c_keeps_the_last_epoch(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_the_quick_start_reaches_97_percent(tmp_path: Path) -> None:
     config = Path(__file__).parents[2] / "configs" / "quickstart.yaml"
     start = time.monotonic()
@@ -387,7 +384,7 @@ def test_the_quick_start_reaches_97_percent(tmp_path: Path) -> None:
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=290,
+        timeout=800,  # a minute on two free cores
         check=False,
     )
     assert completed.returncode == 0, completed.stderr

@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import shutil
 import signal
+import threading
 import time
 import zipfile
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tqdm import tqdm
 
 from nas_lightning.datamodules import TinyImageNet, tiny_imagenet
 from tests.datamodules.limited import with_file_size_limit
@@ -217,6 +219,7 @@ def test_a_full_disk_leaves_no_cache(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def _prepare(root: Path) -> None:
+    tqdm.set_lock(threading.RLock())  # a killed child must not take the lock that forking shares with it
     TinyImageNet(root=str(root)).prepare_data()
 
 
