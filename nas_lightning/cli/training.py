@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from jsonargparse import Namespace
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import TensorBoardLogger
@@ -204,7 +204,7 @@ class TrainingCLI(LightningCLI):
         subcommand = self.config["subcommand"]
         settings = self.config_init[subcommand]["trainer"]
         # The summary's line comes before the progress bar is drawn.
-        own = [callbacks.CellSummary()] if subcommand == "fit" else []
+        own: list[Callback] = [callbacks.CellSummary()] if subcommand == "fit" else []
         own += _as_list(settings["callbacks"])
         if settings["enable_progress_bar"] is not False and not any(isinstance(c, ProgressBar) for c in own):
             own.append(callbacks.TrainingProgress())
