@@ -12,7 +12,7 @@ from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.optim import SGD
+from torch.optim import SGD, Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR
 from torchmetrics import Metric
 
@@ -176,7 +176,7 @@ class CellClassifier(LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """The optimiser over the live parameters, and the schedule, stepped once an epoch."""
-        optimizer = self._make_optimizer([p for p in self.network.parameters() if p.requires_grad])
+        optimizer = self.make_optimizer()
         if self._make_lr_scheduler is not None:
             scheduler = self._make_lr_scheduler(optimizer)
         else:
@@ -189,6 +189,17 @@ class CellClassifier(LightningModule):
                 "lr_scheduler": {"scheduler": scheduler, "interval": "epoch", "monitor": monitor},
             }
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "epoch"}}
+
+    def make_optimizer(self) -> Optimizer:
+        """The optimiser over the live parameters.
+
+        Raises:
+            ValueError: If its settings are not valid.
+        """
+        try:
+            return self._make_optimizer([p for p in self.network.parameters() if p.requires_grad])
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"`model.optimizer` is not valid: {error}") from error
 
     def check_epochs(self, epochs: int | None) -> None:
         """Refuse a training without an end, over which the learning rate could fall to zero.
@@ -267,6 +278,6 @@ class CellClassifier(LightningModule):
                 on_step=False,
                 on_epoch=True,
                 logger=False,
-                prog_bar=name.startswith(("loss/", "accuracy/")),
+                prog_bar=name.startswith(("loss/", "accuracy/")) and not name.endswith("/train"),
                 batch_size=1,  # the metrics carry their own weights
             )

@@ -38,7 +38,8 @@ class TrainingProgress(TQDMProgressBar):
         """Print the line of an epoch where there is no bar."""
         super().on_train_epoch_end(trainer, pl_module)
         if self.is_disabled and trainer.is_global_zero and not sys.stdout.isatty():
-            items = self.get_metrics(trainer, pl_module)
+            metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+            items = {**metrics, **self.get_metrics(trainer, pl_module)}
             values = ", ".join(
                 f"{name} {value:.4f}" if isinstance(value, float) else f"{name} {value}"
                 for name, value in items.items()
@@ -52,9 +53,7 @@ class TrainingProgress(TQDMProgressBar):
         items = super().get_metrics(trainer, pl_module)
         items.pop("v_num", None)
         left = self._time_left(trainer)
-        if left is not None:
-            items["left"] = tqdm.format_interval(left)
-        return items
+        return items if left is None else {"left": tqdm.format_interval(left), **items}
 
     def _time_left(self, trainer: Trainer) -> float | None:
         epochs, batches = trainer.max_epochs, trainer.num_training_batches

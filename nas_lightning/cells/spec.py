@@ -169,6 +169,20 @@ def _base_genotype(base: str) -> Genotype:
     return published[name].genotype
 
 
+class _UniqueKeys(yaml.SafeLoader):
+    """Refuses a mapping that says one thing twice, of which YAML would keep the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """Build a mapping of different keys."""
+        keys = [self.construct_object(key) for key, _ in node.value]
+        repeated = next((key for key in keys if keys.count(key) > 1), None)
+        if repeated is not None:
+            raise yaml.constructor.ConstructorError(
+                None, None, f"{repeated!r} stands there twice", node.start_mark
+            )
+        return super().construct_mapping(node, deep)
+
+
 def _shown(text: str) -> str:
     return repr(text if len(text) <= 60 else f"{text[:57]}...")
 
@@ -185,7 +199,7 @@ def _from_file(path: Path) -> Genotype:
     if not path.is_file():
         raise FileNotFoundError(f"genotype file {str(path)!r} does not exist")
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.load(path.read_text(encoding="utf-8"), _UniqueKeys)
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         reason = " ".join(str(error).split())
         raise ValueError(f"genotype file {str(path)!r} is no valid YAML: {reason}") from None

@@ -222,8 +222,8 @@ def _draw(options: argparse.Namespace) -> None:
 
 
 def _variants(options: argparse.Namespace) -> None:
-    if options.count < 0:
-        raise ValueError(f"`count` (={options.count}) must not be negative")
+    if not 0 <= options.count <= 1000:
+        raise ValueError(f"`count` (={options.count}) must be from 0 to 1000")
     base = published_base(options.spec)
     if base is not None and base[1] is not None:
         raise ValueError(f"{options.spec!r} is a variant already; name its base, {base[0].name}")

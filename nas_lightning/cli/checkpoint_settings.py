@@ -109,7 +109,7 @@ def read_checkpoint_settings(path: Path) -> CheckpointSettings:
     try:
         checkpoint = torch.load(path, weights_only=True, map_location="cpu", mmap=True)
     except Exception as error:
-        raise ValueError(f"`ckpt_path` (={path}) is not a readable checkpoint: {error}") from error
+        raise ValueError(f"`ckpt_path` (={path}) is damaged, or not a checkpoint") from error
     known = inspect.signature(CellClassifier).parameters
     model = dict(checkpoint.get("hyper_parameters", {})) if isinstance(checkpoint, dict) else {}
     model = {name: value for name, value in model.items() if not name.startswith("_")}

@@ -31,6 +31,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         _run(arguments)
         sys.stdout.flush()
+    except KeyboardInterrupt:
+        print("nas-lightning: stopped by Ctrl-C", file=sys.stderr)
+        sys.exit(130)
     except BrokenPipeError:  # the reader of the output had enough, as in `nas-lightning cells list | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)

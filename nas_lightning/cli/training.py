@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import os
+import sys
 import warnings
 from pathlib import Path
 from typing import Any, NoReturn
 
+from filelock import FileLock, Timeout
 from jsonargparse import Namespace
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar
@@ -19,6 +22,8 @@ from nas_lightning import callbacks
 from nas_lightning.cells import genotype_slug, get_genotype
 from nas_lightning.classifier import CellClassifier
 from nas_lightning.cli.checkpoint_settings import read_checkpoint_settings
+from nas_lightning.cli.main import SUBCOMMANDS
+from nas_lightning.cli.messages import check_config_files, plain_message
 from nas_lightning.datamodules import ImageDataModule
 from nas_lightning.files import atomic_write
 from nas_lightning.networks import import_operations
@@ -38,7 +43,9 @@ class OneLineErrorParser(LightningArgumentParser):
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raise what is wrong with the arguments as a ValueError."""
-        raise ValueError(message) from ex
+        known = [action.dest for action in self._actions]
+        known += [f"data.{name}" for name in inspect.signature(ImageDataModule).parameters]
+        raise ValueError(plain_message(message, known)) from ex
 
 
 class SaveRunConfig(SaveConfigCallback):
@@ -70,8 +77,12 @@ class TrainingCLI(LightningCLI):
 
     def __init__(self, arguments: list[str]) -> None:
         self.arguments = arguments
+        self._lock: FileLock | None = None
         fitting = arguments[0] == "fit"
-        usage = {"usage": f"nas-lightning {arguments[0]} [--config FILE ...] [--KEY VALUE ...]"}
+        usage = {
+            "usage": f"nas-lightning {arguments[0]} [--config FILE ...] [--KEY VALUE ...]",
+            "description": f"{SUBCOMMANDS[arguments[0]][1]}.",
+        }
         super().__init__(
             model_class=CellClassifier,
             datamodule_class=ImageDataModule,
@@ -113,10 +124,18 @@ class TrainingCLI(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse the arguments this was made with, whatever the process's own are."""
+        check_config_files(self.arguments)
         self.config = parser.parse_args(self.arguments)
         settings = self.settings
         if settings.seed_everything is False:
             raise ValueError("`seed_everything` (=False) must be a number, or true for a random one")
+        if not 0 <= int(settings.seed_everything) < 2**32:
+            raise ValueError(f"`seed_everything` (={settings.seed_everything}) must be from 0 to 2**32 - 1")
+        clip = settings.trainer.gradient_clip_val
+        if clip is not None and clip < 0:
+            raise ValueError(
+                f"`trainer.gradient_clip_val` (={clip}) must not be negative; null does not clip"
+            )
         for name in ("experiment", "run"):
             if settings[name] is not None and Path(settings[name]).name != settings[name]:
                 raise ValueError(f"`{name}` (={settings[name]}) must be the name of one folder")
@@ -176,6 +195,13 @@ class TrainingCLI(LightningCLI):
 
     after_test = after_validate
 
+    def instantiate_classes(self) -> None:
+        """Make data, model and trainer; what their arguments are refused for is said in one line."""
+        try:
+            super().instantiate_classes()
+        except ValueError as error:
+            raise ValueError(plain_message(str(error), ())) from error
+
     def before_instantiate_classes(self) -> None:
         """Refuse to write over another run, into another run, or where nothing can be written."""
         settings = self.settings
@@ -230,11 +256,36 @@ class TrainingCLI(LightningCLI):
         return super().instantiate_trainer(callbacks=own, **kwargs)
 
     def before_fit(self) -> None:
-        """Prepare the data before anything of the run is written, so that bad data leaves nothing behind."""
-        if _rank() == 0:
-            self.datamodule.trainer = self.trainer
-            self.datamodule.prepare_data()
-            self.datamodule.setup("fit")
+        """Prepare the data before anything of the run is written, and take the folder for this process."""
+        if _rank() > 0:
+            return
+        self.datamodule.trainer = self.trainer
+        self.datamodule.prepare_data()
+        self.datamodule.setup("fit")
+        if not self.settings.trainer.fast_dev_run:
+            self.run_folder.mkdir(parents=True, exist_ok=True)
+            self._lock = FileLock(self.run_folder / ".lock", timeout=0)
+            try:
+                self._lock.acquire()  # until the training ends, however it does
+            except Timeout:
+                raise ValueError(
+                    f"{self.run_folder} is being written by another process;"
+                    " name a run of its own with `--run NAME`"
+                ) from None
+            self.before_instantiate_classes()  # the other process may have ended meanwhile, with a run
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        try:
+            super()._run_subcommand(subcommand)
+        except SystemExit:  # Lightning's answer to signals, of which it says little
+            if self.trainer.received_sigterm:
+                raise SystemExit(_stopped("SIGTERM", 143)) from None
+            if self.trainer.interrupted:
+                raise SystemExit(_stopped("Ctrl-C", 130)) from None
+            raise
+        finally:
+            if self._lock is not None:
+                self._lock.release()
 
     def after_instantiate_classes(self) -> None:
         """Refuse what the data and the network cannot do together."""
@@ -245,7 +296,14 @@ class TrainingCLI(LightningCLI):
                 f" {self.datamodule.num_classes} classes; leave it out"
             )
         self.model.check_epochs(self.trainer.max_epochs)
+        self.model.make_optimizer()
         self.model.network.check_image_size(self.datamodule.image_size)
+
+
+def _stopped(by: str, code: int) -> int:
+    """Say how a run that was stopped goes on, and return the exit code."""
+    print(f"nas-lightning: stopped by {by}; `--ckpt_path last` continues a training", file=sys.stderr)
+    return code
 
 
 def _rank() -> int:
@@ -273,6 +331,7 @@ def main(arguments: list[str]) -> None:
         arguments: The subcommand and its arguments.
     """
     # Advice on other products and on Lightning's own code is no help to the user of this program.
+    warnings.filterwarnings("ignore", ".*Checkpoint directory .* exists and is not empty.*")
     warnings.filterwarnings("ignore", ".*callbacks used to create the checkpoint need to be provided.*")
     warnings.filterwarnings("ignore", r".*isinstance\(treespec, LeafSpec\).*")
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(

@@ -95,7 +95,7 @@ class ImageDataModule(LightningDataModule, ABC):
             raise ValueError(
                 f"`validation_fraction` (={validation_fraction}) must be at least 0 and less than 1"
             )
-        self.save_hyperparameters()
+        self.save_hyperparameters(logger=False)
         self.root = root
         self.batch_size = batch_size
         self.cutout = cutout

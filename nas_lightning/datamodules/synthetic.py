@@ -56,7 +56,7 @@ class Synthetic(ImageDataModule):
         self.train_size = train_size
         self.test_size = test_size
         super().__init__(**kwargs)
-        self.save_hyperparameters(*sizes)
+        self.save_hyperparameters(*sizes, logger=False)
 
     def load_split(
         self, split: Literal["train", "test"]

@@ -40,7 +40,7 @@ def _import_named(module: str) -> None:
         raise ValueError(
             f"`operations` names {module!r}, which is neither an importable module nor a file"
         ) from None
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise _failure(module, error) from error
 
 
@@ -58,7 +58,7 @@ def _import_file(file: str) -> None:
     sys.modules[name] = module
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         del sys.modules[name]
         raise _failure(file, error) from error
 
@@ -72,6 +72,6 @@ def _is_imported(path: Path) -> bool:
     )
 
 
-def _failure(module: str, error: Exception) -> ValueError:
+def _failure(module: str, error: BaseException) -> ValueError:
     reason = " ".join(f"{type(error).__name__}: {error}".split())
     return ValueError(f"`operations` names {module!r}, which cannot be imported: {reason}")

@@ -116,3 +116,13 @@ def test_slugs_are_short_stable_and_fit_for_folders(darts_file: Path) -> None:
     literal = genotype_slug(str(DARTS))
     assert literal == genotype_slug(DARTS) == genotype_slug(DARTS.as_mapping()) == "genotype-95615ae0"
     assert literal != genotype_slug(get_genotype("darts_v1"))
+
+
+def test_a_file_that_says_one_thing_twice_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "twice.yaml"
+    edges = "[[skip_connect, 0], [skip_connect, 1]]"
+    path.write_text(
+        f"normal: {edges}\nnormal: {edges}\nnormal_concat: [2]\nreduce: {edges}\nreduce_concat: [2]\n"
+    )
+    with pytest.raises(ValueError, match=r"twice\.yaml.*'normal' stands there twice"):
+        get_genotype(path)

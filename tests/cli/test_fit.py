@@ -369,7 +369,8 @@ def test_ctrl_c_keeps_the_last_epoch(tmp_path: Path) -> None:
         output = process.communicate(timeout=60)[0]
     finally:
         process.kill()
-    assert process.returncode != 0
+    assert process.returncode == 130
+    assert "stopped by Ctrl-C; `--ckpt_path last` continues" in output
     assert "Traceback" not in output
     assert len(read_metrics(run)) >= read_checkpoint(run / "checkpoints" / "last.ckpt")["epoch"] + 1
 
@@ -392,3 +393,34 @@ def test_the_quick_start_reaches_97_percent(tmp_path: Path) -> None:
     assert read_result(run)["final"]["accuracy/test"] >= 0.97
     assert {"cell/normal", "cell/reduction"} <= set(read_events(run).Tags()["images"])
     print(f"quick start: {time.monotonic() - start:.0f} s")
+
+
+def started(arguments: list[str], folder: Path, run: Path) -> subprocess.Popen[str]:
+    """A training process that has written its first checkpoint."""
+    process = subprocess.Popen(
+        command(arguments), cwd=folder, env=environment(), stderr=subprocess.PIPE, text=True,
+        stdout=subprocess.DEVNULL,
+    )  # fmt: skip
+    deadline = time.monotonic() + 120
+    while not (run / "checkpoints" / "last.ckpt").exists():
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    return process
+
+
+@pytest.mark.slow
+def test_a_run_in_progress_is_left_alone_and_sigterm_is_no_success(tmp_path: Path) -> None:
+    arguments = ["fit", *TINY, "--trainer.max_epochs=2000", "--trainer.default_root_dir=logs"]
+    process = started(arguments, tmp_path, tmp_path / "logs" / "synthetic" / "darts_v2")
+    try:
+        second = run_process([*arguments, "--ckpt_path=last"], tmp_path)
+        assert second.returncode == 2, second.stderr
+        assert "is being written by another process" in second.stderr
+        process.send_signal(signal.SIGTERM)
+        message = process.communicate(timeout=60)[1]
+    finally:
+        process.kill()
+    assert process.returncode == 143
+    assert "stopped by SIGTERM; `--ckpt_path last` continues" in message
+    assert "Traceback" not in message

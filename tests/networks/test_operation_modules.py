@@ -119,3 +119,14 @@ def test_a_module_that_fails_is_named_with_the_cause(text: str, cause: str) -> N
     with pytest.raises(ValueError, match="cannot be imported") as caught:
         import_operations(["test_failing.py"])
     assert caught.value.__cause__ is not None
+
+
+@pytest.mark.parametrize("by_path", [True, False])
+def test_a_module_that_ends_the_program_is_refused(
+    by_path: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "leaving.py").write_text("import sys\nsys.exit(0)\n")
+    with pytest.raises(ValueError, match=r"leaving.*cannot be imported: SystemExit"):
+        import_operations(["leaving.py" if by_path else "leaving"])

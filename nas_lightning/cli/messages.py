@@ -1,0 +1,78 @@
+"""The parser's complaints in the user's terms: which setting, which value, what would be right."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import yaml
+
+
+def plain_message(text: str, known: Iterable[str]) -> str:
+    """Say in one line what jsonargparse says in many.
+
+    Args:
+        text: The parser's message.
+        known: All settings there are, for a suggestion where one is misspelt.
+
+    Returns:
+        One line; the parser's own words where they are of an unknown form.
+    """
+    unknown = re.search(r"(?:unrecognized arguments: --|[Oo]ption '|NestedArg\(key=')([\w.]+)", text)
+    if unknown is not None:
+        return _unknown_setting(unknown.group(1), list(known))
+    key = re.search(r'Parser key "([\w.]+)"', text)
+    name = key.group(1) if key is not None else None
+    own_words = re.search(r"^\s*- (`.*)$", text, re.MULTILINE)  # a check of ours, among the parser's guesses
+    if own_words is not None:
+        return own_words.group(1)
+    value = re.search(r"(?:Given|Got) value: (.*)$", text, re.MULTILINE)
+    said = f"`{name}`" if value is None else f"`{name}` (={value.group(1)})"
+    literals = re.findall(r"Expected a typing\.Literal\[(.*?)\]", text)
+    if name is not None and literals:
+        choices = dict.fromkeys(choice.strip("' ") for group in literals for choice in group.split(","))
+        return f"{said} must be one of {', '.join(choices)}"
+    path = re.search(r"Expected a dot import path string: (.*)$", text, re.MULTILINE)
+    if name is not None and path is not None:
+        return f"`{name}` (={path.group(1)}) must be the name or import path of a class: there is none such"
+    kind = re.search(r"Expected a <class '([\w.]+)'>", text)
+    if name is not None and kind is not None:
+        return f"{said} must be of type {kind.group(1).rpartition('.')[2].lower()}"
+    return " ".join(text.split())
+
+
+def check_config_files(arguments: Sequence[str]) -> None:
+    """Refuse configuration files that are no YAML mappings, by name.
+
+    Args:
+        arguments: The command line.
+
+    Raises:
+        ValueError: If a file is damaged or holds something else than settings.
+        FileNotFoundError: If there is no such file.
+    """
+    for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
+        name, has_value, value = argument.partition("=")
+        if name in ("--config", "-c"):
+            path = Path(value if has_value else following)
+            if not path.is_file():
+                raise FileNotFoundError(f"`config` (={path}) is not a file")
+            try:
+                content = yaml.safe_load(path.read_text())
+            except (yaml.YAMLError, UnicodeDecodeError) as error:
+                raise ValueError(f"`config` (={path}) is no YAML file: {error}") from error
+            if not isinstance(content, dict):
+                raise ValueError(f"`config` (={path}) must hold settings, such as `model: {{num_cells: 8}}`")
+
+
+def _unknown_setting(name: str, known: list[str]) -> str:
+    matches = difflib.get_close_matches(name, known, n=1) or [
+        candidate
+        for last in difflib.get_close_matches(name, [key.rpartition(".")[2] for key in known], n=1)
+        for candidate in known
+        if candidate.rpartition(".")[2] == last
+    ]
+    hint = f"did you mean `{matches[0]}`?" if matches else "--help lists those there are"
+    return f"there is no setting `{name}`; {hint}"
