@@ -6,7 +6,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
-from nas_lightning.callbacks.subjects import cell_module, image_data
+from nas_lightning.callbacks.protocols import cell_module, image_data
 from nas_lightning.cells import format_width
 from nas_lightning.figures import draw_cell, figure_to_array
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from nas_lightning.callbacks.subjects import cell_module
+from nas_lightning.callbacks.protocols import cell_module
 from nas_lightning.provenance import run_seed
 
 

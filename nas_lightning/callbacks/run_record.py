@@ -14,7 +14,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 
-from nas_lightning.callbacks.subjects import cell_module, image_data
+from nas_lightning.callbacks.protocols import cell_module, image_data
 from nas_lightning.files import atomic_write
 from nas_lightning.provenance import run_seed, software_versions, weights_hash
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import re
 import signal
 import subprocess
@@ -230,6 +229,26 @@ def test_dead_parameters_are_neither_trained_nor_optimised(tmp_path: Path) -> No
     assert len(checkpoint["optimizer_states"][0]["state"]) == len(live)
 
 
+def started(arguments: list[str], folder: Path, run: Path) -> subprocess.Popen[str]:
+    """A training process that has written its first checkpoint."""
+    process = subprocess.Popen(
+        command(arguments),
+        cwd=folder,
+        env=environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A shell's background job ignores SIGINT, and its children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    deadline = time.monotonic() + 120
+    while not (run / "checkpoints" / "last.ckpt").exists():
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    return process
+
+
 @pytest.mark.slow
 def test_a_killed_run_resumes_to_the_same_weights_bit_for_bit(tmp_path: Path) -> None:
     epochs = 6
@@ -239,18 +258,9 @@ def test_a_killed_run_resumes_to_the_same_weights_bit_for_bit(tmp_path: Path) ->
     assert unbroken.returncode == 0, unbroken.stderr
 
     killed_folder = tmp_path / "logs" / "synthetic" / "killed"
-    process = subprocess.Popen(
-        command([*arguments, "--run=killed"]), cwd=tmp_path, env=environment(), stdout=subprocess.DEVNULL
-    )
-    try:
-        deadline = time.monotonic() + 120
-        while not (killed_folder / "checkpoints" / "last.ckpt").exists():
-            assert process.poll() is None
-            assert time.monotonic() < deadline
-            time.sleep(0.005)
-    finally:
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+    process = started([*arguments, "--run=killed"], tmp_path, killed_folder)
+    process.kill()
+    process.communicate()
     finished = read_checkpoint(killed_folder / "checkpoints" / "last.ckpt")["epoch"] + 1
     assert 1 <= finished < epochs
     assert not (killed_folder / "result.json").exists()
@@ -348,30 +358,16 @@ def test_an_own_operation_works_in_genotypes_specs_drawings_and_training(tmp_pat
 
 def test_ctrl_c_keeps_the_last_epoch(tmp_path: Path) -> None:
     arguments = ["fit", *TINY, "--trainer.max_epochs=500", "--trainer.default_root_dir=logs"]
-    process = subprocess.Popen(
-        command(arguments),
-        cwd=tmp_path,
-        env=environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        # A shell's background job ignores SIGINT, and its children inherit that.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
     run = tmp_path / "logs" / "synthetic" / "darts_v2"
+    process = started(arguments, tmp_path, run)
     try:
-        deadline = time.monotonic() + 120
-        while not (run / "checkpoints" / "last.ckpt").exists():
-            assert process.poll() is None
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
-        os.kill(process.pid, signal.SIGINT)
-        output = process.communicate(timeout=60)[0]
+        process.send_signal(signal.SIGINT)
+        message = process.communicate(timeout=60)[1]
     finally:
         process.kill()
     assert process.returncode == 130
-    assert "stopped by Ctrl-C; `--ckpt_path last` continues" in output
-    assert "Traceback" not in output
+    assert "stopped by Ctrl-C; `--ckpt_path last` continues" in message
+    assert "Traceback" not in message
     assert len(read_metrics(run)) >= read_checkpoint(run / "checkpoints" / "last.ckpt")["epoch"] + 1
 
 
@@ -393,20 +389,6 @@ def test_the_quick_start_reaches_97_percent(tmp_path: Path) -> None:
     assert read_result(run)["final"]["accuracy/test"] >= 0.97
     assert {"cell/normal", "cell/reduction"} <= set(read_events(run).Tags()["images"])
     print(f"quick start: {time.monotonic() - start:.0f} s")
-
-
-def started(arguments: list[str], folder: Path, run: Path) -> subprocess.Popen[str]:
-    """A training process that has written its first checkpoint."""
-    process = subprocess.Popen(
-        command(arguments), cwd=folder, env=environment(), stderr=subprocess.PIPE, text=True,
-        stdout=subprocess.DEVNULL,
-    )  # fmt: skip
-    deadline = time.monotonic() + 120
-    while not (run / "checkpoints" / "last.ckpt").exists():
-        assert process.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    return process
 
 
 @pytest.mark.slow
