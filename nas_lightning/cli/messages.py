@@ -20,7 +20,7 @@ def plain_message(text: str, known: Iterable[str]) -> str:
     Returns:
         One line; the parser's own words where they are of an unknown form.
     """
-    unknown = re.search(r"(?:unrecognized arguments: --|[Oo]ption '|NestedArg\(key=')([\w.]+)", text)
+    unknown = re.search(r"(?:[Uu]nrecognized arguments: --|[Oo]ption '|Key '|NestedArg\(key=')([\w.]+)", text)
     if unknown is not None:
         return _unknown_setting(unknown.group(1), list(known))
     key = re.search(r'Parser key "([\w.]+)"', text)
@@ -30,7 +30,7 @@ def plain_message(text: str, known: Iterable[str]) -> str:
         return own_words.group(1)
     value = re.search(r"(?:Given|Got) value: (.*)$", text, re.MULTILINE)
     said = f"`{name}`" if value is None else f"`{name}` (={value.group(1)})"
-    literals = re.findall(r"Expected a typing\.Literal\[(.*?)\]", text)
+    literals = re.findall(r"typing\.Literal\[(.*?)\]", text)
     if name is not None and literals:
         choices = dict.fromkeys(choice.strip("' ") for group in literals for choice in group.split(","))
         return f"{said} must be one of {', '.join(choices)}"
