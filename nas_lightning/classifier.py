@@ -19,7 +19,7 @@ from torchmetrics import Metric
 from nas_lightning.cells import cell_depth, cell_width, genotype_slug, get_genotype
 from nas_lightning.cells.spec import published_base
 from nas_lightning.metrics import PADDING, MeanLoss, top_k_accuracy
-from nas_lightning.networks import CellNetwork, NetworkSize, import_operations, measure_size
+from nas_lightning.networks import CellNetwork, import_operations, measure_size
 from nas_lightning.provenance import run_seed
 
 
@@ -243,13 +243,9 @@ class CellClassifier(LightningModule):
                     f" {shapes[0]}: it was trained with another network"
                 )
 
-    def network_size(self, image_size: int) -> NetworkSize:
-        """Parameters and multiply-adds of the network, counted on the network itself."""
-        return measure_size(self.network, image_size)
-
     def cell_description(self, image_size: int) -> dict[str, int | float]:
         """What runs are compared by: the normal cell's width (in c) and depth, and the network's size."""
-        size = self.network_size(image_size)
+        size = measure_size(self.network, image_size)
         return {
             "width": cell_width(self.genotype.normal, self.genotype.normal_concat),
             "depth": cell_depth(self.genotype.normal, self.genotype.normal_concat),

@@ -203,11 +203,13 @@ class TrainingCLI(LightningCLI):
             raise ValueError(plain_message(str(error), ())) from error
 
     def before_instantiate_classes(self) -> None:
+        """Refuse a folder that is not this run's before anything is made."""
+        if self.config["subcommand"] == "fit" and not self.settings.trainer.fast_dev_run and _rank() == 0:
+            self._check_run_folder()
+
+    def _check_run_folder(self) -> None:
         """Refuse to write over another run, into another run, or where nothing can be written."""
-        settings = self.settings
-        if self.config["subcommand"] != "fit" or settings.trainer.fast_dev_run or _rank() > 0:
-            return
-        folder = self.run_folder
+        settings, folder = self.settings, self.run_folder
         if settings.ckpt_path is not None:
             if folder.resolve() not in Path(settings.ckpt_path).resolve().parents:
                 raise ValueError(
@@ -272,7 +274,7 @@ class TrainingCLI(LightningCLI):
                     f"{self.run_folder} is being written by another process;"
                     " name a run of its own with `--run NAME`"
                 ) from None
-            self.before_instantiate_classes()  # the other process may have ended meanwhile, with a run
+            self._check_run_folder()  # the other process may have ended meanwhile, with a run
 
     def _run_subcommand(self, subcommand: str) -> None:
         try:
