@@ -153,7 +153,11 @@ class CellClassifier(LightningModule):
         return classification_loss + self.auxiliary_weight * auxiliary_loss
 
     def on_validation_start(self) -> None:
-        """Evaluate the network that the checkpoint holds: rank 0's batch-norm statistics, on every rank.
+        """Evaluate the network that the checkpoint holds."""
+        self.broadcast_statistics()
+
+    def broadcast_statistics(self) -> None:
+        """Give every rank the batch-norm statistics of rank 0, which are those of the checkpoint.
 
         Plain DistributedDataParallel lets each rank keep its own until the next training step.
         """

@@ -21,9 +21,10 @@ ARROWS: dict[str, set[str]] = {
     "networks": {"cells"},
     "classifier": {"networks", "cells", "metrics"},
     "datamodules": set(),
+    "analysis": set(),
     "figures": {"cells"},
-    "callbacks": {"figures", "cells"},
-    "cli": {"networks", "classifier", "datamodules", "figures", "callbacks", "cells"},
+    "callbacks": {"analysis", "figures", "cells"},
+    "cli": {"networks", "classifier", "datamodules", "analysis", "figures", "callbacks", "cells"},
     "__main__": {"cli"},
     "__init__": set(),
 }

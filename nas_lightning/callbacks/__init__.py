@@ -1,15 +1,23 @@
 """When and where: what happens during a training, and what is logged and saved."""
 
+from nas_lightning.callbacks.analysis import Analysis
 from nas_lightning.callbacks.cell_summary import CellSummary
 from nas_lightning.callbacks.checkpoints import AtomicCheckpointIO, run_checkpoints
 from nas_lightning.callbacks.drop_path import DropPathSchedule
+from nas_lightning.callbacks.gradient_variance import GradientVariance
+from nas_lightning.callbacks.hessian_spectrum import HessianSpectrum
+from nas_lightning.callbacks.loss_contour import LossContour
 from nas_lightning.callbacks.progress import TrainingProgress
 from nas_lightning.callbacks.run_record import RunRecord
 
 __all__ = [
+    "Analysis",
     "AtomicCheckpointIO",
     "CellSummary",
     "DropPathSchedule",
+    "GradientVariance",
+    "HessianSpectrum",
+    "LossContour",
     "RunRecord",
     "TrainingProgress",
     "run_checkpoints",

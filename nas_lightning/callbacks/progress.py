@@ -64,3 +64,44 @@ class TrainingProgress(TQDMProgressBar):
         if done <= 0:
             return None
         return (time.monotonic() - self._started) * (epochs - self._first_epoch - done) / done
+
+
+class PointProgress:
+    """How many points of a surface are done, and how long the others will take.
+
+    In a terminal it is a bar; where the output is no terminal (a log file), a line whenever another tenth is
+    done.
+
+    Args:
+        name: What is filled.
+        finished: Number of points that are done.
+        total: Number of points.
+        visible: Whether anything is shown, on this rank.
+    """
+
+    def __init__(self, name: str, finished: int, total: int, *, visible: bool) -> None:
+        self._name, self._total, self._visible = name, total, visible
+        self._first = self._said = finished
+        self._started = time.monotonic()
+        self._bar = tqdm(
+            total=total,
+            initial=finished,
+            desc=name,
+            unit="point",
+            disable=not (visible and sys.stdout.isatty()),
+            file=sys.stdout,
+            dynamic_ncols=True,
+        )
+
+    def update(self, finished: int) -> None:
+        """Show how many points are done."""
+        self._bar.update(finished - self._bar.n if not self._bar.disable else 0)
+        if self._bar.disable and self._visible and finished - self._said >= self._total / 10:
+            self._said = finished
+            seconds = (time.monotonic() - self._started) / (finished - self._first) * (self._total - finished)
+            left = tqdm.format_interval(seconds)
+            print(f"{self._name}: {finished} of {self._total} points, {left} left", flush=True)
+
+    def close(self) -> None:
+        """Leave the bar as it is."""
+        self._bar.close()

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any, Protocol, runtime_checkable
 
+import torch
 from lightning.pytorch import LightningModule, Trainer
-from torch import Tensor
+from torch import Tensor, nn
 
 from nas_lightning.cells import Genotype
 
@@ -15,6 +16,12 @@ class CellNetworkLike(Protocol):
     """A network of cells, such as :class:`nas_lightning.networks.CellNetwork`."""
 
     drop_path_probability: float
+
+    def evaluated_parameters(self) -> dict[str, nn.Parameter]:
+        """Live parameters that the logits in evaluation mode depend on, by name."""
+
+    def parameter_place(self, name: str) -> tuple[str, int | None, int | None]:
+        """Part of the network, cell and node that a parameter belongs to."""
 
     def state_dict(self) -> dict[str, Tensor]:
         """Weights and buffers by name."""
@@ -30,6 +37,9 @@ class CellModule(Protocol):
     network: CellNetworkLike
     hparams: Any
 
+    def broadcast_statistics(self) -> None:
+        """Give every rank the batch-norm statistics of rank 0."""
+
     def cell_description(self, image_size: int) -> dict[str, int | float]:
         """Width, depth, parameters and multiply-adds by name."""
 
@@ -43,6 +53,12 @@ class ImageData(Protocol):
     evaluation_split: str
     split_sizes: dict[str, int]
     hparams: Any
+
+    def split_arrays(self, split: Any) -> tuple[Tensor, Tensor]:
+        """Images, uint8, and classes of a split in its own order."""
+
+    def normalise(self, images: Tensor, dtype: torch.dtype = ...) -> Tensor:
+        """Inputs of the network."""
 
 
 def cell_module(module: LightningModule) -> CellModule:

@@ -24,6 +24,7 @@ class CheckpointSettings:
 
     Attributes:
         path: The checkpoint.
+        epoch: Epoch after which it was written, from 0.
         genotype: The cells, as a literal.
         model: Arguments of CellClassifier, without the number of classes, which the data set decides.
         data_class: Path of the data module's class, or None where the checkpoint does not tell.
@@ -32,6 +33,7 @@ class CheckpointSettings:
     """
 
     path: Path
+    epoch: int
     genotype: str
     model: dict[str, Any]
     data_class: str | None
@@ -123,6 +125,7 @@ def read_checkpoint_settings(path: Path) -> CheckpointSettings:
         run["seed_everything"] = checkpoint["seed_everything"]
     return CheckpointSettings(
         path,
+        epoch=int(checkpoint.get("epoch", 0)),
         genotype=checkpoint["genotype"],
         model=model,
         data_class=data_class,

@@ -12,6 +12,9 @@ SUBCOMMANDS = {
     "fit": ("training", "train a network of cells: nas-lightning fit --config configs/darts.yaml"),
     "validate": ("training", "loss and accuracy of a checkpoint on the split that its training watched"),
     "test": ("training", "loss and accuracy of a checkpoint on the test split"),
+    "landscape": ("landscape", "loss contour, gradient variance and curvature of a checkpoint"),
+    "plot": ("figures", "draw surfaces side by side: nas-lightning plot FILE..."),
+    "theory": ("theory", "the widest and the narrowest linear cell against the theorems of section 4.3"),
     "cells": ("cells", "list, show, draw and count cells and their variants"),
 }
 

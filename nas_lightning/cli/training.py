@@ -75,7 +75,7 @@ class TrainingCLI(LightningCLI):
     datamodule: ImageDataModule
     trainer: Trainer
 
-    def __init__(self, arguments: list[str]) -> None:
+    def __init__(self, arguments: list[str], trainer_class: type[Trainer] = Trainer) -> None:
         self.arguments = arguments
         self._lock: FileLock | None = None
         fitting = arguments[0] == "fit"
@@ -87,6 +87,7 @@ class TrainingCLI(LightningCLI):
             model_class=CellClassifier,
             datamodule_class=ImageDataModule,
             subclass_mode_data=True,
+            trainer_class=trainer_class,
             parser_class=OneLineErrorParser,
             parser_kwargs=dict.fromkeys(self.subcommands(), usage),
             save_config_callback=SaveRunConfig if fitting else None,
@@ -171,10 +172,7 @@ class TrainingCLI(LightningCLI):
             if settings.ckpt_path is None:
                 rank_zero_info(f"{last} does not exist yet: starting from scratch")
         if settings.ckpt_path is None:
-            if not resuming:
-                raise ValueError(
-                    f"`ckpt_path` is missing: {self.config['subcommand']} evaluates a trained network"
-                )
+            self.check_without_checkpoint()
             return
         path = str(settings.ckpt_path)
         trained = read_checkpoint_settings(Path(path))
@@ -186,6 +184,14 @@ class TrainingCLI(LightningCLI):
         if _names_missing_file(self.settings.model.genotype):
             self.settings.model.genotype = trained.genotype
         trained.refuse_contradictions(self.settings.as_dict(), resuming=resuming)
+        self.trained = trained
+
+    def check_without_checkpoint(self) -> None:
+        """Refuse to evaluate a network that nothing has trained."""
+        if self.config["subcommand"] != "fit":
+            raise ValueError(
+                f"`ckpt_path` is missing: {self.config['subcommand']} evaluates a trained network"
+            )
 
     def after_validate(self) -> None:
         """Print what was measured, one metric a line."""
@@ -237,16 +243,13 @@ class TrainingCLI(LightningCLI):
         if settings["enable_progress_bar"] is not False and not any(isinstance(c, ProgressBar) for c in own):
             own.append(callbacks.TrainingProgress())
         folder = self.run_folder
+        for analysis in [callback for callback in own if isinstance(callback, callbacks.Analysis)]:
+            analysis.folder = analysis.folder or str(folder / "landscape")
         if subcommand != "fit":
-            kwargs |= {"logger": False, "enable_checkpointing": False}
+            kwargs = {"logger": False, "enable_checkpointing": False} | kwargs
         else:
             if settings["logger"] in (None, True):
-                kwargs["logger"] = TensorBoardLogger(
-                    folder.parent.parent,
-                    name=folder.parent.name,
-                    version=folder.name,
-                    default_hp_metric=False,
-                )
+                kwargs["logger"] = run_logger(folder)
             own.append(callbacks.DropPathSchedule())
             if not settings["fast_dev_run"]:
                 own.append(callbacks.RunRecord(folder))
@@ -302,6 +305,13 @@ class TrainingCLI(LightningCLI):
         self.model.network.check_image_size(self.datamodule.image_size)
 
 
+def run_logger(folder: Path) -> TensorBoardLogger:
+    """The logger whose files lie in a run's folder."""
+    return TensorBoardLogger(
+        folder.parent.parent, name=folder.parent.name, version=folder.name, default_hp_metric=False
+    )
+
+
 def _stopped(by: str, code: int) -> int:
     """Say how a run that was stopped goes on, and return the exit code."""
     print(f"nas-lightning: stopped by {by}; `--ckpt_path last` continues a training", file=sys.stderr)
@@ -332,11 +342,15 @@ def main(arguments: list[str]) -> None:
     Args:
         arguments: The subcommand and its arguments.
     """
-    # Advice on other products and on Lightning's own code is no help to the user of this program.
+    silence_advice()
+    TrainingCLI(arguments)
+
+
+def silence_advice() -> None:
+    """Leave out Lightning's advice on other products and on its own code."""
     warnings.filterwarnings("ignore", ".*Checkpoint directory .* exists and is not empty.*")
     warnings.filterwarnings("ignore", ".*callbacks used to create the checkpoint need to be provided.*")
     warnings.filterwarnings("ignore", r".*isinstance\(treespec, LeafSpec\).*")
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(
         lambda record: "Tip: For seamless" not in record.getMessage()
     )
-    TrainingCLI(arguments)

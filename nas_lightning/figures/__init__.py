@@ -2,12 +2,28 @@
 
 from nas_lightning.figures.cell import CellDrawing, draw_cell, draw_cells
 from nas_lightning.figures.image import figure_to_array
+from nas_lightning.figures.landscape import LOSS_LEVELS, draw_loss_contours
+from nas_lightning.figures.panels import SurfacePanel
 from nas_lightning.figures.picture import figure_to_bytes, picture_format
+from nas_lightning.figures.spectrum import draw_spectrum
+from nas_lightning.figures.spread import SurfaceSpread, draw_spread
+from nas_lightning.figures.surface3d import draw_surfaces
+from nas_lightning.figures.variance import VarianceSplit, draw_heat_maps, draw_variance_by_node
 
 __all__ = [
+    "LOSS_LEVELS",
     "CellDrawing",
+    "SurfacePanel",
+    "SurfaceSpread",
+    "VarianceSplit",
     "draw_cell",
     "draw_cells",
+    "draw_heat_maps",
+    "draw_loss_contours",
+    "draw_spectrum",
+    "draw_spread",
+    "draw_surfaces",
+    "draw_variance_by_node",
     "figure_to_array",
     "figure_to_bytes",
     "picture_format",

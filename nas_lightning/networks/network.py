@@ -150,6 +150,33 @@ class CellNetwork(nn.Module):
         logits: Tensor = self.classifier(functional.adaptive_avg_pool2d(output, 1).flatten(1))
         return logits if auxiliary_logits is None else (logits, auxiliary_logits)
 
+    def evaluated_parameters(self) -> dict[str, nn.Parameter]:
+        """Live parameters that the logits in evaluation mode depend on: without the tower and its cells."""
+        evaluated = {}
+        for name, parameter in self.named_parameters():
+            part, cell, _ = self.parameter_place(name)
+            is_used = part != "auxiliary_tower" if cell is None else self._live_in_evaluation[cell]
+            if parameter.requires_grad and is_used:
+                evaluated[name] = parameter
+        return evaluated
+
+    def parameter_place(self, name: str) -> tuple[str, int | None, int | None]:
+        """Where in the network a parameter is.
+
+        Args:
+            name: Its name, as ``named_parameters`` has it.
+
+        Returns:
+            ``"stem"``, ``"cells"``, ``"auxiliary_tower"`` or ``"classifier"``; the number of the cell, from
+            0; and the intermediate node whose edges it belongs to, from 2, or None for the projections of
+            the cell's inputs.
+        """
+        part, *inside = name.split(".")
+        if part != "cells":
+            return part, None, None
+        node = int(inside[2]) // 2 + 2 if inside[1] == "edges" else None
+        return part, int(inside[0]), node
+
     def check_image_size(self, image_size: int) -> None:
         """Refuse images that the reduction cells cannot halve, or that do not fit the auxiliary tower.
 

@@ -1,0 +1,61 @@
+"""What the paper measures at convergence: loss contours, gradient variance, curvature; on any ``nn.Module``."""
+
+from nas_lightning.analysis.directions import (
+    Directions,
+    cosine,
+    displaced,
+    random_direction,
+    random_directions,
+)
+from nas_lightning.analysis.gradient_variance import (
+    GradientStatistics,
+    GradientSums,
+    estimate_statistics,
+    gradient_statistics,
+    gradient_variance_surface,
+    sum_gradients,
+    variance_measure,
+    variance_variables,
+)
+from nas_lightning.analysis.hessian import HessianProduct, HessianSpectrum, hessian_eigenvalues
+from nas_lightning.analysis.instance_gradients import InstanceGradients
+from nas_lightning.analysis.lattice import axis
+from nas_lightning.analysis.loss import LOSS_VARIABLES, evaluate, loss_measure, loss_surface
+from nas_lightning.analysis.netcdf import matching_dataset, write_dataset
+from nas_lightning.analysis.scalars import loss_scalars, spread, variance_scalars
+from nas_lightning.analysis.surface import Point, Surface, fill
+from nas_lightning.analysis.surface_file import read_surface
+
+__all__ = [
+    "LOSS_VARIABLES",
+    "Directions",
+    "GradientStatistics",
+    "GradientSums",
+    "HessianProduct",
+    "HessianSpectrum",
+    "InstanceGradients",
+    "Point",
+    "Surface",
+    "axis",
+    "cosine",
+    "displaced",
+    "estimate_statistics",
+    "evaluate",
+    "fill",
+    "gradient_statistics",
+    "gradient_variance_surface",
+    "hessian_eigenvalues",
+    "loss_measure",
+    "loss_scalars",
+    "loss_surface",
+    "matching_dataset",
+    "random_direction",
+    "random_directions",
+    "read_surface",
+    "spread",
+    "sum_gradients",
+    "variance_measure",
+    "variance_scalars",
+    "variance_variables",
+    "write_dataset",
+]

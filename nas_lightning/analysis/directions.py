@@ -1,0 +1,347 @@
+"""Random directions in weight space, and the weights displaced along two of them."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Literal, TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from nas_lightning.analysis.surface import Point
+
+Direction: TypeAlias = Mapping[str, Tensor]
+Directions: TypeAlias = Sequence[Mapping[str, Tensor]]
+"""Two directions, each keyed as ``named_parameters()``."""
+Normalization: TypeAlias = Literal["filter", "layer", "none"]
+
+_EPSILON = 1e-10
+# What is left of a direction when it is this much smaller than the whole is rounding. So it is with units
+# of one element.
+_PARALLEL = 1e-9
+
+
+def random_direction(
+    module: nn.Module,
+    seed: int,
+    normalization: Normalization = "filter",
+    names: Collection[str] | None = None,
+) -> dict[str, Tensor]:
+    """Gaussian direction in the space of a module's live parameters.
+
+    Every tensor d is drawn from N(0, 1), then scaled unit by unit to the size of the weights w:
+
+        d_u  <-  d_u * ||w_u|| / (||d_u|| + 1e-10).
+
+    - ``"filter"`` (Li et al., Visualizing the Loss Landscape of Neural Nets, NeurIPS 2018, section 4): the
+      units of a tensor with more than one dimension are its slices along dimension 0, the filters; biases and
+      the scales and shifts of batch norm get direction 0.
+    - ``"layer"``: the same with the whole tensor as one unit.
+    - ``"none"``: N(0, 1) everywhere, biases and batch norm included, as section 4.2.1 of Shu et al. (ICLR
+      2020) reads. Weights of small norm are then left behind within a short step.
+
+    A tensor is drawn on the CPU in float32 from a generator seeded by (seed, name of the parameter), so that
+    the direction depends on no device, precision, rank or other parameter; norms are taken in float64.
+
+    Args:
+        module: Module whose parameters with ``requires_grad=True`` have a direction.
+        seed: Seed of the direction.
+        normalization: As above.
+        names: Parameters to which the direction is restricted, to leave out an auxiliary tower; those that
+            are not live have no direction. None stands for all.
+
+    Returns:
+        The direction, keyed and ordered as ``named_parameters()``, on the parameters' devices and in their
+        types.
+
+    Raises:
+        ValueError: If `normalization` or one of `names` is unknown, or no live parameter remains.
+
+    Example:
+        >>> layer = nn.Linear(3, 2)
+        >>> direction = random_direction(layer, seed=0)
+        >>> torch.allclose(direction["weight"].norm(dim=1), layer.weight.norm(dim=1))
+        True
+        >>> direction["bias"]
+        tensor([0., 0.])
+    """
+    with torch.inference_mode(False), torch.no_grad():
+        parameters = _live_parameters(module, names)
+        drawn = _draw(parameters, seed, normalization)
+        return {name: value.to(parameters[name]) for name, value in drawn.items()}
+
+
+def random_directions(
+    module: nn.Module,
+    seed: int,
+    normalization: Normalization = "filter",
+    orthogonal: bool = False,
+    names: Collection[str] | None = None,
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """The two directions of a surface, :func:`random_direction` of seeds ``2 * seed`` and ``2 * seed + 1``.
+
+    Random directions in a space of many dimensions are nearly orthogonal. With `orthogonal` the second is
+    made exactly so, up to the rounding of the parameters' type: in every normalisation unit u (a filter, a
+    tensor; without normalisation all parameters together)
+
+        e_u = b_u - (<a_u, b_u> / ||a_u||^2) a_u,      b_u  <-  e_u * ||b_u|| / ||e_u||,
+
+    which keeps the norm of every unit. A unit of one element has no other direction and stays as it is, so
+    that a network with such units keeps a cosine slightly off 0; :func:`cosine` tells.
+
+    Args:
+        module: As for :func:`random_direction`.
+        seed: Seed of the pair.
+        normalization: As for :func:`random_direction`.
+        orthogonal: Whether the second direction is made orthogonal to the first.
+        names: As for :func:`random_direction`.
+
+    Returns:
+        The two directions.
+
+    Raises:
+        ValueError: As :func:`random_direction`.
+
+    Example:
+        >>> first, second = random_directions(nn.Linear(30, 2), seed=0, orthogonal=True)
+        >>> abs(cosine(first, second)) < 1e-6
+        True
+    """
+    with torch.inference_mode(False), torch.no_grad():
+        parameters = _live_parameters(module, names)
+        first = _draw(parameters, 2 * seed, normalization)
+        second = _draw(parameters, 2 * seed + 1, normalization)
+        if orthogonal:
+            second = _made_orthogonal(first, second, normalization)
+        return (
+            {name: value.to(parameters[name]) for name, value in first.items()},
+            {name: value.to(parameters[name]) for name, value in second.items()},
+        )
+
+
+def cosine(first: Direction, second: Direction) -> float:
+    """Cosine between two directions, <a, b> / (||a|| ||b||), summed in float64.
+
+    Args:
+        first: A direction.
+        second: Another of the same parameters.
+
+    Returns:
+        The cosine; not a number if one of them is zero.
+
+    Raises:
+        ValueError: If the directions are not of the same parameters.
+
+    Example:
+        >>> cosine({"weight": torch.tensor([1.0, 0.0])}, {"weight": torch.tensor([1.0, 1.0])})
+        0.7071067811865475
+    """
+    _check_same_names(first, second)
+    with torch.no_grad():
+        pairs = [
+            (first[name].cpu().double().flatten(), second[name].cpu().double().flatten()) for name in first
+        ]
+    product, square, other_square = (
+        math.fsum(float(left @ right) for left, right in terms)
+        for terms in (pairs, [(a, a) for a, _ in pairs], [(b, b) for _, b in pairs])
+    )
+    norms = math.sqrt(square) * math.sqrt(other_square)
+    return product / norms if norms else math.nan
+
+
+@contextmanager
+def displaced(module: nn.Module, directions: Directions) -> Iterator[Callable[[float, float], None]]:
+    """Displace a module's weights in place along two directions, w* + alpha d1 + beta d2.
+
+    Every displacement starts from a copy of w*, so that rounding does not add up, and touches only the
+    parameters whose direction is not zero. When the block ends, by an exception or an interrupt as well, the
+    weights are w* bit for bit.
+
+    Args:
+        module: Module whose weights are w*.
+        directions: Two directions of the same parameters; those of the module they leave out stay.
+
+    Yields:
+        ``move(alpha, beta)``, which displaces the weights.
+
+    Raises:
+        ValueError: If there are not two directions, or they do not fit the module.
+
+    Example:
+        >>> layer = nn.Linear(1, 1).requires_grad_(True)
+        >>> weight = layer.weight.item()
+        >>> with displaced(layer, random_directions(layer, seed=0)) as move:
+        ...     move(1.0, -0.5)
+        ...     moved = layer.weight.item() != weight
+        >>> moved, layer.weight.item() == weight
+        (True, True)
+    """
+    first, second = _check_directions(module, directions)
+    parameters = dict(module.named_parameters())
+    with torch.inference_mode(False), torch.no_grad():
+        along = [_nonzero(direction, parameters) for direction in (first, second)]
+        touched = [name for name in first if any(name in tensors for tensors in along)]
+        weights: list[Tensor] = [parameters[name] for name in touched]
+        kept = [weight.detach().clone() for weight in weights]
+    moved: list[list[Tensor]] = [[parameters[name] for name in tensors] for tensors in along]
+    steps = [list(tensors.values()) for tensors in along]
+
+    def move(alpha: float, beta: float) -> None:
+        with torch.no_grad():
+            _copy(weights, kept)
+            for step, targets, tensors in zip((alpha, beta), moved, steps, strict=True):
+                # Adding zero would turn -0.0 into 0.0, and an infinite direction into not a number.
+                if step != 0 and targets:
+                    torch._foreach_add_(targets, tensors, alpha=float(step))
+
+    try:
+        yield move
+    finally:
+        with torch.no_grad():
+            _copy(weights, kept)
+
+
+@contextmanager
+def at_points(
+    module: nn.Module, directions_by_seed: Mapping[int, Directions]
+) -> Iterator[Callable[[Point], None]]:
+    """Displace a module's weights to the points of a surface, whatever its pairs of directions.
+
+    Args:
+        module: Module whose weights are w*, as for :func:`displaced`.
+        directions_by_seed: Pair of directions by direction seed.
+
+    Yields:
+        Function that displaces the weights to a point. When the block ends they are w*, bit for bit.
+
+    Raises:
+        ValueError: If directions do not fit the module.
+    """
+    # One pair of directions at a time holds its copy of w*.
+    with ExitStack() as current:
+        seed: int | None = None
+        move: Callable[[float, float], None]
+
+        def move_to(point: Point) -> None:
+            nonlocal seed, move
+            if point.direction_seed != seed:
+                seed = None
+                current.close()
+                move = current.enter_context(displaced(module, directions_by_seed[point.direction_seed]))
+                seed = point.direction_seed
+            move(point.alpha, point.beta)
+
+        yield move_to
+
+
+def _live_parameters(module: nn.Module, names: Collection[str] | None) -> dict[str, nn.Parameter]:
+    parameters = dict(module.named_parameters())
+    unknown = sorted(set(names or ()) - parameters.keys())
+    if unknown:
+        raise ValueError(f"`names` holds {unknown[0]!r}, which is not a parameter of the module")
+    live = {
+        name: parameter
+        for name, parameter in parameters.items()
+        if parameter.requires_grad and (names is None or name in names)
+    }
+    if not live:
+        raise ValueError("no parameter with requires_grad=True: there is no direction to draw")
+    return live
+
+
+def _draw(parameters: Mapping[str, Tensor], seed: int, normalization: Normalization) -> dict[str, Tensor]:
+    """Normalised directions on the CPU in float64."""
+    if normalization not in ("filter", "layer", "none"):
+        raise ValueError(f"`normalization` (={normalization!r}) must be 'filter', 'layer' or 'none'")
+    return {
+        name: _scaled(_gaussian(name, parameter.shape, seed), parameter, normalization)
+        for name, parameter in parameters.items()
+    }
+
+
+def _gaussian(name: str, shape: torch.Size, seed: int) -> Tensor:
+    # torch.compile inserts its own word into the names of what it wraps.
+    name = name.replace("_orig_mod.", "")
+    digest = hashlib.sha256(f"{seed} {name}".encode()).digest()
+    generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+    return torch.randn(shape, generator=generator, dtype=torch.float32).double()
+
+
+def _scaled(drawn: Tensor, parameter: Tensor, normalization: Normalization) -> Tensor:
+    if normalization == "none":
+        return drawn
+    if drawn.dim() <= 1:
+        return torch.zeros_like(drawn)
+    units = _units(drawn, normalization)
+    weights = _units(parameter.detach().cpu().double(), normalization)
+    scale = _norm(weights) / (_norm(units) + _EPSILON)
+    return (units * scale).reshape(drawn.shape)
+
+
+def _units(tensor: Tensor, normalization: Normalization) -> Tensor:
+    """A tensor as a matrix of one normalisation unit per row."""
+    return tensor.flatten(1) if normalization == "filter" and tensor.dim() > 1 else tensor.reshape(1, -1)
+
+
+def _norm(units: Tensor) -> Tensor:
+    norm: Tensor = torch.linalg.vector_norm(units, dim=1, keepdim=True)
+    return norm
+
+
+def _made_orthogonal(first: Direction, second: Direction, normalization: Normalization) -> dict[str, Tensor]:
+    if normalization != "none":
+        return {
+            name: _orthogonal(_units(first[name], normalization), _units(value, normalization)).reshape(
+                value.shape
+            )
+            for name, value in second.items()
+        }
+    flat = [torch.cat([value.flatten() for value in drawn.values()])[None] for drawn in (first, second)]
+    parts = torch.split(_orthogonal(*flat)[0], [value.numel() for value in second.values()])
+    return {name: part.reshape(second[name].shape) for name, part in zip(second, parts, strict=True)}
+
+
+def _orthogonal(first: Tensor, second: Tensor) -> Tensor:
+    """Rows of `second` made orthogonal to those of `first`, their norms kept."""
+    square = (first * first).sum(1, keepdim=True)
+    projection = (first * second).sum(1, keepdim=True) / torch.where(square > 0, square, 1.0)
+    rest = second - projection * first
+    norm, rest_norm = _norm(second), _norm(rest)
+    usable = rest_norm > _PARALLEL * norm
+    return torch.where(usable, rest * (norm / torch.where(usable, rest_norm, 1.0)), second)
+
+
+def _check_same_names(first: Direction, second: Direction) -> None:
+    odd = sorted(first.keys() ^ second.keys())
+    if odd:
+        raise ValueError(f"the two directions are not of the same parameters: one of them lacks {odd[0]!r}")
+
+
+def _check_directions(module: nn.Module, directions: Directions) -> tuple[Direction, Direction]:
+    if len(directions) != 2:
+        raise ValueError(f"`directions` must be two directions, not {len(directions)}")
+    first, second = directions
+    _check_same_names(first, second)
+    parameters = dict(module.named_parameters())
+    for direction in (first, second):
+        for name, tensor in direction.items():
+            if name not in parameters:
+                raise ValueError(f"`directions` hold {name!r}, which is not a parameter of the module")
+            if tensor.shape != parameters[name].shape:
+                raise ValueError(
+                    f"the direction of {name!r} has shape {tuple(tensor.shape)}, the parameter "
+                    f"{tuple(parameters[name].shape)}"
+                )
+    return first, second
+
+
+def _nonzero(direction: Direction, parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.to(parameters[name]) for name, tensor in direction.items() if bool(tensor.any())}
+
+
+def _copy(targets: list[Tensor], sources: list[Tensor]) -> None:
+    if targets:
+        torch._foreach_copy_(targets, sources)

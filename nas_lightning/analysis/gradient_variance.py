@@ -1,0 +1,326 @@
+"""Variance of the gradient over instances (section 4.2.2 of the paper).
+
+Var(grad f_i) = E ||grad f_i - E grad f_i||^2 = (1/n) sum_i ||grad f_i||^2 - ||E grad f_i||^2,
+
+the trace of the covariance of the per-instance gradients, over all n instances (divided by n) and all
+parameters that the logits depend on and that have ``requires_grad``; batch norm in evaluation mode, no weight
+decay. Figures 7 and 8 of the paper show its square root.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+import torch
+import xarray as xr
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from nas_lightning.analysis.directions import Directions, at_points
+from nas_lightning.analysis.evaluation import Batches, evaluating, instance_losses
+from nas_lightning.analysis.instance_gradients import InstanceGradients, Unsupported
+from nas_lightning.analysis.lattice import check_axis
+from nas_lightning.analysis.surface import Point
+
+Method = Literal["exact", "minibatch"]
+"""Every instance's gradient, or an unbiased estimate from the mean gradients of disjoint mini-batches."""
+
+_VARIABLES: Mapping[str, Mapping[str, str]] = {
+    "variance": {"long_name": "variance of the gradient over instances", "units": "nat2"},
+    "mean_gradient_norm": {"long_name": "norm of the mean gradient", "units": "nat"},
+    "standard_error": {"long_name": "standard error of the variance", "units": "nat2"},
+}
+
+
+@dataclass(frozen=True)
+class GradientStatistics:
+    """The gradient over instances, at one point.
+
+    Attributes:
+        count: Number of instances n.
+        mean_gradient_norm: ||E grad f_i||, the norm of the gradient of the mean loss.
+        variance: E ||grad f_i - E grad f_i||^2.
+        standard_error: Standard error of ``variance``; 0 where every instance was measured.
+        variance_by_parameter: What each parameter adds to ``variance``; they sum to it.
+    """
+
+    count: int
+    mean_gradient_norm: float
+    variance: float
+    standard_error: float
+    variance_by_parameter: Mapping[str, float]
+
+    @property
+    def noise_scale(self) -> float:
+        """tr(Sigma) / |G|^2 = variance / mean_gradient_norm^2, in instances.
+
+        The batch size at which noise and gradient are equally large (McCandlish et al., *An empirical model
+        of large-batch training*, 2018, equation 2.9).
+        """
+        square = self.mean_gradient_norm**2
+        return self.variance / square if square else math.nan if self.variance == 0 else math.inf
+
+
+@dataclass
+class GradientSums:
+    """Sums over instances from which the statistics follow; those of several processes add up.
+
+    Attributes:
+        count: Number of instances so far, float64, on the device.
+        squared_norms: sum_i ||grad f_i||^2 for each parameter, float64.
+        gradients: sum_i grad f_i for each parameter, float64.
+    """
+
+    count: Float[Tensor, ""]
+    squared_norms: dict[str, Tensor] = field(default_factory=dict)
+    gradients: dict[str, Tensor] = field(default_factory=dict)
+
+    @classmethod
+    def zero(cls, parameters: Mapping[str, nn.Parameter]) -> GradientSums:
+        """Sums over no instance.
+
+        Args:
+            parameters: The parameters, by name.
+        """
+        device = next(iter(parameters.values())).device
+        return cls(
+            torch.zeros((), dtype=torch.float64, device=device),
+            {name: torch.zeros((), dtype=torch.float64, device=device) for name in parameters},
+            {
+                name: torch.zeros(p.shape, dtype=torch.float64, device=device)
+                for name, p in parameters.items()
+            },
+        )
+
+    def add(self, name: str, gradients: Float[Tensor, "instances *shape"]) -> None:
+        """Add gradients of single instances.
+
+        Args:
+            name: The parameter.
+            gradients: Its gradients.
+        """
+        # Squares overflow long before gradients do.
+        self.squared_norms[name] += torch.linalg.vector_norm(gradients, dtype=torch.float64).square()
+        self.gradients[name] += gradients.sum(0)
+
+    def tensors(self) -> list[Tensor]:
+        """All sums, to be added up in place over processes."""
+        return [self.count, *self.squared_norms.values(), *self.gradients.values()]
+
+    def statistics(self) -> GradientStatistics:
+        """The statistics over all instances."""
+        count = float(self.count)
+        means = torch.stack([gradient.square().sum() for gradient in self.gradients.values()]) / count**2
+        squares = torch.stack(list(self.squared_norms.values())) / count
+        variances = (squares - means).clamp(min=0)  # rounding, where all instances agree
+        return GradientStatistics(
+            count=round(count),
+            mean_gradient_norm=math.sqrt(float(means.sum())),
+            variance=float(variances.sum()),
+            standard_error=0.0,
+            variance_by_parameter=dict(zip(self.gradients, variances.tolist(), strict=True)),
+        )
+
+
+def sum_gradients(gradients: InstanceGradients, batches: Batches) -> GradientSums:
+    """Run all batches and add up what the statistics need.
+
+    Args:
+        gradients: The per-instance gradients of a module.
+        batches: Batches of (inputs, targets); none at all gives zero.
+
+    Returns:
+        The sums over the batches' instances.
+    """
+    with torch.inference_mode(False):
+        sums = GradientSums.zero(gradients.parameters)
+        for inputs, targets in batches:
+            gradients.backward(inputs, targets, sums.add)
+            sums.count += len(targets)
+    return sums
+
+
+def estimate_statistics(gradients: InstanceGradients, batches: Batches) -> GradientStatistics:
+    """Unbiased estimate of the variance from the mean gradients of K disjoint mini-batches.
+
+    With G_k the mean gradient of batch k of B_k instances, M_k that of the first k batches and N_k their
+    number of instances, every
+
+    h_k = ||G_k - M_(k-1)||^2 / (1 / B_k + 1 / N_(k-1)),    k = 2 .. K,
+
+    has the expectation n / (n - 1) * Var(grad f_i) if the instances were dealt to the batches at random, and
+    sum_k h_k = sum_k B_k ||G_k - G||^2 (Welford's recursion). The estimate is (n - 1) / n times their mean.
+
+    Its standard error is that of this mean: the spread of the estimate over samples of n instances. Other ways
+    to deal the same instances spread less, so that the error is on the safe side for the split itself.
+
+    It costs one ordinary backward pass a batch.
+
+    Args:
+        gradients: Which parameters of which module count.
+        batches: At least three batches of instances in random order.
+
+    Returns:
+        The estimate, exact in ``mean_gradient_norm``.
+
+    Raises:
+        ValueError: If there are fewer than three batches.
+    """
+    module, parameters = gradients.module, list(gradients.parameters.values())
+    count = 0
+    means: list[Tensor] = []
+    terms: list[Tensor] = []
+    with evaluating(module), torch.enable_grad():
+        for inputs, targets in batches:
+            size = len(targets)
+            loss = instance_losses(module, inputs, targets).mean()
+            found = [g.double() for g in torch.autograd.grad(loss, parameters)]
+            if not means:
+                means = found
+            else:
+                differences = list(torch._foreach_sub(found, means))
+                squares = torch.stack([difference.square().sum() for difference in differences])
+                terms.append(squares / (1 / size + 1 / count))
+                torch._foreach_add_(means, differences, alpha=size / (count + size))
+            count += size
+    if len(terms) < 2:
+        raise ValueError(
+            f"{len(terms) + bool(means)} batches are too few to estimate a variance and its error: at least 3"
+        )
+    contrasts = torch.stack(terms) * (count - 1) / count
+    variances = contrasts.mean(0)
+    return GradientStatistics(
+        count=count,
+        mean_gradient_norm=math.sqrt(sum(float(mean.square().sum()) for mean in means)),
+        variance=float(variances.sum()),
+        standard_error=float(contrasts.sum(1).std() / math.sqrt(len(terms))),
+        variance_by_parameter=dict(zip(gradients.parameters, variances.tolist(), strict=True)),
+    )
+
+
+def gradient_statistics(
+    module: nn.Module,
+    batches: Batches,
+    *,
+    method: Method = "exact",
+    unsupported: Unsupported = "refuse",
+) -> GradientStatistics:
+    """Mean and variance of the gradient over instances, at the module's weights.
+
+    Args:
+        module: Maps inputs ``[batch, ...]`` to logits ``[batch, classes]`` in evaluation mode.
+        batches: Batches of (inputs, targets) on the module's device.
+        method: ``"exact"``, from the gradient of every instance, or ``"minibatch"``, an estimate that needs
+            batches of instances in random order; see :func:`estimate_statistics`.
+        unsupported: What to do about layers without a rule for per-instance gradients, see
+            :class:`InstanceGradients`.
+
+    Returns:
+        The statistics.
+
+    Raises:
+        ValueError: If a layer is not supported, or there is no batch (for ``"minibatch"``, fewer than three).
+
+    Example:
+        >>> linear = nn.Linear(2, 2, bias=False)
+        >>> batches = [(torch.eye(2), torch.tensor([0, 1])), (torch.ones(1, 2), torch.tensor([0]))]
+        >>> gradient_statistics(linear, batches).count
+        3
+    """
+    gradients = InstanceGradients(module, *_first(batches), unsupported)
+    return _statistics(gradients, batches, method)
+
+
+def gradient_variance_surface(
+    module: nn.Module,
+    batches: Batches,
+    directions: Directions,
+    alphas: Iterable[float] | Float[np.ndarray, " alpha"],
+    betas: Iterable[float] | Float[np.ndarray, " beta"],
+    *,
+    method: Method = "exact",
+    unsupported: Unsupported = "refuse",
+) -> xr.Dataset:
+    """Gradient variance g(a, b) = Var(grad f_i(w* + a w1 + b w2)) on a grid.
+
+    Args:
+        module: As for :func:`gradient_statistics`; its weights are w*, and are so bit for bit afterwards.
+        batches: Batches of (inputs, targets) on the module's device.
+        directions: w1 and w2, by name of the parameter.
+        alphas: Steps along w1.
+        betas: Steps along w2.
+        method: See :func:`gradient_statistics`.
+        unsupported: See :class:`InstanceGradients`.
+
+    Returns:
+        ``variance`` and ``mean_gradient_norm`` (and, estimated, ``standard_error``) over (alpha, beta).
+
+    Raises:
+        ValueError: If a layer is not supported or a direction does not fit.
+    """
+    steps = {"alpha": check_axis("alphas", alphas), "beta": check_axis("betas", betas)}
+    names = variance_variables(method)
+    values = {name: np.full((len(steps["alpha"]), len(steps["beta"])), np.nan) for name in names}
+    gradients = InstanceGradients(module, *_first(batches), unsupported)
+    with variance_measure(gradients, batches, {0: directions}, method) as measure:
+        for row, alpha in enumerate(steps["alpha"].tolist()):
+            for column, beta in enumerate(steps["beta"].tolist()):
+                for name, value in measure(Point(0, alpha, beta, (0, row, column))).items():
+                    values[name][row, column] = value
+    return xr.Dataset(
+        {name: (("alpha", "beta"), values[name], dict(attributes)) for name, attributes in names.items()},
+        coords=steps,
+        attrs={"kind": "gradient_variance", "method": method},
+    )
+
+
+def variance_variables(method: Method) -> dict[str, dict[str, str]]:
+    """Names and attributes of what a gradient-variance surface holds at every point."""
+    names = ("variance", "mean_gradient_norm", *(("standard_error",) if method == "minibatch" else ()))
+    return {name: dict(_VARIABLES[name]) for name in names}
+
+
+@contextmanager
+def variance_measure(
+    gradients: InstanceGradients,
+    batches: Batches,
+    directions_by_seed: Mapping[int, Directions],
+    method: Method = "exact",
+) -> Iterator[Callable[[Point], dict[str, float]]]:
+    """What a gradient-variance surface measures at a point, for :func:`nas_lightning.analysis.surface.fill`.
+
+    Args:
+        gradients: The per-instance gradients of the module.
+        batches: Batches of (inputs, targets) on the module's device.
+        directions_by_seed: w1 and w2 for every direction seed.
+        method: See :func:`gradient_statistics`.
+
+    Yields:
+        The values of a point by name. When the block ends the weights are w*, bit for bit.
+    """
+    with at_points(gradients.module, directions_by_seed) as move_to:
+
+        def measure(point: Point) -> dict[str, float]:
+            move_to(point)
+            statistics = _statistics(gradients, batches, method)
+            return {name: getattr(statistics, name) for name in variance_variables(method)}
+
+        yield measure
+
+
+def _first(batches: Batches) -> tuple[Tensor, Tensor]:
+    try:
+        return next(iter(batches))
+    except StopIteration:
+        raise ValueError("`batches` is empty: there is no gradient to measure") from None
+
+
+def _statistics(gradients: InstanceGradients, batches: Batches, method: Method) -> GradientStatistics:
+    if method == "exact":
+        return sum_gradients(gradients, batches).statistics()
+    return estimate_statistics(gradients, batches)

@@ -1,0 +1,350 @@
+"""Curvature at w*: the ends of the Hessian's spectrum by Lanczos, and its trace.
+
+The Hessian is that of the mean loss F(w) = (1/n) sum_i f_i(w) over all n instances, f_i the cross entropy of
+the logits of instance i in evaluation mode, without weight decay.
+
+Sources: Golub and Van Loan, Matrix Computations (4th edition, 2013), chapter 10, for the Lanczos process;
+Pearlmutter, Fast Exact Multiplication by the Hessian, Neural Computation 6 (1994), for the products;
+Ghorbani, Krishnan and Xiao, An Investigation into Neural Net Optimization via Hessian Eigenvalue Density
+(ICML 2019), and Yao, Gholami, Keutzer and Mahoney, PyHessian (2020), for both on networks.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float64
+from scipy.sparse.linalg import ArpackError, ArpackNoConvergence, LinearOperator, eigsh
+from torch import Tensor, nn
+
+from nas_lightning.analysis.evaluation import Batches, evaluating, instance_losses
+
+Product = Callable[[Float64[np.ndarray, " parameters"]], Float64[np.ndarray, " parameters"]]
+"""Maps a vector v to H v."""
+
+# As many products as ARPACK needs for its first answer: so small a matrix is rather written out.
+_BASIS = 20
+# ARPACK's criterion with this tolerance is met by the first answer.
+_ANY_RESIDUAL = 1e30
+
+
+class HessianProduct:
+    """Products of a vector with the Hessian of the mean loss, one double backward pass per batch.
+
+    H v = (1/n) sum_b d/dw (v . d/dw sum_{i in b} f_i), so that every instance counts the same, in a smaller
+    last batch too. A product costs about three to four times a gradient over the same batches. It is
+    computed in the parameters' dtype and added up over batches in float64. The order of entries is that of
+    ``module.parameters()``.
+
+    Only parameters with ``requires_grad=True`` count; entries of those that evaluation mode does not use (an
+    auxiliary tower) are zero. The module is in evaluation mode during a product only; autocast and compiled
+    code, which cannot be differentiated twice, are suspended.
+
+    Args:
+        module: Returns logits ``[batch, classes]`` in evaluation mode.
+        batches: The instances, on the module's device; with several processes, those of this one.
+        total: Number n of instances of all processes; None counts those of ``batches``.
+
+    Attributes:
+        size: Number of live parameters.
+        total: The n that sums are divided by.
+
+    Raises:
+        ValueError: If no parameter is live, or there are no instances, or ``total`` is not positive.
+
+    Example:
+        Two classes and one linear layer make the logistic loss, with curvature p (1 - p) along a bias.
+
+        >>> layer = nn.Linear(1, 2)
+        >>> _ = nn.init.zeros_(layer.weight), nn.init.zeros_(layer.bias)
+        >>> product = HessianProduct(layer, [(torch.zeros(3, 1), torch.tensor([0, 1, 1]))])
+        >>> product.partial(np.array([0.0, 0.0, 1.0, 0.0]))
+        array([ 0.  ,  0.  ,  0.25, -0.25])
+    """
+
+    def __init__(self, module: nn.Module, batches: Batches, *, total: int | None = None) -> None:
+        self._module = module
+        self._batches = batches
+        self._parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
+        self.size = sum(parameter.numel() for parameter in self._parameters)
+        if self.size == 0:
+            raise ValueError(
+                f"{type(module).__name__} has no parameter with requires_grad=True: there is no Hessian"
+            )
+        if total is not None and total < 1:
+            raise ValueError(f"`total` (={total}) must be at least 1: it is the number of instances")
+        self.total = sum(len(targets) for _, targets in batches) if total is None else total
+        if self.total == 0:
+            raise ValueError("`batches` hold no instances: a mean loss needs at least one")
+
+    def partial(self, vector: Float64[np.ndarray, " parameters"]) -> Float64[np.ndarray, " parameters"]:
+        """This process's share of H v: the sum over its own batches, divided by the n of all processes.
+
+        Args:
+            vector: v, one entry per live parameter.
+
+        Returns:
+            The share; the sum over processes is H v, in one process this is H v.
+
+        Raises:
+            ValueError: If ``vector`` has another size, or the module does not return logits.
+        """
+        if len(vector) != self.size:
+            raise ValueError(f"`vector` has {len(vector)} entries, the module {self.size} live parameters")
+        device = self._parameters[0].device
+        # Outside of inference mode from the first tensor on; loaders too are iterated there.
+        with evaluating(self._module), _plain_execution(device.type):
+            pieces = torch.split(torch.tensor(vector), [parameter.numel() for parameter in self._parameters])
+            tangents = [
+                piece.to(parameter.dtype).to(parameter.device).view_as(parameter)
+                for piece, parameter in zip(pieces, self._parameters, strict=True)
+            ]
+            result = torch.zeros(self.size, dtype=torch.float64, device=device)
+            for inputs, targets in self._batches:
+                result += self._batch_sum(inputs, targets, tangents)
+        share: np.ndarray = result.cpu().numpy() / self.total
+        return share
+
+    def _batch_sum(self, inputs: Tensor, targets: Tensor, tangents: list[Tensor]) -> Tensor:
+        """Sum over a batch's instances of their Hessians, times the vector."""
+        loss = instance_losses(self._module, inputs, targets).sum()
+        if not loss.requires_grad:  # no live parameter has a part in it
+            return torch.zeros(self.size, dtype=torch.float64, device=loss.device)
+        gradients = torch.autograd.grad(loss, self._parameters, create_graph=True, allow_unused=True)
+        pairs = zip(gradients, tangents, strict=True)
+        used, vectors = zip(*((gradient, v) for gradient, v in pairs if gradient is not None), strict=True)
+        rows = torch.autograd.grad(
+            used, self._parameters, grad_outputs=vectors, allow_unused=True, materialize_grads=True
+        )
+        return torch.cat([row.reshape(-1).double() for row in rows])
+
+
+@dataclass(frozen=True)
+class HessianSpectrum:
+    """Ends of the spectrum of the Hessian of the mean loss, in nat per squared unit of weight.
+
+    Attributes:
+        eigenvalues: The largest, descending.
+        residuals: ||H v - lambda v|| of each with its unit vector v, measured with separate products. Some
+            eigenvalue of H lies at most this far away (Golub and Van Loan, section 8.1); the error of a well
+            separated one is about the residual squared over the distance to the next.
+        smallest: The smallest, ascending: negative where the loss curves downwards.
+        smallest_residuals: Likewise.
+        trace: Estimate of the trace, the sum of all eigenvalues; NaN if none was asked for.
+        trace_standard_error: Of ``trace``; 0 where the trace is exact, NaN with fewer than two samples.
+        products: How many products with H were made in all.
+        converged: Whether Lanczos ended within its budget and all residuals are at most ``tolerance`` times
+            the largest absolute eigenvalue found. If not, the values are the best found: lower bounds of the
+            largest, upper bounds of the smallest.
+    """
+
+    eigenvalues: Float64[np.ndarray, " k"]
+    residuals: Float64[np.ndarray, " k"]
+    smallest: Float64[np.ndarray, " smallest"]
+    smallest_residuals: Float64[np.ndarray, " smallest"]
+    trace: float
+    trace_standard_error: float
+    products: int
+    converged: bool
+
+
+def hessian_eigenvalues(
+    module: nn.Module,
+    batches: Batches,
+    k: int = 5,
+    *,
+    smallest: int = 1,
+    trace_samples: int = 10,
+    seed: int = 0,
+    tolerance: float | int = 1e-3,
+    max_products: int = 300,
+    product: Product | None = None,
+) -> HessianSpectrum:
+    """Largest and smallest eigenvalues and trace of the Hessian of the mean loss over all batches.
+
+    The largest come from implicitly restarted Lanczos (ARPACK) on H. The smallest come from a second run, on
+    lambda_max I - H: the spectrum's lower end lies close to zero, where a residual relative to the
+    eigenvalue itself would ask for more digits than float32 products have; shifted, it is relative to the
+    width of the spectrum. A last Rayleigh-Ritz step over all vectors found gives values and residuals, with
+    one more product for each. A matrix of at most 20 rows, or 2 (k + smallest), is written out and solved
+    exactly.
+
+    The trace is the mean of z . H z over vectors z of random signs (Hutchinson 1990), unbiased, with standard
+    deviation sqrt(2 sum_{i != j} H_ij^2) per sample.
+
+    Pitfalls: With ReLU and max pooling F is smooth only piecewise; H is that of the piece w* lies in and
+    knows nothing of the kinks beyond, which a loss surface crosses. Rescaling weights (w -> c w in front of
+    a batch norm whose statistics follow) changes H without changing the function (Dinh et al. 2017): compare
+    architectures trained alike. Float32 products limit residuals to about 1e-6 of the largest eigenvalue,
+    TF32 and bfloat16 to more.
+
+    Args:
+        module: Returns logits ``[batch, classes]`` in evaluation mode.
+        batches: The instances, on the module's device.
+        k: How many of the largest eigenvalues.
+        smallest: How many of the smallest; may be 0.
+        trace_samples: How many random vectors for the trace; 0 leaves it out.
+        seed: Of Lanczos's start vector and of the random signs.
+        tolerance: Relative residual at which Lanczos stops.
+        max_products: Upper bound, about, on the products of each of the two Lanczos runs.
+        product: Maps v to H v in place of ``HessianProduct(module, batches).partial``, for example the sum
+            of several processes' shares; ``batches`` are then not read.
+
+    Returns:
+        The spectrum. Where a product is not finite (w* itself has no finite loss or gradient), all values
+        are NaN.
+
+    Raises:
+        ValueError: If a setting is out of range; ``k + smallest`` is at most the number of live parameters.
+    """
+    size = sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
+    _check_settings(size, k, smallest, trace_samples, tolerance, max_products)
+    counted = _CountedProduct(product or HessianProduct(module, batches).partial)
+    try:
+        if size <= max(_BASIS, 2 * (k + smallest)):
+            values, residuals, trace = _dense(counted, size)
+            error, converged = 0.0, True
+        else:
+            start = np.random.default_rng(seed).standard_normal(size)
+            values, residuals, converged = _both_ends(counted, k, smallest, start, tolerance, max_products)
+            trace, error = _hutchinson(counted, size, trace_samples, np.random.default_rng([seed, 1]))
+    except _NotFiniteError:
+        values = residuals = np.full(k + smallest, math.nan)
+        trace, error, converged = math.nan, math.nan, False
+    top, bottom = slice(len(values) - k, None), slice(0, smallest)
+    largest_residual = max(residuals[top].max(), residuals[bottom].max(initial=0.0))
+    return HessianSpectrum(
+        eigenvalues=values[top][::-1].copy(),
+        residuals=residuals[top][::-1].copy(),
+        smallest=values[bottom].copy(),
+        smallest_residuals=residuals[bottom].copy(),
+        trace=trace,
+        trace_standard_error=error,
+        products=counted.products,
+        converged=bool(converged and largest_residual <= tolerance * np.abs(values).max()),
+    )
+
+
+def _both_ends(
+    product: Product, k: int, smallest: int, start: np.ndarray, tolerance: float, max_products: int
+) -> tuple[np.ndarray, np.ndarray, bool]:
+    """Ritz values (ascending) from both ends, their residuals, and whether Lanczos kept to its budget."""
+    upper, vectors, converged = _largest(product, k, start, tolerance, max_products)
+    if smallest:
+
+        def flipped(vector: np.ndarray) -> np.ndarray:
+            return upper * vector.reshape(-1) - product(vector)
+
+        _, below, below_converged = _largest(flipped, smallest, start, tolerance, max_products)
+        vectors, converged = np.hstack([vectors, below]), converged and below_converged
+    return *_rayleigh_ritz(product, vectors), converged
+
+
+def _largest(
+    product: Product, k: int, start: np.ndarray, tolerance: float, max_products: int
+) -> tuple[float, np.ndarray, bool]:
+    """Largest eigenvalue, columns that span the first k eigenvectors, and whether they converged."""
+    size = len(start)
+    operator = LinearOperator((size, size), matvec=product, dtype=np.float64)
+    basis = min(size, max(2 * k + 1, _BASIS))
+    restarts = max(1, (max_products - basis) // (basis - k))
+    settings: dict[str, Any] = {"k": k, "which": "LA", "v0": start, "ncv": basis}
+    try:
+        values, vectors = eigsh(operator, tol=tolerance, maxiter=restarts, **settings)
+    except ArpackNoConvergence as failure:
+        # ARPACK hands over what has converged; one more short run gives a vector for each of the others.
+        values, vectors = eigsh(operator, tol=_ANY_RESIDUAL, **settings)
+        values = np.concatenate([failure.eigenvalues, values])
+        return float(values.max()), np.hstack([failure.eigenvectors, vectors]), False
+    except ArpackError:
+        # It refuses to start where H v = 0, on a loss that is flat to the last digit: any vectors will do.
+        return 0.0, np.random.default_rng(0).standard_normal((size, k)), False
+    return float(values.max()), vectors, True
+
+
+def _rayleigh_ritz(product: Product, vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Ritz values (ascending) and residuals of H on the span of columns."""
+    basis, _ = np.linalg.qr(vectors)
+    images = np.stack([product(np.ascontiguousarray(column)) for column in basis.T], axis=1)
+    projected = basis.T @ images
+    values, rotation = np.linalg.eigh((projected + projected.T) / 2)
+    return values, np.linalg.norm(images @ rotation - (basis @ rotation) * values, axis=0)
+
+
+def _dense(product: Product, size: int) -> tuple[np.ndarray, np.ndarray, float]:
+    """All eigenvalues (ascending), their residuals, and the trace, from one product per row."""
+    matrix = np.stack([product(row) for row in np.eye(size)], axis=1)
+    values, vectors = np.linalg.eigh((matrix + matrix.T) / 2)
+    return values, np.linalg.norm(matrix @ vectors - vectors * values, axis=0), float(matrix.trace())
+
+
+def _hutchinson(
+    product: Product, size: int, samples: int, generator: np.random.Generator
+) -> tuple[float, float]:
+    """Mean of z . H z over vectors of random signs, and its standard error."""
+    if samples == 0:
+        return math.nan, math.nan
+    forms = np.empty(samples)
+    for index in range(samples):
+        signs = generator.choice([-1.0, 1.0], size=size)
+        forms[index] = signs @ product(signs)
+    error = forms.std(ddof=1) / math.sqrt(samples) if samples > 1 else math.nan
+    return float(forms.mean()), float(error)
+
+
+class _NotFiniteError(Exception):
+    """A product with the Hessian is not finite."""
+
+
+class _CountedProduct:
+    """Counts products and refuses values that Lanczos cannot work with."""
+
+    def __init__(self, product: Product) -> None:
+        self._product = product
+        self.products = 0
+
+    def __call__(self, vector: np.ndarray) -> np.ndarray:
+        self.products += 1
+        result = self._product(vector.reshape(-1))
+        if not np.isfinite(result).all():
+            raise _NotFiniteError
+        return result
+
+
+@contextmanager
+def _plain_execution(device_type: str) -> Iterator[None]:
+    """Gradients on, autocast off, compiled modules uncompiled: compiled code has no second derivative."""
+    with torch.enable_grad(), torch.autocast(device_type, enabled=False):
+        # Without dynamo nothing was compiled, and importing it takes seconds.
+        if "torch._dynamo" in sys.modules:
+            with torch.compiler.set_stance("force_eager"):
+                yield
+        else:
+            yield
+
+
+def _check_settings(
+    size: int, k: int, smallest: int, trace_samples: int, tolerance: float, max_products: int
+) -> None:
+    for name, value, least in (
+        ("k", k, 1),
+        ("smallest", smallest, 0),
+        ("trace_samples", trace_samples, 0),
+        ("max_products", max_products, 1),
+    ):
+        if value < least:
+            raise ValueError(f"`{name}` (={value}) must be at least {least}")
+    if not (math.isfinite(tolerance) and tolerance > 0):
+        raise ValueError(f"`tolerance` (={tolerance}) must be above 0")
+    if k + smallest > size:
+        raise ValueError(
+            f"`k` (={k}) and `smallest` (={smallest}) must not exceed {size} together, "
+            "the number of live parameters"
+        )

@@ -1,0 +1,126 @@
+"""The points of a surface: steps along the directions, and the order in which points are measured."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import xarray as xr
+from jaxtyping import Float, Int
+
+DIMENSIONS = ("direction_seed", "alpha", "beta")
+"""Dimensions of what is measured at every point."""
+
+
+def axis(resolution: int, extent: float | int | Sequence[float | int]) -> Float[np.ndarray, " steps"]:
+    """Evenly spaced steps along a direction.
+
+    Args:
+        resolution: Number of steps, at least 2; an odd number includes the middle.
+        extent: Last step, the first being its negative; or (first, last).
+
+    Returns:
+        The steps, increasing. With an odd resolution and a symmetric extent the middle is exactly 0.
+
+    Raises:
+        ValueError: If there are fewer than two steps, or the ends are not finite or not increasing.
+
+    Example:
+        >>> axis(5, 1)
+        array([-1. , -0.5,  0. ,  0.5,  1. ])
+        >>> axis(3, (0, 1))
+        array([0. , 0.5, 1. ])
+    """
+    if isinstance(resolution, bool) or resolution < 2:
+        raise ValueError(f"`resolution` (={resolution}) must be at least 2: a surface needs both ends")
+    if isinstance(extent, int | float):
+        ends = [-float(extent), float(extent)]
+    else:
+        ends = [float(end) for end in extent]
+    if len(ends) != 2 or not all(map(math.isfinite, ends)) or not ends[0] < ends[1]:
+        raise ValueError(f"`extent` (={extent}) must be a positive number, or two with the lower one first")
+    low, high = ends
+    steps = np.linspace(low, high, resolution)
+    # linspace is not symmetric to the last bit.
+    return (steps - steps[::-1]) / 2 if low == -high else steps
+
+
+def check_axis(
+    name: str, values: Float[np.ndarray, " steps"] | Iterable[float | int]
+) -> Float[np.ndarray, " steps"]:
+    """The steps along a direction as float64, or a refusal.
+
+    Args:
+        name: What the message calls them.
+        values: The steps.
+
+    Returns:
+        The steps.
+
+    Raises:
+        ValueError: If there are none, or they are not finite and increasing.
+    """
+    steps = np.array(values if hasattr(values, "__array__") else list(values), dtype=np.float64)
+    if steps.ndim != 1 or not len(steps) or not np.isfinite(steps).all() or not (np.diff(steps) > 0).all():
+        raise ValueError(f"`{name}` (={steps.tolist()}) must be finite, increasing numbers, at least one")
+    return steps
+
+
+def lattices(rows: int, columns: int) -> list[tuple[Int[np.ndarray, " a"], Int[np.ndarray, " b"]]]:
+    """Nested sub-grids, from the ends and the middle of both axes to all steps.
+
+    Args:
+        rows: Steps along the first direction.
+        columns: Steps along the second.
+
+    Returns:
+        Rows and columns of every sub-grid, increasing; each holds those before it, the last is the grid.
+    """
+    levels: list[tuple[Int[np.ndarray, " a"], Int[np.ndarray, " b"]]] = []
+    parts = 1
+    while parts < max(rows, columns) - 1 or not levels:
+        parts *= 2
+        levels.append((_evenly(rows, parts), _evenly(columns, parts)))
+    return levels
+
+
+def coarse_to_fine(rows: int, columns: int) -> list[tuple[int, int]]:
+    """All points of a grid, the coarser sub-grids of :func:`lattices` first, what each adds row by row.
+
+    Args:
+        rows: Steps along the first direction.
+        columns: Steps along the second.
+
+    Returns:
+        Row and column of every point, once.
+
+    Example:
+        >>> coarse_to_fine(2, 3)
+        [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (1, 2)]
+    """
+    order: dict[tuple[int, int], None] = {}
+    for chosen_rows, chosen_columns in lattices(rows, columns):
+        order |= dict.fromkeys((r, c) for r in chosen_rows.tolist() for c in chosen_columns.tolist())
+    return list(order)
+
+
+def measured_variables(dataset: xr.Dataset) -> tuple[str, ...]:
+    """Names of what a surface measures at every point.
+
+    Args:
+        dataset: The surface.
+
+    Returns:
+        The variables over (direction_seed, alpha, beta) but ``done``.
+    """
+    return tuple(
+        str(name)
+        for name, variable in dataset.data_vars.items()
+        if variable.dims == DIMENSIONS and name != "done"
+    )
+
+
+def _evenly(steps: int, parts: int) -> Int[np.ndarray, " a"]:
+    """Steps at the borders of equal parts, in whole numbers so that finer ones hold the coarser."""
+    return np.unique(np.arange(parts + 1) * (steps - 1) // parts)

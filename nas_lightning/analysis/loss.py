@@ -1,0 +1,252 @@
+"""Loss and accuracy over a split, at w* and over a plane of weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from typing import Literal, TypeAlias
+
+import numpy as np
+import torch
+import xarray as xr
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from nas_lightning.analysis.directions import Directions, at_points, cosine
+from nas_lightning.analysis.evaluation import Batches, evaluating
+from nas_lightning.analysis.lattice import check_axis
+from nas_lightning.analysis.surface import Point
+from nas_lightning.provenance import weights_hash
+
+BatchNorm: TypeAlias = Literal["frozen", "reestimated"]
+
+LOSS_VARIABLES: Mapping[str, Mapping[str, str]] = {
+    "loss": {"long_name": "mean cross entropy", "units": "nat"},
+    "accuracy": {"long_name": "share of the instances classified correctly", "units": "1"},
+}
+"""What a loss contour measures at every point."""
+
+
+def evaluate(module: nn.Module, batches: Batches) -> tuple[float, float]:
+    """Mean loss (1/n) sum_i f_i and accuracy over all instances, in evaluation mode.
+
+    Every instance counts once, whatever the sizes of the batches; sums are in float64 and stay on the device,
+    which is waited for once.
+
+    Args:
+        module: Maps inputs to logits ``[batch, classes]``.
+        batches: (inputs, targets), on the module's device.
+
+    Returns:
+        Mean cross entropy in nats and the share of instances whose largest logit is the target's. An instance
+        whose loss is not a number is not classified.
+
+    Raises:
+        ValueError: If there is no instance, or the module does not return one tensor of logits.
+
+    Example:
+        >>> batches = [(torch.zeros(3, 2), torch.tensor([0, 1, 2]))]
+        >>> loss, accuracy = evaluate(nn.Linear(2, 3, bias=False), batches)
+        >>> round(loss, 4), round(accuracy, 4)
+        (1.0986, 0.3333)
+    """
+    check_batches(batches)
+    with evaluating(module), torch.no_grad():
+        return _evaluate(module, batches)
+
+
+def loss_surface(
+    module: nn.Module,
+    batches: Batches,
+    directions: Directions,
+    alphas: Float[np.ndarray, " alpha"] | Iterable[float | int],
+    betas: Float[np.ndarray, " beta"] | Iterable[float | int],
+    batch_norm: BatchNorm = "frozen",
+) -> xr.Dataset:
+    """Loss surface s(alpha, beta) = E_i[f_i(w* + alpha w1 + beta w2)] (Shu et al., ICLR 2020, section 4.2.1).
+
+    A point costs one pass over the batches and one displacement of the weights. Afterwards parameters and
+    buffers are as before, bit for bit.
+
+    Args:
+        module: Maps inputs to logits ``[batch, classes]``; its weights are w*.
+        batches: (inputs, targets), on the module's device, iterated once a point.
+        directions: w1 and w2, of :func:`~nas_lightning.analysis.directions.random_directions`.
+        alphas: Steps along w1, increasing.
+        betas: Steps along w2.
+        batch_norm: See :func:`loss_measure`.
+
+    Returns:
+        ``loss`` (nat) and ``accuracy`` (fraction) over (alpha, beta). Values that are not finite are kept.
+        Attributes: ``kind``, ``weights_sha256``, ``samples``, ``batch_norm`` and ``cosine`` between the
+        directions.
+
+    Raises:
+        ValueError: If an argument is refused; the message names it.
+
+    Example:
+        >>> from nas_lightning.analysis.directions import random_directions
+        >>> module = nn.Linear(2, 3)
+        >>> batches = [(torch.randn(5, 2), torch.tensor([0, 1, 2, 0, 1]))]
+        >>> surface = loss_surface(module, batches, random_directions(module, 0), [-1, 0, 1], [-1, 0, 1])
+        >>> surface.loss.dims, surface.loss.sel(alpha=0, beta=0).item() == evaluate(module, batches)[0]
+        (('alpha', 'beta'), True)
+    """
+    steps = {"alpha": check_axis("alphas", alphas), "beta": check_axis("betas", betas)}
+    shape = (len(steps["alpha"]), len(steps["beta"]))
+    values = {name: np.full(shape, np.nan) for name in LOSS_VARIABLES}
+    attributes = {
+        "kind": "loss_contour",
+        "weights_sha256": weights_hash(module.state_dict()),
+        "samples": sum(len(targets) for _, targets in batches),
+        "batch_norm": batch_norm,
+    }
+    with loss_measure(module, batches, {0: directions}, batch_norm) as measure:
+        for row, column in np.ndindex(shape):
+            point = Point(0, float(steps["alpha"][row]), float(steps["beta"][column]), (0, row, column))
+            for name, value in measure(point).items():
+                values[name][row, column] = value
+    return xr.Dataset(
+        {name: (("alpha", "beta"), values[name], dict(LOSS_VARIABLES[name])) for name in values},
+        coords={
+            name: (name, step, {"long_name": f"step along direction {number}", "units": "1"})
+            for number, (name, step) in enumerate(steps.items(), start=1)
+        },
+        attrs=attributes | {"cosine": cosine(*directions)},
+    )
+
+
+@contextmanager
+def loss_measure(
+    module: nn.Module,
+    batches: Batches,
+    directions_by_seed: Mapping[int, Directions],
+    batch_norm: BatchNorm = "frozen",
+) -> Iterator[Callable[[Point], dict[str, float]]]:
+    """What a loss contour measures at a point, for :func:`~nas_lightning.analysis.surface.fill`.
+
+    Batch norm normalises with running statistics, which belong to w*. What they are at other weights is a
+    choice:
+
+    - ``"frozen"``: those of w* everywhere (Li et al., NeurIPS 2018). The surface is that of the function
+      which the trained network computes.
+    - ``"reestimated"``: at every point estimated anew, from one pass over the same batches in which only the
+      batch norms are in training mode; mean and (unbiased) variance are the batches' averages weighted by
+      their sizes (after Izmailov et al., UAI 2018, section 3.2). At w* this is *not* the loss of validation.
+
+    Args:
+        module: Maps inputs to logits ``[batch, classes]``; its weights are w*.
+        batches: (inputs, targets), on the module's device.
+        directions_by_seed: Directions of every direction seed.
+        batch_norm: As above.
+
+    Yields:
+        Function of a point that gives its ``loss`` and ``accuracy``. When the block ends, by an exception as
+        well, parameters and buffers are as before, bit for bit.
+
+    Raises:
+        ValueError: If directions do not fit, `batch_norm` is unknown, or there are no running statistics to
+            estimate.
+    """
+    check_batches(batches)
+    layers = _running_norms(module, batch_norm)
+    with evaluating(module), _kept_buffers(module), at_points(module, directions_by_seed) as move_to:
+
+        def measure(point: Point) -> dict[str, float]:
+            move_to(point)
+            with torch.no_grad():
+                if batch_norm == "reestimated":
+                    _reestimate(module, layers, batches)
+                loss, accuracy = _evaluate(module, batches)
+            return {"loss": loss, "accuracy": accuracy}
+
+        yield measure
+
+
+def check_batches(batches: Batches) -> None:
+    """Refuse batches that can be read only once.
+
+    Args:
+        batches: What is to be iterated.
+
+    Raises:
+        ValueError: If it is an iterator, which is empty after the first pass.
+    """
+    if isinstance(batches, Iterator):
+        raise ValueError("`batches` can be iterated only once: give a list, or a loader")
+
+
+def _evaluate(module: nn.Module, batches: Batches) -> tuple[float, float]:
+    count = 0
+    sums: Tensor | None = None
+    for inputs, targets in batches:
+        logits = module(inputs)
+        if not isinstance(logits, Tensor) or logits.ndim != 2:
+            found = f"shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
+            raise ValueError(f"{type(module).__name__} must return logits [batch, classes], not {found}")
+        losses = functional.cross_entropy(logits, targets, reduction="none")
+        correct = (logits.argmax(1) == targets) & ~losses.isnan()
+        batch_sums = torch.stack([losses.sum(dtype=torch.float64), correct.sum(dtype=torch.float64)])
+        sums = batch_sums if sums is None else sums + batch_sums
+        count += len(targets)
+    if sums is None or not count:
+        raise ValueError("`batches` hold no instance")
+    loss, accuracy = (sums / count).tolist()
+    return loss, accuracy
+
+
+@contextmanager
+def _kept_buffers(module: nn.Module) -> Iterator[None]:
+    buffers = list(module.buffers())
+    with torch.no_grad():
+        kept = [buffer.clone() for buffer in buffers]
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for buffer, value in zip(buffers, kept, strict=True):
+                buffer.copy_(value)
+
+
+def _running_norms(module: nn.Module, batch_norm: BatchNorm) -> list[_BatchNorm]:
+    if batch_norm not in ("frozen", "reestimated"):
+        raise ValueError(f"`batch_norm` (={batch_norm!r}) must be 'frozen' or 'reestimated'")
+    layers = [
+        layer
+        for layer in module.modules()
+        if isinstance(layer, _BatchNorm) and layer.running_mean is not None
+    ]
+    if batch_norm == "reestimated" and not layers:
+        raise ValueError(
+            "`batch_norm` (='reestimated') needs batch-norm layers with running statistics, and "
+            f"{type(module).__name__} has none"
+        )
+    return layers
+
+
+def _reestimate(module: nn.Module, layers: list[_BatchNorm], batches: Batches) -> None:
+    """Set the running statistics to those of the batches at the weights as they are."""
+    momenta = [layer.momentum for layer in layers]
+    count = 0
+    try:
+        for layer in layers:
+            layer.training = True
+            # Not a number would survive being averaged away.
+            layer.reset_running_stats()
+            if isinstance(layer, nn.SyncBatchNorm):
+                # Ranks measure different points: their statistics must not meet.
+                layer.forward = partial(_BatchNorm.forward, layer)  # type: ignore[method-assign]
+        for inputs, targets in batches:
+            count += len(targets)
+            for layer in layers:
+                layer.momentum = len(targets) / count
+            module(inputs)
+    finally:
+        for layer, momentum in zip(layers, momenta, strict=True):
+            layer.momentum = momentum
+            layer.training = False
+            if isinstance(layer, nn.SyncBatchNorm):
+                del layer.forward

@@ -1,0 +1,169 @@
+"""Datasets on disk: netCDF-3 files, written whole and read with suspicion.
+
+netCDF-3 through SciPy needs no HDF5 library and takes no locks, which network disks of clusters often lack.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from nas_lightning.files import atomic_write
+
+Attributes = Mapping[str, str | int | float]
+
+NOT_DECIDING = frozenset({"device", "title", "training_seed", "versions"})
+"""Attributes in which a file may differ from the run that continues it."""
+
+# What reading bytes that are no netCDF file, or a part of one, has been seen to raise.
+_UNREADABLE = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    MemoryError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+
+
+def read_dataset(path: str | os.PathLike[str]) -> xr.Dataset:
+    """Read a file that :func:`write_dataset` wrote.
+
+    Args:
+        path: The file.
+
+    Returns:
+        The dataset, in memory; the file is closed.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        OSError: If it cannot be read.
+        ValueError: If it is damaged, or has no attribute ``kind``.
+    """
+    path = Path(path)
+    content = path.read_bytes()
+    try:
+        with xr.open_dataset(
+            io.BytesIO(content), engine="scipy", mask_and_scale=False, decode_times=False
+        ) as opened:
+            dataset = opened.load()
+    except _UNREADABLE as error:
+        raise ValueError(f"{path} is not a surface file, or it is damaged") from error
+    if "kind" not in dataset.attrs:
+        raise ValueError(f"{path} is not a surface file: it has no attribute `kind`")
+    dataset.attrs = {name: _plain(value) for name, value in dataset.attrs.items()}
+    return dataset
+
+
+def write_dataset(path: str | os.PathLike[str], dataset: xr.Dataset) -> None:
+    """Write a dataset as netCDF-3, whole or not at all.
+
+    Args:
+        path: File to write.
+        dataset: The dataset.
+
+    Raises:
+        OSError: If it cannot be written; the message names it.
+    """
+    # In the order of the names: a continued surface has the bytes of an unbroken one.
+    ordered = xr.Dataset(
+        {name: dataset[name].variable for name in sorted(map(str, dataset.data_vars))},
+        coords={name: dataset[name].variable for name in sorted(map(str, dataset.coords))},
+        attrs=dict(sorted(dataset.attrs.items())),
+    )
+    # Without this, xarray declares NaN to be the mark of missing values.
+    encoding = {
+        name: {"_FillValue": None}
+        for name, variable in ordered.variables.items()
+        if variable.dtype.kind == "f"
+    }
+    content = ordered.to_netcdf(engine="scipy", format="NETCDF3_64BIT", encoding=encoding)
+    with atomic_write(path, "wb") as file:
+        file.write(content)
+
+
+def matching_dataset(path: str | os.PathLike[str], attributes: Attributes) -> xr.Dataset | None:
+    """What a file holds, if it is what is to be measured.
+
+    Args:
+        path: File that may exist.
+        attributes: Attributes of what is to be measured.
+
+    Returns:
+        The dataset, or None if there is no file.
+
+    Raises:
+        ValueError: If the file is damaged, or an attribute that decides the values differs.
+    """
+    if not Path(path).exists():
+        return None
+    dataset = read_dataset(path)
+    check_attributes(path, dataset.attrs, attributes)
+    return dataset
+
+
+def check_attributes(
+    path: str | os.PathLike[str], found: Mapping[Any, Any], wanted: Mapping[Any, Any]
+) -> None:
+    """Refuse a file whose attributes are not those of what is to be measured.
+
+    Args:
+        path: The file, for the message.
+        found: Attributes of the file.
+        wanted: Attributes of what is to be measured; those of :data:`NOT_DECIDING` are not compared.
+
+    Raises:
+        ValueError: Naming the first attribute that differs, and both values.
+    """
+    for name in dict.fromkeys((*wanted, *found)):
+        ours, theirs = wanted.get(name, "missing"), found.get(name, "missing")
+        both_nan = ours != ours and theirs != theirs
+        if name not in NOT_DECIDING and ours != theirs and not both_nan:
+            refuse(path, name, *_where_different(ours, theirs))
+
+
+def refuse(path: str | os.PathLike[str], name: str, ours: object, theirs: object) -> None:
+    """Say that a file belongs to something else.
+
+    Args:
+        path: The file.
+        name: What differs.
+        ours: What is to be measured.
+        theirs: What the file has.
+
+    Raises:
+        ValueError: Always.
+    """
+    raise ValueError(
+        f"{path}: `{name}` is {ours}, the file has {theirs}: it belongs to another measurement; remove it or"
+        " write elsewhere"
+    )
+
+
+def _plain(value: Any) -> Any:
+    """NumPy's scalars as Python's."""
+    return value.item() if isinstance(value, np.generic | np.ndarray) and value.size == 1 else value
+
+
+def _where_different(ours: Any, theirs: Any) -> tuple[str, str]:
+    """Two values as text; of long texts, what surrounds the first difference."""
+    if isinstance(ours, str) and isinstance(theirs, str):
+        start = max(len(os.path.commonprefix([ours, theirs])) - 10, 0)
+        if start:
+            ours, theirs = f"...{ours[start:]}", f"...{theirs[start:]}"
+    return _short(ours), _short(theirs)
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

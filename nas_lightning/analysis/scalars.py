@@ -1,0 +1,291 @@
+"""Numbers by which the surfaces of many architectures are compared.
+
+All work on the dataset of a surface, dimensions ``alpha`` and ``beta`` and possibly ``direction_seed``;
+several direction seeds give one value each, and :func:`spread` their mean and standard deviation. Distances
+are in units of alpha: one is the length of a direction, which filter normalisation makes comparable between
+networks (Li et al., Visualizing the Loss Landscape of Neural Nets, NeurIPS 2018, section 4).
+
+Areas: a grid point stands for the part of the square that is closer to it, along each axis, than to its
+neighbours; points on the border stand for half as much. The centre is w*, (alpha, beta) = (0, 0). On a grid
+without it (even resolution) values there are interpolated linearly between the nearest points.
+
+Values that are not finite are kept: no point with a loss of NaN or infinity is near the optimum or convex,
+and a mean that holds one is not finite itself.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import xarray as xr
+from scipy import ndimage
+
+from nas_lightning.analysis.grid import (
+    Axis,
+    Field,
+    border_distance,
+    center_value,
+    center_weights,
+    convex_points,
+    interpolate,
+    point_areas,
+    second_difference,
+    weighted_sum,
+)
+
+RINGS = (0.25, 0.5, 0.75, 1.0)
+"""Outer radii of the rings of :func:`variance_scalars`, in units of the distance from centre to border."""
+
+# A multiple of four, so that the rays map onto one another when the axes are swapped or mirrored.
+_RAYS = 720
+_STEPS_PER_CELL = 16
+
+_CURVATURE = "nat alpha-2"
+_LOSS_ATTRIBUTES = {
+    "near_convex_share": ("share of the square in the near-convex region", "1"),
+    "near_convex_radius": ("radius of the largest disc in the near-convex region", "alpha"),
+    "convexity_ratio": ("share of the near-convex region where the loss is convex", "1"),
+    "convexity_ratio_square": ("share of the square where the loss is convex", "1"),
+    "curvature_center": ("mean curvature along the axes at the centre", _CURVATURE),
+    "curvature_center_max": ("larger curvature along an axis at the centre", _CURVATURE),
+    "curvature_mean": ("mean absolute curvature along the axes", _CURVATURE),
+    "curvature_max": ("maximum absolute curvature along the axes", _CURVATURE),
+}
+
+
+def loss_scalars(dataset: xr.Dataset, loss_rise: float | int = 1.0) -> xr.Dataset:
+    """Width, convexity and curvature of a loss surface s(alpha, beta).
+
+    near_convex_share: area of the near-convex region over the area of the square. The region is the set of
+        grid points with s <= s(0, 0) + loss_rise that are connected with the centre along the grid (four
+        neighbours).
+    near_convex_radius: min over rays from the centre of the first r with s(r cos t, r sin t) > s(0, 0) +
+        loss_rise, s interpolated bilinearly, the crossing linearly; at most the distance R from centre to
+        border, so that a value of R means "at least R".
+    convexity_ratio: area of the interior grid points of the region at which the matrix of second differences
+        [[s_aa, s_ab], [s_ab, s_bb]] is positive semi-definite, over the area of all of its interior points;
+        ``convexity_ratio_square`` takes all interior points of the square. Li et al. (section 6) map
+        |lambda_min / lambda_max| of the full Hessian; the ratio here is of the plane shown, at the grid's
+        step, and 1 for every convex s. Eigenvalues are taken as zero where float32 rounding of s explains
+        them.
+    curvature_center, curvature_center_max: mean and maximum over both axes of the second difference at the
+        centre; the mean is half the trace of the plane's 2x2 Hessian, and does not change when the
+        directions are rotated.
+    curvature_mean, curvature_max: mean and maximum of |second difference| over the inner points of both axes
+        through the centre. (The signed mean is the difference of the slopes at the ends, whatever lies
+        between.) The maximum is a lower bound of the Lipschitz constant of the gradient along the axes, L of
+        the paper's theorem 4.1.
+
+    The second difference at x_i is 2 ((s_{i+1} - s_i) / h_{i+1} - (s_i - s_{i-1}) / h_i) / (h_i + h_{i+1}),
+    which is (s_{i+1} - 2 s_i + s_{i-1}) / h^2 on an even grid; the mixed one is central. All depend on the
+    step: compare surfaces of the same grid.
+
+    Args:
+        dataset: A finished surface with the variable ``loss`` in nat.
+        loss_rise: Rise over the loss at the centre that bounds the region, in nat. The default of 1 means
+            that the geometric mean probability of the true class falls by the factor e; it is two level
+            lines of the paper's figure 6, and well below the rise to chance level (2.3 - s(0, 0) with ten
+            classes).
+
+    Returns:
+        The scalars over ``direction_seed`` (where ``dataset`` has it), each with ``long_name`` and
+        ``units``, and the attributes of ``dataset``. Without a finite loss at the centre, region, radius and
+        ratio are NaN; ratios of no interior point at all are NaN.
+
+    Raises:
+        ValueError: If the dataset is no finished loss surface around (0, 0), or ``loss_rise`` is not above 0.
+    """
+    if not (math.isfinite(loss_rise) and loss_rise > 0):
+        raise ValueError(f"`loss_rise` (={loss_rise}) must be a number of nats above 0")
+
+    def measure(loss: Field, alphas: Axis, betas: Axis) -> dict[str, float]:
+        return _region_scalars(loss, alphas, betas, float(loss_rise)) | _axis_curvatures(loss, alphas, betas)
+
+    scalars = _each_seed(dataset, "loss", measure)
+    for name, (long_name, units) in _LOSS_ATTRIBUTES.items():
+        scalars[name].attrs |= {"long_name": long_name, "units": units}
+    scalars.attrs["loss_rise"] = float(loss_rise)
+    return scalars
+
+
+def variance_scalars(dataset: xr.Dataset) -> xr.Dataset:
+    """Gradient variance at the centre and around it.
+
+    Ring k holds the grid points with rho_{k-1} R < sqrt(alpha^2 + beta^2) <= rho_k R, rho = 0 and
+    :data:`RINGS`, R the distance from the centre to the border. The norm is Euclid's: two random directions
+    of the same length are nearly orthogonal in so many dimensions, so that a ring holds networks at nearly
+    the same distance from w*. The centre is in no ring, nor are the corners beyond R. A ring's value is the
+    mean over its points, weighted by their area.
+
+    Args:
+        dataset: A finished surface with the variable ``variance``, the trace of the covariance of the
+            gradient.
+
+    Returns:
+        ``variance_center`` and, over ``ring`` (rho_k), ``variance_ring``; ``standard_deviation_center`` and
+        ``standard_deviation_ring`` likewise of the square root, which the paper's figures 7 and 8 show; all
+        over ``direction_seed`` where ``dataset`` has it. Rings that hold values that are not finite are not
+        finite, rings without a grid point are NaN. The centre is that of the surface, by the surface's
+        method.
+
+    Raises:
+        ValueError: If the dataset is no finished surface of the gradient variance around (0, 0).
+    """
+    scalars = _each_seed(dataset, "variance", _ring_means)
+    for quantity in ("variance", "standard_deviation"):
+        name = f"gradient {quantity.replace('_', ' ')}"
+        units = dataset["variance"].attrs.get("units", "nat2") if quantity == "variance" else "nat"
+        scalars[f"{quantity}_center"].attrs |= {"long_name": f"{name} at the centre", "units": units}
+        scalars[f"{quantity}_ring"].attrs |= {"long_name": f"mean {name} in the ring", "units": units}
+    scalars["ring"].attrs |= {"long_name": "outer radius of the ring", "units": "extent"}
+    return scalars
+
+
+def spread(scalars: xr.Dataset) -> xr.Dataset:
+    """Mean and standard deviation of scalars over direction seeds.
+
+    Args:
+        scalars: What :func:`loss_scalars` or :func:`variance_scalars` returned.
+
+    Returns:
+        The same variables over ``statistic`` ("mean", "standard_deviation") in place of ``direction_seed``.
+        The standard deviation is that of a sample (divided by the number of seeds less one), NaN for one
+        seed: it says how far another random plane may differ; that of the mean is smaller by the square root
+        of the number of seeds, attribute ``direction_seeds``. A seed whose value is not finite makes both
+        not finite.
+    """
+    if "direction_seed" not in scalars.dims:
+        scalars = scalars.drop_vars("direction_seed", errors="ignore").expand_dims("direction_seed")
+    count = scalars.sizes["direction_seed"]
+    mean = scalars.mean("direction_seed", skipna=False, keep_attrs=True)
+    deviation = xr.full_like(mean, math.nan)
+    if count > 1:
+        with np.errstate(invalid="ignore"):
+            deviation = scalars.std("direction_seed", ddof=1, skipna=False, keep_attrs=True)
+    statistics = xr.concat([mean, deviation], dim="statistic", combine_attrs="override")
+    statistics = statistics.assign_coords(statistic=["mean", "standard_deviation"])
+    statistics.attrs["direction_seeds"] = count
+    return statistics
+
+
+def _each_seed(
+    dataset: xr.Dataset,
+    variable: str,
+    measure: Callable[[Field, Axis, Axis], Mapping[str, float | np.ndarray]],
+) -> xr.Dataset:
+    """Scalars of the surface of every direction seed; arrays are over ``ring``."""
+    alphas, betas = _checked_axes(dataset, variable)
+    values = dataset[variable].transpose(..., "alpha", "beta").to_numpy().astype(np.float64)
+    has_seeds = "direction_seed" in dataset[variable].dims
+    # Infinite losses are values like others: what they make of a difference or a mean is what it is.
+    with np.errstate(invalid="ignore", over="ignore"):
+        measured = [measure(surface, alphas, betas) for surface in (values if has_seeds else values[None])]
+    variables = {}
+    for name in measured[0]:
+        column = np.array([scalars[name] for scalars in measured])
+        dims = ("direction_seed", "ring")[: column.ndim]
+        variables[name] = (dims, column) if has_seeds else (dims[1:], column[0])
+    coordinates: dict[str, object] = {"ring": list(RINGS)} if variable == "variance" else {}
+    if has_seeds:
+        coordinates["direction_seed"] = dataset["direction_seed"]
+    return xr.Dataset(variables, coordinates, attrs=dict(dataset.attrs))
+
+
+def _checked_axes(dataset: xr.Dataset, variable: str) -> tuple[Axis, Axis]:
+    """Both axes, float64, of a finished surface."""
+    if variable not in dataset:
+        names = ", ".join(sorted(map(str, dataset.data_vars)))
+        raise ValueError(f"the dataset has no variable `{variable}`, it has {names}")
+    dims = set(dataset[variable].dims)
+    if not {"alpha", "beta"} <= dims <= {"alpha", "beta", "direction_seed"}:
+        raise ValueError(
+            f"`{variable}` has the dimensions {tuple(dataset[variable].dims)}: alpha, beta and at most "
+            "direction_seed are needed"
+        )
+    if "done" in dataset and (finished := int((dataset["done"] == 1).sum())) < dataset["done"].size:
+        raise ValueError(f"the surface is unfinished: {finished} of {dataset['done'].size} points are done")
+    axes = []
+    for name in ("alpha", "beta"):
+        axis = dataset[name].to_numpy().astype(np.float64)
+        if not (np.isfinite(axis).all() and (np.diff(axis) > 0).all() and axis[0] < 0 < axis[-1]):
+            raise ValueError(
+                f"`{name}` (from {axis[0]:g} to {axis[-1]:g}) must increase from below 0 to above 0"
+            )
+        axes.append(axis)
+    return axes[0], axes[1]
+
+
+def _region_scalars(loss: Field, alphas: Axis, betas: Axis, loss_rise: float) -> dict[str, float]:
+    """Share, radius and convexity ratios."""
+    areas, convex = point_areas(alphas, betas), convex_points(loss, alphas, betas)
+    inner = np.zeros(loss.shape, dtype=bool)
+    inner[1:-1, 1:-1] = True
+    scalars = dict.fromkeys(("near_convex_share", "near_convex_radius", "convexity_ratio"), math.nan)
+    level = center_value(loss, alphas, betas) + loss_rise
+    if math.isfinite(level):
+        labels, _ = ndimage.label(loss <= level)  # neither NaN nor infinity is
+        around = np.outer(center_weights(alphas), center_weights(betas)) > 0
+        region = np.isin(labels, labels[around & (labels > 0)])
+        scalars["near_convex_share"] = float(areas[region].sum() / areas.sum())
+        scalars["near_convex_radius"] = _radius(loss, alphas, betas, level)
+        scalars["convexity_ratio"] = _ratio(areas, convex & region, inner & region)
+    return scalars | {"convexity_ratio_square": _ratio(areas, convex, inner)}
+
+
+def _ratio(areas: Field, part: np.ndarray, whole: np.ndarray) -> float:
+    return float(areas[part].sum() / areas[whole].sum()) if whole.any() else math.nan
+
+
+def _radius(loss: Field, alphas: Axis, betas: Axis, level: float) -> float:
+    """Distance to the nearest first crossing of the level along rays from the centre."""
+    limit = border_distance(alphas, betas)
+    spacing = min(np.diff(alphas).min(), np.diff(betas).min())
+    radii = np.linspace(0, limit, 1 + math.ceil(_STEPS_PER_CELL * limit / spacing))
+    angles = (np.arange(_RAYS) + 0.5) * (2 * math.pi / _RAYS)
+    values = interpolate(
+        loss, alphas, betas, np.outer(np.cos(angles), radii), np.outer(np.sin(angles), radii)
+    )
+    beyond = ~(values <= level)
+    beyond[:, 0] = False
+    crossed = np.flatnonzero(beyond.any(axis=1))
+    if not crossed.size:
+        return limit
+    first = beyond[crossed].argmax(axis=1)
+    before, after = values[crossed, first - 1], values[crossed, first]
+    fraction = np.where(np.isfinite(after), (level - before) / (after - before), 0.0)
+    return float((radii[first - 1] + fraction * radii[1]).min())
+
+
+def _axis_curvatures(loss: Field, alphas: Axis, betas: Axis) -> dict[str, float]:
+    """Second differences at the centre and along both axes."""
+    at_center, along = [], []
+    for surface, axis, across in ((loss, alphas, betas), (loss.T, betas, alphas)):
+        curvature = second_difference(weighted_sum(center_weights(across), surface.T), axis)
+        weights = center_weights(axis)
+        at_border = weights[0] != 0 or weights[-1] != 0
+        at_center.append(math.nan if at_border else float(weighted_sum(weights[1:-1], curvature)))
+        along.append(np.abs(curvature))
+    every = np.concatenate(along)
+    return {
+        "curvature_center": float(np.mean(at_center)),
+        "curvature_center_max": float(np.max(at_center)),
+        "curvature_mean": float(every.mean()) if every.size else math.nan,
+        "curvature_max": float(every.max()) if every.size else math.nan,
+    }
+
+
+def _ring_means(variance: Field, alphas: Axis, betas: Axis) -> dict[str, float | np.ndarray]:
+    """Values at the centre and means over the rings, of the variance and of its root."""
+    areas = point_areas(alphas, betas)
+    # Rounding must not put a point on a ring's outer circle into the next one.
+    distances = np.hypot(alphas[:, None], betas) / border_distance(alphas, betas) - 1e-9
+    scalars: dict[str, float | np.ndarray] = {}
+    for name, field in (("variance", variance), ("standard_deviation", np.sqrt(variance))):
+        means = []
+        for inner, outer in zip((0.0, *RINGS[:-1]), RINGS, strict=True):
+            ring = (distances > inner) & (distances <= outer)
+            means.append(np.average(field[ring], weights=areas[ring]) if ring.any() else math.nan)
+        scalars |= {f"{name}_center": center_value(field, alphas, betas), f"{name}_ring": np.array(means)}
+    return scalars

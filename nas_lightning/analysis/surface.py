@@ -1,0 +1,341 @@
+"""Surfaces over weight space that fill point by point, shared over ranks, and survive a kill."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+from jaxtyping import Float
+
+from nas_lightning.analysis.lattice import (
+    DIMENSIONS,
+    axis,
+    check_axis,
+    coarse_to_fine,
+    lattices,
+    measured_variables,
+)
+from nas_lightning.analysis.netcdf import NOT_DECIDING, write_dataset
+from nas_lightning.analysis.surface_file import check_same_surface, read_surface
+
+__all__ = [
+    "DIMENSIONS",
+    "NOT_DECIDING",
+    "Point",
+    "Surface",
+    "axis",
+    "check_axis",
+    "fill",
+    "finest_lattice",
+    "read_surface",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One point of a surface: where it lies, and its place in the arrays."""
+
+    direction_seed: int
+    alpha: float
+    beta: float
+    index: tuple[int, int, int]
+
+
+class Surface:
+    """A surface that fills point by point, and knows which of its points are done.
+
+    Args:
+        dataset: Variables and ``done`` over (direction_seed, alpha, beta), as :meth:`create` makes it;
+            further variables without alpha and beta may stand beside them.
+
+    Attributes:
+        dataset: The values so far; NaN where ``done`` is 0. NaN and infinity where it is 1 were measured.
+
+    Example:
+        >>> steps = axis(3, 1)
+        >>> surface = Surface.create("loss_contour", {"loss": {"units": "nat"}}, steps, steps, [0], {})
+        >>> surface.record(surface.pending()[0], {"loss": 0.5})
+        >>> surface.finished, surface.total
+        (1, 9)
+    """
+
+    def __init__(self, dataset: xr.Dataset) -> None:
+        self.dataset = dataset
+
+    @classmethod
+    def create(
+        cls,
+        kind: str,
+        variables: Mapping[str, Mapping[str, str]],
+        alphas: Float[np.ndarray, " alpha"] | Iterable[float | int],
+        betas: Float[np.ndarray, " beta"] | Iterable[float | int],
+        direction_seeds: Iterable[int],
+        attributes: Mapping[str, str | int | float],
+    ) -> Surface:
+        """A surface without a point.
+
+        Args:
+            kind: ``"loss_contour"`` or ``"gradient_variance"``.
+            variables: What is measured at every point, with the attributes (``long_name``, ``units``) of
+                each.
+            alphas: Steps along the first direction, increasing.
+            betas: Steps along the second.
+            direction_seeds: Seeds of the pairs of directions, each different and within 32 bits.
+            attributes: Provenance; what decides the values decides whether a file may be continued.
+
+        Returns:
+            The surface.
+
+        Raises:
+            ValueError: If an axis, a seed or an attribute is refused; the message names it.
+        """
+        seeds = list(direction_seeds)
+        if not seeds or len(set(seeds)) < len(seeds):
+            raise ValueError(f"`direction_seeds` (={seeds}) must be different numbers, at least one")
+        for seed in seeds:
+            _check_int32("direction_seeds", seed)
+        for name, value in attributes.items():
+            if not isinstance(value, str | int | float):
+                raise ValueError(f"attribute `{name}` (={value!r}) must be a text or a number")
+            if isinstance(value, int):
+                _check_int32(name, value)
+        steps = {"alpha": check_axis("alphas", alphas), "beta": check_axis("betas", betas)}
+        shape = (len(seeds), len(steps["alpha"]), len(steps["beta"]))
+        dataset = xr.Dataset(
+            {
+                name: (DIMENSIONS, np.full(shape, np.nan), dict(description))
+                for name, description in variables.items()
+            }
+            | {
+                "done": (
+                    DIMENSIONS,
+                    np.zeros(shape, np.int8),
+                    {"long_name": "1 where measured", "units": "1"},
+                )
+            },
+            coords={
+                "direction_seed": (
+                    "direction_seed",
+                    np.array(seeds, np.int32),
+                    {"long_name": "seed of the pair of directions"},
+                ),
+                "alpha": ("alpha", steps["alpha"], {"long_name": "step along direction 1", "units": "1"}),
+                "beta": ("beta", steps["beta"], {"long_name": "step along direction 2", "units": "1"}),
+            },
+            attrs={"kind": kind} | {n: int(v) if isinstance(v, bool) else v for n, v in attributes.items()},
+        )
+        return cls(dataset)
+
+    @property
+    def variables(self) -> tuple[str, ...]:
+        """Names of what is measured at every point."""
+        return measured_variables(self.dataset)
+
+    @property
+    def finished(self) -> int:
+        """Number of points that are done."""
+        return int(self.dataset["done"].values.sum())
+
+    @property
+    def total(self) -> int:
+        """Number of points."""
+        return int(self.dataset["done"].size)
+
+    @property
+    def complete(self) -> bool:
+        """Whether every point is done."""
+        return self.finished == self.total
+
+    def pending(self) -> list[Point]:
+        """Points that are not done, in the order in which they are to be measured.
+
+        One pair of directions after the other, and each from coarse to fine: corners, edge centres and
+        centre, then the points that halve the distance, row by row, and so on. So there is a picture early.
+
+        Returns:
+            The points.
+        """
+        done = self.dataset["done"].values
+        seeds, alphas, betas = (self.dataset[name].values.tolist() for name in DIMENSIONS)
+        order = coarse_to_fine(len(alphas), len(betas))
+        return [
+            Point(seed, alphas[row], betas[column], (page, row, column))
+            for page, seed in enumerate(seeds)
+            for row, column in order
+            if not done[page, row, column]
+        ]
+
+    def record(self, point: Point, values: Mapping[str, float]) -> None:
+        """Set the values of a point and mark it as done.
+
+        Args:
+            point: One of :meth:`pending`.
+            values: A number for each of :attr:`variables`; NaN and infinity are numbers too.
+
+        Raises:
+            ValueError: If a variable is missing or unknown.
+        """
+        if values.keys() != set(self.variables):
+            raise ValueError(
+                f"values of {sorted(values)} were measured where {sorted(self.variables)} belong"
+            )
+        for name, value in values.items():
+            # One zero and one NaN, whatever their signs: a sum over ranks does not keep those.
+            self.dataset[name].values[point.index] = math.nan if math.isnan(value) else value + 0.0
+        self.dataset["done"].values[point.index] = 1
+
+    def attach(self, variables: Mapping[str, xr.DataArray]) -> None:
+        """Add variables that have no alpha and beta, such as the cosine between the directions.
+
+        Args:
+            variables: The variables; one that is there already is replaced.
+
+        Raises:
+            ValueError: If one has a dimension alpha or beta.
+        """
+        for name, variable in variables.items():
+            if {"alpha", "beta"} & set(variable.dims):
+                raise ValueError(f"`{name}` lies on the grid: it is to be recorded point by point")
+            self.dataset[name] = variable
+
+    def picture(self, direction_seed: int | None = None) -> xr.Dataset | None:
+        """The finest sub-grid without a missing point; see :func:`finest_lattice`.
+
+        Args:
+            direction_seed: Whose directions; None for the first.
+
+        Returns:
+            Variables over (alpha, beta), or None if there is no such sub-grid yet.
+        """
+        return finest_lattice(self.dataset, direction_seed)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the surface as netCDF-3, whole or not at all.
+
+        Args:
+            path: File to write.
+
+        Raises:
+            OSError: If it cannot be written; the message names it.
+        """
+        write_dataset(path, self.dataset)
+
+    @classmethod
+    def resume_or_create(cls, path: str | os.PathLike[str], fresh: Surface) -> Surface:
+        """The surface that a file holds, if it is the one that is to be measured, or a fresh one.
+
+        The file is only read. What it has beyond the points (:meth:`attach`) is kept; what it lacks is taken
+        from `fresh`. Attributes of :data:`NOT_DECIDING` stay as the file has them.
+
+        Args:
+            path: File that may exist.
+            fresh: What is to be measured.
+
+        Returns:
+            The surface to go on with.
+
+        Raises:
+            ValueError: If the file is damaged or holds another surface: the message names the file, what
+                differs first, and both values.
+        """
+        if not Path(path).exists():
+            return fresh
+        dataset = read_surface(path)
+        check_same_surface(path, dataset, fresh.dataset)
+        missing = {str(n): v for n, v in fresh.dataset.data_vars.items() if n not in dataset.data_vars}
+        resumed = cls(dataset)
+        resumed.attach(missing)
+        return resumed
+
+
+def finest_lattice(dataset: xr.Dataset, direction_seed: int | None = None) -> xr.Dataset | None:
+    """The finest sub-grid of a partly filled surface that has no missing point.
+
+    Args:
+        dataset: A surface with ``done``.
+        direction_seed: Whose directions; None for the first.
+
+    Returns:
+        The variables over (alpha, beta) at the sub-grid's steps, without ``done``; None if not even the
+        coarsest sub-grid (corners, edge centres, centre) is done.
+
+    Raises:
+        ValueError: If the surface has no such seed.
+    """
+    seeds = dataset["direction_seed"].values.tolist()
+    if direction_seed is not None and direction_seed not in seeds:
+        raise ValueError(f"`direction_seed` (={direction_seed}) must be one of {seeds}")
+    page = dataset.isel(direction_seed=0 if direction_seed is None else seeds.index(direction_seed))
+    done = page["done"].values
+    for rows, columns in reversed(lattices(*done.shape)):
+        if done[np.ix_(rows, columns)].all():
+            return page.isel(alpha=rows, beta=columns).drop_vars(["done", "direction_seed"])
+    return None
+
+
+def fill(
+    surface: Surface,
+    measure: Callable[[Point], Mapping[str, float]],
+    *,
+    rank: int = 0,
+    world_size: int = 1,
+    reduce: Callable[[Float[np.ndarray, "chunk variables"]], Float[np.ndarray, "chunk variables"]]
+    | None = None,
+    chunk_size: int = 16,
+    after_chunk: Callable[[Surface], None] | None = None,
+) -> None:
+    """Measure the pending points of a surface, shared by all ranks.
+
+    The points are cut into chunks, `chunk_size` rounded up to a multiple of the number of ranks. Point j of a
+    chunk is measured by rank ``j % world_size``; then the ranks add up their arrays, zero where another rank
+    measured, and every rank records the chunk. A sum with zeros keeps NaN and infinity. The values do not
+    depend on the number of ranks.
+
+    Args:
+        surface: The same on every rank.
+        measure: Values of a point.
+        rank: Rank of this process.
+        world_size: Number of processes.
+        reduce: Sum of an array over all ranks, in float64; None for one rank.
+        chunk_size: Points between two calls of `after_chunk`, at least.
+        after_chunk: Called on every rank when a chunk is recorded, to save it or to report.
+
+    Raises:
+        ValueError: If `chunk_size` is not positive, the rank does not fit, several ranks have no `reduce`, or
+            the measured variables are not the surface's.
+    """
+    if chunk_size < 1:
+        raise ValueError(f"`chunk_size` (={chunk_size}) must be at least 1")
+    if not 0 <= rank < world_size:
+        raise ValueError(f"`rank` (={rank}) must be at least 0 and below `world_size` (={world_size})")
+    if world_size > 1 and reduce is None:
+        raise ValueError(f"`world_size` (={world_size}) needs `reduce`, the sum over ranks")
+    variables = surface.variables
+    points = surface.pending()
+    size = math.ceil(chunk_size / world_size) * world_size
+    for start in range(0, len(points), size):
+        chunk = points[start : start + size]
+        values = np.zeros((len(chunk), len(variables)))
+        for place in range(rank, len(chunk), world_size):
+            measured = measure(chunk[place])
+            if measured.keys() != set(variables):
+                raise ValueError(
+                    f"values of {sorted(measured)} were measured where {sorted(variables)} belong"
+                )
+            values[place] = [measured[name] for name in variables]
+        if reduce is not None:
+            values = reduce(values)
+        for point, row in zip(chunk, values.tolist(), strict=True):
+            surface.record(point, dict(zip(variables, row, strict=True)))
+        if after_chunk is not None:
+            after_chunk(surface)
+
+
+def _check_int32(name: str, value: int) -> None:
+    if not -(2**31) <= value < 2**31:
+        raise ValueError(f"`{name}` (={value}) must fit into 32 bits: the file format has no larger integers")

@@ -1,0 +1,326 @@
+"""When and where an analysis runs: at convergence, on chosen epochs, on a checkpoint; shared by all ranks."""
+
+from __future__ import annotations
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal, TypeVar
+
+import numpy as np
+import torch
+from filelock import FileLock, Timeout
+from jaxtyping import Float
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
+from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.utilities.exceptions import SIGTERMException
+from matplotlib.figure import Figure
+from torch import nn
+
+from nas_lightning.callbacks.protocols import CellModule, cell_module, image_data
+from nas_lightning.callbacks.split_batches import SplitBatches, check_split, split_batches
+from nas_lightning.figures import figure_to_array
+from nas_lightning.provenance import run_seed, software_versions, weights_hash
+
+Result = TypeVar("Result")
+
+
+class Analysis(Callback, ABC):
+    """Measures the network at the end of training, and on chosen epochs if asked.
+
+    What is measured goes to ``FOLDER/NAME-epochEEEE.nc`` and, as pictures and numbers, to TensorBoard, at the
+    epoch as step. All ranks share the work; rank 0 alone writes. The training is not touched: weights, modes
+    and random numbers are as before.
+
+    A run that was killed while it measured goes on where it was when it is resumed, even if the training was
+    complete.
+
+    Args:
+        split: Split whose images are measured.
+        max_samples: Number of its images, drawn without replacement; None for all.
+        sample_seed: Seed of that draw.
+        batch_size: Images in a batch.
+        every_n_epochs: Measure every so many epochs as well; None only at the end of training.
+        name: Beginning of the file's name; a second callback of the same class needs another one.
+        folder: Where the files go; None is ``landscape/`` in the run's folder.
+
+    Raises:
+        ValueError: If a setting is out of range.
+    """
+
+    kind: ClassVar[str]
+
+    def __init__(
+        self,
+        split: Literal["test", "val", "train"] = "test",
+        max_samples: int | None = None,
+        sample_seed: int = 0,
+        batch_size: int = 250,
+        every_n_epochs: int | None = None,
+        name: str | None = None,
+        folder: str | None = None,
+    ) -> None:
+        for key, value in (
+            ("max_samples", max_samples),
+            ("batch_size", batch_size),
+            ("every_n_epochs", every_n_epochs),
+        ):
+            if value is not None and value < 1:
+                raise ValueError(f"`{key}` (={value}) must be at least 1")
+        if sample_seed < 0:
+            raise ValueError(f"`sample_seed` (={sample_seed}) must not be negative")
+        if name is not None and (not name or Path(name).name != name):
+            raise ValueError(f"`name` (={name!r}) must be the beginning of a file's name")
+        self.split = split
+        self.max_samples = max_samples
+        self.sample_seed = sample_seed
+        self.batch_size = batch_size
+        self.every_n_epochs = every_n_epochs
+        self.name = name or self.kind
+        self.folder = folder
+        self.checkpoint_epoch: int | None = None
+        """Set to measure a checkpoint of that epoch after a validation; -1 for weights of unknown origin."""
+        self._measured_epoch: int | None = None
+
+    @property
+    def state_key(self) -> str:
+        """One entry in a checkpoint for each name."""
+        return f"{type(self).__qualname__}({self.name})"
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Refuse before the training what could not be measured after it."""
+        self._measured_epoch = None
+        self._check(trainer)
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Refuse before the validation of a checkpoint what could not be measured after it."""
+        if self.checkpoint_epoch is not None:
+            self._check(trainer)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Measure a chosen epoch; the last one's turn comes at the end of training."""
+        epoch = trainer.current_epoch
+        if self.every_n_epochs and (epoch + 1) % self.every_n_epochs == 0 and epoch + 1 != trainer.max_epochs:
+            self._run(trainer, pl_module, epoch)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Measure the last epoch: its checkpoint is written, the weights are on the device."""
+        self._run(trainer, pl_module, trainer.current_epoch - 1)
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Measure a finished training that is resumed: the trainer has left out the end of training."""
+        if self._measured_epoch is None and trainer.current_epoch >= (trainer.max_epochs or 1) > 0:
+            pl_module.to(trainer.strategy.root_device)  # the trainer has moved it to the CPU
+            self._run(trainer, pl_module, trainer.current_epoch - 1)
+            pl_module.cpu()
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Measure a checkpoint."""
+        if self.checkpoint_epoch is not None and trainer.state.fn == "validate":
+            self._run(trainer, pl_module, self.checkpoint_epoch)
+
+    @abstractmethod
+    def measure(self, at: Measurement) -> None:
+        """Measure, write the file and log; called on every rank, outside of inference mode."""
+
+    @property
+    def shuffled(self) -> bool:
+        """Whether the images are read in random order."""
+        return False
+
+    def _check(self, trainer: Trainer) -> None:
+        check_split(image_data(trainer), self.split, self.max_samples)
+        if not isinstance(trainer.strategy, SingleDeviceStrategy | DDPStrategy):
+            raise ValueError(
+                f"{type(self).__name__} measures on one device or with `trainer.strategy` ddp, where every"
+                f" rank holds the whole network, not with {type(trainer.strategy).__name__}"
+            )
+        others = [
+            callback
+            for callback in trainer.callbacks  # type: ignore[attr-defined]
+            if isinstance(callback, Analysis) and callback is not self and callback.name == self.name
+        ]
+        if others:
+            raise ValueError(
+                f"two callbacks write {self.name!r}: give one {type(self).__name__} another `name`"
+            )
+
+    def _run(self, trainer: Trainer, pl_module: LightningModule, epoch: int) -> None:
+        self._measured_epoch = epoch
+        if trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return
+        root = Path(trainer.log_dir or trainer.default_root_dir)  # asks all ranks
+        folder = Path(self.folder) if self.folder is not None else root / "landscape"
+        module = cell_module(pl_module)
+        module.broadcast_statistics()
+        network = module.network
+        assert isinstance(network, nn.Module)
+        with torch.inference_mode(False):  # `validate` is in inference mode
+            parameter = next(network.parameters())
+            batches = split_batches(
+                image_data(trainer),
+                self.split,
+                max_samples=self.max_samples,
+                sample_seed=self.sample_seed,
+                batch_size=self.batch_size,
+                shuffled=self.shuffled,
+                device=parameter.device,
+                dtype=parameter.dtype,
+            )
+            suffix = f"-epoch{epoch:04d}" if epoch >= 0 else ""
+            at = Measurement(
+                trainer, module, network, batches, epoch, folder / f"{self.name}{suffix}.nc", self
+            )
+            lock = FileLock(folder / ".lock", timeout=0)
+            at.on_rank_zero(lambda: _acquire(lock, folder))
+            try:
+                self.measure(at)
+            finally:
+                lock.release()
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """An analysis at work: what it measures, where it writes, and how the ranks act together.
+
+    Attributes:
+        trainer: The trainer.
+        module: The trained module.
+        network: Its network, whose weights are w*.
+        batches: The images.
+        epoch: Epoch of the weights, from 0; -1 if unknown.
+        path: The file.
+        analysis: The callback.
+    """
+
+    trainer: Trainer
+    module: CellModule
+    network: nn.Module
+    batches: SplitBatches
+    epoch: int
+    path: Path
+    analysis: Analysis
+
+    @property
+    def rank(self) -> int:
+        """Rank of this process among all ranks of all nodes."""
+        return self.trainer.global_rank
+
+    @property
+    def world_size(self) -> int:
+        """Number of ranks."""
+        return self.trainer.world_size
+
+    def attributes(self) -> dict[str, str | int | float]:
+        """Where the numbers come from; a file with other attributes is not continued."""
+        analysis, data = self.analysis, image_data(self.trainer)
+        return {
+            "title": self.module.genotype_name,
+            "genotype": str(self.module.genotype),
+            "epoch": self.epoch,
+            "weights_sha256": weights_hash(self.module.network.state_dict()),
+            "data": data.name,
+            "split": analysis.split,
+            "samples": len(self.batches.targets),
+            "sample_seed": analysis.sample_seed,
+            "data_sha256": self.batches.sha256(),
+            "batch_size": analysis.batch_size,
+            "precision": str(self.batches.dtype).removeprefix("torch."),
+            "training_seed": -1 if run_seed() is None else str(run_seed()),
+            "device": str(self.batches.images.device),
+            "versions": json.dumps(software_versions()),
+        }
+
+    def reduce(self, values: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
+        """Sum over all ranks, in float64.
+
+        Args:
+            values: This rank's share.
+
+        Returns:
+            The sum, on every rank.
+        """
+        if self.world_size == 1:
+            return values
+        tensor = torch.from_numpy(values).to(self.trainer.strategy.root_device)
+        self.sum_over_ranks([tensor])
+        return tensor.cpu().numpy()
+
+    def sum_over_ranks(self, tensors: list[torch.Tensor]) -> None:
+        """Add up tensors over all ranks, in place."""
+        if self.world_size > 1:
+            for tensor in tensors:
+                torch.distributed.all_reduce(tensor)
+
+    def on_rank_zero(self, action: Callable[[], Result]) -> Result:
+        """Do something on rank 0 alone.
+
+        Args:
+            action: What to do; called on rank 0.
+
+        Returns:
+            Its result, on every rank.
+
+        Raises:
+            Exception: What the action raised, on every rank, so that none waits for one that has ended.
+        """
+        outcome: tuple[Any, BaseException | None] = (None, None)
+        if self.rank == 0:
+            try:
+                outcome = (action(), None)
+            except (Exception, SIGTERMException) as error:
+                outcome = (None, error)
+        result, failure = self.trainer.strategy.broadcast(outcome)
+        if failure is not None:
+            raise failure
+        return result  # type: ignore[no-any-return]
+
+    def stop_if_asked(self) -> None:
+        """End an analysis whose process was sent SIGTERM; Lightning itself looks only between batches."""
+        if self.trainer.received_sigterm:
+            raise SIGTERMException
+
+    def log_scalars(self, scalars: dict[str, float]) -> None:
+        """Numbers to all loggers, at the epoch as step.
+
+        Args:
+            scalars: Number by tag.
+        """
+        for logger in self.trainer.loggers:
+            logger.log_metrics(scalars, step=max(self.epoch, 0))
+            logger.save()
+
+    def log_figures(self, make: Callable[[], dict[str, Figure]]) -> None:
+        """Pictures to TensorBoard, at the epoch as step.
+
+        Args:
+            make: Draws the figures, by tag; not called where there is no TensorBoard, nor on ranks but 0.
+        """
+        loggers = [logger for logger in self.trainer.loggers if isinstance(logger, TensorBoardLogger)]
+        if self.rank > 0 or not loggers:
+            return
+        for tag, figure in make().items():
+            image = figure_to_array(figure, dots_per_inch=100)
+            for logger in loggers:
+                logger.experiment.add_image(tag, image, global_step=max(self.epoch, 0), dataformats="HWC")
+                logger.experiment.flush()
+
+    def say(self, text: str) -> None:
+        """A line on the terminal, once."""
+        rank_zero_info(text)
+
+
+def _acquire(lock: FileLock, folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except Timeout:
+        raise ValueError(
+            f"{folder} is being written by another process; wait for it, or name another `folder`"
+        ) from None
+    except OSError as error:
+        raise OSError(error.errno, f"cannot write {folder}: {error.strerror}") from error

@@ -1,0 +1,177 @@
+"""The gradient's variance over images, at and around the trained weights (section 4.2.2 of the paper)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Literal
+
+import numpy as np
+import xarray as xr
+from matplotlib.figure import Figure
+
+from nas_lightning.analysis import (
+    Directions,
+    GradientStatistics,
+    InstanceGradients,
+    Surface,
+    sum_gradients,
+    variance_measure,
+    variance_scalars,
+    variance_variables,
+)
+from nas_lightning.callbacks.analysis import Measurement
+from nas_lightning.callbacks.protocols import CellNetworkLike
+from nas_lightning.callbacks.surface_analysis import Measure, SurfaceAnalysis, panel
+from nas_lightning.figures import (
+    SurfacePanel,
+    SurfaceSpread,
+    VarianceSplit,
+    draw_heat_maps,
+    draw_spread,
+    draw_surfaces,
+    draw_variance_by_node,
+)
+
+PREPROCESSING = "preprocess"
+PARTS = ("stem", "cells", "classifier")
+
+
+class GradientVariance(SurfaceAnalysis):
+    """Gradient variance g(alpha, beta) = Var(grad f_i(w* + alpha w1 + beta w2)) over a plane of weights.
+
+    At w* itself it is measured exactly, split by cell and by node, with the ranks sharing the images. Layers
+    without a rule for the gradient of an image, such as a registered operation's own, go through
+    ``torch.func.vmap``.
+
+    Args:
+        resolution: As for :class:`SurfaceAnalysis`, as are the arguments not named here.
+        extent: Likewise.
+        direction_seeds: Likewise.
+        normalization: Likewise.
+        orthogonal: Likewise.
+        method: ``"exact"``: the gradient of every image; ``"minibatch"``: an unbiased estimate with its
+            standard error from disjoint mini-batches of ``batch_size`` images in random order.
+        settings: As for :class:`nas_lightning.callbacks.analysis.Analysis`.
+
+    Raises:
+        ValueError: If a setting is out of range.
+    """
+
+    kind = "gradient_variance"
+
+    def __init__(
+        self,
+        resolution: int = 21,
+        extent: float | tuple[float, float] = 1.0,
+        direction_seeds: Sequence[int] = (0,),
+        normalization: Literal["filter", "layer", "none"] = "filter",
+        orthogonal: bool = False,
+        method: Literal["exact", "minibatch"] = "exact",
+        **settings: Any,
+    ) -> None:
+        super().__init__(resolution, extent, direction_seeds, normalization, orthogonal, **settings)
+        self.method: Literal["exact", "minibatch"] = method
+
+    @property
+    def shuffled(self) -> bool:
+        """Mini-batches stand for the split only if its images are dealt at random."""
+        return self.method == "minibatch"
+
+    def variables(self) -> Mapping[str, Mapping[str, str]]:
+        """Variance, norm of the mean gradient and, estimated, the standard error."""
+        return variance_variables(self.method)
+
+    def own_attributes(self) -> Mapping[str, str]:
+        """Exact or estimated."""
+        return {"method": self.method}
+
+    @contextmanager
+    def measuring(
+        self, at: Measurement, directions: Mapping[int, Directions], surface: Surface
+    ) -> Iterator[Measure]:
+        """Measure w*, all ranks together; then a point is a forward and backward pass over the images."""
+        gradients = InstanceGradients(at.network, *next(iter(at.batches)), unsupported="vmap")
+        if gradients.by_vmap:
+            at.say(f"gradients of {', '.join(gradients.by_vmap)}: by torch.func.vmap")
+        if "center_variance" not in surface.dataset:
+            sums = sum_gradients(gradients, at.batches.share(at.rank, at.world_size))
+            at.sum_over_ranks(sums.tensors())
+            surface.attach(_center(sums.statistics(), at.module.network))
+        with variance_measure(gradients, at.batches, directions, self.method) as measure:
+            yield measure
+
+    def scalars(self, dataset: xr.Dataset) -> xr.Dataset:
+        """Means over rings; see :func:`nas_lightning.analysis.variance_scalars`."""
+        center = dataset[[name for name in dataset.data_vars if str(name).startswith("center_")]]
+        return center.merge(variance_scalars(dataset)) if self.has_center else center
+
+    def figures(self, surface: Surface) -> dict[str, Figure]:
+        """Standard deviation as a heat map and in three dimensions, and the variance by cell and node."""
+        dataset = surface.dataset
+        title = str(dataset.attrs["title"])
+        figures = {}
+        variance = panel(surface, "variance")
+        if variance is not None:
+            deviation = SurfacePanel(variance.alphas, variance.betas, np.sqrt(variance.values), title)
+            figures["landscape/gradient_heat_map"] = draw_heat_maps([deviation])
+            figures["landscape/gradient_surface"] = draw_surfaces([deviation])
+            if surface.complete and len(self.direction_seeds) > 1:
+                values = np.sqrt(dataset["variance"].values)
+                figures["landscape/gradient_spread"] = draw_spread(
+                    [SurfaceSpread(variance.alphas, variance.betas, values, title)],
+                    loss=False,
+                    label="standard deviation of the gradient",
+                )
+        if surface.complete:
+            parts = {
+                part: float(dataset["variance_by_part"].sel(part=part)) for part in ("stem", "classifier")
+            }
+            split = VarianceSplit(
+                dataset["variance_by_node"].values,
+                [str(node) for node in dataset["node"].values],
+                parts,
+                title,
+            )
+            figures["landscape/gradient_by_node"] = draw_variance_by_node([split])
+        return figures
+
+
+def _center(statistics: GradientStatistics, network: CellNetworkLike) -> dict[str, xr.DataArray]:
+    """The statistics at w*, and the variance by part, cell and node."""
+    parts = dict.fromkeys(PARTS, 0.0)
+    nodes: dict[tuple[int, str], float] = {}
+    for name, variance in statistics.variance_by_parameter.items():
+        part, cell, node = network.parameter_place(name)
+        parts[part] += variance
+        if cell is not None:
+            place = (cell, PREPROCESSING if node is None else str(node))
+            nodes[place] = nodes.get(place, 0.0) + variance
+    cells = range(max((cell for cell, _ in nodes), default=-1) + 1)
+    names = sorted({node for _, node in nodes}, key=lambda node: 0 if node == PREPROCESSING else int(node))
+    by_node = [[nodes.get((cell, node), np.nan) for node in names] for cell in cells]
+    square = {"units": "nat2"}
+    return {
+        "center_variance": xr.DataArray(
+            statistics.variance, attrs={"long_name": "gradient variance at w*", **square}
+        ),
+        "center_mean_gradient_norm": xr.DataArray(
+            statistics.mean_gradient_norm,
+            attrs={"long_name": "norm of the mean gradient at w*", "units": "nat"},
+        ),
+        "center_noise_scale": xr.DataArray(
+            statistics.noise_scale, attrs={"long_name": "gradient noise scale at w*", "units": "1"}
+        ),
+        "variance_by_part": xr.DataArray(
+            [parts[part] for part in PARTS],
+            coords={"part": list(PARTS)},
+            dims="part",
+            attrs={"long_name": "gradient variance at w* by part of the network", **square},
+        ),
+        "variance_by_node": xr.DataArray(
+            np.array(by_node, dtype=np.float64).reshape(len(cells), len(names)),
+            coords={"cell": list(cells), "node": names},
+            dims=("cell", "node"),
+            attrs={"long_name": "gradient variance at w* by cell and node", **square},
+        ),
+    }

@@ -1,0 +1,169 @@
+"""The ends of the Hessian's spectrum at the trained weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from matplotlib.figure import Figure
+
+from nas_lightning.analysis import (
+    HessianProduct,
+    hessian_eigenvalues,
+    matching_dataset,
+    write_dataset,
+)
+from nas_lightning.analysis import (
+    HessianSpectrum as Spectrum,
+)
+from nas_lightning.callbacks.analysis import Analysis, Measurement
+from nas_lightning.figures import draw_spectrum
+
+
+class HessianSpectrum(Analysis):
+    """Largest and smallest eigenvalues and trace of the Hessian of the mean loss at w*.
+
+    One product with the Hessian costs about four gradients over the images; ranks share the images of every
+    product. Lanczos needs some tens to hundreds of products.
+
+    Args:
+        k: How many of the largest eigenvalues.
+        smallest: How many of the smallest.
+        trace_samples: How many random vectors estimate the trace; 0 leaves it out.
+        tolerance: Relative residual at which Lanczos stops.
+        max_products: Upper bound, about, on the products of each of the two Lanczos runs.
+        seed: Of the start vector and the random vectors.
+        settings: As for :class:`nas_lightning.callbacks.analysis.Analysis`.
+
+    Raises:
+        ValueError: If a setting is out of range.
+    """
+
+    kind = "hessian_spectrum"
+
+    def __init__(
+        self,
+        k: int = 5,
+        smallest: int = 1,
+        trace_samples: int = 10,
+        tolerance: float = 1e-3,
+        max_products: int = 300,
+        seed: int = 0,
+        **settings: Any,
+    ) -> None:
+        super().__init__(**settings)
+        for key, value, least in (
+            ("k", k, 1),
+            ("smallest", smallest, 0),
+            ("trace_samples", trace_samples, 0),
+            ("max_products", max_products, 1),
+            ("seed", seed, 0),
+        ):
+            if value < least:
+                raise ValueError(f"`{key}` (={value}) must be at least {least}")
+        if not tolerance > 0:
+            raise ValueError(f"`tolerance` (={tolerance}) must be above 0")
+        self.settings: dict[str, int | float] = {
+            "k": k,
+            "smallest": smallest,
+            "trace_samples": trace_samples,
+            "tolerance": tolerance,
+            "max_products": max_products,
+            "seed": seed,
+        }
+
+    def measure(self, at: Measurement) -> None:
+        """Find the spectrum, unless the file holds it, write and log it."""
+        attributes = {"kind": self.kind, **at.attributes(), **self.settings}
+        dataset = at.on_rank_zero(lambda: matching_dataset(at.path, attributes))
+        if dataset is None:
+            found = self._spectrum(at)
+            dataset = at.on_rank_zero(lambda: _written(at.path, found, attributes))
+        numbers = {
+            "hessian_largest_eigenvalue": float(dataset["eigenvalue"][0]),
+            "hessian_trace": float(dataset["trace"]),
+        }
+        if dataset.sizes["smallest_rank"]:
+            numbers["hessian_smallest_eigenvalue"] = float(dataset["smallest_eigenvalue"][0])
+        at.log_scalars({f"landscape/{name}": value for name, value in numbers.items()})
+        at.log_figures(lambda: {"landscape/hessian_spectrum": _figure(dataset)})
+        words = ", ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in numbers.items())
+        end = "" if dataset["converged"] else " (not converged: see the residuals, raise `max_products`)"
+        at.say(f"{at.path}: {words}{end}")
+
+    def _spectrum(self, at: Measurement) -> Spectrum | None:
+        """The spectrum, on rank 0; the other ranks compute their shares of its products."""
+        share = at.batches.share(at.rank, at.world_size)
+        product = HessianProduct(at.network, share, total=len(at.batches.targets))
+        broadcast = at.trainer.strategy.broadcast
+        if at.rank > 0:
+            while (vector := broadcast(None)) is not None:
+                at.reduce(product.partial(vector))
+            return None
+
+        def of_all_ranks(vector: np.ndarray) -> np.ndarray:
+            at.stop_if_asked()
+            return at.reduce(product.partial(broadcast(vector)))
+
+        at.say(
+            f"{self.kind.replace('_', ' ')}: Lanczos, at most {2 * self.settings['max_products']:.0f} products"
+        )
+        try:
+            return hessian_eigenvalues(at.network, at.batches, **self.settings, product=of_all_ranks)  # type: ignore[arg-type]
+        finally:
+            broadcast(None)
+
+
+def _written(path: Path, spectrum: Spectrum | None, attributes: dict[str, str | int | float]) -> xr.Dataset:
+    assert spectrum is not None  # on rank 0
+    dataset = _as_dataset(spectrum, attributes)
+    write_dataset(path, dataset)
+    return dataset
+
+
+def _as_dataset(spectrum: Spectrum, attributes: dict[str, str | int | float]) -> xr.Dataset:
+    curvature = {"units": "nat per squared weight"}
+    return xr.Dataset(
+        {
+            "eigenvalue": (
+                "rank",
+                spectrum.eigenvalues,
+                {"long_name": "largest eigenvalues of the Hessian", **curvature},
+            ),
+            "residual": ("rank", spectrum.residuals, {"long_name": "||H v - lambda v||", **curvature}),
+            "smallest_eigenvalue": (
+                "smallest_rank",
+                spectrum.smallest,
+                {"long_name": "smallest eigenvalues", **curvature},
+            ),
+            "smallest_residual": (
+                "smallest_rank",
+                spectrum.smallest_residuals,
+                {"long_name": "their residuals", **curvature},
+            ),
+            "trace": ((), spectrum.trace, {"long_name": "trace of the Hessian", **curvature}),
+            "trace_standard_error": (
+                (),
+                spectrum.trace_standard_error,
+                {"long_name": "its standard error", **curvature},
+            ),
+            "products": ((), spectrum.products, {"long_name": "products with the Hessian", "units": "1"}),
+            "converged": ((), np.int8(spectrum.converged), {"long_name": "1 if Lanczos converged"}),
+        },
+        attrs=attributes,
+    )
+
+
+def _figure(dataset: xr.Dataset) -> Figure:
+    return draw_spectrum(
+        dataset["eigenvalue"].values,
+        dataset["residual"].values,
+        smallest=dataset["smallest_eigenvalue"].values,
+        smallest_residuals=dataset["smallest_residual"].values,
+        trace=float(dataset["trace"]),
+        trace_error=float(dataset["trace_standard_error"]),
+        converged=bool(dataset["converged"]),
+        title=str(dataset.attrs["title"]),
+    )

@@ -1,0 +1,88 @@
+"""The loss contour around the trained weights (section 4.2.1 of the paper)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, Literal
+
+import xarray as xr
+from matplotlib.figure import Figure
+
+from nas_lightning.analysis import LOSS_VARIABLES, Directions, Surface, loss_measure, loss_scalars
+from nas_lightning.callbacks.analysis import Measurement
+from nas_lightning.callbacks.surface_analysis import Measure, SurfaceAnalysis, panel
+from nas_lightning.figures import (
+    LOSS_LEVELS,
+    SurfaceSpread,
+    draw_loss_contours,
+    draw_spread,
+    draw_surfaces,
+)
+
+
+class LossContour(SurfaceAnalysis):
+    """Loss and accuracy over a plane of weights, s(alpha, beta) = E_i[f_i(w* + alpha w1 + beta w2)].
+
+    Args:
+        resolution: As for :class:`SurfaceAnalysis`, as are the arguments not named here.
+        extent: Likewise.
+        direction_seeds: Likewise.
+        normalization: Likewise.
+        orthogonal: Likewise.
+        batch_norm: ``"frozen"``: the running statistics of w* everywhere; ``"reestimated"``: estimated anew
+            at every point from the same images.
+        settings: As for :class:`nas_lightning.callbacks.analysis.Analysis`.
+
+    Raises:
+        ValueError: If a setting is out of range.
+    """
+
+    kind = "loss_contour"
+
+    def __init__(
+        self,
+        resolution: int = 51,
+        extent: float | tuple[float, float] = 1.0,
+        direction_seeds: Sequence[int] = (0,),
+        normalization: Literal["filter", "layer", "none"] = "filter",
+        orthogonal: bool = False,
+        batch_norm: Literal["frozen", "reestimated"] = "frozen",
+        **settings: Any,
+    ) -> None:
+        super().__init__(resolution, extent, direction_seeds, normalization, orthogonal, **settings)
+        self.batch_norm: Literal["frozen", "reestimated"] = batch_norm
+
+    def variables(self) -> Mapping[str, Mapping[str, str]]:
+        """Loss and accuracy."""
+        return LOSS_VARIABLES
+
+    def own_attributes(self) -> Mapping[str, str]:
+        """The choice for batch norm."""
+        return {"batch_norm": self.batch_norm}
+
+    def measuring(
+        self, at: Measurement, directions: Mapping[int, Directions], surface: Surface
+    ) -> AbstractContextManager[Measure]:
+        """One pass over the images a point."""
+        return loss_measure(at.network, at.batches, directions, self.batch_norm)
+
+    def scalars(self, dataset: xr.Dataset) -> xr.Dataset:
+        """Width, convexity and curvature; see :func:`nas_lightning.analysis.loss_scalars`."""
+        return loss_scalars(dataset) if self.has_center else xr.Dataset()
+
+    def figures(self, surface: Surface) -> dict[str, Figure]:
+        """The contour and the surface in three dimensions; for several direction seeds, their spread."""
+        loss = panel(surface, "loss")
+        if loss is None:
+            return {}
+        figures = {
+            "landscape/loss_contour": draw_loss_contours([loss]),
+            "landscape/loss_surface": draw_surfaces([loss], label="loss (nat)", vmax=LOSS_LEVELS[-1]),
+        }
+        if surface.complete and len(self.direction_seeds) > 1:
+            values = surface.dataset["loss"].values
+            figures["landscape/loss_spread"] = draw_spread(
+                [SurfaceSpread(loss.alphas, loss.betas, values, loss.title)]
+            )
+        return figures

@@ -1,0 +1,123 @@
+"""The images that an analysis reads: a split or a seeded part of it, kept on the device."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int64, UInt8
+from torch import Tensor
+
+from nas_lightning.callbacks.protocols import ImageData
+
+Normalise = Callable[[Tensor, torch.dtype], Tensor]
+
+
+@dataclass(frozen=True)
+class SplitBatches:
+    """Batches of (inputs, targets) without augmentation, to be iterated as often as needed.
+
+    The images stay uint8 on the device, a quarter of what float32 would take, and are normalised batch by
+    batch.
+
+    Attributes:
+        images: Grey values, ``[count, channels, height, width]``.
+        targets: Classes.
+        batch_size: Images in a batch; the last one may be smaller.
+        normalise: Makes inputs of the network, of a given type, from grey values.
+        dtype: That type.
+        first: Number of the first batch.
+        step: Every how many batches is read.
+    """
+
+    images: UInt8[Tensor, "count channels height width"]
+    targets: Int64[Tensor, " count"]
+    batch_size: int
+    normalise: Normalise
+    dtype: torch.dtype
+    first: int = 0
+    step: int = 1
+
+    def __iter__(self) -> Iterator[tuple[Float[Tensor, "batch channels height width"], Tensor]]:
+        """The batches, in order."""
+        stride = self.batch_size * self.step
+        for start in range(self.batch_size * self.first, len(self.targets), stride):
+            rows = slice(start, start + self.batch_size)
+            yield self.normalise(self.images[rows], self.dtype), self.targets[rows]
+
+    def share(self, rank: int, world_size: int) -> SplitBatches:
+        """The batches of one rank: every ``world_size``-th from number ``rank``."""
+        return SplitBatches(
+            self.images, self.targets, self.batch_size, self.normalise, self.dtype, rank, world_size
+        )
+
+    def sha256(self) -> str:
+        """Hash of the images and targets, in their order."""
+        digest = hashlib.sha256(repr(tuple(self.images.shape)).encode())
+        for tensor in (self.images, self.targets):
+            digest.update(tensor.cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()
+
+
+def split_batches(
+    data: ImageData,
+    split: str,
+    *,
+    max_samples: int | None,
+    sample_seed: int,
+    batch_size: int,
+    shuffled: bool,
+    device: torch.device,
+    dtype: torch.dtype,
+) -> SplitBatches:
+    """Put a split, or part of it, onto a device.
+
+    Args:
+        data: The data module, after its setup.
+        split: ``"test"``, ``"train"`` or ``"val"``.
+        max_samples: Number of images, drawn without replacement; None for all.
+        sample_seed: Seed of the draw and of the order.
+        batch_size: Images in a batch.
+        shuffled: Whether the order is random, as estimates from mini-batches need, or the split's own.
+        device: Where the images are to be.
+        dtype: Type of the inputs.
+
+    Returns:
+        The batches.
+
+    Raises:
+        ValueError: If there is no such split, or it holds fewer images.
+    """
+    check_split(data, split, max_samples)
+    images, targets = data.split_arrays(split)
+    if max_samples is not None or shuffled:
+        order = torch.randperm(len(targets), generator=torch.Generator().manual_seed(sample_seed))
+        order = order[:max_samples]
+        rows = order if shuffled else order.sort().values
+        images, targets = images[rows], targets[rows]
+    return SplitBatches(images.to(device), targets.to(device), batch_size, data.normalise, dtype)
+
+
+def check_split(data: ImageData, split: str, max_samples: int | None) -> None:
+    """Refuse a split that is not there or is too small.
+
+    Args:
+        data: The data module, after its setup.
+        split: Name of the split.
+        max_samples: Number of images asked for; None for all.
+
+    Raises:
+        ValueError: Naming the key and what there is.
+    """
+    sizes = data.split_sizes
+    if split not in sizes:
+        raise ValueError(
+            f"`split` (={split!r}) must be one of {data.name}'s splits {', '.join(map(repr, sizes))}"
+        )
+    if max_samples is not None and max_samples > sizes[split]:
+        raise ValueError(
+            f"`max_samples` (={max_samples}) is more than the {sizes[split]} images of the {split} split of"
+            f" {data.name}"
+        )

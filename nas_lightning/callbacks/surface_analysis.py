@@ -1,0 +1,203 @@
+"""Surfaces around the trained weights: filled by all ranks, saved after every chunk of points."""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, Literal
+
+import xarray as xr
+from matplotlib.figure import Figure
+
+from nas_lightning.analysis import (
+    Directions,
+    Point,
+    Surface,
+    axis,
+    cosine,
+    fill,
+    random_directions,
+    spread,
+)
+from nas_lightning.callbacks.analysis import Analysis, Measurement
+from nas_lightning.callbacks.progress import PointProgress
+from nas_lightning.figures import SurfacePanel
+
+Measure = Callable[[Point], Mapping[str, float]]
+
+
+class SurfaceAnalysis(Analysis):
+    """An analysis on a grid of weights w* + alpha w1 + beta w2, for one pair of directions or several.
+
+    Args:
+        resolution: Points along each direction, at least 2; an odd number includes w* itself.
+        extent: Last step along each direction, the first being its negative; or (first, last).
+        direction_seeds: Seeds of the pairs of directions. Several give a mean surface and its spread.
+        normalization: Scale of the directions: that of each ``"filter"``, of each ``"layer"``, or ``"none"``.
+        orthogonal: Whether the second direction is made orthogonal to the first.
+        settings: As for :class:`Analysis`.
+
+    Raises:
+        ValueError: If a setting is out of range.
+    """
+
+    def __init__(
+        self,
+        resolution: int,
+        extent: float | tuple[float, float] = 1.0,
+        direction_seeds: Sequence[int] = (0,),
+        normalization: Literal["filter", "layer", "none"] = "filter",
+        orthogonal: bool = False,
+        **settings: Any,
+    ) -> None:
+        super().__init__(**settings)
+        self.steps = axis(resolution, extent)
+        if not direction_seeds or len(set(direction_seeds)) < len(direction_seeds):
+            raise ValueError(
+                f"`direction_seeds` (={list(direction_seeds)}) must be different numbers, at least one"
+            )
+        self.direction_seeds = tuple(direction_seeds)
+        self.normalization = normalization
+        self.orthogonal = orthogonal
+
+    def measure(self, at: Measurement) -> None:
+        """Fill the surface that the file holds, or a new one, and log it."""
+        names = at.module.network.evaluated_parameters()
+        directions = {
+            seed: random_directions(at.network, seed, self.normalization, self.orthogonal, names)
+            for seed in self.direction_seeds
+        }
+        surface = at.on_rank_zero(lambda: self._start(at, directions))
+        with self.measuring(at, directions, surface) as measure:
+            at.on_rank_zero(lambda: surface.save(at.path))  # what cannot be written is said before the work
+            if not surface.complete:
+                self._fill(at, surface, measure)
+        scalars = self.scalars(surface.dataset)
+        surface.attach({str(name): scalars[name] for name in scalars.data_vars})
+        at.on_rank_zero(lambda: surface.save(at.path))
+        at.log_scalars(_by_tag(scalars))
+        at.log_figures(lambda: self.figures(surface))
+        at.say(f"{at.path}: {_in_words(scalars)}")
+
+    @abstractmethod
+    def variables(self) -> Mapping[str, Mapping[str, str]]:
+        """What is measured at every point, with the attributes of each."""
+
+    @abstractmethod
+    def own_attributes(self) -> Mapping[str, str]:
+        """What decides the values, beyond data, weights and directions."""
+
+    @abstractmethod
+    def measuring(
+        self, at: Measurement, directions: Mapping[int, Directions], surface: Surface
+    ) -> AbstractContextManager[Measure]:
+        """Yields the function that measures a point."""
+
+    @abstractmethod
+    def scalars(self, dataset: xr.Dataset) -> xr.Dataset:
+        """Numbers to compare architectures by, of a complete surface; over direction seeds, or not."""
+
+    @abstractmethod
+    def figures(self, surface: Surface) -> dict[str, Figure]:
+        """Pictures of the surface as far as it is, by tag."""
+
+    @property
+    def has_center(self) -> bool:
+        """Whether w* lies inside the grid, as the scalars need."""
+        return bool(self.steps[0] < 0 < self.steps[-1])
+
+    def _start(self, at: Measurement, directions: Mapping[int, Directions]) -> Surface:
+        attributes = {
+            **at.attributes(),
+            "normalization": self.normalization,
+            "orthogonal": str(self.orthogonal),
+            **self.own_attributes(),
+        }
+        fresh = Surface.create(
+            self.kind, self.variables(), self.steps, self.steps, self.direction_seeds, attributes
+        )
+        cosines = [cosine(*directions[seed]) for seed in self.direction_seeds]
+        description = {"long_name": "cosine between the two directions", "units": "1"}
+        fresh.attach({"cosine": xr.DataArray(cosines, dims="direction_seed", attrs=description)})
+        return Surface.resume_or_create(at.path, fresh)
+
+    def _fill(self, at: Measurement, surface: Surface, measure: Measure) -> None:
+        shown = 0
+        progress = PointProgress(
+            self.kind.replace("_", " "), surface.finished, surface.total, visible=at.rank == 0
+        )
+
+        def save(surface: Surface) -> None:
+            surface.save(at.path)
+            at.stop_if_asked()
+
+        def after_chunk(surface: Surface) -> None:
+            nonlocal shown
+            at.on_rank_zero(lambda: save(surface))
+            progress.update(surface.finished)
+            picture = surface.picture()
+            if picture is not None and picture["alpha"].size > shown and not surface.complete:
+                shown = picture["alpha"].size
+                at.log_figures(lambda: self.figures(surface))
+
+        try:
+            fill(
+                surface,
+                measure,
+                rank=at.rank,
+                world_size=at.world_size,
+                reduce=at.reduce,
+                after_chunk=after_chunk,
+            )
+        finally:
+            progress.close()
+
+
+def panel(surface: Surface, variable: str) -> SurfacePanel | None:
+    """A surface as far as it can be drawn: the mean over direction seeds, or what is there of the first.
+
+    Args:
+        surface: The surface.
+        variable: Which of its variables.
+
+    Returns:
+        The finest grid without a missing point, or None if there is none yet.
+    """
+    if surface.complete:
+        shown = surface.dataset.mean("direction_seed", skipna=False)
+    else:
+        partial = surface.picture()
+        if partial is None:
+            return None
+        shown = partial
+    title = str(surface.dataset.attrs["title"])
+    return SurfacePanel(shown["alpha"].values, shown["beta"].values, shown[variable].values, title)
+
+
+def _statistics(scalars: xr.Dataset) -> Iterator[tuple[str, float, float]]:
+    """Name, mean and standard deviation over direction seeds of every single number."""
+    for name, values in spread(scalars).data_vars.items():
+        mean, deviation = values.values.reshape(2, -1)
+        rings = [f"_{ring:g}" for ring in values["ring"].values] if "ring" in values.dims else [""]
+        if len(mean) == len(rings):
+            for index, ring in enumerate(rings):
+                yield f"{name}{ring}", float(mean[index]), float(deviation[index])
+
+
+def _by_tag(scalars: xr.Dataset) -> dict[str, float]:
+    tags = {}
+    for name, mean, deviation in _statistics(scalars):
+        tags[f"landscape/{name}"] = mean
+        if not math.isnan(deviation):
+            tags[f"landscape/{name}_spread"] = deviation
+    return tags
+
+
+def _in_words(scalars: xr.Dataset) -> str:
+    numbers = []
+    for name, mean, deviation in _statistics(scalars):
+        error = "" if math.isnan(deviation) else f" ± {deviation:.2g}"
+        numbers.append(f"{name.replace('_', ' ')} {mean:.4g}{error}")
+    return ", ".join(numbers) or "finished"

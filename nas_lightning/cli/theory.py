@@ -1,0 +1,205 @@
+"""`nas-lightning theory`: theorems 4.2 and 4.3 of the paper on random linear cells.
+
+Starts quickly: nothing here imports torch, NumPy or matplotlib before the arguments are known to be good.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, NoReturn
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+_TITLES = {
+    "theorem_4_3": "Theorem 4.3, gradient variance of the narrowest cell (spectral norm)",
+    "theorem_4_2": "Theorem 4.2 as printed, block-wise Lipschitz constant of the narrowest cell",
+    "corrected_4_2": "The corrected bound, block-wise Lipschitz constant of the narrowest cell",
+}
+
+
+class _Parser(argparse.ArgumentParser):
+    """Bad arguments become a ValueError, which the entry point prints as one line."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ValueError(f"{message} ({self.prog} --help explains)")
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Run ``nas-lightning theory``.
+
+    Args:
+        arguments: Arguments; a leading ``theory`` is skipped.
+
+    Raises:
+        ValueError: If an argument is not valid.
+        OSError: If the figure cannot be written.
+    """
+    rest = list(arguments)
+    options = _parser().parse_args(rest[1:] if rest[:1] == ["theory"] else rest)
+    if options.output is not None:
+        from nas_lightning.figures.picture import picture_format
+
+        picture_format(options.output)
+
+    from nas_lightning.analysis.linear_cells import random_instances
+    from nas_lightning.analysis.theory import theorem_4_2, theorem_4_3
+
+    instances = random_instances(
+        options.instances, options.seed, nodes=options.nodes, dimension=options.dimension
+    )
+    variance, smoothness = theorem_4_3(instances), theorem_4_2(instances, seed=options.seed)
+    record = {
+        "instances": options.instances,
+        "nodes": options.nodes,
+        "dimension": options.dimension,
+        "seed": options.seed,
+        **summarize(variance, smoothness),
+    }
+    if options.output is not None:
+        _draw(options.output, variance, smoothness)
+        record["figure"] = options.output
+    print(json.dumps(record, indent=2) if options.format == "json" else theory_text(record))
+
+
+def summarize(variance: xr.Dataset, smoothness: xr.Dataset) -> dict[str, Any]:
+    """Measured value divided by bound, per matrix and over all.
+
+    Args:
+        variance: Result of `nas_lightning.analysis.theory.theorem_4_3`.
+        smoothness: Result of `nas_lightning.analysis.theory.theorem_4_2` on the same instances.
+
+    Returns:
+        For ``theorem_4_3``, ``theorem_4_2`` and ``corrected_4_2`` a list of records: ``node`` (i, or ``None``
+        for all), ``cases``, ``median`` and ``maximum`` of the ratio, ``beyond``: in how many cases it exceeds
+        one by more than rounding. ``explanation``: of the cases beyond theorem 4.2, how many the missing
+        factor alone explains, and how many need the later nodes' terms.
+    """
+    spectral = variance.sel(norm="spectral")
+    beyond = smoothness["beyond"]
+    within_squared = smoothness["constant"] <= smoothness["squared_bound"]
+    return {
+        "theorem_4_3": _ratios(spectral, "variance", "bound"),
+        "theorem_4_2": _ratios(smoothness, "constant", "paper_bound"),
+        "corrected_4_2": _ratios(smoothness, "constant", "corrected_bound"),
+        "explanation": {
+            "missing_factor": int((beyond & within_squared).sum()),
+            "later_nodes": int((beyond & ~within_squared).sum()),
+        },
+    }
+
+
+def theory_text(record: dict[str, Any]) -> str:
+    """The summary as a table.
+
+    Args:
+        record: Settings, and what `summarize` returns.
+
+    Returns:
+        Lines to print.
+    """
+    nodes = " ".join(map(str, record["nodes"]))
+    lines = [
+        f"random instances: {record['instances']}, nodes: {nodes}, dimension: {record['dimension']}, "
+        f"seed: {record['seed']}",
+        "measured / bound; i counts the matrices W(i) from the input",
+    ]
+    for name, title in _TITLES.items():
+        lines += ["", title, "    i   cases    median   maximum   beyond"]
+        for row in record[name]:
+            node = "all" if row["node"] is None else row["node"]
+            lines.append(
+                f"{node:>5} {row['cases']:>7} {row['median']:>9.3g} {row['maximum']:>9.3g} {row['beyond']:>8}"
+            )
+        reasons = record["explanation"]
+        if name == "theorem_4_2" and any(reasons.values()):
+            lines.append(
+                f"  Of those beyond, {reasons['missing_factor']} by the missing second factor "
+                "lambda(1)...lambda(i-1) alone,"
+            )
+            lines.append(
+                f"  {reasons['later_nodes']} only with the terms of later nodes k > i, which W(i) moves too."
+            )
+    if "figure" in record:
+        lines += ["", record["figure"]]
+    return "\n".join(lines)
+
+
+def _ratios(cases: xr.Dataset, measured: str, bound: str) -> list[dict[str, Any]]:
+    import numpy as np
+
+    from nas_lightning.analysis.theory import TOLERANCE
+
+    value, limit = cases[measured].to_numpy(), cases[bound].to_numpy()
+    with np.errstate(divide="ignore", invalid="ignore"):
+        # Zero against zero is within the bound.
+        ratio = np.where((value == 0) & (limit == 0), 0.0, value / limit)
+    node = cases["node"].to_numpy()
+    rows = []
+    for i in [*np.unique(node).tolist(), None]:
+        chosen = ratio if i is None else ratio[node == i]
+        rows.append(
+            {
+                "node": i,
+                "cases": len(chosen),
+                "median": float(np.median(chosen)),
+                "maximum": float(chosen.max()),
+                "beyond": int((chosen > 1 + TOLERANCE).sum()),
+            }
+        )
+    return rows
+
+
+def _draw(output: str, variance: xr.Dataset, smoothness: xr.Dataset) -> None:
+    from nas_lightning.figures.picture import figure_to_bytes, picture_format
+    from nas_lightning.figures.theory import draw_theory
+    from nas_lightning.files import atomic_write
+
+    content = figure_to_bytes(draw_theory(variance, smoothness), picture_format(output))
+    with atomic_write(output, "wb") as file:
+        file.write(content)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="nas-lightning theory",
+        description="Set gradient variances and block-wise Lipschitz constants of random linear cells "
+        "against the bounds of the paper's theorems 4.2 and 4.3, and against a bound that holds in place of "
+        "theorem 4.2.",
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "--instances", type=_integer(1, 100_000), default=120, help="how many cells to measure (120)"
+    )
+    parser.add_argument(
+        "--nodes",
+        type=_integer(1, 12),
+        nargs="+",
+        default=[2, 3, 4],
+        metavar="N",
+        help="numbers of intermediate nodes, 1 to 12 (2 3 4)",
+    )
+    parser.add_argument(
+        "--dimension", type=_integer(1, 32), default=4, help="length of the nodes' vectors, 1 to 32 (4)"
+    )
+    parser.add_argument("--seed", type=_integer(0, 2**63 - 1), default=0, help="of all random numbers (0)")
+    parser.add_argument("-o", "--output", metavar="FILE", help="draw the figure: FILE.png, .svg or .pdf")
+    parser.add_argument(
+        "--format", choices=("text", "json"), default="text", help="of what is printed (text)"
+    )
+    return parser
+
+
+def _integer(low: int, high: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{text!r} must be an integer") from None
+        if not low <= value <= high:
+            raise argparse.ArgumentTypeError(f"{value} must be from {low} to {high}")
+        return value
+
+    return parse

@@ -1,0 +1,184 @@
+"""Bounds of theorems 4.2 and 4.3 against what was measured in random linear cells."""
+
+from __future__ import annotations
+
+import numpy as np
+import xarray as xr
+from jaxtyping import Bool, Float, Int
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.lines import Line2D
+from matplotlib.ticker import NullLocator
+
+# Okabe and Ito's palette without what is near the vermilion of points beyond a bound.
+_COLOURS = ("#0072B2", "#009E73", "#CC79A7", "#56B4E9", "#000000", "#8C8C8C")
+_MARKERS = ("o", "^", "s", "D", "v", "p", "h")
+_BEYOND_COLOUR = "#D55E00"
+_BEYOND_MARKER = "X"
+_LINE_COLOUR = "#4D4D4D"
+_PRODUCT_LABEL = r"product of the other spectral norms, $\prod_{j\neq i}\,\lambda^{(j)}$"
+_ROUNDING = 1e-9
+# Share of a logarithmic axis that stays free for the legend above the points.
+_HEADROOM = 0.14
+
+
+def draw_theory(variance: xr.Dataset, smoothness: xr.Dataset) -> Figure:
+    """Draw bounds, measured values and spectral norms for both theorems and for the bound that holds.
+
+    Left three columns: theorem 4.3, theorem 4.2 as printed, the corrected bound. Above, measured value
+    against bound, equal on the diagonal; below, their ratio against the product of the other matrices'
+    spectral norms. Right column: narrowest divided by widest cell, gradient variance above and Lipschitz
+    constant below. Colour and shape tell the matrix W(i); vermilion crosses lie beyond the bound. What a
+    logarithmic axis cannot show (zero, infinity, NaN) is counted in the panel. Gradient norms are spectral,
+    as in the paper.
+
+    Args:
+        variance: Cases of theorem 4.3: ``node``, ``spectral_norm_product`` over case, ``variance``,
+            ``widest_variance``, ``bound`` over (norm, case).
+        smoothness: Cases of theorem 4.2: ``node``, ``spectral_norm_product``, ``constant``,
+            ``widest_constant``, ``paper_bound``, ``corrected_bound`` over case.
+
+    Returns:
+        The figure.
+
+    Raises:
+        ValueError: If there are no cases.
+    """
+    if variance.sizes["case"] == 0 or smoothness.sizes["case"] == 0:
+        raise ValueError("there must be at least one case to draw")
+    spectral = variance.sel(norm="spectral")
+    figure = Figure(
+        figsize=(17, 8.6), facecolor="white", layout=ConstrainedLayoutEngine(hspace=0.06, wspace=0.06)
+    )
+    panels = figure.subplots(2, 4)
+
+    for column, (title, heading, cases, measured, bound, quantity) in enumerate(
+        [
+            ("Theorem 4.3", "Theorem 4.3", spectral, "variance", "bound", "gradient variance"),
+            (
+                "Theorem 4.2",
+                "Theorem 4.2 as printed",
+                smoothness,
+                "constant",
+                "paper_bound",
+                "Lipschitz constant",
+            ),
+            (
+                "Corrected bound",
+                "Corrected bound for theorem 4.2",
+                smoothness,
+                "constant",
+                "corrected_bound",
+                "Lipschitz constant",
+            ),
+        ]
+    ):
+        value, limit = cases[measured].to_numpy(), cases[bound].to_numpy()
+        node, product = cases["node"].to_numpy(), cases["spectral_norm_product"].to_numpy()
+        beyond = value > limit * (1 + _ROUNDING)
+        above, below = panels[:, column]
+        shown = _scatter(above, limit, value, node, beyond)
+        _diagonal(above)
+        _share(above, beyond, len(value) - shown)
+        _label(above, heading, f"bound on the {quantity}", f"{quantity}, narrowest cell")
+        with np.errstate(divide="ignore", invalid="ignore"):
+            _scatter(below, product, value / limit, node, beyond)
+        below.axhline(1, color=_LINE_COLOUR, linewidth=1, zorder=1)
+        _label(below, f"{title}: measured / bound", _PRODUCT_LABEL, "measured / bound")
+
+    for axes, cases, name, quantity in [
+        (panels[0, 3], spectral, "variance", "Gradient variance"),
+        (panels[1, 3], smoothness, "constant", "Lipschitz constant"),
+    ]:
+        with np.errstate(divide="ignore", invalid="ignore"):
+            ratio = cases[name].to_numpy() / cases[f"widest_{name}"].to_numpy()
+        product, node = cases["spectral_norm_product"].to_numpy(), cases["node"].to_numpy()
+        _scatter(axes, product, ratio, node, np.zeros(len(ratio), dtype=bool))
+        axes.axhline(1, color=_LINE_COLOUR, linewidth=1, zorder=1)
+        _label(axes, f"{quantity}: narrowest / widest", _PRODUCT_LABEL, "narrowest cell / widest cell")
+
+    nodes = np.union1d(spectral["node"], smoothness["node"]).tolist()
+    handles = [
+        *(_handle(_colour(node), _marker(node), f"$W^{{({node})}}$") for node in nodes),
+        _handle(_BEYOND_COLOUR, _BEYOND_MARKER, "beyond the bound, any matrix"),
+        Line2D([], [], color=_LINE_COLOUR, linewidth=1, label="measured = bound; narrowest = widest"),
+    ]
+    figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 9), frameon=False)
+    return figure
+
+
+def _scatter(
+    axes: Axes,
+    x: Float[np.ndarray, " case"],
+    y: Float[np.ndarray, " case"],
+    node: Int[np.ndarray, " case"],
+    beyond: Bool[np.ndarray, " case"],
+) -> int:
+    """Points on logarithmic axes; returns how many could be shown."""
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    for axis in (axes.xaxis, axes.yaxis):
+        # Ranges of ten powers of ten have no room for the marks between them.
+        axis.set_minor_locator(NullLocator())
+    visible = np.isfinite(x) & np.isfinite(y) & (x > 0) & (y > 0)
+    for i in np.unique(node).tolist():
+        chosen = visible & ~beyond & (node == i)
+        axes.scatter(
+            x[chosen], y[chosen], s=14, color=_colour(i), marker=_marker(i), alpha=0.55, linewidths=0
+        )
+    chosen = visible & beyond
+    axes.scatter(
+        x[chosen],
+        y[chosen],
+        s=22,
+        color=_BEYOND_COLOUR,
+        marker=_BEYOND_MARKER,
+        edgecolors="black",
+        linewidths=0.25,
+        zorder=3,
+    )
+    return int(visible.sum())
+
+
+def _diagonal(axes: Axes) -> None:
+    """One range for both axes, and the line on which both are equal."""
+    low = min(axes.get_xlim()[0], axes.get_ylim()[0])
+    high = max(axes.get_xlim()[1], axes.get_ylim()[1])
+    high *= (high / low) ** _HEADROOM
+    axes.plot([low, high], [low, high], color=_LINE_COLOUR, linewidth=1, zorder=1)
+    axes.set_xlim(low, high)
+    axes.set_ylim(low, high)
+
+
+def _share(axes: Axes, beyond: Bool[np.ndarray, " case"], hidden: int) -> None:
+    """Legend of a panel: how many cases lie beyond the bound."""
+    count, total = int(beyond.sum()), len(beyond)
+    text = f"beyond the bound: {count} of {total} ({count / total:.0%})"
+    if hidden:
+        text += f"; {hidden} not shown"
+    handle = _handle(_BEYOND_COLOUR, _BEYOND_MARKER, text)
+    axes.legend(handles=[handle], loc="upper left", fontsize=9, handletextpad=0.2, borderaxespad=0.3)
+
+
+def _label(axes: Axes, title: str, x: str, y: str) -> None:
+    axes.set_title(title, fontsize=11.5, fontweight="bold")
+    axes.set_xlabel(x)
+    axes.set_ylabel(y)
+    axes.grid(color="#E6E6E6", linewidth=0.6)
+    axes.set_axisbelow(True)
+
+
+def _handle(colour: str, marker: str, label: str) -> Line2D:
+    edge = "black" if marker == _BEYOND_MARKER else colour
+    return Line2D(
+        [], [], color=colour, marker=marker, linestyle="", markersize=7, markeredgecolor=edge, label=label
+    )
+
+
+def _colour(node: int) -> str:
+    return _COLOURS[(node - 1) % len(_COLOURS)]
+
+
+def _marker(node: int) -> str:
+    return _MARKERS[(node - 1) % len(_MARKERS)]

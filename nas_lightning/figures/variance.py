@@ -1,0 +1,249 @@
+"""Gradient variance: heat maps after figure 7 of the paper, and where in a network the noise is made."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from jaxtyping import Float
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+
+from nas_lightning.figures.panels import (
+    BELOW,
+    LABEL_POINTS,
+    RIGHT,
+    TICK_POINTS,
+    TITLE_POINTS,
+    SurfacePanel,
+    add_legend,
+    cell_borders,
+    check_columns,
+    mark_center,
+    mark_values,
+    plane_figure,
+    set_plane,
+    settle,
+    wrap,
+)
+from nas_lightning.figures.scale import Scale, beyond, colour_scale, power_of_ten
+
+HEAT_COLOURS = colormaps["viridis"]
+"""Lighter is larger, as in the paper, in an order that colour-blind readers see."""
+
+# Okabe and Ito's palette; the first is the preprocessing of the cell's inputs.
+_NODE_COLOURS = ("#999999", "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442")
+_PART_COLOUR = "#4D4D4D"
+
+
+def draw_heat_maps(
+    surfaces: Sequence[SurfacePanel],
+    *,
+    label: str = "standard deviation of the gradient",
+    scale: Scale = "auto",
+    vmin: float | int | None = None,
+    vmax: float | int | None = None,
+    columns: int | None = None,
+    title: str = "",
+) -> Figure:
+    """Draw surfaces as heat maps side by side under one scale (figure 7).
+
+    One cell per point. NaN is hatched, infinity crossed, points not measured yet are grey; values beyond
+    given limits have the colour of the limit, which the end of the colour bar shows. A cross marks the
+    trained weights.
+
+    Args:
+        surfaces: Values; figure 7 shows the standard deviation, the square root of the variance.
+        label: Name of the values, with their unit.
+        scale: Linear, logarithmic, or chosen by the data.
+        vmin: Lower end of the colours; the smallest finite value by default.
+        vmax: Upper end of the colours; the largest finite value by default.
+        columns: How many stand side by side; all of them up to four by default.
+        title: What stands above all of them.
+
+    Returns:
+        The figure, with one colour bar.
+
+    Raises:
+        ValueError: If there is nothing to draw, or limits or columns are not valid.
+    """
+    values = [surface.finite for surface in surfaces]
+    norm = colour_scale(values, scale, vmin, vmax)
+    figure, planes = plane_figure(surfaces, columns, title)
+    for axes, surface in zip(planes, surfaces, strict=True):
+        draw_heat_map(axes, surface, norm)
+    add_heat_bar(figure, planes, norm, label, beyond(norm, values))
+    add_legend(figure)
+    return settle(figure, planes=planes)
+
+
+def draw_heat_map(axes: Axes, surface: SurfacePanel, norm: Normalize) -> None:
+    """Draw one surface as a heat map.
+
+    Args:
+        axes: Where to draw.
+        surface: The surface.
+        norm: Scale of the colours.
+    """
+    x, y = cell_borders(surface.alphas), cell_borders(surface.betas)
+    set_plane(axes, (x[0], x[-1]), (y[0], y[-1]))
+    # A logarithmic scale knows no values of 0 and below: they have the colour of its lower end.
+    shown = np.maximum(surface.finite, norm.vmin) if norm.vmin is not None else surface.finite
+    axes.pcolormesh(x, y, np.ma.masked_invalid(shown.T), cmap=HEAT_COLOURS, norm=norm)
+    mark_values(axes, surface, infinite=True)
+    mark_center(axes)
+
+
+def add_heat_bar(
+    figure: Figure,
+    planes: Sequence[Axes],
+    norm: Normalize,
+    label: str,
+    extend: str,
+    below: bool = False,
+) -> None:
+    """Add the colour bar of heat maps.
+
+    Args:
+        figure: The figure.
+        planes: What the bar belongs to.
+        norm: Scale of the colours.
+        label: Name of the values.
+        extend: Ends beyond which values lie.
+        below: Whether it stands below their first column, not right of them all.
+    """
+    place = BELOW if below else RIGHT
+    bar = figure.colorbar(ScalarMappable(norm, HEAT_COLOURS), ax=list(planes), extend=extend, **place)
+    bar.set_label(label, fontsize=LABEL_POINTS, parse_math=False)
+    bar.ax.tick_params(labelsize=TICK_POINTS)
+    bar.ax.yaxis.get_offset_text().set_fontsize(TICK_POINTS)
+
+
+@dataclass(frozen=True, eq=False)
+class VarianceSplit:
+    """The gradient variance of one network, split by where its parameters are.
+
+    Attributes:
+        variance: Share of every node of every cell; NaN where a cell has no such node.
+        nodes: Name of every node: "preprocess", "2", "3", ...
+        parts: Shares outside the cells: "stem" and "classifier".
+        title: What stands above the panel.
+    """
+
+    variance: Float[np.ndarray, "cell node"]
+    nodes: Sequence[str]
+    parts: Mapping[str, float] = field(default_factory=dict)
+    title: str = ""
+
+
+def draw_variance_by_node(
+    splits: Sequence[VarianceSplit], *, columns: int | None = None, title: str = ""
+) -> Figure:
+    """Draw where networks make their gradient noise: one bar per cell, one colour per node.
+
+    The variance is the trace of the covariance of the gradient, so shares of disjoint sets of parameters add
+    up: the bars' heights together are the whole variance, which stands below each panel's title. All panels
+    have one scale. A bar with a share that is not finite says so instead of showing the rest.
+
+    Args:
+        splits: The networks, from left to right and from top to bottom.
+        columns: How many stand side by side; two by default.
+        title: What stands above all of them.
+
+    Returns:
+        The figure.
+
+    Raises:
+        ValueError: If there is nothing to draw, or ``columns`` is not positive.
+    """
+    across = check_columns(len(splits), columns or (2 if columns is None else columns))
+    down = -(-len(splits) // across)
+    width = 6.4 if across == 1 else 4.6
+    figure = Figure(
+        figsize=(across * width, down * 3.0 + 0.4 + 0.3 * bool(title)),
+        layout="constrained",
+        facecolor="white",
+    )
+    if title:
+        figure.suptitle(title, fontsize=TITLE_POINTS + 1, parse_math=False)
+    names = list(dict.fromkeys(node for split in splits for node in split.nodes))
+    colours = {name: _NODE_COLOURS[index % len(_NODE_COLOURS)] for index, name in enumerate(names)}
+    tops = [top for split in splits for top in _bar_tops(split) if np.isfinite(top)]
+    highest = max(tops, default=0.0)
+    exponent, power = power_of_ten(highest)
+    for index, split in enumerate(splits):
+        axes = figure.add_subplot(down, across, index + 1)
+        _draw_split(axes, split, colours, 10.0**exponent, width)
+        axes.set_ylim(0, 1.08 * highest / 10.0**exponent if highest > 0 else 1)
+        if index % across == 0:
+            axes.set_ylabel(f"gradient variance{power}", fontsize=LABEL_POINTS, parse_math=False)
+    figure.legend(
+        [Patch(facecolor=colour) for colour in colours.values()],
+        [f"node {name}" if name.isdigit() else name for name in names],
+        loc="outside lower center",
+        ncols=min(len(names), 8),
+        fontsize=TICK_POINTS,
+        frameon=False,
+    )
+    return settle(figure)
+
+
+def _bar_tops(split: VarianceSplit) -> list[float]:
+    return [*(float(np.nansum(row)) for row in split.variance), *map(float, split.parts.values())]
+
+
+def _draw_split(
+    axes: Axes, split: VarianceSplit, colours: Mapping[str, str], unit: float, width: float
+) -> None:
+    """Draw the bars of one network: stem, cells and classifier as they are passed."""
+    cells = [str(cell) for cell in range(len(split.variance))]
+    before = [part for part in split.parts if part == "stem"]
+    after = [part for part in split.parts if part != "stem"]
+    positions = {name: place for place, name in enumerate([*before, *cells, *after])}
+    bottoms = np.zeros(len(cells))
+    places = np.array([positions[cell] for cell in cells])
+    finite = np.isfinite(_bar_tops(split)[: len(cells)])
+    for node, shares in zip(split.nodes, split.variance.T, strict=True):
+        heights = np.where(finite & np.isfinite(shares), shares, 0.0) / unit
+        axes.bar(places, heights, bottom=bottoms, color=colours[node], width=0.8)
+        bottoms += heights
+    for part, share in split.parts.items():
+        if np.isfinite(share):
+            axes.bar(positions[part], share / unit, color=_PART_COLOUR, width=0.8)
+    # A dead cell holds no live parameters at all, so it has no share, which is not a share of 0.
+    none = {cell: np.isnan(row).all() for cell, row in zip(cells, split.variance, strict=True)}
+    for name, top in zip([*cells, *split.parts], _bar_tops(split), strict=True):
+        if none.get(name) or not np.isfinite(top):
+            mark = "none" if none.get(name) else "∞" if np.isinf(top) else "NaN"
+            axes.annotate(
+                mark,
+                (positions[name], 0),
+                (0, 2),
+                textcoords="offset points",
+                ha="center",
+                fontsize=TICK_POINTS,
+            )
+    total = float(np.sum(_bar_tops(split)))
+    axes.set_title(
+        "\n".join([*wrap(split.title, width), f"in all {total:.4g}"]).strip(),
+        fontsize=TITLE_POINTS,
+        parse_math=False,
+    )
+    step = -(-len(cells) // 20)
+    shown = [name for name in positions if not name.isdigit() or int(name) % step == 0]
+    axes.set_xticks([positions[name] for name in shown], shown)
+    for text in axes.get_xticklabels():
+        if not text.get_text().isdigit():
+            text.set_rotation(90)
+    axes.tick_params(labelsize=TICK_POINTS)
+    axes.tick_params(axis="x", length=0)
+    # Between the upright names of the parts, not below them.
+    axes.set_xlabel("cell", fontsize=LABEL_POINTS)
+    axes.xaxis.set_label_coords(0.5, -0.12)
+    axes.set_xlim(-0.7, len(positions) - 0.3)
+    axes.spines[["top", "right"]].set_visible(False)

@@ -1,0 +1,248 @@
+"""Directions against a filter-by-filter oracle; displaced weights come back bit for bit."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import math
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from nas_lightning.analysis.directions import (
+    Normalization,
+    cosine,
+    displaced,
+    random_direction,
+    random_directions,
+)
+from nas_lightning.cells import get_genotype
+from nas_lightning.networks import CellNetwork
+from nas_lightning.provenance import weights_hash
+from tests.networks.cases import WIRINGS
+from tests.oracles.loss_surface import filter_normalized, layer_normalized, not_normalized
+
+NORMALIZATIONS: tuple[Normalization, ...] = ("filter", "layer", "none")
+ORACLES = {"filter": filter_normalized, "layer": layer_normalized, "none": not_normalized}
+
+
+def network(auxiliary: bool = False) -> CellNetwork:
+    torch.manual_seed(3)
+    return CellNetwork(get_genotype("darts_v2"), 5, 4, 3, auxiliary=auxiliary)
+
+
+def drawn(name: str, shape: torch.Size, seed: int) -> Tensor:
+    digest = hashlib.sha256(f"{seed} {name}".encode()).digest()
+    state = int.from_bytes(digest[:8], "big") // 2
+    return torch.randn(shape, generator=torch.Generator().manual_seed(state))
+
+
+def flat(direction: dict[str, Tensor]) -> Tensor:
+    return torch.cat([value.double().flatten() for value in direction.values()])
+
+
+@pytest.mark.parametrize("normalization", NORMALIZATIONS)
+def test_direction_is_the_oracles(normalization: Normalization) -> None:
+    module = network()
+    with torch.no_grad():
+        module.classifier.weight[0] = 0  # a filter without size has a direction without size
+    direction = random_direction(module, 11, normalization)
+    live = {name: p for name, p in module.named_parameters() if p.requires_grad}
+    assert list(direction) == list(live)
+    for name, parameter in live.items():
+        raw = drawn(name, parameter.shape, 11)
+        expected = ORACLES[normalization](raw, parameter)
+        torch.testing.assert_close(direction[name].double(), expected, rtol=1e-6, atol=1e-9)
+    # Depthwise, pointwise, dense filters alike; without normalisation nothing is left out.
+    still = {name for name, value in direction.items() if not value.any()}
+    assert still == (set() if normalization == "none" else {n for n, p in live.items() if p.dim() < 2})
+    assert direction["classifier.weight"][0].any() == (normalization != "filter")
+
+
+def test_direction_depends_on_seed_and_name_alone() -> None:
+    with_tower, without = network(auxiliary=True), network()
+    without.load_state_dict(with_tower.state_dict(), strict=False)
+    direction, other = random_direction(with_tower, 0), random_direction(without, 0)
+    # The tower keeps cells alive for training, so the network that has it has more directions.
+    assert other.keys() < direction.keys()
+    assert all(torch.equal(direction[name], other[name]) for name in other)
+    only = random_direction(with_tower, 0, names=[name for name, _ in without.named_parameters()])
+    assert only.keys() == other.keys()
+    torch.randn(7)  # the global generator plays no part
+    assert all(torch.equal(random_direction(without, 0)[name], other[name]) for name in other)
+    assert not torch.equal(random_direction(without, 1)["classifier.weight"], other["classifier.weight"])
+    # Two tensors of one shape differ, and so do seed 1 of "2x" and seed 12 of "x".
+    pair = nn.ParameterDict({"a": nn.Parameter(torch.zeros(9)), "b": nn.Parameter(torch.zeros(9))})
+    values = random_direction(pair, 1, "none")
+    assert not torch.equal(values["a"], values["b"])
+
+
+def test_dead_parameters_have_no_direction() -> None:
+    module = CellNetwork(WIRINGS["input 0 read in vain"], 5, 4, 3)
+    dead = {name for name, p in module.named_parameters() if not p.requires_grad}
+    assert dead
+    assert not dead & random_direction(module, 0).keys()
+    assert not dead & random_direction(module, 0, names=[n for n, _ in module.named_parameters()]).keys()
+
+
+def test_direction_is_the_same_in_every_precision_and_when_compiled() -> None:
+    module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(4, 2))
+    single = random_direction(module, 5)
+    double = random_direction(copy.deepcopy(module).double(), 5)
+    for name in single:
+        assert double[name].dtype == torch.float64
+        torch.testing.assert_close(single[name], double[name].float(), rtol=1e-7, atol=0)
+    compiled = torch.compile(module)
+    assert isinstance(compiled, nn.Module)
+    wrapped = nn.ModuleDict({"network": compiled})
+    plain = nn.ModuleDict({"network": module})
+    renamed = {n.replace("_orig_mod.", ""): v for n, v in random_direction(wrapped, 5).items()}
+    assert all(torch.equal(renamed[name], value) for name, value in random_direction(plain, 5).items())
+
+
+@pytest.mark.parametrize("normalization", NORMALIZATIONS)
+def test_pair_is_orthogonal_and_keeps_its_norms(normalization: Normalization) -> None:
+    module = nn.Sequential(nn.Conv2d(3, 6, 3), nn.Conv2d(6, 6, 3, groups=6), nn.Linear(20, 4)).double()
+    first, second = random_directions(module, 4, normalization)
+    assert torch.equal(flat(first), flat(random_direction(module, 8, normalization)))
+    assert torch.equal(flat(second), flat(random_direction(module, 9, normalization)))
+    assert 1e-4 < abs(cosine(first, second)) < 0.3
+    assert cosine(first, second) == pytest.approx(
+        float(flat(first) @ flat(second) / (flat(first).norm() * flat(second).norm()))
+    )
+    same, turned = random_directions(module, 4, normalization, orthogonal=True)
+    assert torch.equal(flat(same), flat(first))
+    assert abs(cosine(same, turned)) < 1e-14
+    assert not torch.allclose(flat(turned), flat(second), rtol=1e-3)
+    for name, value in turned.items():
+        if normalization == "filter" and value.dim() > 1:
+            products = (value.flatten(1) * first[name].flatten(1)).sum(1)
+            norms = value.flatten(1).norm(dim=1), second[name].flatten(1).norm(dim=1)
+        elif normalization == "layer":
+            products, norms = (value * first[name]).sum(), (value.norm(), second[name].norm())
+        else:
+            continue
+        assert products.abs().max() < 1e-13
+        torch.testing.assert_close(*norms)
+    torch.testing.assert_close(flat(turned).norm(), flat(second).norm())
+
+
+def test_units_of_one_element_stay_and_the_cosine_tells() -> None:
+    module = nn.Linear(1, 3, bias=False)  # every filter is one number
+    first, second = random_directions(module, 1, "filter", orthogonal=True)
+    assert torch.equal(second["weight"], random_direction(module, 3, "filter")["weight"])
+    torch.testing.assert_close(second["weight"].abs(), module.weight.abs())
+    assert abs(cosine(first, second)) > 1e-3
+    alone = nn.Linear(1, 1, bias=False)
+    assert abs(cosine(*random_directions(alone, 0, orthogonal=True))) == pytest.approx(1)
+
+
+def test_cosine_of_nothing_is_not_a_number() -> None:
+    zero, one = {"w": torch.zeros(3)}, {"w": torch.ones(3)}
+    assert math.isnan(cosine(zero, one))
+    assert math.isnan(cosine(zero, zero))
+    # Sums in float64: in float32 the small entries would be lost.
+    large = {"w": torch.cat([torch.tensor([1e4]), torch.full((10**5,), 0.1)])}
+    ones = {"w": torch.ones(10**5 + 1)}
+    assert cosine(large, ones) == pytest.approx(2e4 / math.sqrt((1e8 + 1e3) * (1e5 + 1)), rel=1e-7)
+
+
+@pytest.mark.parametrize("normalization", NORMALIZATIONS)
+def test_displaced_weights_do_not_drift_and_come_back(normalization: Normalization) -> None:
+    module = network()
+    with torch.no_grad():
+        module.classifier.weight.view(-1)[0] = -0.0
+    before = {name: value.clone() for name, value in module.state_dict().items()}
+    digest = weights_hash(module.state_dict())
+    directions = random_directions(module, 0, normalization)
+    identity = {name: id(p) for name, p in module.named_parameters()}
+    steps = torch.randn(200, 2, generator=torch.Generator().manual_seed(0)).tolist()
+    with displaced(module, directions) as move:
+        for alpha, beta in steps:
+            move(alpha, beta)
+        fresh = copy.deepcopy(module)
+        fresh.load_state_dict(before)
+        with displaced(fresh, directions) as move_once:
+            move_once(*steps[-1])
+            for name, parameter in fresh.named_parameters():
+                assert torch.equal(parameter, dict(module.named_parameters())[name])
+        for name, parameter in module.named_parameters():
+            assert id(parameter) == identity[name]
+            expected = before[name]
+            if name in directions[0]:
+                expected = expected + steps[-1][0] * directions[0][name]
+                expected = expected + steps[-1][1] * directions[1][name]
+            torch.testing.assert_close(parameter.detach(), expected, rtol=1e-6, atol=1e-6)
+        move(0.0, 0.0)
+        assert weights_hash(module.state_dict()) == digest
+        move(1.0, 1.0)
+        assert weights_hash(module.state_dict()) != digest
+    assert weights_hash(module.state_dict()) == digest
+    assert math.copysign(1, module.classifier.weight.view(-1)[0].item()) == -1
+
+
+def test_parameters_without_a_direction_are_not_touched() -> None:
+    module = network()
+    versions = {name: p._version for name, p in module.named_parameters()}
+    with displaced(module, random_directions(module, 0)) as move:
+        move(0.5, 0.5)
+    for name, parameter in module.named_parameters():
+        assert (parameter._version == versions[name]) == (parameter.dim() < 2 or not parameter.requires_grad)
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_weights_come_back_from_an_error(error: type[BaseException]) -> None:
+    module = network()
+    digest = weights_hash(module.state_dict())
+
+    def fail() -> None:
+        with displaced(module, random_directions(module, 0, "none")) as move:
+            move(0.3, math.inf)
+            assert weights_hash(module.state_dict()) != digest
+            raise error
+
+    with pytest.raises(error):
+        fail()
+    assert weights_hash(module.state_dict()) == digest
+
+
+def test_works_in_inference_mode_and_leaves_weights_that_train() -> None:
+    first, last = nn.Linear(4, 3), nn.Linear(3, 2)
+    module = nn.Sequential(first, last)
+    outside = random_directions(module, 0)
+    digest = weights_hash(module.state_dict())
+    with torch.inference_mode():
+        inside = random_directions(module, 0)
+        with displaced(module, inside) as move:
+            move(1.0, -1.0)
+            with torch.inference_mode(False), torch.enable_grad():
+                (gradient,) = torch.autograd.grad(module(torch.ones(5, 4)).sum(), [first.weight])
+            move(0.0, 1.0)
+            moved = first.weight.clone()
+    assert weights_hash(module.state_dict()) == digest
+    torch.testing.assert_close(moved, first.weight + outside[1]["0.weight"])
+    for name, value in inside[0].items():
+        assert not value.is_inference()
+        assert torch.equal(value, outside[0][name])
+    shifted = last.weight + outside[0]["1.weight"] - outside[1]["1.weight"]
+    torch.testing.assert_close(gradient, 5 * shifted.sum(0)[:, None].expand(3, 4))
+    module(torch.ones(1, 4)).sum().backward()
+    assert all(p.grad is not None and p.requires_grad for p in module.parameters())
+
+
+def test_what_does_not_fit_is_refused_by_name() -> None:
+    module = nn.Linear(3, 2)
+    first, second = random_directions(module, 0)
+    with pytest.raises(ValueError, match=r"'extra', which is not a parameter"):
+        displaced(module, ({**first, "extra": torch.ones(1)}, {**second, "extra": torch.ones(1)})).__enter__()
+    with pytest.raises(ValueError, match=r"one of them lacks 'bias'"):
+        displaced(module, (first, {"weight": second["weight"]})).__enter__()
+    with pytest.raises(ValueError, match=r"'weight' has shape \(2, 4\), the parameter \(2, 3\)"):
+        displaced(module, random_directions(nn.Linear(4, 2), 0)).__enter__()
+    with pytest.raises(ValueError, match="must be two directions, not 1"):
+        displaced(module, (first,)).__enter__()
+    with pytest.raises(ValueError, match=r"`names` holds 'wieght'"):
+        random_direction(module, 0, names=["wieght"])
+    with pytest.raises(ValueError, match="no parameter with requires_grad=True"):
+        random_direction(module.requires_grad_(False), 0)

@@ -1,0 +1,271 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+from matplotlib.figure import Figure
+
+from nas_lightning.analysis.surface import Surface
+from nas_lightning.cli import figures, figures_files
+from nas_lightning.cli.figures import main
+from nas_lightning.figures import landscape, spread, surface3d, variance
+from nas_lightning.figures.panels import SurfacePanel
+from nas_lightning.figures.picture import figure_to_bytes
+from tests.cli.commands import run_process
+from tests.figures.surfaces import heights, planes
+
+NODES = ["preprocess", "2", "3"]
+
+
+def loss_file(
+    path: Path,
+    *,
+    resolution: int = 5,
+    seeds: tuple[int, ...] = (0,),
+    points: int | None = None,
+    special: dict[tuple[int, int, int], float] | None = None,
+    title: str = "darts_v2",
+) -> Path:
+    """A file of loss (seed + 1) * (alpha^2 + beta^2), finished or not."""
+    steps = np.linspace(-1, 1, resolution)
+    surface = Surface.create(
+        "loss_contour", {"loss": {}, "accuracy": {}}, steps, steps, seeds, {"title": title}
+    )
+    for point in surface.pending()[:points]:
+        loss = (point.direction_seed + 1) * (point.alpha**2 + point.beta**2)
+        surface.record(point, {"loss": (special or {}).get(point.index, loss), "accuracy": 1 / (1 + loss)})
+    surface.save(path)
+    return path
+
+
+def variance_file(path: Path, *, by_node: bool = True, title: str = "enas") -> Path:
+    """A file of variance 4 (alpha^2 + beta^2)^2, so that the standard deviation is 2 (alpha^2 + beta^2)."""
+    steps = np.linspace(-1, 1, 5)
+    names = ("variance", "mean_gradient_norm")
+    surface = Surface.create(
+        "gradient_variance", {name: {} for name in names}, steps, steps, [0], {"title": title}
+    )
+    for point in surface.pending():
+        square = point.alpha**2 + point.beta**2
+        surface.record(point, {"variance": 4 * square**2, "mean_gradient_norm": square})
+    if by_node:
+        shares = np.array([[1.0, 2.0, 3.0], [4.0, np.nan, 5.0]])
+        surface.attach(
+            {
+                "variance_by_node": xr.DataArray(shares, dims=("cell", "node"), coords={"node": NODES}),
+                "variance_by_part": xr.DataArray(
+                    np.array([0.5, 15.0, 0.25]), coords={"part": ["stem", "cells", "classifier"]}
+                ),
+            }
+        )
+    surface.save(path)
+    return path
+
+
+def draw(*arguments: str | Path) -> Figure:
+    return figures._draw(figures._parser().parse_args([str(argument) for argument in arguments]))
+
+
+def panel(path: Path, variable: str = "loss", direction_seed: int | None = None) -> SurfacePanel:
+    (dataset,) = figures_files.read_same_kind([path])
+    return figures_files.choose(path, dataset, "x", variable=variable, direction_seed=direction_seed).panel
+
+
+def test_the_picture_is_written_beside_the_first_file_as_the_function_draws_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = loss_file(tmp_path / "loss.nc")
+    main(["plot", str(path)])
+    assert capsys.readouterr() == (f"{tmp_path / 'loss.png'}\n", "")
+    steps = np.linspace(-1, 1, 5)
+    own = landscape.draw_loss_contours(
+        [SurfacePanel(steps, steps, steps[:, None] ** 2 + steps[None] ** 2, "darts_v2")]
+    )
+    assert (tmp_path / "loss.png").read_bytes() == figure_to_bytes(own, "png")
+    output = tmp_path / "new" / "loss.svg"
+    main(["plot", str(path), "-o", str(output)])
+    assert output.read_bytes().startswith(b"<?xml")
+
+
+def test_several_files_stand_side_by_side_under_one_scale(tmp_path: Path) -> None:
+    first = loss_file(tmp_path / "a.nc")
+    second = loss_file(tmp_path / "b.nc", resolution=9, seeds=(6,), title="enas")
+    third = loss_file(tmp_path / "c.nc")
+    figure = draw(first, second, third, "--title", "Test split")
+    titles = [axes.get_title().replace("\n", "") for axes in figure.axes[:3]]
+    # A name that two files share is followed by the file.
+    assert titles == [f"darts_v2{first}", "enas", f"darts_v2{third}"]
+    assert len(figure.axes) == 4
+    assert figure.get_suptitle() == "Test split"
+    heat = draw(first, second, "--view", "heat")
+    assert {axes.collections[0].norm.vmax for axes in heat.axes[:2]} == {10.0}
+    assert {axes.collections[0].norm.vmin for axes in heat.axes[:2]} == {0.0}
+
+
+def test_the_default_of_gradient_variance_is_the_standard_deviation(tmp_path: Path) -> None:
+    path = variance_file(tmp_path / "variance.nc")
+    figure = draw(path)
+    mesh = planes(figure)[0].collections[0]
+    steps = np.linspace(-1, 1, 5)
+    wanted = 2 * (steps[:, None] ** 2 + steps[None] ** 2)
+    np.testing.assert_allclose(mesh.get_array(), wanted.T)
+    assert figure.axes[1].get_ylabel() == "standard deviation of the gradient"
+    other = draw(path, "--variable", "variance", "--vmax", "8", "--vmin", "1")
+    np.testing.assert_allclose(np.maximum(wanted**2, 1).T, planes(other)[0].collections[0].get_array())
+    assert planes(other)[0].collections[0].norm.vmax == 8
+    assert planes(draw(path, "--view", "surface"))[0].get_zlim() == (0, 4)
+
+
+def test_the_nodes_are_those_of_the_file(tmp_path: Path) -> None:
+    figure = draw(variance_file(tmp_path / "v.nc"), "--view", "nodes")
+    assert figure.axes[0].get_title() == "enas\nin all 15.75"
+    assert [t.get_text() for t in figure.axes[0].get_xticklabels()] == ["stem", "0", "1", "classifier"]
+    assert [t.get_text() for t in figure.legends[0].get_texts()] == ["preprocess", "node 2", "node 3"]
+
+
+def test_pairs_of_directions_are_averaged_or_chosen(tmp_path: Path) -> None:
+    path = loss_file(tmp_path / "l.nc", seeds=(0, 1, 5))
+    steps = np.linspace(-1, 1, 5)
+    bowl = steps[:, None] ** 2 + steps[None] ** 2
+    mean = panel(path)
+    np.testing.assert_allclose(mean.values, 3 * bowl)
+    assert mean.title == "x\nmean of 3 pairs of directions"
+    one = panel(path, direction_seed=5)
+    np.testing.assert_allclose(one.values, 6 * bowl)
+    assert one.title == "x\npair of directions 5"
+    with pytest.raises(ValueError, match=r"`direction_seed` \(=2\): .*l\.nc has 0, 1, 5"):
+        panel(path, direction_seed=2)
+    profile = draw(path, "--view", "spread").axes[1]
+    np.testing.assert_allclose([heights(line)[0] for line in profile.lines], [1, 2, 6, 3])
+
+
+def test_nan_and_infinity_reach_the_picture(tmp_path: Path) -> None:
+    special = {(0, 1, 1): np.nan, (0, 4, 4): np.inf}
+    path = loss_file(tmp_path / "l.nc", seeds=(0, 1), special=special)
+    mean = panel(path)
+    assert np.argwhere(mean.is_nan).tolist() == [[1, 1]]
+    assert np.argwhere(mean.is_infinite).tolist() == [[4, 4]]
+    labels = {patch.get_label() for patch in draw(path, "--view", "heat").axes[0].patches}
+    assert labels == {"NaN", "infinite"}
+
+
+def test_an_unfinished_file_is_drawn_from_its_finest_complete_grid(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = loss_file(tmp_path / "l.nc", resolution=9, points=30)
+    coarse = panel(path)
+    np.testing.assert_allclose(coarse.alphas, [-1, -0.5, 0, 0.5, 1])
+    np.testing.assert_allclose(coarse.values, coarse.alphas[:, None] ** 2 + coarse.betas[None] ** 2)
+    assert coarse.is_measured.all()
+    assert coarse.title == "x\n30 of 81 points"
+    main([str(path)])
+    assert f"{path} is unfinished: 30 of 81 points; drawn on 5 x 5 of them\n" in capsys.readouterr().err
+    few = panel(loss_file(path, resolution=9, points=4))
+    assert few.is_measured.sum() == 4
+    assert not few.is_nan.any()
+    with pytest.raises(ValueError, match=r"l\.nc has no finished point yet"):
+        panel(loss_file(path, points=0))
+
+
+def test_only_finished_pairs_of_directions_are_averaged(tmp_path: Path) -> None:
+    path = loss_file(tmp_path / "l.nc", seeds=(0, 1, 2), points=60)
+    mean = panel(path)
+    assert mean.title == "x\nmean of 2 of 3 pairs of directions"
+    np.testing.assert_allclose(mean.values, 1.5 * (mean.alphas[:, None] ** 2 + mean.betas[None] ** 2))
+    third = panel(path, direction_seed=2)
+    assert third.values.shape == (3, 3)
+    draw(path, "--view", "spread")
+    with pytest.raises(ValueError, match="no finished pair of directions"):
+        draw(loss_file(path, points=20), "--view", "spread")
+
+
+def recorder(called: list[str], name: str) -> Callable[..., Figure]:
+    def drawing(*_: object, **__: object) -> Figure:
+        called.append(name)
+        return Figure()
+
+    return drawing
+
+
+def test_every_view_calls_its_own_drawing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    called: list[str] = []
+    for module, name in (
+        (landscape, "draw_loss_contours"),
+        (variance, "draw_heat_maps"),
+        (surface3d, "draw_surfaces"),
+        (spread, "draw_spread"),
+        (variance, "draw_variance_by_node"),
+    ):
+        monkeypatch.setattr(module, name, recorder(called, name))
+    path = variance_file(tmp_path / "v.nc")
+    draw(loss_file(tmp_path / "l.nc"))
+    for view in ("heat", "surface", "spread", "nodes"):
+        draw(path, "--view", view)
+    assert called == [
+        "draw_loss_contours",
+        "draw_heat_maps",
+        "draw_surfaces",
+        "draw_spread",
+        "draw_variance_by_node",
+    ]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Files of both kinds, and what is none."""
+    made = tmp_path_factory.mktemp("surfaces")
+    content = loss_file(made / "loss.nc").read_bytes()
+    variance_file(made / "variance.nc")
+    variance_file(made / "bare.nc", by_node=False)
+    (made / "cut.nc").write_bytes(content[: len(content) // 2])
+    (made / "text.nc").write_text("no surface")
+    xr.Dataset({"x": ("y", np.zeros(3))}).to_netcdf(made / "foreign.nc", engine="scipy")
+    Surface.create("dream", {"x": {}}, [0.0, 1.0], [0.0, 1.0], [0], {}).save(made / "strange.nc")
+    return made
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ["loss.nc", "variance.nc"],
+            r"loss\.nc is of kind loss_contour, variance\.nc of kind gradient_variance",
+        ),
+        (["missing.nc"], r"missing\.nc"),
+        (["text.nc"], r"text\.nc is not a surface file, or it is damaged"),
+        (["cut.nc"], r"cut\.nc is not a surface file, or it is damaged"),
+        (["foreign.nc"], r"foreign\.nc is not a surface file"),
+        (["strange.nc"], r"strange\.nc is of kind 'dream'; there are pictures of loss_contour"),
+        (["loss.nc", "-o", "x.jpg"], r"'x\.jpg' must end in \.png, \.svg or \.pdf"),
+        (["loss.nc", "-o", "text.nc/x.png"], r"cannot write text\.nc/x\.png"),
+        (["loss.nc", "--view", "pie"], r"invalid choice: 'pie'"),
+        (["loss.nc", "--view", "nodes"], r"`view` \(=nodes\) needs files of kind gradient_variance"),
+        (["bare.nc", "--view", "nodes"], r"bare\.nc has no variance by node"),
+        (["variance.nc", "--view", "contour"], r"`view` \(=contour\) draws the loss, not standard_deviation"),
+        (["loss.nc", "--variable", "variance"], r"`variable` \(=variance\) must be one of loss, accuracy"),
+        (["variance.nc", "--variable", "standard_error"], r"variance\.nc has no variable 'standard_error'"),
+        (["loss.nc", "--vmax", "3"], r"`vmax` has no use with `view` \(=contour\)"),
+        (["loss.nc", "--view", "spread", "--direction_seed", "0"], r"`direction_seed` has no use"),
+        (["variance.nc", "--vmin", "3", "--vmax", "2"], r"`vmin` \(=3\) must be below `vmax` \(=2\)"),
+        (["loss.nc", "--columns", "0"], r"`columns` \(=0\) must be at least 1"),
+    ],
+)
+def test_bad_input_is_said_in_one_line_and_writes_nothing(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], message: str
+) -> None:
+    monkeypatch.chdir(folder)
+    before = {path.name for path in folder.iterdir()}
+    with pytest.raises((ValueError, OSError), match=message) as caught:
+        main(["plot", *arguments])
+    assert "\n" not in str(caught.value)
+    assert {path.name for path in folder.iterdir()} == before
+
+
+def test_the_command_runs_as_a_process(tmp_path: Path) -> None:
+    loss_file(tmp_path / "loss.nc")
+    done = run_process(["plot", "loss.nc", "-o", "loss.pdf"], tmp_path)
+    assert (done.returncode, done.stdout) == (0, "loss.pdf\n")
+    assert (tmp_path / "loss.pdf").read_bytes().startswith(b"%PDF")
