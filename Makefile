@@ -23,6 +23,7 @@ typecheck: $(VENV)/.tests
 # Ratios against plain implementations; prints them and writes benchmarks/results/*.json.
 benchmark: $(VENV)/.tests
 	$(BIN)/python -m benchmarks.training
+	$(BIN)/python -m benchmarks.landscape
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)

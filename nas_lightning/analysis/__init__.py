@@ -1,4 +1,4 @@
-"""What the paper measures at convergence: loss contours, gradient variance, curvature; on any ``nn.Module``."""
+"""What the paper measures at convergence, on any module: loss contours, gradient variance, curvature."""
 
 from nas_lightning.analysis.directions import (
     Directions,

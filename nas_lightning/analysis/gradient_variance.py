@@ -156,8 +156,8 @@ def estimate_statistics(gradients: InstanceGradients, batches: Batches) -> Gradi
     has the expectation n / (n - 1) * Var(grad f_i) if the instances were dealt to the batches at random, and
     sum_k h_k = sum_k B_k ||G_k - G||^2 (Welford's recursion). The estimate is (n - 1) / n times their mean.
 
-    Its standard error is that of this mean: the spread of the estimate over samples of n instances. Other ways
-    to deal the same instances spread less, so that the error is on the safe side for the split itself.
+    Its standard error is that of this mean: the spread of the estimate over samples of n instances. Other
+    ways to deal the same instances spread less: for the split itself the error is on the safe side.
 
     It costs one ordinary backward pass a batch.
 

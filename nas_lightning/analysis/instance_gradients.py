@@ -336,14 +336,13 @@ def _find_units(
 ) -> list[_Unit]:
     """Divide the parameters among the smallest modules that can be measured by themselves."""
     modules = dict(module.named_modules())
+    holders_of: dict[nn.Parameter, list[str]] = {}
+    for holder, layer in modules.items():
+        for parameter in layer.parameters(recurse=False):
+            holders_of.setdefault(parameter, []).append(holder)
     roots: dict[str, set[str]] = {}
     for name in gradients:
-        parameter = module.get_parameter(name)
-        holders = [
-            holder
-            for holder, layer in modules.items()
-            if any(own is parameter for own in layer.parameters(recurse=False))
-        ]
+        holders = holders_of[module.get_parameter(name)]
         root = holders[0]
         while not all(_is_inside(holder, root) for holder in holders) or not calls[modules[root]].measurable:
             if not root:

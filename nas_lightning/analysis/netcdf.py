@@ -158,7 +158,9 @@ def _plain(value: Any) -> Any:
 def _where_different(ours: Any, theirs: Any) -> tuple[str, str]:
     """Two values as text; of long texts, what surrounds the first difference."""
     if isinstance(ours, str) and isinstance(theirs, str):
-        start = max(len(os.path.commonprefix([ours, theirs])) - 10, 0)
+        pairs = enumerate(zip(ours, theirs, strict=False))
+        same = next((index for index, (one, other) in pairs if one != other), 0)
+        start = max(same - 10, 0)
         if start:
             ours, theirs = f"...{ours[start:]}", f"...{theirs[start:]}"
     return _short(ours), _short(theirs)

@@ -304,7 +304,7 @@ class Measurement:
         if self.rank > 0 or not loggers:
             return
         for tag, figure in make().items():
-            image = figure_to_array(figure, dots_per_inch=100)
+            image = figure_to_array(figure, dots_per_inch=140.0)
             for logger in loggers:
                 logger.experiment.add_image(tag, image, global_step=max(self.epoch, 0), dataformats="HWC")
                 logger.experiment.flush()

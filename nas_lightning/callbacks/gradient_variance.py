@@ -24,7 +24,6 @@ from nas_lightning.callbacks.analysis import Measurement
 from nas_lightning.callbacks.protocols import CellNetworkLike
 from nas_lightning.callbacks.surface_analysis import Measure, SurfaceAnalysis, panel
 from nas_lightning.figures import (
-    SurfacePanel,
     SurfaceSpread,
     VarianceSplit,
     draw_heat_maps,
@@ -59,6 +58,7 @@ class GradientVariance(SurfaceAnalysis):
     """
 
     kind = "gradient_variance"
+    headline = ("center_variance", "center_mean_gradient_norm", "center_noise_scale", "variance_ring_0.5")
 
     def __init__(
         self,
@@ -111,15 +111,14 @@ class GradientVariance(SurfaceAnalysis):
         dataset = surface.dataset
         title = str(dataset.attrs["title"])
         figures = {}
-        variance = panel(surface, "variance")
-        if variance is not None:
-            deviation = SurfacePanel(variance.alphas, variance.betas, np.sqrt(variance.values), title)
+        deviation = panel(surface, "variance", np.sqrt)
+        if deviation is not None:
             figures["landscape/gradient_heat_map"] = draw_heat_maps([deviation])
             figures["landscape/gradient_surface"] = draw_surfaces([deviation])
             if surface.complete and len(self.direction_seeds) > 1:
                 values = np.sqrt(dataset["variance"].values)
                 figures["landscape/gradient_spread"] = draw_spread(
-                    [SurfaceSpread(variance.alphas, variance.betas, values, title)],
+                    [SurfaceSpread(deviation.alphas, deviation.betas, values, title)],
                     loss=False,
                     label="standard deviation of the gradient",
                 )

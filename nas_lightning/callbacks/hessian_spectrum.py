@@ -107,9 +107,7 @@ class HessianSpectrum(Analysis):
             at.stop_if_asked()
             return at.reduce(product.partial(broadcast(vector)))
 
-        at.say(
-            f"{self.kind.replace('_', ' ')}: Lanczos, at most {2 * self.settings['max_products']:.0f} products"
-        )
+        at.say(f"Hessian: Lanczos, about {2 * self.settings['max_products']:.0f} products at most")
         try:
             return hessian_eigenvalues(at.network, at.batches, **self.settings, product=of_all_ranks)  # type: ignore[arg-type]
         finally:

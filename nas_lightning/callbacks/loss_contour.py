@@ -39,6 +39,7 @@ class LossContour(SurfaceAnalysis):
     """
 
     kind = "loss_contour"
+    headline = ("near_convex_share", "near_convex_radius", "convexity_ratio", "curvature_center")
 
     def __init__(
         self,

@@ -6,8 +6,9 @@ import math
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
+import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
 
@@ -42,6 +43,9 @@ class SurfaceAnalysis(Analysis):
     Raises:
         ValueError: If a setting is out of range.
     """
+
+    headline: ClassVar[tuple[str, ...]]
+    """Scalars that are said on the terminal; loggers and file get all."""
 
     def __init__(
         self,
@@ -79,7 +83,7 @@ class SurfaceAnalysis(Analysis):
         at.on_rank_zero(lambda: surface.save(at.path))
         at.log_scalars(_by_tag(scalars))
         at.log_figures(lambda: self.figures(surface))
-        at.say(f"{at.path}: {_in_words(scalars)}")
+        at.say(f"{at.path}: {_in_words(scalars, self.headline)}")
 
     @abstractmethod
     def variables(self) -> Mapping[str, Mapping[str, str]]:
@@ -125,8 +129,9 @@ class SurfaceAnalysis(Analysis):
 
     def _fill(self, at: Measurement, surface: Surface, measure: Measure) -> None:
         shown = 0
+        visible = at.rank == 0 and at.trainer.progress_bar_callback is not None
         progress = PointProgress(
-            self.kind.replace("_", " "), surface.finished, surface.total, visible=at.rank == 0
+            self.kind.replace("_", " "), surface.finished, surface.total, visible=visible
         )
 
         def save(surface: Surface) -> None:
@@ -155,25 +160,26 @@ class SurfaceAnalysis(Analysis):
             progress.close()
 
 
-def panel(surface: Surface, variable: str) -> SurfacePanel | None:
+def panel(
+    surface: Surface, variable: str, function: Callable[[np.ndarray], np.ndarray] = np.positive
+) -> SurfacePanel | None:
     """A surface as far as it can be drawn: the mean over direction seeds, or what is there of the first.
 
     Args:
         surface: The surface.
         variable: Which of its variables.
+        function: Applied to every value before the mean.
 
     Returns:
         The finest grid without a missing point, or None if there is none yet.
     """
-    if surface.complete:
-        shown = surface.dataset.mean("direction_seed", skipna=False)
-    else:
-        partial = surface.picture()
-        if partial is None:
-            return None
-        shown = partial
+    shown = surface.dataset if surface.complete else surface.picture()
+    if shown is None:
+        return None
+    values = function(shown[variable].values)
+    mean = values.mean(axis=0) if surface.complete else values
     title = str(surface.dataset.attrs["title"])
-    return SurfacePanel(shown["alpha"].values, shown["beta"].values, shown[variable].values, title)
+    return SurfacePanel(shown["alpha"].values, shown["beta"].values, mean, title)
 
 
 def _statistics(scalars: xr.Dataset) -> Iterator[tuple[str, float, float]]:
@@ -195,9 +201,10 @@ def _by_tag(scalars: xr.Dataset) -> dict[str, float]:
     return tags
 
 
-def _in_words(scalars: xr.Dataset) -> str:
+def _in_words(scalars: xr.Dataset, names: Sequence[str]) -> str:
     numbers = []
     for name, mean, deviation in _statistics(scalars):
-        error = "" if math.isnan(deviation) else f" ± {deviation:.2g}"
-        numbers.append(f"{name.replace('_', ' ')} {mean:.4g}{error}")
-    return ", ".join(numbers) or "finished"
+        if name in names:
+            error = "" if math.isnan(deviation) else f" ± {deviation:.2g}"
+            numbers.append(f"{name.replace('_', ' ')} {mean:.4g}{error}")
+    return ", ".join(numbers) or "complete"

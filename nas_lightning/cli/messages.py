@@ -20,14 +20,15 @@ def plain_message(text: str, known: Iterable[str]) -> str:
     Returns:
         One line; the parser's own words where they are of an unknown form.
     """
+    # What was said of a nested setting, among the parser's guesses.
+    own_words = re.search(r"^\s*- (`.*|there is no setting .*)$", text, re.MULTILINE)
+    if own_words is not None:
+        return own_words.group(1)
     unknown = re.search(r"(?:[Uu]nrecognized arguments: --|[Oo]ption '|Key '|NestedArg\(key=')([\w.]+)", text)
     if unknown is not None:
         return _unknown_setting(unknown.group(1), list(known))
     key = re.search(r'Parser key "([\w.]+)"', text)
     name = key.group(1) if key is not None else None
-    own_words = re.search(r"^\s*- (`.*)$", text, re.MULTILINE)  # a check of ours, among the parser's guesses
-    if own_words is not None:
-        return own_words.group(1)
     value = re.search(r"(?:Given|Got) value: (.*)$", text, re.MULTILINE)
     said = f"`{name}`" if value is None else f"`{name}` (={value.group(1)})"
     literals = re.findall(r"typing\.Literal\[(.*?)\]", text)
@@ -37,6 +38,9 @@ def plain_message(text: str, known: Iterable[str]) -> str:
     path = re.search(r"Expected a dot import path string: (.*)$", text, re.MULTILINE)
     if name is not None and path is not None:
         return f"`{name}` (={path.group(1)}) must be the name or import path of a class: there is none such"
+    class_path = re.search(r"Problem with given class_path '([\w.]+)'", text)
+    if name is not None and class_path is not None:
+        return f"`{name}` names {class_path.group(1)!r}: there is no such class"
     kind = re.search(r"Expected a <class '([\w.]+)'>", text)
     if name is not None and kind is not None:
         return f"{said} must be of type {kind.group(1).rpartition('.')[2].lower()}"

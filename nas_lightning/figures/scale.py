@@ -10,9 +10,9 @@ from jaxtyping import Float
 from matplotlib.colors import LogNorm, Normalize
 
 Scale = Literal["auto", "linear", "log"]
-"""How values become colours or heights; ``"auto"`` is logarithmic where the largest exceeds 1000 medians."""
+"""How values become colours or heights; ``"auto"`` is logarithmic where the largest is 30 medians or more."""
 
-_WIDE = 1000.0
+_WIDE = 30.0
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 

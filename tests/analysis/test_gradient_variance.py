@@ -354,7 +354,7 @@ def test_the_standard_error_is_the_spread_of_the_estimate() -> None:
     torch.manual_seed(0)
     network = nn.Linear(6, 10).double()
     estimates, exact = [], []
-    for _ in range(200):
+    for _ in range(100):
         inputs, targets = torch.randn(240, 6).double(), torch.randint(10, (240,))
         gradients = InstanceGradients(network, inputs, targets)
         batches = [(inputs[i : i + 10], targets[i : i + 10]) for i in range(0, 240, 10)]
@@ -362,7 +362,7 @@ def test_the_standard_error_is_the_spread_of_the_estimate() -> None:
         exact.append(gradient_statistics(network, batches).variance)
     spread = np.std([e.variance for e in estimates])
     claimed = np.sqrt(np.mean([e.standard_error**2 for e in estimates]))
-    assert claimed == pytest.approx(spread, rel=0.15)
+    assert claimed == pytest.approx(spread, rel=0.2)
     # Around the variance of the very instances it spreads less.
     around = np.sqrt(np.mean([(e.variance - v) ** 2 for e, v in zip(estimates, exact, strict=True)]))
     assert 0.4 * claimed < around < 0.9 * claimed

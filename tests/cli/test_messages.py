@@ -57,3 +57,28 @@ def test_a_damaged_config_is_named(content: str, fragment: str, tmp_path: Path) 
         with pytest.raises(ValueError, match=fragment) as error:
             check_config_files(arguments)
         assert str(path) in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("callback", "line"),
+    [
+        (
+            "{class_path: LossContour, init_args: {resolutoin: 5}}",
+            "there is no setting `resolutoin`; did you mean `resolution`?",
+        ),
+        (
+            "{class_path: LossContour, init_args: {normalization: filters}}",
+            "`normalization` (=filters) must be one of filter, layer, none",
+        ),
+        (
+            "{class_path: nas_lightning.callbacks.LosContour}",
+            "`trainer.callbacks` names 'nas_lightning.callbacks.LosContour': there is no such class",
+        ),
+    ],
+)
+def test_a_wrong_setting_of_a_callback_is_one_plain_line(callback: str, line: str, tmp_path: Path) -> None:
+    path = tmp_path / "overlay.yaml"
+    path.write_text(f"trainer: {{callbacks: [{callback}]}}\n")
+    with pytest.raises(ValueError, match=r"\S") as error:
+        ParsedOnly(["fit", f"--config={path}"])
+    assert str(error.value) == line

@@ -1,0 +1,370 @@
+"""Surfaces through the command line: of a training and of a checkpoint, killed, resumed, on two ranks."""
+
+from __future__ import annotations
+
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+
+from nas_lightning.analysis import read_surface
+from nas_lightning.classifier import CellClassifier
+from nas_lightning.cli.main import main
+from nas_lightning.networks import reference_names
+from tests.cli.commands import TINY, command, environment, read_checkpoint, read_events, run_process
+from tests.cli.test_bad_input import refusal
+
+OVERLAY = """
+trainer:
+  callbacks+:
+    - class_path: nas_lightning.callbacks.LossContour
+      init_args: {{resolution: {resolution}, batch_size: 10, direction_seeds: {seeds}}}
+    - class_path: nas_lightning.callbacks.GradientVariance
+      init_args: {{resolution: 3, batch_size: 10}}
+"""
+FILES = ("loss_contour-epoch0001.nc", "gradient_variance-epoch0001.nc")
+
+
+def overlay(folder: Path, resolution: int = 5, seeds: str = "[0, 1]") -> Path:
+    path = folder / f"landscape{resolution}.yaml"
+    path.write_text(OVERLAY.format(resolution=resolution, seeds=seeds))
+    return path
+
+
+@pytest.fixture(scope="module")
+def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs")
+    settings = [f"--config={overlay(folder)}", *TINY, "--trainer.max_epochs=2"]
+    main(["fit", *settings, f"--trainer.default_root_dir={folder / 'logs'}"])
+    return folder / "logs" / "synthetic" / "darts_v2"
+
+
+def assert_same_surfaces(first: Path, second: Path, *, rel: float) -> None:
+    """The two folders hold the same surfaces, provenance and all, but for what tells where they were made."""
+    for name in FILES:
+        one, other = read_surface(first / name), read_surface(second / name)
+        assert one["done"].values.all()
+        for dataset in (one, other):
+            dataset.attrs.pop("device")
+        assert one.attrs == other.attrs
+        assert set(one.data_vars) == set(other.data_vars)
+        for variable in one.data_vars:
+            np.testing.assert_allclose(
+                one[variable], other[variable], rtol=rel, atol=1e-12, err_msg=str(variable)
+            )
+
+
+def landscape(run: Path, *arguments: str) -> list[str]:
+    config, checkpoint = run / "config.yaml", run / "checkpoints" / "last.ckpt"
+    return ["landscape", f"--config={config}", f"--ckpt_path={checkpoint}", *arguments]
+
+
+def emptied_copy(run: Path, folder: Path) -> Path:
+    """The run without its surfaces."""
+    copied = folder / "copied"
+    (copied / "checkpoints").mkdir(parents=True)
+    for name in ("config.yaml", "checkpoints/last.ckpt"):
+        (copied / name).write_bytes((run / name).read_bytes())
+    return copied
+
+
+def test_a_checkpoint_has_the_surfaces_of_its_training(finished_run: Path, tmp_path: Path) -> None:
+    copied = emptied_copy(finished_run, tmp_path)
+    main(landscape(copied))
+    for name in FILES:
+        assert (copied / "landscape" / name).read_bytes() == (finished_run / "landscape" / name).read_bytes()
+    assert {"landscape/loss_contour", "landscape/gradient_surface"} <= set(
+        read_events(copied).Tags()["images"]
+    )
+    # Nothing else of the run is touched.
+    assert not (copied / "metrics.csv").exists()
+    assert len(list((copied / "checkpoints").iterdir())) == 1
+
+
+def test_without_callbacks_a_checkpoint_gets_all_three_analyses(
+    finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copied = emptied_copy(finished_run, tmp_path)
+    measured: list[str] = []
+    monkeypatch.setattr(
+        "nas_lightning.callbacks.analysis.Analysis._run", lambda self, *_: measured.append(self.kind)
+    )
+    main(["landscape", f"--ckpt_path={copied / 'checkpoints' / 'last.ckpt'}", "--trainer.accelerator=cpu"])
+    assert measured == ["loss_contour", "gradient_variance", "hessian_spectrum"]
+
+
+@pytest.mark.slow
+def test_two_ranks_make_the_same_files(finished_run: Path, tmp_path: Path) -> None:
+    copied = emptied_copy(finished_run, tmp_path)
+    two = ["--trainer.devices=2", "--trainer.strategy=ddp"]
+    result = run_process(landscape(copied, *two), tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert_same_surfaces(finished_run / "landscape", copied / "landscape", rel=1e-6)
+
+
+@pytest.mark.slow
+def test_a_training_on_two_ranks_measures_what_its_checkpoint_holds(tmp_path: Path) -> None:
+    settings = [f"--config={overlay(tmp_path)}", *TINY, "--trainer.max_epochs=2"]
+    two = ["--trainer.devices=2", "--trainer.strategy=ddp", "--trainer.default_root_dir=logs"]
+    result = run_process(["fit", *settings, *two], tmp_path)
+    assert result.returncode == 0, result.stderr
+    run = tmp_path / "logs" / "synthetic" / "darts_v2"
+    copied = emptied_copy(run, tmp_path)
+    main(landscape(copied, "--trainer.devices=1", "--trainer.strategy=auto"))
+    assert_same_surfaces(run / "landscape", copied / "landscape", rel=1e-6)
+
+
+def finished_points(path: Path) -> int:
+    try:
+        return int(read_surface(path)["done"].sum())
+    except FileNotFoundError:
+        return 0
+
+
+def killed_while_measuring(arguments: Sequence[str], folder: Path, file: Path) -> int:
+    """Run a command, kill it when a file has some of its points, and return how many it has."""
+    process = subprocess.Popen(
+        command(arguments),
+        cwd=folder,
+        env=environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + 200
+    while process.poll() is None and not finished_points(file) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.kill()
+    _, errors = process.communicate()
+    points = finished_points(file)
+    assert points > 0, errors
+    return points
+
+
+@pytest.mark.slow
+def test_a_run_killed_after_its_last_epoch_completes_its_surfaces(tmp_path: Path) -> None:
+    """The kill comes when the training is over: resuming has nothing to train, and all to measure."""
+    settings = [f"--config={overlay(tmp_path, 17, '[0]')}", *TINY, "--trainer.max_epochs=2"]
+    settings += ["--trainer.default_root_dir=logs"]
+    run = tmp_path / "logs" / "synthetic" / "darts_v2"
+    file = run / "landscape" / FILES[0]
+    points = killed_while_measuring(["fit", *settings], tmp_path, file)
+    assert 0 < points < 17 * 17
+    assert read_checkpoint(run / "checkpoints" / "last.ckpt")["epoch"] == 1
+    assert not (run / "result.json").exists()
+
+    resumed = run_process(["fit", *settings, "--ckpt_path=last"], tmp_path)
+    assert resumed.returncode == 0, resumed.stderr
+    assert (run / "result.json").exists()
+    unbroken = emptied_copy(run, tmp_path)
+    main(landscape(unbroken))
+    for name in FILES:
+        assert (run / "landscape" / name).read_bytes() == (unbroken / "landscape" / name).read_bytes()
+    assert {"landscape/loss_contour", "landscape/gradient_by_node"} <= set(read_events(run).Tags()["images"])
+
+
+@pytest.mark.slow
+def test_a_killed_surface_goes_on_with_two_ranks(finished_run: Path, tmp_path: Path) -> None:
+    copied = emptied_copy(finished_run, tmp_path)
+    config = (copied / "config.yaml").read_text().replace("resolution: 5", "resolution: 13")
+    (copied / "config.yaml").write_text(config)
+    file = copied / "landscape" / FILES[0]
+    points = killed_while_measuring(landscape(copied), tmp_path, file)
+    assert 0 < points < 2 * 13 * 13
+    before = read_surface(file)
+    two = ["--trainer.devices=2", "--trainer.strategy=ddp"]
+    result = run_process(landscape(copied, *two), tmp_path)
+    assert result.returncode == 0, result.stderr
+    after = read_surface(file)
+    done = before["done"].values == 1
+    assert (after["loss"].values[done] == before["loss"].values[done]).all()  # not measured again
+    unbroken = emptied_copy(copied, tmp_path / "unbroken")
+    main(landscape(unbroken))
+    assert_same_surfaces(copied / "landscape", unbroken / "landscape", rel=1e-6)
+
+
+def test_sigterm_ends_a_surface_and_keeps_its_points(finished_run: Path, tmp_path: Path) -> None:
+    copied = emptied_copy(finished_run, tmp_path)
+    config = (copied / "config.yaml").read_text().replace("resolution: 5", "resolution: 51")
+    (copied / "config.yaml").write_text(config)
+    file = copied / "landscape" / FILES[0]
+    process = subprocess.Popen(
+        command(landscape(copied)), cwd=tmp_path, env=environment(), stderr=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 100
+    while process.poll() is None and not finished_points(file) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=100)
+    assert process.returncode == 143
+    assert "nas-lightning: stopped by SIGTERM" in errors
+    assert "Traceback" not in errors
+    assert 0 < finished_points(file) < 2 * 51 * 51
+
+
+def test_weights_of_the_darts_family(finished_run: Path, tmp_path: Path) -> None:
+    classifier = CellClassifier.load_from_checkpoint(
+        finished_run / "checkpoints" / "last.ckpt", map_location="cpu"
+    )
+    state = classifier.network.state_dict()
+    names = reference_names(classifier.network)
+    torch.save({names[key]: tensor for key, tensor in state.items()}, tmp_path / "reference.pt")
+    arguments = ["landscape", f"--config={finished_run / 'config.yaml'}"]
+    arguments += [f"--reference_weights={tmp_path / 'reference.pt'}"]
+    main([*arguments, f"--trainer.default_root_dir={tmp_path}"])
+    made = read_surface(tmp_path / "synthetic" / "darts_v2" / "landscape" / "loss_contour.nc")
+    expected = read_surface(finished_run / "landscape" / FILES[0])
+    xr.testing.assert_equal(made["loss"], expected["loss"])
+    assert made.attrs["epoch"] == -1
+
+
+def test_surfaces_are_drawn_side_by_side(finished_run: Path, tmp_path: Path) -> None:
+    file = str(finished_run / "landscape" / FILES[0])
+    main(["plot", file, file, "-o", str(tmp_path / "two.png")])
+    assert (tmp_path / "two.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "fragments"),
+    [
+        (["--trainer.callbacks=LossContour", "--trainer.callbacks.resolution=1"], ["resolution", "1", "2"]),
+        (["--trainer.callbacks=LossContour", "--trainer.callbacks.extent=[1,-1]"], ["extent", "1.0, -1.0"]),
+        (["--trainer.callbacks=LossContour", "--trainer.callbacks.extent=0"], ["extent", "0"]),
+        (
+            ["--trainer.callbacks=GradientVariance", "--trainer.callbacks.max_samples=38"],
+            ["max_samples", "38", "37"],
+        ),
+        (["--trainer.callbacks=HessianSpectrum", "--trainer.callbacks.k=0"], ["k", "0", "1"]),
+        (["--trainer.callbacks=LossContour", "--trainer.callbacks.split=val"], ["split", "val", "test"]),
+        (
+            ["--trainer.callbacks=LossContour", "--trainer.callbacks.normalization=filters"],
+            ["normalization", "filter", "layer", "none"],
+        ),
+        (["--trainer.callbacks=LossContour", "--trainer.callbacks.resolutoin=5"], ["resolutoin"]),
+        (["--ckpt_path=missing.ckpt"], ["missing.ckpt"]),
+        (["--reference_weights=missing.pt"], ["reference_weights", "ckpt_path", "leave one out"]),
+        (["--model.genotype=nasnet"], ["genotype", "nasnet", "contradicts"]),
+    ],
+    ids=lambda value: value[-1].lstrip("-") if value[-1].startswith("--") else "",
+)
+def test_bad_settings_are_refused_in_one_line(
+    finished_run: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    fragments: list[str],
+) -> None:
+    checkpoint = emptied_copy(finished_run, tmp_path) / "checkpoints" / "last.ckpt"
+    base = ["landscape", f"--ckpt_path={checkpoint}", "--trainer.accelerator=cpu"]
+    line = refusal([*base, *arguments], capsys)
+    assert all(fragment in line for fragment in fragments), line
+    assert not (checkpoint.parent.parent / "landscape").exists()
+
+
+def test_weights_must_come_from_somewhere(capsys: pytest.CaptureFixture[str]) -> None:
+    line = refusal(["landscape", *TINY], capsys)
+    assert "ckpt_path" in line
+    assert "reference_weights" in line
+
+
+def test_damaged_reference_weights(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "weights.pt"
+    file.write_bytes(b"no weights")
+    assert str(file) in refusal(["landscape", *TINY, f"--reference_weights={file}"], capsys)
+    torch.save({"stem.0.weight": torch.zeros(2)}, file)
+    assert "does not fit the network" in refusal(["landscape", *TINY, f"--reference_weights={file}"], capsys)
+
+
+@pytest.mark.parametrize("content", [b"", b"no surface", None], ids=["empty", "foreign", "truncated"])
+def test_a_file_that_is_no_surface_is_refused_and_kept(
+    finished_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], content: bytes | None
+) -> None:
+    copied = emptied_copy(finished_run, tmp_path)
+    file = copied / "landscape" / FILES[0]
+    file.parent.mkdir()
+    content = (finished_run / "landscape" / FILES[0]).read_bytes()[:-7] if content is None else content
+    file.write_bytes(content)
+    line = refusal(landscape(copied), capsys)
+    assert str(file) in line
+    assert "damaged" in line
+    assert file.read_bytes() == content
+
+
+def test_a_file_of_other_weights_is_refused_by_name(
+    finished_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copied = emptied_copy(finished_run, tmp_path)
+    file = copied / "landscape" / FILES[0]
+    surface = read_surface(finished_run / "landscape" / FILES[0])
+    surface.attrs["weights_sha256"] = "0" * 64
+    file.parent.mkdir()
+    surface.to_netcdf(file, engine="scipy")
+    line = refusal(landscape(copied), capsys)
+    assert f"{file}: `weights_sha256` is" in line
+
+
+def test_an_unwritable_place_is_said_before_the_work(
+    finished_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copied = emptied_copy(finished_run, tmp_path)
+    (copied / "landscape").write_text("a file where the folder belongs")
+    assert str(copied / "landscape") in refusal(landscape(copied), capsys)
+
+
+def test_a_disk_that_fills_up_keeps_the_finished_points(finished_run: Path, tmp_path: Path) -> None:
+    """A limit on the size of files stands for the disk."""
+    copied = emptied_copy(finished_run, tmp_path)
+    config = (copied / "config.yaml").read_text().replace("resolution: 5", "resolution: 51")
+    (copied / "config.yaml").write_text(config)
+    file = copied / "landscape" / FILES[0]
+    assert killed_while_measuring(landscape(copied), tmp_path, file) > 0
+    before = file.read_bytes()
+    limit = len(before) // 2
+
+    def limited() -> None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+
+    result = subprocess.run(
+        command(landscape(copied, "--trainer.logger=false")),
+        cwd=tmp_path,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=200,
+        preexec_fn=limited,
+    )
+    assert result.returncode == 2, result.stderr
+    [line] = [line for line in result.stderr.splitlines() if "nas-lightning: error: " in line]
+    assert f"cannot write {file}" in line
+    assert file.read_bytes() == before
+
+
+def test_two_processes_do_not_share_a_folder(finished_run: Path, tmp_path: Path) -> None:
+    copied = emptied_copy(finished_run, tmp_path)
+    script = (
+        "import sys, time; from filelock import FileLock; "
+        "lock = FileLock(sys.argv[1]); lock.acquire(); print('held', flush=True); time.sleep(100)"
+    )
+    (copied / "landscape").mkdir()
+    lock = copied / "landscape" / ".lock"
+    holder = subprocess.Popen([sys.executable, "-c", script, str(lock)], stdout=subprocess.PIPE, text=True)
+    try:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(SystemExit):
+            main(landscape(copied))
+    finally:
+        holder.kill()
+        holder.communicate()
+    assert not list((copied / "landscape").glob("*.nc"))
