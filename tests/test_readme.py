@@ -8,9 +8,14 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+from torch import nn
 
+from nas_lightning.analysis import Surface, axis
+from nas_lightning.cells import get_genotype
+from nas_lightning.cli.checkpoint_settings import CheckpointSettings
 from nas_lightning.cli.main import main
-from tests.cli.parsing import ParsedOnly
+from tests.cli.parsing import ParsedLandscape, ParsedOnly
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -34,13 +39,70 @@ def block(language: str, containing: str) -> str:
 
 
 def test_readme_has_commands() -> None:
-    assert {arguments[0] for arguments in COMMANDS} == {"cells", "fit", "validate"}
+    assert {arguments[0] for arguments in COMMANDS} == {
+        "cells",
+        "fit",
+        "landscape",
+        "plot",
+        "theory",
+        "validate",
+    }
 
 
 @pytest.mark.parametrize("arguments", [c for c in COMMANDS if c[0] == "fit"], ids=" ".join)
 def test_a_training_command_parses(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
-    assert ParsedOnly(arguments).settings.trainer.max_epochs in (600, 12)
+    assert ParsedOnly(arguments).settings.trainer.max_epochs in (600, 10)
+
+
+@pytest.mark.parametrize("arguments", [c for c in COMMANDS if c[0] == "landscape"], ids=" ".join)
+def test_a_landscape_command_parses(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    trained = CheckpointSettings(
+        Path("last.ckpt"),
+        epoch=599,
+        genotype=str(get_genotype("darts_v2")),
+        model={},
+        data_class="nas_lightning.datamodules.CIFAR10",
+        data={},
+        run={},
+    )
+    monkeypatch.setattr("nas_lightning.cli.training.read_checkpoint_settings", lambda path: trained)
+    callbacks = ParsedLandscape(arguments).settings.trainer.callbacks
+    assert [callback.class_path.rpartition(".")[2] for callback in callbacks] == [
+        "LossContour",
+        "GradientVariance",
+        "HessianSpectrum",
+    ]
+
+
+@pytest.mark.parametrize("arguments", [c for c in COMMANDS if c[0] == "plot"], ids=" ".join)
+def test_a_plot_command_draws(arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    kind = Path(arguments[1]).name.partition("-")[0]
+    names = {"loss_contour": ("loss", "accuracy"), "gradient_variance": ("variance", "mean_gradient_norm")}
+    surface = Surface.create(kind, {name: {} for name in names[kind]}, axis(3, 1), axis(3, 1), [0], {})
+    for point in surface.pending():
+        surface.record(point, dict.fromkeys(names[kind], 0.5 + point.alpha**2))
+    surface.save(tmp_path / "surface.nc")
+    main(["plot", "surface.nc", "surface.nc", *arguments[2:]])
+    assert Path(arguments[-1]).stat().st_size > 1000
+
+
+def test_the_theory_command_draws(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    [arguments] = [c for c in COMMANDS if c[0] == "theory"]
+    main([*arguments, "--instances", "3"])
+    assert Path(arguments[-1]).stat().st_size > 1000
+
+
+def test_the_analysis_of_any_module_runs() -> None:
+    network = nn.Sequential(nn.Flatten(), nn.Linear(12, 3))
+    steps = axis(3, 1)
+    batches = [(torch.randn(5, 3, 2, 2), torch.tensor([0, 1, 2, 0, 1]))]
+    names = {"network": network, "batches": batches, "alphas": steps, "betas": steps}
+    exec(block("python", "gradient_statistics"), names)
+    assert names["surface"]["loss"].shape == (3, 3)  # type: ignore[index]
 
 
 @pytest.mark.parametrize("arguments", [c for c in COMMANDS if c[0] == "cells"], ids=" ".join)
@@ -61,7 +123,7 @@ def test_the_own_operation_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     own_operation(tmp_path, monkeypatch)
     arguments = next(c for c in COMMANDS if c[0] == "fit" and "gated.yaml" in c)
     arguments = [argument.replace("configs/", f"{ROOT}/configs/") for argument in arguments]
-    main([*arguments, *TINY])
+    main([*arguments, *TINY, "--trainer.callbacks=null"])  # too few images for its surfaces
     run = tmp_path / "tb_logs" / "quickstart" / "gated"
     assert "gated_conv_3x3" in (run / "result.json").read_text()
 

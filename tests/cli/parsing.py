@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from nas_lightning.cli.landscape import LandscapeCLI
 from nas_lightning.cli.training import TrainingCLI
 
 
@@ -16,3 +17,7 @@ class ParsedOnly(TrainingCLI):
     def after_instantiate_classes(self) -> None: ...
 
     def _run_subcommand(self, subcommand: str) -> None: ...
+
+
+class ParsedLandscape(ParsedOnly, LandscapeCLI):
+    """The same of `landscape`."""

@@ -16,6 +16,7 @@ from lightning.pytorch import seed_everything
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 from torch.nn import functional
 
+from nas_lightning.analysis import read_surface
 from nas_lightning.classifier import CellClassifier
 from nas_lightning.cli.main import main
 from nas_lightning.datamodules import Synthetic
@@ -373,7 +374,7 @@ def test_ctrl_c_keeps_the_last_epoch(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_the_quick_start_reaches_97_percent(tmp_path: Path) -> None:
+def test_the_quick_start_reaches_97_percent_and_has_its_surfaces(tmp_path: Path) -> None:
     config = Path(__file__).parents[2] / "configs" / "quickstart.yaml"
     start = time.monotonic()
     completed = subprocess.run(
@@ -381,13 +382,22 @@ def test_the_quick_start_reaches_97_percent(tmp_path: Path) -> None:
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=800,  # a minute on two free cores
+        timeout=800,  # two minutes on two free cores
         check=False,
     )
     assert completed.returncode == 0, completed.stderr
     run = tmp_path / "tb_logs" / "quickstart" / "darts_v2"
     assert read_result(run)["final"]["accuracy/test"] >= 0.97
-    assert {"cell/normal", "cell/reduction"} <= set(read_events(run).Tags()["images"])
+    pictures = {
+        *("cell/normal", "cell/reduction", "landscape/loss_contour", "landscape/loss_surface"),
+        *("landscape/gradient_heat_map", "landscape/gradient_surface", "landscape/gradient_by_node"),
+    }
+    assert pictures <= set(read_events(run).Tags()["images"])
+    for kind in ("loss_contour", "gradient_variance"):
+        surface = read_surface(run / "landscape" / f"{kind}-epoch0009.nc")
+        assert surface["done"].shape == (1, 9, 9)
+        assert surface["done"].values.all()
+        assert surface.attrs["samples"] == 256
     print(f"quick start: {time.monotonic() - start:.0f} s")
 
 
