@@ -17,6 +17,7 @@ OVERLAYS = [
     CONFIGS / "learning_rate_0.25.yaml",
     CONFIGS / "learning_rate_0.0025.yaml",
     CONFIGS / "cluster.yaml",
+    CONFIGS / "landscape.yaml",
 ]
 BASE = [CONFIGS / f"{name}.yaml" for name in ("quickstart", "nasnet", "amoebanet", "enas", "darts", "snas")]
 

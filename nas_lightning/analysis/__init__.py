@@ -3,13 +3,11 @@
 from nas_lightning.analysis.directions import (
     Directions,
     cosine,
-    displaced,
     random_direction,
     random_directions,
 )
 from nas_lightning.analysis.gradient_variance import (
     GradientStatistics,
-    GradientSums,
     estimate_statistics,
     gradient_statistics,
     gradient_variance_surface,
@@ -17,9 +15,9 @@ from nas_lightning.analysis.gradient_variance import (
     variance_measure,
     variance_variables,
 )
+from nas_lightning.analysis.grid import axis, check_seeds
 from nas_lightning.analysis.hessian import HessianProduct, HessianSpectrum, hessian_eigenvalues
 from nas_lightning.analysis.instance_gradients import InstanceGradients
-from nas_lightning.analysis.lattice import axis
 from nas_lightning.analysis.loss import LOSS_VARIABLES, evaluate, loss_measure, loss_surface
 from nas_lightning.analysis.netcdf import matching_dataset, write_dataset
 from nas_lightning.analysis.scalars import loss_scalars, spread, variance_scalars
@@ -30,15 +28,14 @@ __all__ = [
     "LOSS_VARIABLES",
     "Directions",
     "GradientStatistics",
-    "GradientSums",
     "HessianProduct",
     "HessianSpectrum",
     "InstanceGradients",
     "Point",
     "Surface",
     "axis",
+    "check_seeds",
     "cosine",
-    "displaced",
     "estimate_statistics",
     "evaluate",
     "fill",

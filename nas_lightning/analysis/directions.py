@@ -1,17 +1,14 @@
-"""Random directions in weight space, and the weights displaced along two of them."""
+"""Random directions in weight space."""
 
 from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Collection, Mapping, Sequence
 from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
-
-from nas_lightning.analysis.surface import Point
 
 Direction: TypeAlias = Mapping[str, Tensor]
 Directions: TypeAlias = Sequence[Mapping[str, Tensor]]
@@ -139,7 +136,7 @@ def cosine(first: Direction, second: Direction) -> float:
         >>> cosine({"weight": torch.tensor([1.0, 0.0])}, {"weight": torch.tensor([1.0, 1.0])})
         0.7071067811865475
     """
-    _check_same_names(first, second)
+    check_same_names(first, second)
     with torch.no_grad():
         pairs = [
             (first[name].cpu().double().flatten(), second[name].cpu().double().flatten()) for name in first
@@ -150,91 +147,6 @@ def cosine(first: Direction, second: Direction) -> float:
     )
     norms = math.sqrt(square) * math.sqrt(other_square)
     return product / norms if norms else math.nan
-
-
-@contextmanager
-def displaced(module: nn.Module, directions: Directions) -> Iterator[Callable[[float, float], None]]:
-    """Displace a module's weights in place along two directions, w* + alpha d1 + beta d2.
-
-    Every displacement starts from a copy of w*, so that rounding does not add up, and touches only the
-    parameters whose direction is not zero. When the block ends, by an exception or an interrupt as well, the
-    weights are w* bit for bit.
-
-    Args:
-        module: Module whose weights are w*.
-        directions: Two directions of the same parameters; those of the module they leave out stay.
-
-    Yields:
-        ``move(alpha, beta)``, which displaces the weights.
-
-    Raises:
-        ValueError: If there are not two directions, or they do not fit the module.
-
-    Example:
-        >>> layer = nn.Linear(1, 1).requires_grad_(True)
-        >>> weight = layer.weight.item()
-        >>> with displaced(layer, random_directions(layer, seed=0)) as move:
-        ...     move(1.0, -0.5)
-        ...     moved = layer.weight.item() != weight
-        >>> moved, layer.weight.item() == weight
-        (True, True)
-    """
-    first, second = _check_directions(module, directions)
-    parameters = dict(module.named_parameters())
-    with torch.inference_mode(False), torch.no_grad():
-        along = [_nonzero(direction, parameters) for direction in (first, second)]
-        touched = [name for name in first if any(name in tensors for tensors in along)]
-        weights: list[Tensor] = [parameters[name] for name in touched]
-        kept = [weight.detach().clone() for weight in weights]
-    moved: list[list[Tensor]] = [[parameters[name] for name in tensors] for tensors in along]
-    steps = [list(tensors.values()) for tensors in along]
-
-    def move(alpha: float, beta: float) -> None:
-        with torch.no_grad():
-            _copy(weights, kept)
-            for step, targets, tensors in zip((alpha, beta), moved, steps, strict=True):
-                # Adding zero would turn -0.0 into 0.0, and an infinite direction into not a number.
-                if step != 0 and targets:
-                    torch._foreach_add_(targets, tensors, alpha=float(step))
-
-    try:
-        yield move
-    finally:
-        with torch.no_grad():
-            _copy(weights, kept)
-
-
-@contextmanager
-def at_points(
-    module: nn.Module, directions_by_seed: Mapping[int, Directions]
-) -> Iterator[Callable[[Point], None]]:
-    """Displace a module's weights to the points of a surface, whatever its pairs of directions.
-
-    Args:
-        module: Module whose weights are w*, as for :func:`displaced`.
-        directions_by_seed: Pair of directions by direction seed.
-
-    Yields:
-        Function that displaces the weights to a point. When the block ends they are w*, bit for bit.
-
-    Raises:
-        ValueError: If directions do not fit the module.
-    """
-    # One pair of directions at a time holds its copy of w*.
-    with ExitStack() as current:
-        seed: int | None = None
-        move: Callable[[float, float], None]
-
-        def move_to(point: Point) -> None:
-            nonlocal seed, move
-            if point.direction_seed != seed:
-                seed = None
-                current.close()
-                move = current.enter_context(displaced(module, directions_by_seed[point.direction_seed]))
-                seed = point.direction_seed
-            move(point.alpha, point.beta)
-
-        yield move_to
 
 
 def _live_parameters(module: nn.Module, names: Collection[str] | None) -> dict[str, nn.Parameter]:
@@ -314,34 +226,16 @@ def _orthogonal(first: Tensor, second: Tensor) -> Tensor:
     return torch.where(usable, rest * (norm / torch.where(usable, rest_norm, 1.0)), second)
 
 
-def _check_same_names(first: Direction, second: Direction) -> None:
+def check_same_names(first: Direction, second: Direction) -> None:
+    """Refuse two directions of different parameters.
+
+    Args:
+        first: A direction.
+        second: Another.
+
+    Raises:
+        ValueError: Naming a parameter that one of them lacks.
+    """
     odd = sorted(first.keys() ^ second.keys())
     if odd:
         raise ValueError(f"the two directions are not of the same parameters: one of them lacks {odd[0]!r}")
-
-
-def _check_directions(module: nn.Module, directions: Directions) -> tuple[Direction, Direction]:
-    if len(directions) != 2:
-        raise ValueError(f"`directions` must be two directions, not {len(directions)}")
-    first, second = directions
-    _check_same_names(first, second)
-    parameters = dict(module.named_parameters())
-    for direction in (first, second):
-        for name, tensor in direction.items():
-            if name not in parameters:
-                raise ValueError(f"`directions` hold {name!r}, which is not a parameter of the module")
-            if tensor.shape != parameters[name].shape:
-                raise ValueError(
-                    f"the direction of {name!r} has shape {tuple(tensor.shape)}, the parameter "
-                    f"{tuple(parameters[name].shape)}"
-                )
-    return first, second
-
-
-def _nonzero(direction: Direction, parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name: tensor.to(parameters[name]) for name, tensor in direction.items() if bool(tensor.any())}
-
-
-def _copy(targets: list[Tensor], sources: list[Tensor]) -> None:
-    if targets:
-        torch._foreach_copy_(targets, sources)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
@@ -9,6 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 Batches = Iterable[tuple[Tensor, Tensor]]
 """Batches of (inputs ``[batch, ...]``, targets ``[batch]``), iterated as often as needed, the last one
@@ -50,6 +52,60 @@ def without_gradient(parameters: Iterable[nn.Parameter]) -> Iterator[None]:
             parameter.requires_grad_(True)
 
 
+@contextmanager
+def differentiating(device_type: str) -> Iterator[None]:
+    """Gradients on, autocast off, compiled modules uncompiled: hooks and second derivatives need it so.
+
+    Args:
+        device_type: ``"cpu"`` or ``"cuda"``.
+    """
+    # Fused attention has no second derivative.
+    plain_attention = sdpa_kernel(SDPBackend.MATH)
+    with torch.enable_grad(), torch.autocast(device_type, enabled=False), plain_attention:
+        # Without dynamo nothing was compiled, and importing it takes seconds.
+        if "torch._dynamo" in sys.modules:
+            with torch.compiler.set_stance("force_eager"):
+                yield
+        else:
+            yield
+
+
+def check_batches(batches: Batches) -> None:
+    """Refuse batches that can be read only once.
+
+    Args:
+        batches: What is to be iterated.
+
+    Raises:
+        ValueError: If it is an iterator, which is empty after the first pass.
+    """
+    if isinstance(batches, Iterator):
+        raise ValueError("`batches` can be iterated only once: give a list, or a loader")
+
+
+def logits_of(module: nn.Module, inputs: Float[Tensor, "batch *_"]) -> Float[Tensor, "batch classes"]:
+    """Output of a module that must be logits.
+
+    Args:
+        module: Maps the inputs to logits.
+        inputs: Inputs of the batch.
+
+    Returns:
+        The logits.
+
+    Raises:
+        ValueError: If the module's output is not one tensor ``[batch, classes]``.
+    """
+    logits = module(inputs)
+    if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(inputs):
+        shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        raise ValueError(
+            f"{type(module).__name__} returns {shape} for {len(inputs)} inputs: it must return logits"
+            " [batch, classes]"
+        )
+    return logits
+
+
 def instance_losses(
     module: nn.Module, inputs: Float[Tensor, "batch *_"], targets: Int[Tensor, " batch"]
 ) -> Float[Tensor, " batch"]:
@@ -64,15 +120,8 @@ def instance_losses(
         The losses.
 
     Raises:
-        ValueError: If the module's output is not one tensor ``[batch, classes]``.
+        ValueError: As :func:`logits_of`.
     """
     if inputs.is_inference():
         inputs, targets = inputs.clone(), targets.clone()  # autograd refuses tensors of inference mode
-    logits = module(inputs)
-    if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(inputs):
-        shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-        raise ValueError(
-            f"{type(module).__name__} returns {shape} for {len(inputs)} inputs: it must return logits"
-            " [batch, classes]"
-        )
-    return functional.cross_entropy(logits, targets, reduction="none")
+    return functional.cross_entropy(logits_of(module, inputs), targets, reduction="none")

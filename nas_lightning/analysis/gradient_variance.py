@@ -21,11 +21,18 @@ import xarray as xr
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from nas_lightning.analysis.directions import Directions, at_points
-from nas_lightning.analysis.evaluation import Batches, evaluating, instance_losses
+from nas_lightning.analysis.directions import Directions, cosine
+from nas_lightning.analysis.displacement import at_points
+from nas_lightning.analysis.evaluation import (
+    Batches,
+    check_batches,
+    differentiating,
+    evaluating,
+    instance_losses,
+)
 from nas_lightning.analysis.instance_gradients import InstanceGradients, Unsupported
-from nas_lightning.analysis.lattice import check_axis
-from nas_lightning.analysis.surface import Point
+from nas_lightning.analysis.surface import Point, measured_plane
+from nas_lightning.provenance import weights_hash
 
 Method = Literal["exact", "minibatch"]
 """Every instance's gradient, or an unbiased estimate from the mean gradients of disjoint mini-batches."""
@@ -106,7 +113,7 @@ class GradientSums:
         """
         # Squares overflow long before gradients do.
         self.squared_norms[name] += torch.linalg.vector_norm(gradients, dtype=torch.float64).square()
-        self.gradients[name] += gradients.sum(0)
+        self.gradients[name] += gradients.sum(0, dtype=torch.float64)
 
     def tensors(self) -> list[Tensor]:
         """All sums, to be added up in place over processes."""
@@ -140,6 +147,8 @@ def sum_gradients(gradients: InstanceGradients, batches: Batches) -> GradientSum
     with torch.inference_mode(False):
         sums = GradientSums.zero(gradients.parameters)
         for inputs, targets in batches:
+            if not len(targets):
+                continue
             gradients.backward(inputs, targets, sums.add)
             sums.count += len(targets)
     return sums
@@ -175,9 +184,11 @@ def estimate_statistics(gradients: InstanceGradients, batches: Batches) -> Gradi
     count = 0
     means: list[Tensor] = []
     terms: list[Tensor] = []
-    with evaluating(module), torch.enable_grad():
+    with evaluating(module), differentiating(parameters[0].device.type):
         for inputs, targets in batches:
             size = len(targets)
+            if not size:
+                continue
             loss = instance_losses(module, inputs, targets).mean()
             found = [g.double() for g in torch.autograd.grad(loss, parameters)]
             if not means:
@@ -196,7 +207,7 @@ def estimate_statistics(gradients: InstanceGradients, batches: Batches) -> Gradi
     variances = contrasts.mean(0)
     return GradientStatistics(
         count=count,
-        mean_gradient_norm=math.sqrt(sum(float(mean.square().sum()) for mean in means)),
+        mean_gradient_norm=math.sqrt(float(torch.stack([mean.square().sum() for mean in means]).sum())),
         variance=float(variances.sum()),
         standard_error=float(contrasts.sum(1).std() / math.sqrt(len(terms))),
         variance_by_parameter=dict(zip(gradients.parameters, variances.tolist(), strict=True)),
@@ -240,8 +251,8 @@ def gradient_variance_surface(
     module: nn.Module,
     batches: Batches,
     directions: Directions,
-    alphas: Iterable[float] | Float[np.ndarray, " alpha"],
-    betas: Iterable[float] | Float[np.ndarray, " beta"],
+    alphas: Iterable[float | int] | Float[np.ndarray, " alpha"],
+    betas: Iterable[float | int] | Float[np.ndarray, " beta"],
     *,
     method: Method = "exact",
     unsupported: Unsupported = "refuse",
@@ -263,20 +274,16 @@ def gradient_variance_surface(
     Raises:
         ValueError: If a layer is not supported or a direction does not fit.
     """
-    steps = {"alpha": check_axis("alphas", alphas), "beta": check_axis("betas", betas)}
-    names = variance_variables(method)
-    values = {name: np.full((len(steps["alpha"]), len(steps["beta"])), np.nan) for name in names}
+    attributes: dict[str, str | int | float] = {
+        "kind": "gradient_variance",
+        "weights_sha256": weights_hash(module.state_dict()),
+        "samples": sum(len(targets) for _, targets in batches),
+        "method": method,
+        "cosine": cosine(*directions),
+    }
     gradients = InstanceGradients(module, *_first(batches), unsupported)
     with variance_measure(gradients, batches, {0: directions}, method) as measure:
-        for row, alpha in enumerate(steps["alpha"].tolist()):
-            for column, beta in enumerate(steps["beta"].tolist()):
-                for name, value in measure(Point(0, alpha, beta, (0, row, column))).items():
-                    values[name][row, column] = value
-    return xr.Dataset(
-        {name: (("alpha", "beta"), values[name], dict(attributes)) for name, attributes in names.items()},
-        coords=steps,
-        attrs={"kind": "gradient_variance", "method": method},
-    )
+        return measured_plane(measure, variance_variables(method), alphas, betas, attributes)
 
 
 def variance_variables(method: Method) -> dict[str, dict[str, str]]:
@@ -314,13 +321,19 @@ def variance_measure(
 
 
 def _first(batches: Batches) -> tuple[Tensor, Tensor]:
-    try:
-        return next(iter(batches))
-    except StopIteration:
-        raise ValueError("`batches` is empty: there is no gradient to measure") from None
+    check_batches(batches)
+    for batch in batches:
+        if not isinstance(batch, tuple | list) or len(batch) != 2:
+            raise ValueError("`batches` must be a list of pairs (inputs, targets)")
+        inputs, targets = batch
+        if len(targets):
+            return inputs, targets
+    raise ValueError("`batches` is empty: there is no gradient to measure")
 
 
 def _statistics(gradients: InstanceGradients, batches: Batches, method: Method) -> GradientStatistics:
     if method == "exact":
         return sum_gradients(gradients, batches).statistics()
-    return estimate_statistics(gradients, batches)
+    if method == "minibatch":
+        return estimate_statistics(gradients, batches)
+    raise ValueError(f"`method` (={method!r}) must be 'exact' or 'minibatch'")

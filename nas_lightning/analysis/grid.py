@@ -1,116 +1,162 @@
-"""Calculus on a surface's grid: areas, values between points, second differences; steps may be uneven.
-
-A field holds one value per point, ``[alpha, beta]``; an axis increases from below 0 to above 0. Values that
-are not finite count only where their weight is not zero.
-"""
+"""The points of a surface: steps along the directions, and the order in which points are measured."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+
 import numpy as np
-from jaxtyping import Bool, Float64
-from scipy import ndimage
+import xarray as xr
+from jaxtyping import Float, Int
 
-Axis = Float64[np.ndarray, " _"]
-"""Steps along one direction, increasing."""
-Field = Float64[np.ndarray, "alpha beta"]
-"""One value per point."""
+DIMENSIONS = ("direction_seed", "alpha", "beta")
+"""Dimensions of what is measured at every point."""
 
-# Rounding of losses that were computed in float32, relative to their size.
-_LOSS_ROUNDING = 2.0**-24
-
-
-def point_areas(alphas: Axis, betas: Axis) -> Field:
-    """Area that each point stands for: up to half-way to its neighbours, and to the border of the square."""
-    lengths = []
-    for axis in (alphas, betas):
-        bounds = np.concatenate([axis[:1], (axis[1:] + axis[:-1]) / 2, axis[-1:]])
-        lengths.append(np.diff(bounds))
-    return np.outer(*lengths)
+MOST_STEPS = 10_000
+"""Along one direction: a file of this many squared takes gigabytes."""
+FARTHEST_STEP = 1e6
+"""A step of 1 is as long as the weights."""
 
 
-def border_distance(alphas: Axis, betas: Axis) -> float:
-    """Distance from (0, 0) to the nearest side of the square."""
-    return float(min(-alphas[0], alphas[-1], -betas[0], betas[-1]))
+def axis(resolution: int, extent: float | int | Sequence[float | int]) -> Float[np.ndarray, " steps"]:
+    """Evenly spaced steps along a direction.
 
+    Args:
+        resolution: Number of steps, at least 2; an odd number includes the middle.
+        extent: Last step, the first being its negative; or (first, last).
 
-def center_weights(axis: Axis) -> Axis:
-    """Weights of linear interpolation at 0: one point's, or those of the two points around it."""
-    weights = np.zeros_like(axis)
-    nearest = int(np.abs(axis).argmin())
-    # What linspace leaves of a zero is the zero.
-    if abs(axis[nearest]) <= 1e-9 * (axis[-1] - axis[0]):
-        weights[nearest] = 1
-        return weights
-    above = int(np.searchsorted(axis, 0.0))
-    weights[above] = -axis[above - 1] / (axis[above] - axis[above - 1])
-    weights[above - 1] = 1 - weights[above]
-    return weights
+    Returns:
+        The steps, increasing. With an odd resolution and a symmetric extent the middle is exactly 0.
 
+    Raises:
+        ValueError: If there are fewer than two steps, or the ends are not finite or not increasing.
 
-def weighted_sum(weights: Axis, values: Float64[np.ndarray, "points *rest"]) -> Float64[np.ndarray, "*rest"]:
-    """Sum over the first axis, of the terms whose weight is not zero."""
-    used = weights != 0
-    return np.tensordot(weights[used], values[used], axes=1)
-
-
-def center_value(field: Field, alphas: Axis, betas: Axis) -> float:
-    """The field at (0, 0), interpolated bilinearly where that is no point of the grid."""
-    return float(weighted_sum(center_weights(alphas), weighted_sum(center_weights(betas), field.T)))
-
-
-def interpolate(
-    field: Field,
-    alphas: Axis,
-    betas: Axis,
-    alpha: Float64[np.ndarray, "*shape"],
-    beta: Float64[np.ndarray, "*shape"],
-) -> Float64[np.ndarray, "*shape"]:
-    """Bilinear interpolation at positions inside the square."""
-    row = np.clip(np.searchsorted(alphas, alpha, side="right") - 1, 0, len(alphas) - 2)
-    column = np.clip(np.searchsorted(betas, beta, side="right") - 1, 0, len(betas) - 2)
-    along = (alpha - alphas[row]) / (alphas[row + 1] - alphas[row])
-    across = (beta - betas[column]) / (betas[column + 1] - betas[column])
-    result = np.zeros_like(alpha)
-    for weight, values in (
-        ((1 - along) * (1 - across), field[row, column]),
-        ((1 - along) * across, field[row, column + 1]),
-        (along * (1 - across), field[row + 1, column]),
-        (along * across, field[row + 1, column + 1]),
-    ):
-        result += np.where(weight == 0, 0.0, weight * values)
-    return result
-
-
-def second_difference(
-    values: Float64[np.ndarray, "points *rest"], axis: Axis
-) -> Float64[np.ndarray, "inner *rest"]:
-    """Second derivative along the first axis at its inner points, from three neighbours each.
-
-    At x_i: 2 ((s_{i+1} - s_i) / h_{i+1} - (s_i - s_{i-1}) / h_i) / (h_i + h_{i+1}), with even steps
-    (s_{i+1} - 2 s_i + s_{i-1}) / h^2.
+    Example:
+        >>> axis(5, 1)
+        array([-1. , -0.5,  0. ,  0.5,  1. ])
+        >>> axis(3, (0, 1))
+        array([0. , 0.5, 1. ])
     """
-    column = (-1, *(1,) * (values.ndim - 1))
-    slopes = np.diff(values, axis=0) / np.diff(axis).reshape(column)
-    curvature: np.ndarray = 2 * np.diff(slopes, axis=0) / (axis[2:] - axis[:-2]).reshape(column)
-    return curvature
+    if not isinstance(resolution, int) or isinstance(resolution, bool) or not 2 <= resolution <= MOST_STEPS:
+        raise ValueError(
+            f"`resolution` (={resolution}) must be at least 2, for a surface needs both ends, and at most"
+            f" {MOST_STEPS}"
+        )
+    try:
+        ends = (
+            [-float(extent), float(extent)] if isinstance(extent, int | float) else list(map(float, extent))
+        )
+    except TypeError:
+        ends = []
+    if len(ends) != 2 or not all(abs(end) <= FARTHEST_STEP for end in ends) or not ends[0] < ends[1]:
+        raise ValueError(
+            f"`extent` (={extent}) must be a positive number, or two with the lower one first, within"
+            f" {FARTHEST_STEP:g}"
+        )
+    low, high = ends
+    steps = np.linspace(low, high, resolution)
+    # linspace is not symmetric to the last bit.
+    return (steps - steps[::-1]) / 2 if low == -high else steps
 
 
-def convex_points(field: Field, alphas: Axis, betas: Axis) -> Bool[np.ndarray, "alpha beta"]:
-    """Inner points whose matrix of second differences is positive semi-definite; border points are not.
+def check_axis(
+    name: str, values: Float[np.ndarray, " steps"] | Iterable[float | int]
+) -> Float[np.ndarray, " steps"]:
+    """The steps along a direction as float64, or a refusal.
 
-    The mixed difference is central. An eigenvalue below zero by less than rounding of the field to float32
-    can make it counts as zero; a point with a value that is not finite among its nine is not convex.
+    Args:
+        name: What the message calls them.
+        values: The steps.
+
+    Returns:
+        The steps.
+
+    Raises:
+        ValueError: If there are none, or they are not finite and increasing.
     """
-    convex = np.zeros(field.shape, dtype=bool)
-    if min(field.shape) < 3:
-        return convex
-    along = second_difference(field, alphas)[:, 1:-1]
-    across = second_difference(field.T, betas).T[1:-1]
-    wide_alpha, wide_beta = alphas[2:] - alphas[:-2], betas[2:] - betas[:-2]
-    mixed = field[2:, 2:] - field[2:, :-2] - field[:-2, 2:] + field[:-2, :-2]
-    mixed /= np.outer(wide_alpha, wide_beta)
-    smallest = (along + across) / 2 - np.hypot((along - across) / 2, mixed)
-    size = ndimage.maximum_filter(np.abs(field), 3)[1:-1, 1:-1]
-    rounding = 16 * _LOSS_ROUNDING * size * (wide_alpha[:, None] ** -2 + wide_beta**-2)
-    convex[1:-1, 1:-1] = np.isfinite(smallest) & (smallest >= -rounding)
-    return convex
+    steps = np.array(values if hasattr(values, "__array__") else list(values), dtype=np.float64)
+    if steps.ndim != 1 or not len(steps) or not np.isfinite(steps).all() or not (np.diff(steps) > 0).all():
+        raise ValueError(f"`{name}` (={steps.tolist()}) must be finite, increasing numbers, at least one")
+    return steps
+
+
+def check_seeds(name: str, seeds: Iterable[int]) -> list[int]:
+    """Seeds that the file format can hold, or a refusal.
+
+    Args:
+        name: What the message calls them.
+        seeds: The seeds.
+
+    Returns:
+        The seeds.
+
+    Raises:
+        ValueError: If there are none, one is there twice, or one does not fit into 32 bits.
+    """
+    chosen = list(seeds) if isinstance(seeds, Iterable) else []
+    if not chosen or len(set(chosen)) < len(chosen):
+        raise ValueError(f"`{name}` (={seeds}) must be a list of different numbers, at least one")
+    for seed in chosen:
+        if not -(2**31) <= seed < 2**31:
+            raise ValueError(
+                f"`{name}` (={seed}) must fit into 32 bits, the largest numbers of the file format"
+            )
+    return chosen
+
+
+def lattices(rows: int, columns: int) -> list[tuple[Int[np.ndarray, " a"], Int[np.ndarray, " b"]]]:
+    """Nested sub-grids, from the ends and the middle of both axes to all steps.
+
+    Args:
+        rows: Steps along the first direction.
+        columns: Steps along the second.
+
+    Returns:
+        Rows and columns of every sub-grid, increasing; each holds those before it, the last is the grid.
+    """
+    levels: list[tuple[Int[np.ndarray, " a"], Int[np.ndarray, " b"]]] = []
+    parts = 1
+    while parts < max(rows, columns) - 1 or not levels:
+        parts *= 2
+        levels.append((_evenly(rows, parts), _evenly(columns, parts)))
+    return levels
+
+
+def coarse_to_fine(rows: int, columns: int) -> list[tuple[int, int]]:
+    """All points of a grid, the coarser sub-grids of :func:`lattices` first, what each adds row by row.
+
+    Args:
+        rows: Steps along the first direction.
+        columns: Steps along the second.
+
+    Returns:
+        Row and column of every point, once.
+
+    Example:
+        >>> coarse_to_fine(2, 3)
+        [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (1, 2)]
+    """
+    order: dict[tuple[int, int], None] = {}
+    for chosen_rows, chosen_columns in lattices(rows, columns):
+        order |= dict.fromkeys((r, c) for r in chosen_rows.tolist() for c in chosen_columns.tolist())
+    return list(order)
+
+
+def measured_variables(dataset: xr.Dataset) -> tuple[str, ...]:
+    """Names of what a surface measures at every point.
+
+    Args:
+        dataset: The surface.
+
+    Returns:
+        The variables over (direction_seed, alpha, beta) but ``done``.
+    """
+    return tuple(
+        str(name)
+        for name, variable in dataset.data_vars.items()
+        if variable.dims == DIMENSIONS and name != "done"
+    )
+
+
+def _evenly(steps: int, parts: int) -> Int[np.ndarray, " a"]:
+    """Steps at the borders of equal parts, in whole numbers so that finer ones hold the coarser."""
+    return np.unique(np.arange(parts + 1) * (steps - 1) // parts)

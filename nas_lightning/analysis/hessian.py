@@ -12,9 +12,7 @@ Ghorbani, Krishnan and Xiao, An Investigation into Neural Net Optimization via H
 from __future__ import annotations
 
 import math
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,7 +22,13 @@ from jaxtyping import Float64
 from scipy.sparse.linalg import ArpackError, ArpackNoConvergence, LinearOperator, eigsh
 from torch import Tensor, nn
 
-from nas_lightning.analysis.evaluation import Batches, evaluating, instance_losses
+from nas_lightning.analysis.evaluation import (
+    Batches,
+    check_batches,
+    differentiating,
+    evaluating,
+    instance_losses,
+)
 
 Product = Callable[[Float64[np.ndarray, " parameters"]], Float64[np.ndarray, " parameters"]]
 """Maps a vector v to H v."""
@@ -70,6 +74,7 @@ class HessianProduct:
     """
 
     def __init__(self, module: nn.Module, batches: Batches, *, total: int | None = None) -> None:
+        check_batches(batches)
         self._module = module
         self._batches = batches
         self._parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
@@ -100,7 +105,7 @@ class HessianProduct:
             raise ValueError(f"`vector` has {len(vector)} entries, the module {self.size} live parameters")
         device = self._parameters[0].device
         # Outside of inference mode from the first tensor on; loaders too are iterated there.
-        with evaluating(self._module), _plain_execution(device.type):
+        with evaluating(self._module), differentiating(device.type):
             pieces = torch.split(torch.tensor(vector), [parameter.numel() for parameter in self._parameters])
             tangents = [
                 piece.to(parameter.dtype).to(parameter.device).view_as(parameter)
@@ -316,18 +321,6 @@ class _CountedProduct:
         if not np.isfinite(result).all():
             raise _NotFiniteError
         return result
-
-
-@contextmanager
-def _plain_execution(device_type: str) -> Iterator[None]:
-    """Gradients on, autocast off, compiled modules uncompiled: compiled code has no second derivative."""
-    with torch.enable_grad(), torch.autocast(device_type, enabled=False):
-        # Without dynamo nothing was compiled, and importing it takes seconds.
-        if "torch._dynamo" in sys.modules:
-            with torch.compiler.set_stance("force_eager"):
-                yield
-        else:
-            yield
 
 
 def _check_settings(

@@ -12,7 +12,8 @@ Batch norm is in evaluation mode: with running statistics instances do not mix.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -21,7 +22,12 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from nas_lightning.analysis.evaluation import evaluating, instance_losses, without_gradient
+from nas_lightning.analysis.evaluation import (
+    differentiating,
+    evaluating,
+    instance_losses,
+    without_gradient,
+)
 
 Unsupported = Literal["refuse", "vmap"]
 """What becomes of a layer without a rule of its own: an error, or ``torch.func.vmap`` over its instances."""
@@ -39,8 +45,8 @@ class InstanceGradients:
     Convolutions of any kind (``Conv2d`` with zero padding: dense, grouped, depthwise, strided, dilated),
     batch norm with running statistics and linear layers have a rule. A module with parameters of its own that
     is none of these, or that is called more than once, or whose parameters another module uses, is measured
-    by ``torch.func.vmap`` as a whole where ``unsupported`` is ``"vmap"``, and refused by name otherwise. On
-    one instance, what the rules give is compared with what autograd gives.
+    by ``torch.func.vmap`` as a whole where ``unsupported`` is ``"vmap"``, and refused by name otherwise. What
+    the rules give is compared with autograd on the first two instances, together and each alone.
 
     Args:
         module: Maps inputs ``[batch, ...]`` to logits ``[batch, classes]``. Its parameters with
@@ -72,9 +78,12 @@ class InstanceGradients:
                     f"layer {name!r} ({type(layer).__name__}) keeps no running statistics: its output for one"
                     " instance depends on the others, so that there is no gradient of an instance"
                 )
-        inputs, targets = inputs[:1], targets[:1]
-        with evaluating(module):
-            gradients, calls = _trial(module, inputs, targets)
+        if unsupported not in ("refuse", "vmap"):
+            raise ValueError(f"`unsupported` (={unsupported!r}) must be 'refuse' or 'vmap'")
+        inputs, targets = inputs[:2], targets[:2]
+        with self._running(inputs.device.type):
+            trials = [_trial(module, inputs[i : i + 1], targets[i : i + 1]) for i in range(len(targets))]
+        gradients, calls = trials[0]
         if not gradients:
             raise ValueError(
                 f"the output of {type(module).__name__} depends on no parameter with requires_grad"
@@ -89,7 +98,7 @@ class InstanceGradients:
                 " gradient of an instance: ask for `unsupported` 'vmap', which is slower, to measure it"
             )
         with torch.inference_mode(False):
-            self._check(inputs, targets, gradients)
+            self._check(inputs, targets, [found for found, _ in trials])
 
     def backward(
         self, inputs: Float[Tensor, "batch *_"], targets: Int[Tensor, " batch"], consume: Consumer
@@ -106,9 +115,9 @@ class InstanceGradients:
             The losses f_i.
         """
         anchors: list[Tensor] = []
-        with evaluating(self.module), without_gradient(self.parameters.values()), torch.enable_grad():
+        with self._running(inputs.device.type), without_gradient(self.parameters.values()):
             handles = [
-                unit.module.register_forward_hook(_Hook(unit, anchors, consume).after_forward)
+                unit.module.register_forward_hook(_Hook(unit, len(targets), anchors, consume).after_forward)
                 for unit in self._units
             ]
             try:
@@ -119,21 +128,26 @@ class InstanceGradients:
                     handle.remove()
         return losses.detach()
 
-    def _check(self, inputs: Tensor, targets: Tensor, gradients: Mapping[str, Tensor]) -> None:
-        """Hold the rules against autograd, on one instance."""
-        found = {name: torch.zeros_like(gradient) for name, gradient in gradients.items()}
+    def _check(self, inputs: Tensor, targets: Tensor, expected: Sequence[Mapping[str, Tensor]]) -> None:
+        """Hold the rules against autograd, on instances taken together and each alone."""
+        found: dict[str, list[Tensor]] = {name: [] for name in self.parameters}
+        self.backward(inputs, targets, lambda name, values: found[name].append(values))
+        # Rules and autograd round differently, by far less than a wrong rule errs.
+        tolerance = max(1e-2, 64 * torch.finfo(next(iter(self.parameters.values())).dtype).eps)
+        for instance, gradients in enumerate(expected):
+            whole = max(float(gradient.norm()) for gradient in gradients.values())
+            for name, gradient in gradients.items():
+                difference = float((torch.cat(found[name])[instance] - gradient).norm())
+                if difference > tolerance * (float(gradient.norm()) + 1e-2 * whole):
+                    raise ValueError(
+                        f"parameter {name!r}: the gradient of an instance cannot be put together layer by"
+                        " layer; it is used outside the module that holds it, or instances are mixed"
+                    )
 
-        def consume(name: str, values: Tensor) -> None:
-            found[name] += values.sum(0)
-
-        self.backward(inputs, targets, consume)
-        scale = max(float(gradient.abs().max()) for gradient in gradients.values())
-        for name, gradient in gradients.items():
-            if bool(((found[name] - gradient).abs() > 1e-3 * scale).any()):
-                raise ValueError(
-                    f"parameter {name!r} is used outside the module that holds it, so that the gradient of an"
-                    " instance cannot be put together layer by layer"
-                )
+    @contextmanager
+    def _running(self, device_type: str) -> Iterator[None]:
+        with evaluating(self.module), differentiating(device_type):
+            yield
 
 
 @dataclass
@@ -168,6 +182,7 @@ class _Hook:
     """Watches a unit during one forward and backward pass."""
 
     unit: _Unit
+    count: int
     anchors: list[Tensor]
     consume: Consumer
     inputs: tuple[Any, ...] | None = None
@@ -176,6 +191,11 @@ class _Hook:
     def after_forward(self, module: nn.Module, arguments: tuple[Any, ...], output: Tensor) -> Tensor | None:
         if self.inputs is not None:
             return None  # called again, by its own measurement
+        if len(output) != self.count or len(arguments[0]) != self.count:
+            raise ValueError(
+                f"layer {self.unit.name!r} ({type(module).__name__}) does not have the {self.count} instances"
+                f" along dimension 0: it maps {tuple(arguments[0].shape)} to {tuple(output.shape)}"
+            )
         replaced = None
         if not output.requires_grad:
             # Nothing before it is differentiated. The copy may be changed in place, a leaf may not.
@@ -236,15 +256,16 @@ def _convolution(
 
 
 def _batch_norm(
-    layer: nn.BatchNorm2d,
+    layer: _BatchNorm,
     inputs: Float[Tensor, "batch channels *size"],
     gradient: Float[Tensor, "batch channels *size"],
 ) -> dict[str, Tensor]:
     """Scale [batch, channels] and shift of a batch norm with running statistics."""
     assert layer.running_mean is not None
     assert layer.running_var is not None
-    shift = gradient.flatten(2).sum(2)
-    product = (gradient * inputs).flatten(2).sum(2)
+    positions = tuple(range(2, gradient.ndim))
+    shift = gradient.sum(positions) if positions else gradient
+    product = (gradient * inputs).sum(positions) if positions else gradient * inputs
     scale = (product - layer.running_mean * shift) * torch.rsqrt(layer.running_var + layer.eps)
     return {"weight": scale, "bias": shift}
 
@@ -269,8 +290,8 @@ def _rule(layer: nn.Module) -> Callable[[Any, Tensor, Tensor], dict[str, Tensor]
         is_plain = forward is nn.Conv2d.forward and type(layer)._conv_forward is nn.Conv2d._conv_forward
         is_padded = layer.padding_mode != "zeros" or isinstance(layer.padding, str)
         return _convolution if is_plain and not is_padded else None
-    if isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d):
-        return _batch_norm if forward is _BatchNorm.forward else None
+    if isinstance(layer, _BatchNorm):
+        return _batch_norm if forward in (_BatchNorm.forward, nn.SyncBatchNorm.forward) else None
     return _linear if forward is nn.Linear.forward else None
 
 
@@ -281,10 +302,13 @@ def _by_vmap(
     count = len(gradient)
     batched = [isinstance(x, Tensor) and x.ndim > 0 and len(x) == count for x in inputs]
     parameters = {name: module.get_parameter(name).detach() for name in names}
+    places = {name: _places(module, module.get_parameter(name)) for name in names}
 
     def weighted_output(values: dict[str, Tensor], arguments: tuple[Any, ...], weights: Tensor) -> Tensor:
+        placed = {place: values[name] for name in names for place in places[name]}
         single = tuple(x[None] if is_batched else x for x, is_batched in zip(arguments, batched, strict=True))
-        output: Tensor = torch.func.functional_call(module, values, single)
+        # Its own way to tie weights leaves a module that stands at two places changed (torch 2.15).
+        output: Tensor = torch.func.functional_call(module, placed, single, tie_weights=False)
         return (output * weights[None]).sum()
 
     dimensions = tuple(0 if is_batched else None for is_batched in batched)
@@ -292,6 +316,16 @@ def _by_vmap(
     with torch.enable_grad():
         result: dict[str, Tensor] = per_instance(parameters, inputs, gradient)
     return result
+
+
+def _places(module: nn.Module, parameter: nn.Parameter) -> list[str]:
+    """Every place of a parameter in a module, that of a module that stands at two places once."""
+    return [
+        f"{name}.{own}" if name else own
+        for name, layer in module.named_modules()
+        for own, held in layer._parameters.items()
+        if held is parameter
+    ]
 
 
 @dataclass
@@ -320,11 +354,10 @@ def _trial(
     handles = [layer.register_forward_hook(record, with_kwargs=True) for layer in calls]
     live = {name: p for name, p in module.named_parameters() if p.requires_grad}
     try:
-        with torch.enable_grad():
-            losses = instance_losses(module, inputs, targets)
-            found: tuple[Tensor | None, ...] = ()
-            if losses.requires_grad:
-                found = torch.autograd.grad(losses.sum(), list(live.values()), allow_unused=True)
+        losses = instance_losses(module, inputs, targets)
+        found: tuple[Tensor | None, ...] = ()
+        if losses.requires_grad:
+            found = torch.autograd.grad(losses.sum(), list(live.values()), allow_unused=True)
     finally:
         for handle in handles:
             handle.remove()

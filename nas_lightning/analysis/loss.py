@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from nas_lightning.analysis.directions import Directions, at_points, cosine
-from nas_lightning.analysis.evaluation import Batches, evaluating
-from nas_lightning.analysis.lattice import check_axis
-from nas_lightning.analysis.surface import Point
+from nas_lightning.analysis.directions import Directions, cosine
+from nas_lightning.analysis.displacement import at_points
+from nas_lightning.analysis.evaluation import Batches, check_batches, evaluating, logits_of
+from nas_lightning.analysis.surface import Point, measured_plane
 from nas_lightning.provenance import weights_hash
 
 BatchNorm: TypeAlias = Literal["frozen", "reestimated"]
@@ -95,28 +95,15 @@ def loss_surface(
         >>> surface.loss.dims, surface.loss.sel(alpha=0, beta=0).item() == evaluate(module, batches)[0]
         (('alpha', 'beta'), True)
     """
-    steps = {"alpha": check_axis("alphas", alphas), "beta": check_axis("betas", betas)}
-    shape = (len(steps["alpha"]), len(steps["beta"]))
-    values = {name: np.full(shape, np.nan) for name in LOSS_VARIABLES}
-    attributes = {
+    attributes: dict[str, str | int | float] = {
         "kind": "loss_contour",
         "weights_sha256": weights_hash(module.state_dict()),
         "samples": sum(len(targets) for _, targets in batches),
         "batch_norm": batch_norm,
+        "cosine": cosine(*directions),
     }
     with loss_measure(module, batches, {0: directions}, batch_norm) as measure:
-        for row, column in np.ndindex(shape):
-            point = Point(0, float(steps["alpha"][row]), float(steps["beta"][column]), (0, row, column))
-            for name, value in measure(point).items():
-                values[name][row, column] = value
-    return xr.Dataset(
-        {name: (("alpha", "beta"), values[name], dict(LOSS_VARIABLES[name])) for name in values},
-        coords={
-            name: (name, step, {"long_name": f"step along direction {number}", "units": "1"})
-            for number, (name, step) in enumerate(steps.items(), start=1)
-        },
-        attrs=attributes | {"cosine": cosine(*directions)},
-    )
+        return measured_plane(measure, LOSS_VARIABLES, alphas, betas, attributes)
 
 
 @contextmanager
@@ -166,27 +153,11 @@ def loss_measure(
         yield measure
 
 
-def check_batches(batches: Batches) -> None:
-    """Refuse batches that can be read only once.
-
-    Args:
-        batches: What is to be iterated.
-
-    Raises:
-        ValueError: If it is an iterator, which is empty after the first pass.
-    """
-    if isinstance(batches, Iterator):
-        raise ValueError("`batches` can be iterated only once: give a list, or a loader")
-
-
 def _evaluate(module: nn.Module, batches: Batches) -> tuple[float, float]:
     count = 0
     sums: Tensor | None = None
     for inputs, targets in batches:
-        logits = module(inputs)
-        if not isinstance(logits, Tensor) or logits.ndim != 2:
-            found = f"shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
-            raise ValueError(f"{type(module).__name__} must return logits [batch, classes], not {found}")
+        logits = logits_of(module, inputs)
         losses = functional.cross_entropy(logits, targets, reduction="none")
         correct = (logits.argmax(1) == targets) & ~losses.isnan()
         batch_sums = torch.stack([losses.sum(dtype=torch.float64), correct.sum(dtype=torch.float64)])

@@ -51,6 +51,8 @@ def read_dataset(path: str | os.PathLike[str]) -> xr.Dataset:
         ValueError: If it is damaged, or has no attribute ``kind``.
     """
     path = Path(path)
+    if path.exists() and not path.is_file():
+        raise ValueError(f"{path} is not a file")
     content = path.read_bytes()
     try:
         with xr.open_dataset(
@@ -58,9 +60,9 @@ def read_dataset(path: str | os.PathLike[str]) -> xr.Dataset:
         ) as opened:
             dataset = opened.load()
     except _UNREADABLE as error:
-        raise ValueError(f"{path} is not a surface file, or it is damaged") from error
+        raise ValueError(f"{path} is not a file of a measurement, or it is damaged") from error
     if "kind" not in dataset.attrs:
-        raise ValueError(f"{path} is not a surface file: it has no attribute `kind`")
+        raise ValueError(f"{path} is not a file of a measurement: it has no attribute `kind`")
     dataset.attrs = {name: _plain(value) for name, value in dataset.attrs.items()}
     return dataset
 
@@ -145,8 +147,8 @@ def refuse(path: str | os.PathLike[str], name: str, ours: object, theirs: object
         ValueError: Always.
     """
     raise ValueError(
-        f"{path}: `{name}` is {ours}, the file has {theirs}: it belongs to another measurement; remove it or"
-        " write elsewhere"
+        f"{path}: `{name}` is {ours}, the file has {theirs}: it belongs to another measurement; remove it, or"
+        " write elsewhere by `name` or `folder` of the callback"
     )
 
 
@@ -159,7 +161,7 @@ def _where_different(ours: Any, theirs: Any) -> tuple[str, str]:
     """Two values as text; of long texts, what surrounds the first difference."""
     if isinstance(ours, str) and isinstance(theirs, str):
         pairs = enumerate(zip(ours, theirs, strict=False))
-        same = next((index for index, (one, other) in pairs if one != other), 0)
+        same = next((index for index, (one, other) in pairs if one != other), min(len(ours), len(theirs)))
         start = max(same - 10, 0)
         if start:
             ours, theirs = f"...{ours[start:]}", f"...{theirs[start:]}"

@@ -22,7 +22,7 @@ import numpy as np
 import xarray as xr
 from scipy import ndimage
 
-from nas_lightning.analysis.grid import (
+from nas_lightning.analysis.differences import (
     Axis,
     Field,
     border_distance,
@@ -162,8 +162,9 @@ def spread(scalars: xr.Dataset) -> xr.Dataset:
     mean = scalars.mean("direction_seed", skipna=False, keep_attrs=True)
     deviation = xr.full_like(mean, math.nan)
     if count > 1:
+        seeded = scalars[[name for name in scalars.data_vars if "direction_seed" in scalars[name].dims]]
         with np.errstate(invalid="ignore"):
-            deviation = scalars.std("direction_seed", ddof=1, skipna=False, keep_attrs=True)
+            deviation.update(seeded.std("direction_seed", ddof=1, skipna=False, keep_attrs=True))
     statistics = xr.concat([mean, deviation], dim="statistic", combine_attrs="override")
     statistics = statistics.assign_coords(statistic=["mean", "standard_deviation"])
     statistics.attrs["direction_seeds"] = count

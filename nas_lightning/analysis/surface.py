@@ -12,28 +12,16 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Float
 
-from nas_lightning.analysis.lattice import (
+from nas_lightning.analysis.grid import (
     DIMENSIONS,
-    axis,
     check_axis,
+    check_seeds,
     coarse_to_fine,
     lattices,
     measured_variables,
 )
-from nas_lightning.analysis.netcdf import NOT_DECIDING, write_dataset
+from nas_lightning.analysis.netcdf import write_dataset
 from nas_lightning.analysis.surface_file import check_same_surface, read_surface
-
-__all__ = [
-    "DIMENSIONS",
-    "NOT_DECIDING",
-    "Point",
-    "Surface",
-    "axis",
-    "check_axis",
-    "fill",
-    "finest_lattice",
-    "read_surface",
-]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +45,7 @@ class Surface:
         dataset: The values so far; NaN where ``done`` is 0. NaN and infinity where it is 1 were measured.
 
     Example:
+        >>> from nas_lightning.analysis import axis
         >>> steps = axis(3, 1)
         >>> surface = Surface.create("loss_contour", {"loss": {"units": "nat"}}, steps, steps, [0], {})
         >>> surface.record(surface.pending()[0], {"loss": 0.5})
@@ -94,16 +83,10 @@ class Surface:
         Raises:
             ValueError: If an axis, a seed or an attribute is refused; the message names it.
         """
-        seeds = list(direction_seeds)
-        if not seeds or len(set(seeds)) < len(seeds):
-            raise ValueError(f"`direction_seeds` (={seeds}) must be different numbers, at least one")
-        for seed in seeds:
-            _check_int32("direction_seeds", seed)
+        seeds = check_seeds("direction_seeds", direction_seeds)
         for name, value in attributes.items():
-            if not isinstance(value, str | int | float):
-                raise ValueError(f"attribute `{name}` (={value!r}) must be a text or a number")
             if isinstance(value, int):
-                _check_int32(name, value)
+                check_seeds(name, [value])
         steps = {"alpha": check_axis("alphas", alphas), "beta": check_axis("betas", betas)}
         shape = (len(seeds), len(steps["alpha"]), len(steps["beta"]))
         dataset = xr.Dataset(
@@ -336,6 +319,29 @@ def fill(
             after_chunk(surface)
 
 
-def _check_int32(name: str, value: int) -> None:
-    if not -(2**31) <= value < 2**31:
-        raise ValueError(f"`{name}` (={value}) must fit into 32 bits: the file format has no larger integers")
+def measured_plane(
+    measure: Callable[[Point], Mapping[str, float]],
+    variables: Mapping[str, Mapping[str, str]],
+    alphas: Float[np.ndarray, " alpha"] | Iterable[float | int],
+    betas: Float[np.ndarray, " beta"] | Iterable[float | int],
+    attributes: Mapping[str, str | int | float],
+) -> xr.Dataset:
+    """Measure a surface of one pair of directions in this process.
+
+    Args:
+        measure: Values of a point.
+        variables: What is measured, with the attributes of each.
+        alphas: Steps along the first direction, increasing.
+        betas: Steps along the second.
+        attributes: Provenance.
+
+    Returns:
+        The variables over (alpha, beta).
+
+    Raises:
+        ValueError: If an axis is refused.
+    """
+    kind = str(attributes["kind"])
+    surface = Surface.create(kind, variables, alphas, betas, [0], attributes)
+    fill(surface, measure)
+    return surface.dataset.isel(direction_seed=0).drop_vars(["done", "direction_seed"])

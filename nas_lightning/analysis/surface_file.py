@@ -7,7 +7,7 @@ import os
 import numpy as np
 import xarray as xr
 
-from nas_lightning.analysis.lattice import DIMENSIONS, check_axis, measured_variables
+from nas_lightning.analysis.grid import DIMENSIONS, check_axis, measured_variables
 from nas_lightning.analysis.netcdf import check_attributes, read_dataset, refuse
 
 
@@ -26,6 +26,8 @@ def read_surface(path: str | os.PathLike[str]) -> xr.Dataset:
         ValueError: If it is not a surface, or damaged.
     """
     dataset = read_dataset(path)
+    if dataset.attrs["kind"] == "hessian_spectrum":
+        raise ValueError(f"{path} holds a Hessian spectrum, not a surface; TensorBoard has its picture")
     fault = _fault(dataset)
     if fault:
         raise ValueError(f"{path} is not a surface file, or it is damaged: {fault}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -65,14 +66,14 @@ class Analysis(Callback, ABC):
         folder: str | None = None,
     ) -> None:
         for key, value in (
-            ("max_samples", max_samples),
+            ("max_samples", 1 if max_samples is None else max_samples),
             ("batch_size", batch_size),
-            ("every_n_epochs", every_n_epochs),
+            ("every_n_epochs", 1 if every_n_epochs is None else every_n_epochs),
         ):
-            if value is not None and value < 1:
-                raise ValueError(f"`{key}` (={value}) must be at least 1")
-        if sample_seed < 0:
-            raise ValueError(f"`sample_seed` (={sample_seed}) must not be negative")
+            if not isinstance(value, int) or not 1 <= value < 2**31:
+                raise ValueError(f"`{key}` (={value}) must be a number from 1 to 2**31 - 1")
+        if not 0 <= sample_seed < 2**31:
+            raise ValueError(f"`sample_seed` (={sample_seed}) must be from 0 to 2**31 - 1")
         if name is not None and (not name or Path(name).name != name):
             raise ValueError(f"`name` (={name!r}) must be the beginning of a file's name")
         self.split = split
@@ -94,18 +95,18 @@ class Analysis(Callback, ABC):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Refuse before the training what could not be measured after it."""
         self._measured_epoch = None
-        self._check(trainer)
+        self.check(trainer)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Refuse before the validation of a checkpoint what could not be measured after it."""
         if self.checkpoint_epoch is not None:
-            self._check(trainer)
+            self.check(trainer)
 
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Measure a chosen epoch; the last one's turn comes at the end of training."""
-        epoch = trainer.current_epoch
-        if self.every_n_epochs and (epoch + 1) % self.every_n_epochs == 0 and epoch + 1 != trainer.max_epochs:
-            self._run(trainer, pl_module, epoch)
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Measure the epoch before, if it was chosen; its checkpoint is written: a kill loses nothing."""
+        epochs = trainer.current_epoch
+        if self.every_n_epochs and epochs and epochs % self.every_n_epochs == 0:
+            self._run(trainer, pl_module, epochs - 1)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Measure the last epoch: its checkpoint is written, the weights are on the device."""
@@ -132,13 +133,27 @@ class Analysis(Callback, ABC):
         """Whether the images are read in random order."""
         return False
 
-    def _check(self, trainer: Trainer) -> None:
+    def check(self, trainer: Trainer) -> None:
+        """Refuse what cannot be measured, before anything is trained.
+
+        Args:
+            trainer: The trainer, with its data set up.
+
+        Raises:
+            ValueError: If split, strategy or another callback stands against it.
+        """
         check_split(image_data(trainer), self.split, self.max_samples)
         if not isinstance(trainer.strategy, SingleDeviceStrategy | DDPStrategy):
             raise ValueError(
                 f"{type(self).__name__} measures on one device or with `trainer.strategy` ddp, where every"
                 f" rank holds the whole network, not with {type(trainer.strategy).__name__}"
             )
+        if self.folder is not None:
+            existing = next(
+                p for p in (Path(self.folder), *Path(self.folder).absolute().parents) if p.exists()
+            )
+            if not existing.is_dir() or not os.access(existing, os.W_OK):
+                raise ValueError(f"cannot write {self.folder}: {existing} is not a writable folder")
         others = [
             callback
             for callback in trainer.callbacks  # type: ignore[attr-defined]
@@ -229,8 +244,8 @@ class Measurement:
             "sample_seed": analysis.sample_seed,
             "data_sha256": self.batches.sha256(),
             "batch_size": analysis.batch_size,
-            "precision": str(self.batches.dtype).removeprefix("torch."),
-            "training_seed": -1 if run_seed() is None else str(run_seed()),
+            "precision": _precision(self.batches),
+            "training_seed": str(run_seed()),
             "device": str(self.batches.images.device),
             "versions": json.dumps(software_versions()),
         }
@@ -312,6 +327,14 @@ class Measurement:
     def say(self, text: str) -> None:
         """A line on the terminal, once."""
         rank_zero_info(text)
+
+
+def _precision(batches: SplitBatches) -> str:
+    """Type of the numbers, and whether a GPU may shorten their products."""
+    name = str(batches.dtype).removeprefix("torch.")
+    shortened = torch.backends.cudnn.allow_tf32 or torch.backends.cuda.matmul.allow_tf32
+    is_single = batches.dtype == torch.float32 and batches.images.device.type == "cuda"
+    return f"{name}, TF32" if is_single and shortened else name
 
 
 def _acquire(lock: FileLock, folder: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 import xarray as xr
+from lightning.pytorch import Trainer
 from matplotlib.figure import Figure
 
 from nas_lightning.analysis import (
@@ -21,7 +22,7 @@ from nas_lightning.analysis import (
     variance_variables,
 )
 from nas_lightning.callbacks.analysis import Measurement
-from nas_lightning.callbacks.protocols import CellNetworkLike
+from nas_lightning.callbacks.protocols import CellNetworkLike, image_data
 from nas_lightning.callbacks.surface_analysis import Measure, SurfaceAnalysis, panel
 from nas_lightning.figures import (
     SurfaceSpread,
@@ -51,6 +52,7 @@ class GradientVariance(SurfaceAnalysis):
         orthogonal: Likewise.
         method: ``"exact"``: the gradient of every image; ``"minibatch"``: an unbiased estimate with its
             standard error from disjoint mini-batches of ``batch_size`` images in random order.
+        batch_size: Images in a batch, the paper's by default: a point needs the memory of a training step.
         settings: As for :class:`nas_lightning.callbacks.analysis.Analysis`.
 
     Raises:
@@ -68,10 +70,23 @@ class GradientVariance(SurfaceAnalysis):
         normalization: Literal["filter", "layer", "none"] = "filter",
         orthogonal: bool = False,
         method: Literal["exact", "minibatch"] = "exact",
+        batch_size: int = 80,
         **settings: Any,
     ) -> None:
-        super().__init__(resolution, extent, direction_seeds, normalization, orthogonal, **settings)
+        super().__init__(
+            resolution, extent, direction_seeds, normalization, orthogonal, batch_size=batch_size, **settings
+        )
         self.method: Literal["exact", "minibatch"] = method
+
+    def check(self, trainer: Trainer) -> None:
+        """Refuse a split that gives too few mini-batches."""
+        super().check(trainer)
+        images = self.max_samples or image_data(trainer).split_sizes[self.split]
+        if self.method == "minibatch" and images <= 2 * self.batch_size:
+            raise ValueError(
+                f"`batch_size` (={self.batch_size}) makes fewer mini-batches of {images} images than the 3"
+                " that `method` (=minibatch) needs"
+            )
 
     @property
     def shuffled(self) -> bool:

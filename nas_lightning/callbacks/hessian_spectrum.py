@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import xarray as xr
+from lightning.pytorch import Trainer
 from matplotlib.figure import Figure
 
 from nas_lightning.analysis import (
@@ -19,6 +20,7 @@ from nas_lightning.analysis import (
     HessianSpectrum as Spectrum,
 )
 from nas_lightning.callbacks.analysis import Analysis, Measurement
+from nas_lightning.callbacks.protocols import cell_module
 from nas_lightning.figures import draw_spectrum
 
 
@@ -35,6 +37,7 @@ class HessianSpectrum(Analysis):
         tolerance: Relative residual at which Lanczos stops.
         max_products: Upper bound, about, on the products of each of the two Lanczos runs.
         seed: Of the start vector and the random vectors.
+        batch_size: Images in a batch; a product needs several times the memory of a training step.
         settings: As for :class:`nas_lightning.callbacks.analysis.Analysis`.
 
     Raises:
@@ -51,9 +54,10 @@ class HessianSpectrum(Analysis):
         tolerance: float = 1e-3,
         max_products: int = 300,
         seed: int = 0,
+        batch_size: int = 40,
         **settings: Any,
     ) -> None:
-        super().__init__(**settings)
+        super().__init__(batch_size=batch_size, **settings)
         for key, value, least in (
             ("k", k, 1),
             ("smallest", smallest, 0),
@@ -61,10 +65,10 @@ class HessianSpectrum(Analysis):
             ("max_products", max_products, 1),
             ("seed", seed, 0),
         ):
-            if value < least:
-                raise ValueError(f"`{key}` (={value}) must be at least {least}")
-        if not tolerance > 0:
-            raise ValueError(f"`tolerance` (={tolerance}) must be above 0")
+            if not least <= value <= 10**6:
+                raise ValueError(f"`{key}` (={value}) must be from {least} to 1000000")
+        if not 0 < tolerance < 1:
+            raise ValueError(f"`tolerance` (={tolerance}) must be above 0 and below 1")
         self.settings: dict[str, int | float] = {
             "k": k,
             "smallest": smallest,
@@ -74,13 +78,27 @@ class HessianSpectrum(Analysis):
             "seed": seed,
         }
 
+    def check(self, trainer: Trainer) -> None:
+        """Refuse more eigenvalues than there are parameters."""
+        super().check(trainer)
+        network = cell_module(trainer.lightning_module).network
+        size = sum(parameter.numel() for parameter in network.evaluated_parameters().values())
+        if self.settings["k"] + self.settings["smallest"] > size:
+            raise ValueError(
+                f"`k` (={self.settings['k']}) and `smallest` (={self.settings['smallest']}) ask for more"
+                f" eigenvalues than the {size} of the network's live parameters"
+            )
+
     def measure(self, at: Measurement) -> None:
         """Find the spectrum, unless the file holds it, write and log it."""
         attributes = {"kind": self.kind, **at.attributes(), **self.settings}
         dataset = at.on_rank_zero(lambda: matching_dataset(at.path, attributes))
+        if dataset is not None and not {"eigenvalue", "smallest_eigenvalue", "trace"} <= set(
+            dataset.variables
+        ):
+            raise ValueError(f"{at.path} is damaged: it lacks eigenvalues or the trace")
         if dataset is None:
-            found = self._spectrum(at)
-            dataset = at.on_rank_zero(lambda: _written(at.path, found, attributes))
+            dataset = self._measured(at, attributes)
         numbers = {
             "hessian_largest_eigenvalue": float(dataset["eigenvalue"][0]),
             "hessian_trace": float(dataset["trace"]),
@@ -91,37 +109,43 @@ class HessianSpectrum(Analysis):
         at.log_figures(lambda: {"landscape/hessian_spectrum": _figure(dataset)})
         words = ", ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in numbers.items())
         end = "" if dataset["converged"] else " (not converged: see the residuals, raise `max_products`)"
+        if not np.isfinite(dataset["eigenvalue"][0]):
+            end = " (the loss at w* or a gradient is not finite)"
         at.say(f"{at.path}: {words}{end}")
 
-    def _spectrum(self, at: Measurement) -> Spectrum | None:
-        """The spectrum, on rank 0; the other ranks compute their shares of its products."""
+    def _measured(self, at: Measurement, attributes: Mapping[str, str | int | float]) -> xr.Dataset:
+        """Lanczos on rank 0; the other ranks compute their shares of its products."""
         share = at.batches.share(at.rank, at.world_size)
         product = HessianProduct(at.network, share, total=len(at.batches.targets))
         broadcast = at.trainer.strategy.broadcast
+
+        made = 0
+
+        def of_all_ranks(vector: np.ndarray) -> np.ndarray:
+            nonlocal made
+            at.stop_if_asked()
+            made += 1
+            if made % 25 == 0:
+                at.say(f"Hessian: {made} products")
+            return at.reduce(product.partial(broadcast(vector)))
+
+        def spectrum() -> xr.Dataset:
+            try:
+                found = hessian_eigenvalues(at.network, at.batches, **self.settings, product=of_all_ranks)  # type: ignore[arg-type]
+            finally:
+                broadcast(None)  # the other ranks wait for the next vector
+            dataset = _as_dataset(found, attributes)
+            write_dataset(at.path, dataset)
+            return dataset
+
+        at.say(f"Hessian of {product.size:,} parameters: Lanczos, some tens to hundreds of products")
         if at.rank > 0:
             while (vector := broadcast(None)) is not None:
                 at.reduce(product.partial(vector))
-            return None
-
-        def of_all_ranks(vector: np.ndarray) -> np.ndarray:
-            at.stop_if_asked()
-            return at.reduce(product.partial(broadcast(vector)))
-
-        at.say(f"Hessian: Lanczos, about {2 * self.settings['max_products']:.0f} products at most")
-        try:
-            return hessian_eigenvalues(at.network, at.batches, **self.settings, product=of_all_ranks)  # type: ignore[arg-type]
-        finally:
-            broadcast(None)
+        return at.on_rank_zero(spectrum)
 
 
-def _written(path: Path, spectrum: Spectrum | None, attributes: dict[str, str | int | float]) -> xr.Dataset:
-    assert spectrum is not None  # on rank 0
-    dataset = _as_dataset(spectrum, attributes)
-    write_dataset(path, dataset)
-    return dataset
-
-
-def _as_dataset(spectrum: Spectrum, attributes: dict[str, str | int | float]) -> xr.Dataset:
+def _as_dataset(spectrum: Spectrum, attributes: Mapping[str, str | int | float]) -> xr.Dataset:
     curvature = {"units": "nat per squared weight"}
     return xr.Dataset(
         {
@@ -150,7 +174,7 @@ def _as_dataset(spectrum: Spectrum, attributes: dict[str, str | int | float]) ->
             "products": ((), spectrum.products, {"long_name": "products with the Hessian", "units": "1"}),
             "converged": ((), np.int8(spectrum.converged), {"long_name": "1 if Lanczos converged"}),
         },
-        attrs=attributes,
+        attrs=dict(attributes),
     )
 
 

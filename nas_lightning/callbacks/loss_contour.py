@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Literal
@@ -32,6 +33,7 @@ class LossContour(SurfaceAnalysis):
         orthogonal: Likewise.
         batch_norm: ``"frozen"``: the running statistics of w* everywhere; ``"reestimated"``: estimated anew
             at every point from the same images.
+        loss_rise: Rise of the loss, in nat, that bounds the near-convex region of the scalars.
         settings: As for :class:`nas_lightning.callbacks.analysis.Analysis`.
 
     Raises:
@@ -49,9 +51,13 @@ class LossContour(SurfaceAnalysis):
         normalization: Literal["filter", "layer", "none"] = "filter",
         orthogonal: bool = False,
         batch_norm: Literal["frozen", "reestimated"] = "frozen",
+        loss_rise: float = 1.0,
         **settings: Any,
     ) -> None:
         super().__init__(resolution, extent, direction_seeds, normalization, orthogonal, **settings)
+        if not 0 < loss_rise < math.inf:
+            raise ValueError(f"`loss_rise` (={loss_rise}) must be above 0 and finite")
+        self.loss_rise = loss_rise
         self.batch_norm: Literal["frozen", "reestimated"] = batch_norm
 
     def variables(self) -> Mapping[str, Mapping[str, str]]:
@@ -70,7 +76,7 @@ class LossContour(SurfaceAnalysis):
 
     def scalars(self, dataset: xr.Dataset) -> xr.Dataset:
         """Width, convexity and curvature; see :func:`nas_lightning.analysis.loss_scalars`."""
-        return loss_scalars(dataset) if self.has_center else xr.Dataset()
+        return loss_scalars(dataset, self.loss_rise) if self.has_center else xr.Dataset()
 
     def figures(self, surface: Surface) -> dict[str, Figure]:
         """The contour and the surface in three dimensions; for several direction seeds, their spread."""

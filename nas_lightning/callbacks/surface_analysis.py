@@ -17,6 +17,7 @@ from nas_lightning.analysis import (
     Point,
     Surface,
     axis,
+    check_seeds,
     cosine,
     fill,
     random_directions,
@@ -58,11 +59,7 @@ class SurfaceAnalysis(Analysis):
     ) -> None:
         super().__init__(**settings)
         self.steps = axis(resolution, extent)
-        if not direction_seeds or len(set(direction_seeds)) < len(direction_seeds):
-            raise ValueError(
-                f"`direction_seeds` (={list(direction_seeds)}) must be different numbers, at least one"
-            )
-        self.direction_seeds = tuple(direction_seeds)
+        self.direction_seeds = tuple(check_seeds("direction_seeds", direction_seeds))
         self.normalization = normalization
         self.orthogonal = orthogonal
 
@@ -81,7 +78,8 @@ class SurfaceAnalysis(Analysis):
         scalars = self.scalars(surface.dataset)
         surface.attach({str(name): scalars[name] for name in scalars.data_vars})
         at.on_rank_zero(lambda: surface.save(at.path))
-        at.log_scalars(_by_tag(scalars))
+        if scalars.data_vars:
+            at.log_scalars(_by_tag(scalars))
         at.log_figures(lambda: self.figures(surface))
         at.say(f"{at.path}: {_in_words(scalars, self.headline)}")
 
@@ -203,7 +201,7 @@ def _by_tag(scalars: xr.Dataset) -> dict[str, float]:
 
 def _in_words(scalars: xr.Dataset, names: Sequence[str]) -> str:
     numbers = []
-    for name, mean, deviation in _statistics(scalars):
+    for name, mean, deviation in _statistics(scalars) if scalars.data_vars else ():
         if name in names:
             error = "" if math.isnan(deviation) else f" ± {deviation:.2g}"
             numbers.append(f"{name.replace('_', ' ')} {mean:.4g}{error}")

@@ -8,13 +8,14 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import Any
 
 from nas_lightning.cells import get_genotype
 from nas_lightning.cells.literal import is_literal
 from nas_lightning.cells.published import published_genotypes
 from nas_lightning.cells.spec import apply_variant, genotype_slug, published_base
 from nas_lightning.cells.table2 import TABLE2
+from nas_lightning.cli.argument_parser import ArgumentParser
 from nas_lightning.cli.cells_records import (
     Settings,
     describe_cell,
@@ -23,13 +24,6 @@ from nas_lightning.cli.cells_records import (
     describe_variant,
 )
 from nas_lightning.cli.cells_text import census_text, list_text, show_text, variants_text
-
-
-class _Parser(argparse.ArgumentParser):
-    """Bad arguments become a ValueError, which the entry point prints as one line."""
-
-    def error(self, message: str) -> NoReturn:
-        raise ValueError(f"{message} ({self.prog} --help explains)")
 
 
 def main(argv: Sequence[str]) -> None:
@@ -54,7 +48,7 @@ def main(argv: Sequence[str]) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+    parser = ArgumentParser(
         prog="nas-lightning cells", description="List, show, draw and count cells and their variants."
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)

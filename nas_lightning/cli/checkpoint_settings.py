@@ -115,7 +115,9 @@ def read_checkpoint_settings(path: Path) -> CheckpointSettings:
     known = inspect.signature(CellClassifier).parameters
     model = dict(checkpoint.get("hyper_parameters", {})) if isinstance(checkpoint, dict) else {}
     model = {name: value for name, value in model.items() if not name.startswith("_")}
-    if not isinstance(checkpoint, dict) or "genotype" not in checkpoint or not model.keys() <= known.keys():
+    needed = {"genotype", "state_dict", "epoch"}
+    is_checkpoint = isinstance(checkpoint, dict) and needed <= checkpoint.keys()
+    if not is_checkpoint or not isinstance(checkpoint["epoch"], int) or not model.keys() <= known.keys():
         raise ValueError(f"`ckpt_path` (={path}) is not a checkpoint of a CellClassifier")
     model.pop("num_classes", None)
     data = dict(checkpoint.get("datamodule_hyper_parameters", {}))
@@ -125,7 +127,7 @@ def read_checkpoint_settings(path: Path) -> CheckpointSettings:
         run["seed_everything"] = checkpoint["seed_everything"]
     return CheckpointSettings(
         path,
-        epoch=int(checkpoint.get("epoch", 0)),
+        epoch=checkpoint["epoch"],
         genotype=checkpoint["genotype"],
         model=model,
         data_class=data_class,

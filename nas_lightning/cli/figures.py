@@ -9,7 +9,9 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
+
+from nas_lightning.cli.argument_parser import ArgumentParser
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -22,13 +24,6 @@ VIEWS = {
     "nodes": "share of every node in the gradient variance at the trained weights",
 }
 """What can be drawn."""
-
-
-class _Parser(argparse.ArgumentParser):
-    """Bad arguments become a ValueError, which the entry point prints as one line."""
-
-    def error(self, message: str) -> NoReturn:
-        raise ValueError(f"{message} ({self.prog} --help explains)")
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -57,7 +52,7 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+    parser = ArgumentParser(
         prog="nas-lightning plot",
         description="Draw loss contours and gradient-variance surfaces side by side under one scale.",
         epilog="views: " + "; ".join(f"{name}: {text}" for name, text in VIEWS.items()),

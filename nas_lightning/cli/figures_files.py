@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from nas_lightning.analysis.surface import finest_lattice, read_surface
+from nas_lightning.analysis.surface import finest_lattice
+from nas_lightning.analysis.surface_file import read_surface
 from nas_lightning.figures.panels import SurfacePanel
 from nas_lightning.figures.variance import VarianceSplit
 
@@ -184,7 +185,7 @@ def _unfinished(
 def _with_standard_deviation(dataset: xr.Dataset) -> xr.Dataset:
     if "variance" not in dataset:
         return dataset
-    with np.errstate(invalid="ignore"):  # an estimate of the variance may be negative
+    with np.errstate(invalid="ignore"):  # NaN stays NaN
         return dataset.assign(standard_deviation=np.sqrt(dataset["variance"]))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from pathlib import Path
 from typing import Any
 
@@ -100,13 +99,20 @@ class LandscapeCLI(TrainingCLI):
         for analysis in analyses:
             analysis.checkpoint_epoch = -1 if self.settings.ckpt_path is None else self.trained.epoch
         settings["callbacks"] = analyses
-        return super().instantiate_trainer(logger=run_logger(self.run_folder), **kwargs)
+        # What is not validated is not measured.
+        kwargs |= {"limit_val_batches": 1.0, "fast_dev_run": False}
+        logger = run_logger(self.run_folder) if settings["logger"] in (None, True) else settings["logger"]
+        return super().instantiate_trainer(logger=logger, **kwargs)
 
     def before_landscape(self) -> None:
         """Load reference weights."""
         file = self.settings.reference_weights
         if file is not None:
-            load_reference_weights(self.model.network, _read_weights(Path(file)))
+            weights = _read_weights(Path(file))
+            try:
+                load_reference_weights(self.model.network, weights)
+            except ValueError as error:
+                raise ValueError(f"`reference_weights` (={file}): {error}") from error
 
 
 def _read_weights(path: Path) -> dict[str, Any]:
@@ -114,13 +120,17 @@ def _read_weights(path: Path) -> dict[str, Any]:
         raise FileNotFoundError(f"`reference_weights` (={path}) is not a file")
     try:
         weights = torch.load(path, weights_only=True, map_location="cpu")
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+    except Exception as error:  # whatever reading a foreign file raises
         raise ValueError(
             f"`reference_weights` (={path}) is damaged, or holds more than tensors and plain values"
         ) from error
     if not isinstance(weights, dict):
         raise ValueError(
             f"`reference_weights` (={path}) must hold a state dict, not a {type(weights).__name__}"
+        )
+    if "pytorch-lightning_version" in weights:
+        raise ValueError(
+            f"`reference_weights` (={path}) is a checkpoint of this program: give it as `ckpt_path`"
         )
     return weights
 

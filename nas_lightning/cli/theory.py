@@ -8,7 +8,9 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
+
+from nas_lightning.cli.argument_parser import ArgumentParser
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -18,13 +20,6 @@ _TITLES = {
     "theorem_4_2": "Theorem 4.2 as printed, block-wise Lipschitz constant of the narrowest cell",
     "corrected_4_2": "The corrected bound, block-wise Lipschitz constant of the narrowest cell",
 }
-
-
-class _Parser(argparse.ArgumentParser):
-    """Bad arguments become a ValueError, which the entry point prints as one line."""
-
-    def error(self, message: str) -> NoReturn:
-        raise ValueError(f"{message} ({self.prog} --help explains)")
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -163,7 +158,7 @@ def _draw(output: str, variance: xr.Dataset, smoothness: xr.Dataset) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+    parser = ArgumentParser(
         prog="nas-lightning theory",
         description="Set gradient variances and block-wise Lipschitz constants of random linear cells "
         "against the bounds of the paper's theorems 4.2 and 4.3, and against a bound that holds in place of "

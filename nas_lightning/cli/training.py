@@ -284,9 +284,9 @@ class TrainingCLI(LightningCLI):
             super()._run_subcommand(subcommand)
         except SystemExit:  # Lightning's answer to signals, of which it says little
             if self.trainer.received_sigterm:
-                raise SystemExit(_stopped("SIGTERM", 143)) from None
+                raise SystemExit(_stopped("SIGTERM", subcommand, 143)) from None
             if self.trainer.interrupted:
-                raise SystemExit(_stopped("Ctrl-C", 130)) from None
+                raise SystemExit(_stopped("Ctrl-C", subcommand, 130)) from None
             raise
         finally:
             if self._lock is not None:
@@ -312,9 +312,10 @@ def run_logger(folder: Path) -> TensorBoardLogger:
     )
 
 
-def _stopped(by: str, code: int) -> int:
+def _stopped(by: str, subcommand: str, code: int) -> int:
     """Say how a run that was stopped goes on, and return the exit code."""
-    print(f"nas-lightning: stopped by {by}; `--ckpt_path last` continues a training", file=sys.stderr)
+    how = "`--ckpt_path last` continues the training" if subcommand == "fit" else "the same command goes on"
+    print(f"nas-lightning: stopped by {by}; {how}", file=sys.stderr)
     return code
 
 

@@ -89,6 +89,6 @@ def draw_spectrum(
     if not converged:
         lines.append("(not converged)")
     axes.set_title("\n".join(lines), fontsize=TITLE_POINTS, parse_math=False)
-    if len(low):
+    if len(low) and axes.get_legend_handles_labels()[0]:
         axes.legend(fontsize=TICK_POINTS, frameon=False)
     return settle(figure)

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from nas_lightning.analysis.directions import (
     Normalization,
     cosine,
-    displaced,
     random_direction,
     random_directions,
 )
+from nas_lightning.analysis.displacement import displaced
 from nas_lightning.cells import get_genotype
 from nas_lightning.networks import CellNetwork
 from nas_lightning.provenance import weights_hash

@@ -16,7 +16,9 @@ from nas_lightning.analysis import (
     estimate_statistics,
     gradient_statistics,
     gradient_variance_surface,
+    hessian_eigenvalues,
     instance_gradients,
+    loss_surface,
     random_directions,
     sum_gradients,
 )
@@ -217,7 +219,7 @@ def test_a_weight_used_beside_its_layer_is_noticed() -> None:
         nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(2), nn.Flatten(), AlsoElsewhere()
     ).double()
     with pytest.raises(
-        ValueError, match=r"parameter '3\.layer\.weight' is used outside the module that holds it"
+        ValueError, match=r"parameter '3\.layer\.weight': .* it is used outside the module that holds it"
     ):
         gradient_statistics(network, make_batches())
 
@@ -238,17 +240,96 @@ def test_an_input_changed_in_place_is_noticed() -> None:
         gradient_statistics(small_network(ChangesInput()), make_batches(), unsupported="vmap")
 
 
+class AlongDimensionOne(nn.Module):
+    """A linear layer that sees the instances along dimension 1."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(16, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(x.flatten(2).mT.transpose(0, 1)).mean(0)  # type: ignore[no-any-return]
+
+
+class Mixing(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x - x.mean(0)
+
+
+@pytest.mark.parametrize(
+    ("layers", "message"),
+    [
+        ((AlongDimensionOne(),), "layer '1.layer' .* does not have the 2 instances along dimension 0"),
+        ((Mixing(), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(64, 10)), "or instances are mixed"),
+    ],
+    ids=["transposed", "mixed"],
+)
+def test_layers_that_do_not_keep_the_instances_apart_are_refused(
+    layers: tuple[nn.Module, ...], message: str
+) -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(3, 16, 3), *layers).double()
+    with pytest.raises(ValueError, match=message):
+        gradient_statistics(network, make_batches())
+
+
+def test_batch_norm_of_vectors() -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Flatten(), nn.Linear(768, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 10))
+    assert_same(network.double(), make_batches(), tolerance=1e-10)
+
+
+def test_the_mean_is_summed_in_float64() -> None:
+    """Where all instances nearly agree, the variance is a small difference of large numbers."""
+    network = small_network().float()
+    inputs, targets = make_batches((1,), dtype=torch.float32)[0]
+    noise = torch.randn(200, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    batches = [(inputs + 1e-3 * noise, targets.expand(200))]
+    slow = slow_statistics(network, batches)
+    assert slow.variance < 1e-4 * slow.mean_gradient_norm**2
+    assert gradient_statistics(network, batches).variance == pytest.approx(slow.variance, rel=1e-3)
+
+
+def test_autocast_and_compiled_modules_are_measured_as_they_are() -> None:
+    network, batches = small_network().float(), make_batches(dtype=torch.float32)
+    expected = gradient_statistics(network, batches)
+    estimate = gradient_statistics(network, batches, method="minibatch")
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert gradient_statistics(network, batches) == expected
+        assert gradient_statistics(network, batches, method="minibatch") == estimate
+    network.compile(backend="eager")
+    assert gradient_statistics(network, batches).variance == pytest.approx(expected.variance, rel=1e-6)
+
+
+def test_batches_that_can_be_read_once_are_refused() -> None:
+    with pytest.raises(ValueError, match="`batches` can be iterated only once"):
+        gradient_statistics(small_network(), iter(make_batches()))
+
+
 def test_batch_norm_without_running_statistics_is_refused() -> None:
     network = small_network(nn.BatchNorm2d(4, track_running_stats=False))
     with pytest.raises(ValueError, match=r"layer '1' \(BatchNorm2d\) keeps no running statistics"):
         gradient_statistics(network, make_batches(), unsupported="vmap")
 
 
+def test_a_layer_that_stands_at_two_places() -> None:
+    torch.manual_seed(0)
+    layer = nn.Linear(12, 12)
+    network = nn.Sequential(nn.Flatten(), layer, nn.ReLU(), layer, nn.Linear(12, 10)).double()
+    batches = [
+        (torch.randn(5, 3, 2, 2).double(), torch.arange(5)),
+        (torch.randn(0, 3, 2, 2).double(), torch.arange(0)),
+    ]
+    assert_same(network, batches, tolerance=1e-10, unsupported="vmap")
+    assert isinstance(layer.weight, nn.Parameter)
+
+
 def test_nothing_to_measure_is_refused() -> None:
     with pytest.raises(ValueError, match="depends on no parameter with requires_grad"):
         gradient_statistics(small_network().requires_grad_(False), make_batches())
-    with pytest.raises(ValueError, match="`batches` is empty"):
-        gradient_statistics(small_network(), [])
+    for nothing in ([], [(torch.zeros(0, 3, 8, 8).double(), torch.zeros(0).long())]):
+        with pytest.raises(ValueError, match="`batches` is empty"):
+            gradient_statistics(small_network(), nothing)
     with pytest.raises(ValueError, match="at least 3"):
         gradient_statistics(small_network(), make_batches((3, 3)), method="minibatch")
 
@@ -405,3 +486,27 @@ def test_the_definition_itself() -> None:
     first, second = every_gradient(network, batches)
     quarter = sum(float(((first[name] - second[name]) ** 2).sum()) for name in first) / 4
     assert gradient_statistics(network, batches).variance == pytest.approx(quarter, rel=1e-12)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_a_gpu_measures_the_same() -> None:
+    network, batches = trained_network(get_genotype("darts_v2")), make_batches()
+    expected = gradient_statistics(network, batches)
+    directions = random_directions(network, 0)
+    losses = loss_surface(network, batches, directions, [0.0, 0.5], [0.0])
+    top = hessian_eigenvalues(network, batches, 1, trace_samples=0).eigenvalues[0]
+    network.cuda()
+    moved = [(inputs.cuda(), targets.cuda()) for inputs, targets in batches]
+    for here, there in zip(random_directions(network, 0), directions, strict=True):
+        assert all((tensor.cpu() == there[name]).all() for name, tensor in here.items())
+    found = gradient_statistics(network, moved)
+    assert found.variance == pytest.approx(expected.variance, rel=1e-8)
+    assert found.mean_gradient_norm == pytest.approx(expected.mean_gradient_norm, rel=1e-8)
+    assert_same(network.float(), [(x.float(), y) for x, y in moved], tolerance=1e-4)
+    network.double()
+    surface = loss_surface(network, moved, random_directions(network, 0), [0.0, 0.5], [0.0])
+    assert surface["loss"].values == pytest.approx(losses["loss"].values, rel=1e-5)
+    assert hessian_eigenvalues(network, moved, 1, trace_samples=0).eigenvalues[0] == pytest.approx(
+        top, rel=1e-3
+    )

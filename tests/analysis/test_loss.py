@@ -14,8 +14,9 @@ import xarray as xr
 from torch import Tensor, nn
 
 from nas_lightning.analysis.directions import Directions, Normalization, cosine, random_directions
+from nas_lightning.analysis.grid import axis
 from nas_lightning.analysis.loss import LOSS_VARIABLES, evaluate, loss_measure, loss_surface
-from nas_lightning.analysis.surface import Point, Surface, axis, fill
+from nas_lightning.analysis.surface import Point, Surface, fill
 from nas_lightning.cells import get_genotype
 from nas_lightning.networks import CellNetwork
 from nas_lightning.provenance import weights_hash
@@ -250,7 +251,7 @@ def test_bad_input_is_refused() -> None:
         def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
             return x, x
 
-    with pytest.raises(ValueError, match=r"WithTower must return logits \[batch, classes\], not tuple"):
+    with pytest.raises(ValueError, match=r"WithTower returns tuple for 5 inputs"):
         evaluate(WithTower(), data)
     with pytest.raises(ValueError, match=r"not shape \(5, 3, 16, 16\)"):
         evaluate(nn.Identity(), data)

@@ -20,8 +20,9 @@ import torch.distributed as dist
 import torch.multiprocessing as multiprocessing
 import xarray as xr
 
-from nas_lightning.analysis.lattice import coarse_to_fine, lattices
-from nas_lightning.analysis.surface import Point, Surface, axis, fill, finest_lattice, read_surface
+from nas_lightning.analysis.grid import axis, coarse_to_fine, lattices
+from nas_lightning.analysis.surface import Point, Surface, fill, finest_lattice
+from nas_lightning.analysis.surface_file import read_surface
 
 VARIABLES = {"loss": {"long_name": "mean cross entropy", "units": "nat"}, "accuracy": {"units": "1"}}
 ATTRIBUTES: dict[str, str | int | float] = {
@@ -279,7 +280,7 @@ def test_damaged_and_foreign_files_are_refused_and_left(tmp_path: Path) -> None:
     contents += [b"CDF\x02" + os.urandom(200) for _ in range(20)]
     for damaged in contents:
         path.write_bytes(damaged)
-        with pytest.raises(ValueError, match="is not a surface file") as caught:
+        with pytest.raises(ValueError, match="is not a ") as caught:
             Surface.resume_or_create(path, fresh(3, 3))
         assert str(path) in str(caught.value)
         assert "\n" not in str(caught.value)
@@ -303,7 +304,7 @@ def test_a_file_that_cannot_be_written_leaves_the_old_one(tmp_path: Path) -> Non
     ("seeds", "attributes", "message"),
     [
         ([], {}, r"`direction_seeds` \(=\[\]\)"),
-        ([1, 1], {}, r"`direction_seeds` \(=\[1, 1\]\) must be different"),
+        ([1, 1], {}, r"`direction_seeds` \(=\[1, 1\]\) must be a list of different"),
         ([2**31], {}, r"`direction_seeds` \(=2147483648\) must fit into 32 bits"),
         ([0], {"data_seed": 2**40}, r"`data_seed` \(=1099511627776\) must fit into 32 bits"),
         ([0], {"alphas": [1, 0]}, r"`alphas` \(=\[1.0, 0.0\]\) must be finite, increasing"),
