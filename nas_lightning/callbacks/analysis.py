@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar
@@ -193,7 +196,8 @@ class Analysis(Callback, ABC):
             lock = FileLock(folder / ".lock", timeout=0)
             at.on_rank_zero(lambda: _acquire(lock, folder))
             try:
-                self.measure(at)
+                with _sigterm_noted(trainer):
+                    self.measure(at)
             finally:
                 lock.release()
 
@@ -327,6 +331,26 @@ class Measurement:
     def say(self, text: str) -> None:
         """A line on the terminal, once."""
         rank_zero_info(text)
+
+
+@contextmanager
+def _sigterm_noted(trainer: Trainer) -> Iterator[None]:
+    """Note SIGTERM for :meth:`Measurement.stop_if_asked`, and do no more.
+
+    Lightning's own handler calls all ranks together, and waits forever for one that is in another such call.
+    """
+
+    def note(*_: object) -> None:
+        trainer._signal_connector.received_sigterm = True
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, note)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _precision(batches: SplitBatches) -> str:

@@ -20,8 +20,10 @@ def plain_message(text: str, known: Iterable[str]) -> str:
     Returns:
         One line; the parser's own words where they are of an unknown form.
     """
-    # What was said of a nested setting, among the parser's guesses.
-    own_words = re.search(r"^\s*- (`.*|there is no setting .*)$", text, re.MULTILINE)
+    # What was said of a nested setting, among the parser's guesses; of a callback's, nobody else knows.
+    own_words = re.search(r"^\s*- (`.*)$", text, re.MULTILINE)
+    if own_words is None and 'Parser key "trainer.callbacks"' in text:
+        own_words = re.search(r"^\s*- (there is no setting .*)$", text, re.MULTILINE)
     if own_words is not None:
         return own_words.group(1)
     unknown = re.search(r"(?:[Uu]nrecognized arguments: --|[Oo]ption '|Key '|NestedArg\(key=')([\w.]+)", text)

@@ -253,5 +253,5 @@ def test_bad_input_is_refused() -> None:
 
     with pytest.raises(ValueError, match=r"WithTower returns tuple for 5 inputs"):
         evaluate(WithTower(), data)
-    with pytest.raises(ValueError, match=r"not shape \(5, 3, 16, 16\)"):
+    with pytest.raises(ValueError, match=r"returns \(5, 3, 16, 16\) for 5 inputs"):
         evaluate(nn.Identity(), data)

@@ -170,9 +170,51 @@ def test_a_run_killed_after_its_last_epoch_completes_its_surfaces(tmp_path: Path
     assert (run / "result.json").exists()
     unbroken = emptied_copy(run, tmp_path)
     main(landscape(unbroken))
-    for name in FILES:
-        assert (run / "landscape" / name).read_bytes() == (unbroken / "landscape" / name).read_bytes()
+    assert_same_surfaces(run / "landscape", unbroken / "landscape", rel=1e-6)
     assert {"landscape/loss_contour", "landscape/gradient_by_node"} <= set(read_events(run).Tags()["images"])
+
+
+@pytest.mark.slow
+def test_a_kill_while_an_epoch_is_measured_loses_neither_epoch_nor_points(tmp_path: Path) -> None:
+    contour = ["--trainer.callbacks=LossContour", "--trainer.callbacks.every_n_epochs=1"]
+    settings = [*TINY, *contour, "--trainer.callbacks.resolution=17", "--trainer.max_epochs=2"]
+    settings += ["--trainer.default_root_dir=logs"]
+    run = tmp_path / "logs" / "synthetic" / "darts_v2"
+    first = run / "landscape" / "loss_contour-epoch0000.nc"
+    assert killed_while_measuring(["fit", *settings], tmp_path, first) < 17 * 17
+    before = read_surface(first)
+    assert read_checkpoint(run / "checkpoints" / "last.ckpt")["epoch"] == 0
+    resumed = run_process(["fit", *settings, "--ckpt_path=last"], tmp_path)
+    assert resumed.returncode == 0, resumed.stderr
+    after = read_surface(first)
+    done = before["done"].values == 1
+    assert after["done"].values.all()
+    assert (after["loss"].values[done] == before["loss"].values[done]).all()
+    assert read_surface(run / "landscape" / FILES[0])["done"].values.all()
+
+
+@pytest.mark.slow
+def test_sigterm_ends_all_ranks_of_a_hessian(finished_run: Path, tmp_path: Path) -> None:
+    checkpoint = emptied_copy(finished_run, tmp_path) / "checkpoints" / "last.ckpt"
+    hessian = ["--trainer.callbacks=HessianSpectrum", "--trainer.callbacks.tolerance=1e-12"]
+    hessian += ["--trainer.callbacks.max_products=100000", "--trainer.callbacks.k=20"]
+    two = ["--trainer.accelerator=cpu", "--trainer.devices=2", "--trainer.strategy=ddp"]
+    process = subprocess.Popen(
+        command(["landscape", f"--ckpt_path={checkpoint}", *hessian, *two]),
+        cwd=tmp_path,
+        env=environment(),
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr is not None
+    lines = iter(process.stderr.readline, "")
+    assert any("Hessian: 25 products" in line for line in lines)
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=100)  # ends only when every rank has closed its end of the pipe
+    assert process.returncode == 143
+    assert "Traceback" not in errors
+    assert "the same command goes on" in errors
+    assert not list((checkpoint.parents[1] / "landscape").glob("*.nc"))
 
 
 @pytest.mark.slow
