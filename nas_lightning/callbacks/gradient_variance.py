@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Literal
 
@@ -21,7 +21,7 @@ from nas_lightning.analysis import (
     variance_scalars,
     variance_variables,
 )
-from nas_lightning.callbacks.analysis import Measurement
+from nas_lightning.callbacks.measurement import Measurement
 from nas_lightning.callbacks.protocols import CellNetworkLike, image_data
 from nas_lightning.callbacks.surface_analysis import Measure, SurfaceAnalysis, panel
 from nas_lightning.figures import (
@@ -45,15 +45,11 @@ class GradientVariance(SurfaceAnalysis):
     ``torch.func.vmap``.
 
     Args:
-        resolution: As for :class:`SurfaceAnalysis`, as are the arguments not named here.
-        extent: Likewise.
-        direction_seeds: Likewise.
-        normalization: Likewise.
-        orthogonal: Likewise.
+        resolution: Points along each direction, as for :class:`SurfaceAnalysis`.
         method: ``"exact"``: the gradient of every image; ``"minibatch"``: an unbiased estimate with its
             standard error from disjoint mini-batches of ``batch_size`` images in random order.
         batch_size: Images in a batch, the paper's by default: a point needs the memory of a training step.
-        settings: As for :class:`nas_lightning.callbacks.analysis.Analysis`.
+        settings: As for :class:`SurfaceAnalysis` and :class:`nas_lightning.callbacks.analysis.Analysis`.
 
     Raises:
         ValueError: If a setting is out of range.
@@ -65,17 +61,11 @@ class GradientVariance(SurfaceAnalysis):
     def __init__(
         self,
         resolution: int = 21,
-        extent: float | tuple[float, float] = 1.0,
-        direction_seeds: Sequence[int] = (0,),
-        normalization: Literal["filter", "layer", "none"] = "filter",
-        orthogonal: bool = False,
         method: Literal["exact", "minibatch"] = "exact",
         batch_size: int = 80,
         **settings: Any,
     ) -> None:
-        super().__init__(
-            resolution, extent, direction_seeds, normalization, orthogonal, batch_size=batch_size, **settings
-        )
+        super().__init__(resolution, batch_size=batch_size, **settings)
         self.method: Literal["exact", "minibatch"] = method
 
     def check(self, trainer: Trainer) -> None:

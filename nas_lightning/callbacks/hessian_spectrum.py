@@ -19,7 +19,8 @@ from nas_lightning.analysis import (
 from nas_lightning.analysis import (
     HessianSpectrum as Spectrum,
 )
-from nas_lightning.callbacks.analysis import Analysis, Measurement
+from nas_lightning.callbacks.analysis import Analysis
+from nas_lightning.callbacks.measurement import Measurement
 from nas_lightning.callbacks.protocols import cell_module
 from nas_lightning.figures import draw_spectrum
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from typing import Any, Literal
 
@@ -11,7 +11,7 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from nas_lightning.analysis import LOSS_VARIABLES, Directions, Surface, loss_measure, loss_scalars
-from nas_lightning.callbacks.analysis import Measurement
+from nas_lightning.callbacks.measurement import Measurement
 from nas_lightning.callbacks.surface_analysis import Measure, SurfaceAnalysis, panel
 from nas_lightning.figures import (
     LOSS_LEVELS,
@@ -26,15 +26,11 @@ class LossContour(SurfaceAnalysis):
     """Loss and accuracy over a plane of weights, s(alpha, beta) = E_i[f_i(w* + alpha w1 + beta w2)].
 
     Args:
-        resolution: As for :class:`SurfaceAnalysis`, as are the arguments not named here.
-        extent: Likewise.
-        direction_seeds: Likewise.
-        normalization: Likewise.
-        orthogonal: Likewise.
+        resolution: Points along each direction, as for :class:`SurfaceAnalysis`.
         batch_norm: ``"frozen"``: the running statistics of w* everywhere; ``"reestimated"``: estimated anew
             at every point from the same images.
         loss_rise: Rise of the loss, in nat, that bounds the near-convex region of the scalars.
-        settings: As for :class:`nas_lightning.callbacks.analysis.Analysis`.
+        settings: As for :class:`SurfaceAnalysis` and :class:`nas_lightning.callbacks.analysis.Analysis`.
 
     Raises:
         ValueError: If a setting is out of range.
@@ -46,15 +42,11 @@ class LossContour(SurfaceAnalysis):
     def __init__(
         self,
         resolution: int = 51,
-        extent: float | tuple[float, float] = 1.0,
-        direction_seeds: Sequence[int] = (0,),
-        normalization: Literal["filter", "layer", "none"] = "filter",
-        orthogonal: bool = False,
         batch_norm: Literal["frozen", "reestimated"] = "frozen",
         loss_rise: float = 1.0,
         **settings: Any,
     ) -> None:
-        super().__init__(resolution, extent, direction_seeds, normalization, orthogonal, **settings)
+        super().__init__(resolution, **settings)
         if not 0 < loss_rise < math.inf:
             raise ValueError(f"`loss_rise` (={loss_rise}) must be above 0 and finite")
         self.loss_rise = loss_rise

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float, Int64, UInt8
@@ -25,6 +25,8 @@ class SplitBatches:
     Attributes:
         images: Grey values, ``[count, channels, height, width]``.
         targets: Classes.
+        split: The split they are from.
+        sample_seed: Seed by which they were drawn from it.
         batch_size: Images in a batch; the last one may be smaller.
         normalise: Makes inputs of the network, of a given type, from grey values.
         dtype: That type.
@@ -34,6 +36,8 @@ class SplitBatches:
 
     images: UInt8[Tensor, "count channels height width"]
     targets: Int64[Tensor, " count"]
+    split: str
+    sample_seed: int
     batch_size: int
     normalise: Normalise
     dtype: torch.dtype
@@ -49,9 +53,7 @@ class SplitBatches:
 
     def share(self, rank: int, world_size: int) -> SplitBatches:
         """The batches of one rank: every ``world_size``-th from number ``rank``."""
-        return SplitBatches(
-            self.images, self.targets, self.batch_size, self.normalise, self.dtype, rank, world_size
-        )
+        return replace(self, first=rank, step=world_size)
 
     def sha256(self) -> str:
         """Hash of the images and targets, in their order."""
@@ -97,7 +99,9 @@ def split_batches(
         order = order[:max_samples]
         rows = order if shuffled else order.sort().values
         images, targets = images[rows], targets[rows]
-    return SplitBatches(images.to(device), targets.to(device), batch_size, data.normalise, dtype)
+    return SplitBatches(
+        images.to(device), targets.to(device), split, sample_seed, batch_size, data.normalise, dtype
+    )
 
 
 def check_split(data: ImageData, split: str, max_samples: int | None) -> None:

@@ -23,7 +23,8 @@ from nas_lightning.analysis import (
     random_directions,
     spread,
 )
-from nas_lightning.callbacks.analysis import Analysis, Measurement
+from nas_lightning.callbacks.analysis import Analysis
+from nas_lightning.callbacks.measurement import Measurement
 from nas_lightning.callbacks.progress import PointProgress
 from nas_lightning.figures import SurfacePanel
 

@@ -1,0 +1,162 @@
+"""An analysis at work: where its numbers come from, how its ranks act together, where its results go."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from lightning.pytorch import Trainer
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.utilities.exceptions import SIGTERMException
+from matplotlib.figure import Figure
+from torch import nn
+
+from nas_lightning.callbacks.protocols import CellModule, image_data
+from nas_lightning.callbacks.split_batches import SplitBatches
+from nas_lightning.figures import figure_to_array
+from nas_lightning.provenance import run_seed, software_versions, weights_hash
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """An analysis at work: what it measures, where it writes, and how the ranks act together.
+
+    Attributes:
+        trainer: The trainer.
+        module: The trained module.
+        network: Its network, whose weights are w*.
+        batches: The images.
+        epoch: Epoch of the weights, from 0; -1 if unknown.
+        path: The file.
+    """
+
+    trainer: Trainer
+    module: CellModule
+    network: nn.Module
+    batches: SplitBatches
+    epoch: int
+    path: Path
+
+    @property
+    def rank(self) -> int:
+        """Rank of this process among all ranks of all nodes."""
+        return self.trainer.global_rank
+
+    @property
+    def world_size(self) -> int:
+        """Number of ranks."""
+        return self.trainer.world_size
+
+    def attributes(self) -> dict[str, str | int | float]:
+        """Where the numbers come from; a file with other attributes is not continued."""
+        return {
+            "title": self.module.genotype_name,
+            "genotype": str(self.module.genotype),
+            "epoch": self.epoch,
+            "weights_sha256": weights_hash(self.module.network.state_dict()),
+            "data": image_data(self.trainer).name,
+            "split": self.batches.split,
+            "samples": len(self.batches.targets),
+            "sample_seed": self.batches.sample_seed,
+            "data_sha256": self.batches.sha256(),
+            "batch_size": self.batches.batch_size,
+            "precision": _precision(self.batches),
+            "training_seed": str(run_seed()),
+            "device": str(self.batches.images.device),
+            "versions": json.dumps(software_versions()),
+        }
+
+    def reduce(self, values: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
+        """Sum over all ranks, in float64.
+
+        Args:
+            values: This rank's share.
+
+        Returns:
+            The sum, on every rank.
+        """
+        if self.world_size == 1:
+            return values
+        tensor = torch.from_numpy(values).to(self.trainer.strategy.root_device)
+        self.sum_over_ranks([tensor])
+        return tensor.cpu().numpy()
+
+    def sum_over_ranks(self, tensors: list[torch.Tensor]) -> None:
+        """Add up tensors over all ranks, in place."""
+        if self.world_size > 1:
+            for tensor in tensors:
+                torch.distributed.all_reduce(tensor)
+
+    def on_rank_zero(self, action: Callable[[], Result]) -> Result:
+        """Do something on rank 0 alone.
+
+        Args:
+            action: What to do; called on rank 0.
+
+        Returns:
+            Its result, on every rank.
+
+        Raises:
+            Exception: What the action raised, on every rank, so that none waits for one that has ended.
+        """
+        outcome: tuple[Any, BaseException | None] = (None, None)
+        if self.rank == 0:
+            try:
+                outcome = (action(), None)
+            except (Exception, SIGTERMException) as error:
+                outcome = (None, error)
+        result, failure = self.trainer.strategy.broadcast(outcome)
+        if failure is not None:
+            raise failure
+        return result  # type: ignore[no-any-return]
+
+    def stop_if_asked(self) -> None:
+        """End an analysis whose process was sent SIGTERM; Lightning itself looks only between batches."""
+        if self.trainer.received_sigterm:
+            raise SIGTERMException
+
+    def log_scalars(self, scalars: dict[str, float]) -> None:
+        """Numbers to all loggers, at the epoch as step.
+
+        Args:
+            scalars: Number by tag.
+        """
+        for logger in self.trainer.loggers:
+            logger.log_metrics(scalars, step=max(self.epoch, 0))
+            logger.save()
+
+    def log_figures(self, make: Callable[[], dict[str, Figure]]) -> None:
+        """Pictures to TensorBoard, at the epoch as step.
+
+        Args:
+            make: Draws the figures, by tag; not called where there is no TensorBoard, nor on ranks but 0.
+        """
+        loggers = [logger for logger in self.trainer.loggers if isinstance(logger, TensorBoardLogger)]
+        if self.rank > 0 or not loggers:
+            return
+        for tag, figure in make().items():
+            image = figure_to_array(figure, dots_per_inch=140.0)
+            for logger in loggers:
+                logger.experiment.add_image(tag, image, global_step=max(self.epoch, 0), dataformats="HWC")
+                logger.experiment.flush()
+
+    def say(self, text: str) -> None:
+        """A line on the terminal, once."""
+        rank_zero_info(text)
+
+
+def _precision(batches: SplitBatches) -> str:
+    """Type of the numbers, and whether a GPU may shorten their products."""
+    name = str(batches.dtype).removeprefix("torch.")
+    shortened = torch.backends.cudnn.allow_tf32 or torch.backends.cuda.matmul.allow_tf32
+    is_single = batches.dtype == torch.float32 and batches.images.device.type == "cuda"
+    return f"{name}, TF32" if is_single and shortened else name
