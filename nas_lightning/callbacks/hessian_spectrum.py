@@ -92,7 +92,7 @@ class HessianSpectrum(Analysis):
 
     def measure(self, at: Measurement) -> None:
         """Find the spectrum, unless the file holds it, write and log it."""
-        attributes = {"kind": self.kind, **at.attributes(), **self.settings}
+        attributes = at.on_rank_zero(lambda: {"kind": self.kind, **at.attributes(), **self.settings})
         dataset = at.on_rank_zero(lambda: matching_dataset(at.path, attributes))
         if dataset is not None and not {"eigenvalue", "smallest_eigenvalue", "trace"} <= set(
             dataset.variables

@@ -169,8 +169,9 @@ def test_a_run_killed_after_its_last_epoch_completes_its_surfaces(tmp_path: Path
     assert resumed.returncode == 0, resumed.stderr
     assert (run / "result.json").exists()
     unbroken = emptied_copy(run, tmp_path)
-    main(landscape(unbroken))
-    assert_same_surfaces(run / "landscape", unbroken / "landscape", rel=1e-6)
+    assert run_process(landscape(unbroken), tmp_path).returncode == 0
+    for name in FILES:
+        assert (run / "landscape" / name).read_bytes() == (unbroken / "landscape" / name).read_bytes()
     assert {"landscape/loss_contour", "landscape/gradient_by_node"} <= set(read_events(run).Tags()["images"])
 
 
