@@ -10,8 +10,9 @@ BIN := $(VENV)/bin
 quickstart: $(VENV)/.runs
 	$(BIN)/nas-lightning fit --config configs/quickstart.yaml --run darts_v2-$$(date +%Y%m%d-%H%M%S)
 
+# One process for each core, each test with one thread: faster than several threads one test after the other.
 test: $(VENV)/.tests
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses logical --dist loadfile
 
 lint: $(VENV)/.tests
 	$(BIN)/ruff check .

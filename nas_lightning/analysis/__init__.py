@@ -19,7 +19,6 @@ from nas_lightning.analysis.grid import axis, check_seeds
 from nas_lightning.analysis.hessian import HessianProduct, HessianSpectrum, hessian_eigenvalues
 from nas_lightning.analysis.instance_gradients import InstanceGradients
 from nas_lightning.analysis.loss import LOSS_VARIABLES, evaluate, loss_measure, loss_surface
-from nas_lightning.analysis.netcdf import matching_dataset, write_dataset
 from nas_lightning.analysis.scalars import loss_scalars, spread, variance_scalars
 from nas_lightning.analysis.surface import Point, Surface, fill
 from nas_lightning.analysis.surface_file import read_surface
@@ -45,7 +44,6 @@ __all__ = [
     "loss_measure",
     "loss_scalars",
     "loss_surface",
-    "matching_dataset",
     "random_direction",
     "random_directions",
     "read_surface",
@@ -54,5 +52,4 @@ __all__ = [
     "variance_measure",
     "variance_scalars",
     "variance_variables",
-    "write_dataset",
 ]

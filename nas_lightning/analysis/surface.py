@@ -20,8 +20,8 @@ from nas_lightning.analysis.grid import (
     lattices,
     measured_variables,
 )
-from nas_lightning.analysis.netcdf import write_dataset
 from nas_lightning.analysis.surface_file import check_same_surface, read_surface
+from nas_lightning.netcdf import write_dataset
 
 
 @dataclass(frozen=True, slots=True)

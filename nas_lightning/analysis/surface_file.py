@@ -8,7 +8,7 @@ import numpy as np
 import xarray as xr
 
 from nas_lightning.analysis.grid import DIMENSIONS, check_axis, measured_variables
-from nas_lightning.analysis.netcdf import check_attributes, read_dataset, refuse
+from nas_lightning.netcdf import check_attributes, read_dataset, refuse
 
 
 def read_surface(path: str | os.PathLike[str]) -> xr.Dataset:

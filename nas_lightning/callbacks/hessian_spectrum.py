@@ -13,8 +13,6 @@ from matplotlib.figure import Figure
 from nas_lightning.analysis import (
     HessianProduct,
     hessian_eigenvalues,
-    matching_dataset,
-    write_dataset,
 )
 from nas_lightning.analysis import (
     HessianSpectrum as Spectrum,
@@ -23,6 +21,7 @@ from nas_lightning.callbacks.analysis import Analysis
 from nas_lightning.callbacks.measurement import Measurement
 from nas_lightning.callbacks.protocols import cell_module
 from nas_lightning.figures import draw_spectrum
+from nas_lightning.netcdf import matching_dataset, write_dataset
 
 
 class HessianSpectrum(Analysis):

@@ -23,12 +23,12 @@ from nas_lightning.analysis import (
     random_directions,
     read_surface,
 )
-from nas_lightning.analysis.netcdf import read_dataset
 from nas_lightning.callbacks import Analysis, GradientVariance, HessianSpectrum, LossContour
 from nas_lightning.callbacks.progress import PointProgress
 from nas_lightning.cells import Genotype
 from nas_lightning.classifier import CellClassifier
 from nas_lightning.datamodules import Synthetic
+from nas_lightning.netcdf import read_dataset
 from nas_lightning.networks import register_operation
 from nas_lightning.provenance import weights_hash
 from tests.cli.commands import read_events

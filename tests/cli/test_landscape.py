@@ -16,9 +16,9 @@ import torch
 import xarray as xr
 
 from nas_lightning.analysis import read_surface
-from nas_lightning.analysis.netcdf import read_dataset
 from nas_lightning.classifier import CellClassifier
 from nas_lightning.cli.main import main
+from nas_lightning.netcdf import read_dataset
 from nas_lightning.networks import reference_names
 from tests.cli.commands import TINY, command, environment, read_checkpoint, read_events, run_process
 from tests.cli.test_bad_input import refusal

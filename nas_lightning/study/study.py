@@ -1,0 +1,124 @@
+"""A study and its parts: architectures, runs, the analyses that end a run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+from nas_lightning.cells import Genotype, cell_depth, cell_width
+
+VariantKind: TypeAlias = Literal["original", "connections", "operations", "adapted", "own"]
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A genotype and where it comes from.
+
+    Attributes:
+        spec: Genotype spec as ``nas-lightning fit --model.genotype`` takes it; names are in full.
+        genotype: The cells.
+        family: Name of the published genotype it is or varies; the spec's own short name for other cells.
+        variant: ``"original"``, ``"C1"`` to ``"C13"``, ``"connections=7"``, ``"operations=3"``, ``"adapted"``
+            or ``"own"``.
+        kind: What the variant changes; C1 to C13 have other connections.
+    """
+
+    spec: str
+    genotype: Genotype
+    family: str
+    variant: str
+    kind: VariantKind
+
+    @property
+    def label(self) -> str:
+        """Short name, unique within a study: ``darts_v2`` or ``darts_v2:C4``."""
+        return self.family if self.variant in ("original", "own") else f"{self.family}:{self.variant}"
+
+    @property
+    def width(self) -> float:
+        """Width of the normal cell in units of c."""
+        return cell_width(self.genotype.normal, self.genotype.normal_concat)
+
+    @property
+    def depth(self) -> int:
+        """Depth of the normal cell."""
+        return cell_depth(self.genotype.normal, self.genotype.normal_concat)
+
+
+@dataclass(frozen=True)
+class AnalysisFile:
+    """A measurement that a run ends with.
+
+    Attributes:
+        stem: Beginning of its file's name, such as ``"loss_contour"``.
+        settings: The callback's ``class_path`` and ``init_args``, as the overlay says.
+    """
+
+    stem: str
+    settings: Mapping[str, Any] = field(hash=False)
+
+    def path(self, folder: Path, epochs: int) -> Path:
+        """The file in a run's folder, of the network after all epochs."""
+        return folder / "landscape" / f"{self.stem}-epoch{epochs - 1:04d}.nc"
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training of a study, with what is measured at its end.
+
+    Attributes:
+        name: Name of its folder, the same in every study that has this training.
+        folder: ``root/experiment/name``.
+        architecture: What is trained.
+        data: Name of the data class, such as ``"CIFAR10"``.
+        learning_rate: Initial learning rate, or None where the optimiser has none in the settings.
+        seed: ``seed_everything``.
+        epochs: Number of epochs.
+        settings: The settings of the command line that decide the training, merged, with dotted keys.
+        analyses: What is measured at the end.
+        arguments: Arguments of ``nas-lightning``, from ``fit`` on, without ``--ckpt_path``.
+    """
+
+    name: str
+    folder: Path
+    architecture: Architecture
+    data: str
+    learning_rate: float | None
+    seed: int
+    epochs: int
+    settings: Mapping[str, Any] = field(hash=False)
+    analyses: tuple[AnalysisFile, ...]
+    arguments: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Study:
+    """A comparison: which runs, and where they go.
+
+    Attributes:
+        name: Name of the study.
+        title: One line about it.
+        file: The YAML file.
+        root: Folder of all logs, such as ``tb_logs``.
+        experiment: Folder of the runs in it; studies with the same experiment share their runs.
+        runs: The runs, each once.
+    """
+
+    name: str
+    title: str
+    file: Path
+    root: Path
+    experiment: str
+    runs: tuple[Run, ...]
+
+    @property
+    def folder(self) -> Path:
+        """Folder of the runs."""
+        return self.root / self.experiment
+
+    @property
+    def output_folder(self) -> Path:
+        """Folder of the result tables and of the report."""
+        return self.folder / "reports" / self.name
