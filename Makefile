@@ -12,7 +12,7 @@ quickstart: $(VENV)/.runs
 
 # One process for each core, each test with one thread: faster than several threads one test after the other.
 test: $(VENV)/.tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses logical --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
 lint: $(VENV)/.tests
 	$(BIN)/ruff check .

@@ -16,6 +16,7 @@ SUBCOMMANDS = {
     "plot": ("figures", "draw surfaces side by side: nas-lightning plot FILE..."),
     "theory": ("theory", "the widest and the narrowest linear cell against the theorems of section 4.3"),
     "cells": ("cells", "list, show, draw and count cells and their variants"),
+    "study": ("study", "compare architectures: plan, run, status and report of a study file"),
 }
 
 

@@ -1,0 +1,243 @@
+"""`nas-lightning study`: plan, run and look at a comparison of architectures, and report it.
+
+Starts quickly: nothing here imports torch, and nothing else before a subcommand needs it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from nas_lightning.cli.argument_parser import ArgumentParser
+
+if TYPE_CHECKING:
+    from nas_lightning.study.executors import Executor
+    from nas_lightning.study.state import RunState
+    from nas_lightning.study.study import Study
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Run ``nas-lightning study``.
+
+    Args:
+        arguments: Arguments; a leading ``study`` is skipped.
+
+    Raises:
+        ValueError: If an argument or the study is not valid.
+        OSError: If a file cannot be read or written.
+        SystemExit: After ``study run``, with its exit code unless that is 0.
+    """
+    rest = list(arguments)
+    rest = rest[1:] if rest[:1] == ["study"] else rest
+    options = _parser().parse_args(rest or ["--help"])
+    options.run(options)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = ArgumentParser(
+        prog="nas-lightning study",
+        description="Compare architectures: every training of a study file, and the paper's report on them.",
+    )
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+
+    command = _command(commands, "plan", _plan, "list the runs and what they cost")
+    command.add_argument("--jobs", type=_count, default=1, help="runs at a time, for the time (1)")
+    command.add_argument(
+        "--no_measure", action="store_true", help="do not measure this machine's speed; no times then"
+    )
+
+    command = _command(commands, "run", _run, "start or continue all runs that are not finished")
+    command.add_argument(
+        "--executor", choices=("local", "ray"), default="local", help="where the runs are started (local)"
+    )
+    command.add_argument(
+        "--jobs", type=_count, help="runs at a time (as many as the GPUs take; without GPUs, one a core)"
+    )
+    command.add_argument(
+        "--gpus_per_run",
+        type=_share,
+        help="GPUs of a run, such as 2; 0.5 puts two runs on a GPU (trainer.devices, or 1 if there are GPUs)",
+    )
+    command.add_argument(
+        "--retries", type=_retries, default=1, help="how often a run that fails is started again (1)"
+    )
+    command.add_argument("--address", help="of a running Ray cluster (Ray starts one on this machine)")
+
+    command = _command(commands, "status", _status, "how far the runs are, from what is on disk")
+    command.add_argument("--json", action="store_true", help="print JSON")
+
+    _command(commands, "report", _report, "the paper's tables and figures, and its claims, as an HTML page")
+    return parser
+
+
+def _command(commands: Any, name: str, run: Any, description: str) -> argparse.ArgumentParser:
+    command: argparse.ArgumentParser = commands.add_parser(
+        name, help=description, description=f"{description}.", allow_abbrev=False
+    )
+    command.set_defaults(run=run)
+    command.add_argument("file", metavar="FILE", help="the study, such as configs/studies/quickstart.yaml")
+    command.add_argument(
+        "--root",
+        metavar="FOLDER",
+        help="folder of all logs (trainer.default_root_dir of the study, or tb_logs)",
+    )
+    return command
+
+
+def _study(options: argparse.Namespace) -> Study:
+    from nas_lightning.study.plan import read_study
+
+    return read_study(options.file, options.root)
+
+
+def _plan(options: argparse.Namespace) -> None:
+    from nas_lightning.study.cost import run_costs
+    from nas_lightning.study.plan_text import format_plan
+    from nas_lightning.study.speed import measure_speed
+
+    study = _study(options)
+    speed = None
+    if not options.no_measure:
+        print("measuring this machine's speed ...", file=sys.stderr)
+        try:
+            speed = measure_speed(study, options.jobs)
+        except (OSError, ValueError) as error:
+            print(f"no times: {' '.join(str(error).split())}", file=sys.stderr)
+    print(format_plan(study, run_costs(study, speed), options.jobs))
+
+
+def _run(options: argparse.Namespace) -> None:
+    from nas_lightning.study.runner import run_study
+
+    study = _study(options)
+    if options.address is not None and options.executor != "ray":
+        raise ValueError(f"`--address` (={options.address}) is for `--executor ray`")
+    executor = _executor(options, study)
+    code = run_study(study, executor, retries=options.retries, gpus_per_run=options.gpus_per_run)
+    if code:
+        sys.exit(code)
+
+
+def _executor(options: argparse.Namespace, study: Study) -> Executor:
+    from nas_lightning.study.executors import LocalExecutor, cpu_count, visible_gpus
+    from nas_lightning.study.jobs import gpus_of
+
+    def smallest_need(gpus: int) -> float | int:
+        return min((gpus_of(run, gpus, options.gpus_per_run) for run in study.runs), default=0)
+
+    if options.executor == "ray":
+        from nas_lightning.study.ray_executor import RayExecutor
+
+        return RayExecutor(options.jobs, smallest_need, options.address)
+    devices = visible_gpus()
+    need = smallest_need(len(devices))
+    if not need:
+        most = cpu_count()
+    elif need < 1:
+        most = len(devices) * int(1 / need)
+    else:
+        most = len(devices) // int(need)
+    return LocalExecutor(options.jobs or max(1, min(most, len(study.runs))), devices)
+
+
+def _status(options: argparse.Namespace) -> None:
+    from nas_lightning.study.state import run_state
+
+    study = _study(options)
+    states = [run_state(run) for run in study.runs]
+    print(json.dumps(_record(study, states), indent=2) if options.json else status_text(study, states))
+
+
+def status_text(study: Study, states: Sequence[RunState]) -> str:
+    """How far the runs of a study are, as a table.
+
+    Args:
+        study: The study.
+        states: The states of its runs.
+
+    Returns:
+        Lines to print.
+    """
+    from nas_lightning.study.attempts import LOG
+    from nas_lightning.study.state import Status
+
+    counts = Counter(state.status for state in states)
+    shown = ", ".join(f"{counts[status]} {status}" for status in Status if counts[status])
+    lines = [f"{study.name}: {len(states)} runs in {study.folder}: {shown or 'none'}", ""]
+    width = max((len(state.run.name) for state in states), default=3)
+    lines.append(f"{'run':<{width}}  {'state':<10} {'epoch':>9} {'accuracy':>9}")
+    for state in states:
+        epoch = f"{state.epoch}/{state.run.epochs}"
+        accuracy = "" if state.accuracy is None else f"{state.accuracy:.4f}"
+        lines.append(f"{state.run.name:<{width}}  {state.status:<10} {epoch:>9} {accuracy:>9}".rstrip())
+    notes = []
+    for state in states:
+        if state.status is Status.FAILED:
+            reason = state.attempts[-1].reason or "failed"
+            notes.append(f"{state.run.name}: {reason}; see {state.run.folder / LOG}")
+        elif state.status is Status.UNFINISHED:
+            notes += [f"{state.run.name}: {problem}" for problem in state.problems]
+    return "\n".join([*lines, *([""] if notes else []), *notes])
+
+
+def _record(study: Study, states: Sequence[RunState]) -> dict[str, Any]:
+    return {
+        "study": study.name,
+        "folder": str(study.folder),
+        "runs": [
+            {
+                "run": state.run.name,
+                "folder": str(state.run.folder),
+                "state": str(state.status),
+                "epoch": state.epoch,
+                "epochs": state.run.epochs,
+                "accuracy": state.accuracy,
+                "attempts": len(state.attempts),
+                "problems": list(state.problems),
+            }
+            for state in states
+        ],
+    }
+
+
+def _report(options: argparse.Namespace) -> None:
+    from nas_lightning.report.page import write_report
+    from nas_lightning.study.results import collect_results, write_results
+
+    results = collect_results(_study(options))
+    for problem in results.problems:
+        print(problem, file=sys.stderr)
+    write_results(results)
+    print(write_report(results, results.study.output_folder))
+
+
+def _count(text: str) -> int:
+    return _integer(text, 1)
+
+
+def _retries(text: str) -> int:
+    return _integer(text, 0)
+
+
+def _integer(text: str, low: int) -> int:
+    try:
+        value = int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} must be an integer") from None
+    if value < low:
+        raise argparse.ArgumentTypeError(f"{value} must be at least {low}")
+    return value
+
+
+def _share(text: str) -> float | int:
+    try:
+        value = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} must be a number") from None
+    if not (0 <= value <= 1 or (value > 1 and value.is_integer())):
+        raise argparse.ArgumentTypeError(f"{text} must be a whole number, or a share from 0 to 1")
+    return int(value) if value.is_integer() else value

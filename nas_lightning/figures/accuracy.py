@@ -1,0 +1,169 @@
+"""Accuracy at convergence of a base cell and its variants, after figure 9 of the paper."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from nas_lightning.figures.panels import (
+    LABEL_POINTS,
+    TICK_POINTS,
+    TITLE_POINTS,
+    check_columns,
+    settle,
+    wrap,
+)
+
+_ORIGINAL_COLOUR = "#000000"
+_VARIANT_COLOUR = "#0072B2"
+_SEED_COLOUR = "#8C8C8C"
+_PANEL_WIDTH = 4.2
+_PANEL_HEIGHT = 2.5
+
+
+@dataclass(frozen=True, eq=False)
+class AccuracyPanel:
+    """One base cell and its variants.
+
+    Attributes:
+        indices: Place of each architecture along x; 0 is the base cell.
+        names: What stands at each place.
+        values: Accuracy of every seed in percent, one array per architecture.
+        title: What stands above the panel.
+    """
+
+    indices: Sequence[int]
+    names: Sequence[str]
+    values: Sequence[Float[np.ndarray, " seed"]]
+    title: str = ""
+
+
+def mean_and_deviation(values: Float[np.ndarray, " seed"]) -> tuple[float, float]:
+    """Mean and standard deviation over seeds (divided by their number less one).
+
+    Args:
+        values: Value of every seed; those that are not finite do not count.
+
+    Returns:
+        Both; the mean of nothing and the deviation of a single value are NaN.
+    """
+    finite = values[np.isfinite(values)]
+    mean = float(finite.mean()) if len(finite) else float("nan")
+    return mean, float(finite.std(ddof=1)) if len(finite) > 1 else float("nan")
+
+
+def draw_accuracy(
+    panels: Sequence[AccuracyPanel],
+    *,
+    y_label: str = "test accuracy (%)",
+    columns: int | None = None,
+    title: str = "",
+) -> Figure:
+    """Draw the accuracy of base cells (index 0) and of their variants (figure 9).
+
+    A dot is the mean over seeds, its bar one standard deviation up and down, small grey dots single seeds; a
+    dashed line marks the base cell's mean. All panels have one scale.
+
+    Args:
+        panels: The base cells, from left to right and from top to bottom.
+        y_label: Name of the values, with their unit.
+        columns: How many stand side by side; two by default.
+        title: What stands above all of them.
+
+    Returns:
+        The figure.
+
+    Raises:
+        ValueError: If there is nothing to draw, or ``columns`` is not positive.
+    """
+    across = check_columns(len(panels), 2 if columns is None else columns)
+    down = -(-len(panels) // across)
+    rotated = any(not name.isdigit() for panel in panels for name in panel.names)
+    figure = Figure(
+        figsize=(
+            across * _PANEL_WIDTH,
+            down * (_PANEL_HEIGHT + 0.5 * rotated) + 0.4 + 0.3 * bool(title),
+        ),
+        layout="constrained",
+        facecolor="white",
+    )
+    if title:
+        figure.suptitle(title, fontsize=TITLE_POINTS + 1, parse_math=False)
+    ends = [end for panel in panels for values in panel.values for end in _ends(values)]
+    low, high = (min(ends), max(ends)) if ends else (0.0, 100.0)
+    room = 0.06 * (high - low) or 0.5
+    for place, panel in enumerate(panels):
+        axes = figure.add_subplot(down, across, place + 1)
+        _draw_panel(axes, panel)
+        axes.set_ylim(low - room, high + room)
+        if place % across == 0:
+            axes.set_ylabel(y_label, fontsize=LABEL_POINTS, parse_math=False)
+    several = any(len(values) > 1 for panel in panels for values in panel.values)
+    handles = {
+        "original cell": _marker(_ORIGINAL_COLOUR, "D", 5),
+        "its accuracy": Line2D([], [], color=_ORIGINAL_COLOUR, linestyle=(0, (4, 2)), linewidth=1),
+        "variant, ± standard deviation over seeds" if several else "variant": _marker(
+            _VARIANT_COLOUR, "o", 5
+        ),
+    }
+    if several:
+        handles["one seed"] = _marker(_SEED_COLOUR, "o", 2.5)
+    figure.legend(
+        list(handles.values()),
+        list(handles),
+        loc="outside lower center",
+        ncols=len(handles) if across > 1 else 2,
+        fontsize=TICK_POINTS,
+        frameon=False,
+    )
+    return settle(figure)
+
+
+def _ends(values: Float[np.ndarray, " seed"]) -> list[float]:
+    """Values that must be in sight: every finite seed's, and the ends of the bar."""
+    mean, deviation = mean_and_deviation(values)
+    ends = [*values.tolist(), mean - deviation, mean + deviation]
+    return [end for end in ends if np.isfinite(end)]
+
+
+def _marker(colour: str, marker: str, size: float) -> Line2D:
+    return Line2D([], [], color=colour, marker=marker, markersize=size, linestyle="")
+
+
+def _draw_panel(axes: Axes, panel: AccuracyPanel) -> None:
+    for index, values in zip(panel.indices, panel.values, strict=True):
+        mean, deviation = mean_and_deviation(values)
+        colour = _VARIANT_COLOUR if index else _ORIGINAL_COLOUR
+        if not index and np.isfinite(mean):
+            axes.axhline(mean, color=colour, linestyle=(0, (4, 2)), linewidth=1, zorder=1)
+        if len(values) > 1:
+            beside = np.full(len(values), index + 0.22)
+            axes.plot(beside, values, "o", color=_SEED_COLOUR, markersize=2.5, markeredgewidth=0, zorder=2)
+        axes.errorbar(
+            [index],
+            [mean],
+            yerr=None if np.isnan(deviation) else [deviation],
+            fmt="o" if index else "D",
+            color=colour,
+            markersize=5,
+            elinewidth=1.1,
+            capsize=2.5,
+            zorder=3,
+        )
+    axes.set_xticks(list(panel.indices), list(panel.names))
+    if any(not name.isdigit() for name in panel.names):
+        for text in axes.get_xticklabels():
+            text.set_rotation(90)
+            text.set_parse_math(False)
+    axes.set_xlim(min(panel.indices, default=0) - 0.6, max(panel.indices, default=0) + 0.6)
+    axes.set_title("\n".join(wrap(panel.title, _PANEL_WIDTH)), fontsize=TITLE_POINTS, parse_math=False)
+    axes.tick_params(labelsize=TICK_POINTS)
+    axes.grid(axis="y", color="#E6E6E6", linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)

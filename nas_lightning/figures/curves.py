@@ -1,0 +1,333 @@
+"""Curves of a training, after figures 3 to 5 and 12 to 16 of the paper: one line an architecture."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+from jaxtyping import Float
+from matplotlib import colormaps
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
+
+from nas_lightning.figures.panels import (
+    LABEL_POINTS,
+    NOTE_POINTS,
+    TICK_POINTS,
+    TITLE_POINTS,
+    check_columns,
+    settle,
+    wrap,
+)
+
+LineStyle: TypeAlias = tuple[float, tuple[float, ...]]
+
+ORIGINAL_COLOUR = "#000000"
+SOLID: LineStyle = (0.0, ())
+LINE_STYLES: tuple[LineStyle, ...] = (
+    SOLID,
+    (0.0, (5.0, 1.6)),
+    (0.0, (1.0, 1.3)),
+    (0.0, (5.0, 1.4, 1.0, 1.4)),
+)
+"""Styles of variants, in turn, so that neighbouring colours differ in grey print too."""
+_MAP = colormaps["plasma"]
+# The darkest would pass for the original's black, the lightest would not show on white.
+_MAP_RANGE = (0.12, 0.84)
+_WIDE = 20.0
+_BEYOND = 300.0
+_PANEL_WIDTH = 3.5
+_ALONE_WIDTH = 4.6
+_PANEL_HEIGHT = 2.5
+_NOT_FINITE = "not finite from here on"
+
+
+@dataclass(frozen=True, eq=False)
+class Curve:
+    """One architecture's measure during training, over seeds.
+
+    Attributes:
+        name: The architecture; one without a colon is an original cell.
+        x: Where it was measured, increasing, such as the number of epochs.
+        mean: Mean over the seeds; NaN where a seed has no finite value.
+        low: Smallest value of a seed.
+        high: Largest value of a seed; equal to ``low`` for a single seed, which has no band.
+        width: Width of the cell in units of c, which orders the colours.
+        label: Its name in the legend; ``name`` by default.
+    """
+
+    name: str
+    x: Float[np.ndarray, " points"]
+    mean: Float[np.ndarray, " points"]
+    low: Float[np.ndarray, " points"]
+    high: Float[np.ndarray, " points"]
+    width: float | int = 0
+    label: str = ""
+
+    @property
+    def shown(self) -> str:
+        """What the legend says."""
+        name = self.label or self.name
+        return name if np.isfinite(self.mean).any() else f"{name}: no finite value"
+
+
+@dataclass(frozen=True, eq=False)
+class CurvePanel:
+    """Curves that stand in one panel.
+
+    Attributes:
+        curves: The curves; the first is drawn on top.
+        title: What stands above the panel.
+        y_label: Name of the measure with its unit; panels with the same one have the same scale.
+        scale: ``"auto"`` is logarithmic where the largest value is 20 times the smallest or more.
+    """
+
+    curves: Sequence[Curve]
+    title: str = ""
+    y_label: str = "test loss (nat)"
+    scale: Literal["auto", "linear", "log"] = "auto"
+
+
+def architecture_colours(names: Sequence[str], widths: Sequence[float | int]) -> dict[str, str]:
+    """Colours of architectures: original cells black, variants from dark (wide) to light (narrow).
+
+    The variants of one base cell, those whose names begin alike up to a colon, are spread evenly over the
+    lightness, in the order of their width, equal ones in the order given.
+
+    Args:
+        names: Labels of the architectures, such as ``"darts_v2"`` and ``"darts_v2:C4"``.
+        widths: Width of each in units of c.
+
+    Returns:
+        Colour of every name, as ``"#rrggbb"``.
+    """
+    colours = {}
+    for name, (place, count) in _places(names, widths).items():
+        if not count:
+            colours[name] = ORIGINAL_COLOUR
+        else:
+            low, high = _MAP_RANGE
+            colours[name] = to_hex(_MAP(low + (high - low) * (place / (count - 1) if count > 1 else 0.5)))
+    return colours
+
+
+def architecture_styles(names: Sequence[str], widths: Sequence[float | int]) -> dict[str, LineStyle]:
+    """Line styles of architectures: original cells solid, variants in turn in the order of their colours.
+
+    Args:
+        names: Labels of the architectures.
+        widths: Width of each in units of c.
+
+    Returns:
+        matplotlib's line style of every name.
+    """
+    return {
+        name: LINE_STYLES[place % len(LINE_STYLES)] if count else SOLID
+        for name, (place, count) in _places(names, widths).items()
+    }
+
+
+def _places(names: Sequence[str], widths: Sequence[float | int]) -> dict[str, tuple[int, int]]:
+    """Place of every variant among those of its base cell, widest first; (0, 0) for original cells."""
+    places = dict.fromkeys(names, (0, 0))
+    known = dict(zip(names, widths, strict=True))
+    for base in dict.fromkeys(name.partition(":")[0] for name in names):
+        variants = [name for name in known if name.startswith(f"{base}:")]
+        ordered = sorted(variants, key=lambda name: -known[name])
+        places |= {name: (place, len(ordered)) for place, name in enumerate(ordered)}
+    return places
+
+
+def is_logarithmic(curves: Iterable[Curve]) -> bool:
+    """Whether curves need a logarithmic axis: all values positive, the largest 20 times the smallest.
+
+    Args:
+        curves: All curves that share the axis.
+
+    Returns:
+        Whether they do.
+    """
+    values = _finite(curves)
+    return bool(len(values) and values.min() > 0 and values.max() >= _WIDE * values.min())
+
+
+def draw_curves(
+    panels: Sequence[CurvePanel],
+    *,
+    x_label: str = "epochs",
+    columns: int | None = None,
+    title: str = "",
+) -> Figure:
+    """Draw curves of trainings (figures 3 to 5 and 12 to 16).
+
+    A line is the mean over seeds, the band around it reaches from the smallest to the largest value of a
+    seed; a single seed has no band. Panels with the same measure share one scale; what lies beyond 300
+    medians of a logarithmic one leaves the panel at the top, and a note names the largest. Lines break where
+    a value is not finite; a cross marks the last value before that.
+
+    Args:
+        panels: The panels, from left to right and from top to bottom.
+        x_label: Name of what runs along x.
+        columns: How many stand side by side; two by default.
+        title: What stands above all of them.
+
+    Returns:
+        The figure. Its legend stands below the panels, or beside each where a label means different lines.
+
+    Raises:
+        ValueError: If there is nothing to draw, or ``columns`` is not positive.
+    """
+    if not any(len(curve.x) for panel in panels for curve in panel.curves):
+        raise ValueError("there must be at least one curve to draw")
+    across = check_columns(len(panels), 2 if columns is None else columns)
+    down = -(-len(panels) // across)
+    curves = [curve for panel in panels for curve in panel.curves]
+    names, widths = [curve.name for curve in curves], [curve.width for curve in curves]
+    colours, styles = architecture_colours(names, widths), architecture_styles(names, widths)
+    entries = {(curve.shown, colours[curve.name], styles[curve.name]): curve for curve in curves}
+    shared = len({entry[0] for entry in entries}) == len(entries)
+    handles = {name: _handle(name, colours[name], styles[name]) for name in dict.fromkeys(names)}
+
+    panel_width = _ALONE_WIDTH if across == 1 else _PANEL_WIDTH
+    width = across * panel_width + 0.3 if shared else across * (panel_width + 1.5)
+    longest = max(len(curve.shown) for curve in curves)
+    legend_columns = max(1, min(len(entries), int(width / (0.062 * longest + 0.55))))
+    legend_rows = -(-(len(entries) + 1) // legend_columns) if shared else 0
+    figure = Figure(
+        figsize=(width, down * _PANEL_HEIGHT + 0.17 * legend_rows + 0.3 + 0.3 * bool(title)),
+        layout="constrained",
+        facecolor="white",
+    )
+    if title:
+        figure.suptitle(title, fontsize=TITLE_POINTS + 1, parse_math=False)
+    broken = False
+    for index, panel in enumerate(panels):
+        axes = figure.add_subplot(down, across, index + 1)
+        peers = [other for other in panels if other.y_label == panel.y_label]
+        broken |= _draw_panel(axes, panel, peers, colours, styles)
+        if index + across >= len(panels):
+            axes.set_xlabel(x_label, fontsize=LABEL_POINTS)
+        if not shared:
+            labels = {curve.shown: handles[curve.name] for curve in panel.curves}
+            _add_legend(axes, labels, loc="upper left", bbox_to_anchor=(1.01, 1.0), borderaxespad=0.0)
+    below = {curve.shown: handles[curve.name] for curve in entries.values()} if shared else {}
+    if broken:
+        below[_NOT_FINITE] = Line2D([], [], color="black", marker="x", markersize=5, linestyle="")
+    if below:
+        _add_legend(figure, below, loc="outside lower center", ncols=legend_columns)
+    return settle(figure)
+
+
+def _add_legend(parent: Figure | Axes, labels: dict[str, Artist], **place: Any) -> None:
+    legend = parent.legend(
+        list(labels.values()),
+        list(labels),
+        fontsize=TICK_POINTS,
+        frameon=False,
+        handlelength=2.6,
+        labelspacing=0.35,
+        **place,
+    )
+    for text in legend.get_texts():
+        text.set_parse_math(False)
+
+
+def _handle(name: str, colour: str, style: LineStyle) -> Artist:
+    return Line2D([], [], color=colour, linestyle=style, linewidth=_line_width(name))
+
+
+def _line_width(name: str) -> float:
+    return 1.2 if ":" in name else 2.0
+
+
+def _draw_panel(
+    axes: Axes,
+    panel: CurvePanel,
+    peers: Sequence[CurvePanel],
+    colours: dict[str, str],
+    styles: dict[str, LineStyle],
+) -> bool:
+    """Draw a panel; returns whether a line ends for want of finite values."""
+    drawn_together = [curve for peer in peers for curve in peer.curves]
+    broken = False
+    for order, curve in enumerate(panel.curves):
+        mean = np.where(np.isfinite(curve.mean), curve.mean, np.nan)
+        finite = np.isfinite(mean)
+        alone = finite & ~np.r_[False, finite[:-1]] & ~np.r_[finite[1:], False]
+        depth = 3 + 0.9 * (len(panel.curves) - order) / len(panel.curves)
+        colour = colours[curve.name]
+        axes.plot(
+            curve.x,
+            mean,
+            color=colour,
+            linestyle=styles[curve.name],
+            linewidth=_line_width(curve.name),
+            marker="o",
+            markersize=3,
+            markevery=np.flatnonzero(alone).tolist(),
+            label=curve.shown,
+            zorder=depth,
+        )
+        if not np.array_equal(curve.low, curve.high, equal_nan=True):
+            low, high = (np.where(finite, bound, np.nan) for bound in (curve.low, curve.high))
+            axes.fill_between(curve.x, low, high, color=colour, alpha=0.16, linewidth=0, zorder=depth - 1)
+        ends = finite & ~np.r_[finite[1:], True]
+        if ends.any():
+            axes.plot(
+                curve.x[ends], mean[ends], "x", color=colour, markersize=5, zorder=depth, label="_last finite"
+            )
+        broken |= bool((~finite).any())
+    _set_scale(axes, panel.scale, drawn_together)
+    places = np.concatenate([curve.x for curve in drawn_together])
+    left, right = float(places.min()), float(places.max())
+    room = 0.02 * (right - left) or 0.5
+    axes.set_xlim(left - room, right + room)
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))
+    axes.set_title("\n".join(wrap(panel.title, _PANEL_WIDTH)), fontsize=TITLE_POINTS, parse_math=False)
+    axes.set_ylabel(panel.y_label, fontsize=LABEL_POINTS, parse_math=False)
+    axes.tick_params(labelsize=TICK_POINTS)
+    axes.grid(color="#E6E6E6", linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    return broken
+
+
+def _set_scale(axes: Axes, scale: str, curves: Sequence[Curve]) -> None:
+    values = _finite(curves)
+    if not len(values):
+        return
+    low, high = float(values.min()), float(values.max())
+    if (scale == "log" and low > 0) or (scale == "auto" and is_logarithmic(curves)):
+        axes.set_yscale("log")
+        top = min(high, _BEYOND * float(np.median(values)))
+        axes.set_ylim(low / 1.15, top * 1.15)
+        axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if top < 300 * low else (1.0,)))
+        if low >= 1e-3 and top <= 1e4:
+            axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_formatter(NullFormatter())
+        if high > top:
+            axes.text(
+                0.99,
+                0.98,
+                f"the largest value is {high:.2g}",
+                transform=axes.transAxes,
+                ha="right",
+                va="top",
+                fontsize=NOTE_POINTS,
+            )
+        return
+    room = 0.04 * (high - low) or 0.05 * abs(high) or 0.5
+    axes.set_ylim(low - room, high + room)
+
+
+def _finite(curves: Iterable[Curve]) -> Float[np.ndarray, " values"]:
+    """All values that are to be seen."""
+    parts = [part for curve in curves for part in (curve.mean, curve.low, curve.high)]
+    values = np.concatenate([np.empty(0), *parts])
+    return np.asarray(values[np.isfinite(values)])

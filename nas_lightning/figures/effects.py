@@ -1,0 +1,175 @@
+"""Forest plot: effects with their confidence intervals, one a row."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from nas_lightning.figures.panels import LABEL_POINTS, TICK_POINTS, TITLE_POINTS, settle, wrap
+
+# Okabe and Ito's palette; the marker says the same where there is no colour.
+_LOOKS = {
+    "supported": ("#009E73", "o"),
+    "contradicted": ("#D55E00", "X"),
+    "undecided": ("#595959", "s"),
+    "no data": ("#8C8C8C", ""),
+}
+_OTHER = ("#0072B2", "D")
+_ROW_HEIGHT = 0.27
+_LINE_HEIGHT = 0.145
+_AXES_WIDTH = 3.2
+_NAMES_WIDTH = 4.2
+_VERDICT_WIDTH = 1.9
+
+
+@dataclass(frozen=True)
+class Effect:
+    """One row.
+
+    Attributes:
+        name: What was tested.
+        effect: The effect; NaN where there are no data.
+        low: Lower end of its confidence interval.
+        high: Upper end.
+        verdict: What the test says: ``"supported"``, ``"contradicted"``, ``"undecided"`` or ``"no data"``.
+    """
+
+    name: str
+    effect: float | int
+    low: float | int
+    high: float | int
+    verdict: str
+
+
+@dataclass(frozen=True)
+class EffectPanel:
+    """Effects on one scale.
+
+    Attributes:
+        effects: The effects, from top to bottom.
+        label: What the effect is.
+        none: The value that means no effect.
+        limits: Ends of the scale; by default those of the intervals.
+    """
+
+    effects: Sequence[Effect]
+    label: str
+    none: float | int = 0.0
+    limits: tuple[float | int, float | int] | None = None
+
+
+def draw_effects(panels: Sequence[EffectPanel], *, title: str = "") -> Figure:
+    """Draw effects as marks with their confidence intervals as lines, one a row, one panel a scale.
+
+    Marker and colour say the verdict, which stands in words at the right with the numbers; a line marks no
+    effect. An interval that leaves the scale ends in an arrow head; an effect without data has no mark.
+
+    Args:
+        panels: The panels, from top to bottom.
+        title: What stands above all of them.
+
+    Returns:
+        The figure.
+
+    Raises:
+        ValueError: If there is nothing to draw.
+    """
+    if not any(panel.effects for panel in panels):
+        raise ValueError("there must be at least one effect to draw")
+    filled = [panel for panel in panels if panel.effects]
+    rows = [[_row_height(effect) for effect in panel.effects] for panel in filled]
+    figure = Figure(
+        figsize=(
+            _NAMES_WIDTH + _AXES_WIDTH + _VERDICT_WIDTH,
+            sum(map(sum, rows)) + 0.7 * len(filled) + 0.35 + 0.3 * bool(title),
+        ),
+        layout="constrained",
+        facecolor="white",
+    )
+    if title:
+        figure.suptitle(title, fontsize=TITLE_POINTS + 1, parse_math=False)
+    grid = figure.add_gridspec(len(filled), 1, height_ratios=[sum(heights) + 0.2 for heights in rows])
+    for place, (panel, heights) in enumerate(zip(filled, rows, strict=True)):
+        _draw_panel(figure.add_subplot(grid[place]), panel, heights)
+    verdicts = list(dict.fromkeys(effect.verdict for panel in filled for effect in panel.effects))
+    handles = [_handle(verdict) for verdict in verdicts if _look(verdict)[1]]
+    if handles:
+        figure.legend(
+            handles=handles,
+            loc="outside lower center",
+            ncols=len(handles),
+            fontsize=TICK_POINTS,
+            frameon=False,
+        )
+    return settle(figure)
+
+
+def _row_height(effect: Effect) -> float:
+    return _ROW_HEIGHT + _LINE_HEIGHT * (len(wrap(effect.name, _NAMES_WIDTH)) - 1)
+
+
+def _look(verdict: str) -> tuple[str, str]:
+    return _LOOKS.get(verdict, _OTHER)
+
+
+def _handle(verdict: str) -> Line2D:
+    colour, marker = _look(verdict)
+    return Line2D([], [], color=colour, marker=marker, markersize=6, linewidth=1.4, label=verdict)
+
+
+def _draw_panel(axes: Axes, panel: EffectPanel, heights: Sequence[float]) -> None:
+    low, high = panel.limits or _limits(panel)
+    axes.set_xlim(low, high)
+    middles = np.cumsum(heights) - np.asarray(heights) / 2
+    axes.axvline(panel.none, color="#7F7F7F", linewidth=1, zorder=1)
+    for effect, y in zip(panel.effects, middles.tolist(), strict=True):
+        colour, marker = _look(effect.verdict)
+        if np.isfinite([effect.low, effect.high]).all():
+            start, end = max(effect.low, low), min(effect.high, high)
+            axes.plot([start, end], [y, y], color=colour, linewidth=1.4, label=effect.name, zorder=2)
+            for beyond, place, head in ((effect.low < low, low, "<"), (effect.high > high, high, ">")):
+                if beyond:
+                    axes.plot(place, y, head, color=colour, markersize=5, clip_on=False, zorder=2)
+        if marker and low <= effect.effect <= high:
+            axes.plot(effect.effect, y, marker, color=colour, markersize=6, label=effect.name, zorder=3)
+        axes.annotate(
+            _numbers(effect),
+            (1.02, y),
+            xycoords=("axes fraction", "data"),
+            va="center",
+            fontsize=TICK_POINTS,
+            parse_math=False,
+        )
+    names = ["\n".join(wrap(effect.name, _NAMES_WIDTH)) for effect in panel.effects]
+    axes.set_yticks(middles.tolist(), names)
+    for text in axes.get_yticklabels():
+        text.set_parse_math(False)
+    axes.set_ylim(float(sum(heights)), 0.0)
+    axes.tick_params(labelsize=TICK_POINTS)
+    axes.tick_params(axis="y", length=0)
+    axes.set_xlabel(panel.label, fontsize=LABEL_POINTS, parse_math=False)
+    axes.grid(axis="x", color="#E6E6E6", linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+
+
+def _numbers(effect: Effect) -> str:
+    if not np.isfinite(effect.effect):
+        return effect.verdict
+    interval = (
+        f" ({effect.low:.2f} to {effect.high:.2f})" if np.isfinite([effect.low, effect.high]).all() else ""
+    )
+    return f"{effect.effect:.2f}{interval}, {effect.verdict}".replace("-", "\N{MINUS SIGN}")
+
+
+def _limits(panel: EffectPanel) -> tuple[float, float]:
+    ends = [end for effect in panel.effects for end in (effect.effect, effect.low, effect.high)]
+    known = [*(end for end in ends if np.isfinite(end)), panel.none]
+    low, high = float(min(known)), float(max(known))
+    room = 0.06 * (high - low) or 0.5
+    return low - room, high + room

@@ -1,0 +1,261 @@
+"""Architectures in the plane of width and depth, over the distribution of all wirings of their space."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+from matplotlib import colormaps
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Rectangle
+
+from nas_lightning.figures.panels import (
+    LABEL_POINTS,
+    NOTE_POINTS,
+    TICK_POINTS,
+    TITLE_POINTS,
+    check_columns,
+    settle,
+    wrap,
+)
+from nas_lightning.figures.scale import Scale, colour_scale
+
+MEASURE_COLOURS = colormaps["viridis"]
+"""Lighter is larger, in an order that colour-blind readers see."""
+
+_SQUARE_WIDTH = 0.92
+_SQUARE_HEIGHT = 0.74
+_SHARE_HEIGHT = 0.16
+_LABELLED = 6
+_LABEL_POINTS = 6.5
+# Greys of the squares, from the rarest place to the most frequent one.
+_GREYS = (0.965, 0.78)
+
+
+@dataclass(frozen=True, eq=False)
+class WidthDepthPlane:
+    """Architectures of one space.
+
+    Attributes:
+        names: Name of each architecture; an empty one is an original cell, drawn as a diamond without a name.
+        widths: Width of each in units of c.
+        depths: Depth of each.
+        values: The measure that colours each; NaN where it has none.
+        counts: Number of wirings of the space at every (width, depth); empty where they are not counted.
+        title: What stands above the panel.
+    """
+
+    names: Sequence[str]
+    widths: Sequence[float | int]
+    depths: Sequence[int]
+    values: Float[np.ndarray, " architecture"]
+    counts: Mapping[tuple[float | int, int], int]
+    title: str = ""
+
+
+def draw_width_depth(
+    planes: Sequence[WidthDepthPlane],
+    *,
+    label: str,
+    scale: Scale = "auto",
+    columns: int | None = None,
+    title: str = "",
+) -> Figure:
+    """Draw architectures as marks coloured by a measure, over all wirings of their space.
+
+    A grey square is a pair of width and depth that some wiring has, with the share of all wirings that have
+    it; darker is more frequent. Marks in one square are set beside each other, so that each is seen; where a
+    square holds more than six, marks have no names. Diamonds are original cells, hollow marks have no
+    value. All panels have one colour scale and the same axes.
+
+    Args:
+        planes: The spaces, from left to right and from top to bottom.
+        label: Name of the measure, with its unit.
+        scale: Scale of the colours: linear, logarithmic, or chosen by the data.
+        columns: How many stand side by side; one by default.
+        title: What stands above all of them.
+
+    Returns:
+        The figure, with one colour bar.
+
+    Raises:
+        ValueError: If there is nothing to draw, or ``columns`` is not positive.
+    """
+    across = check_columns(len(planes), 1 if columns is None else columns)
+    down = -(-len(planes) // across)
+    norm = colour_scale([plane.values for plane in planes], scale)
+    left, right, bottom, top = _limits(planes)
+    widest, tallest = (right - left) * 2 * _SQUARE_WIDTH, (top - bottom) * _SQUARE_HEIGHT
+    figure = Figure(
+        figsize=(across * (widest + 0.6) + 0.9, down * (tallest + 0.75) + 0.35 + 0.3 * bool(title)),
+        layout="constrained",
+        facecolor="white",
+    )
+    if title:
+        figure.suptitle(title, fontsize=TITLE_POINTS + 1, parse_math=False)
+    all_axes = []
+    for index, plane in enumerate(planes):
+        axes = figure.add_subplot(down, across, index + 1)
+        axes.set_xlim(left, right)
+        axes.set_ylim(bottom, top)
+        _draw_plane(axes, plane, norm, widest)
+        all_axes.append(axes)
+    if any(np.isfinite(plane.values).any() for plane in planes):
+        # As high as two rows at most, at the top of the figure.
+        share = min(1.0, 2 / down)
+        bar = figure.colorbar(
+            ScalarMappable(norm, MEASURE_COLOURS),
+            ax=all_axes,
+            pad=0.02,
+            aspect=30,
+            shrink=share,
+            anchor=(0.0, 1.0),
+        )
+        lines = wrap(label, 0.9 * share * down * tallest)
+        bar.set_label("\n".join(lines), fontsize=LABEL_POINTS, parse_math=False)
+        bar.ax.tick_params(labelsize=TICK_POINTS)
+    handles: dict[str, Artist] = {}
+    if any(not name for plane in planes for name in plane.names):
+        handles["original cell"] = _handle("D", 6, "#4D4D4D")
+    if any(name for plane in planes for name in plane.names):
+        handles["variant"] = _handle("o", 7, "#4D4D4D")
+    if any(not np.isfinite(plane.values).all() for plane in planes):
+        handles["without a value"] = _handle("o", 7, "none")
+    if any(plane.counts for plane in planes):
+        handles["share of all wirings"] = Rectangle((0, 0), 1, 1, facecolor=str(_GREYS[1]))
+    figure.legend(
+        list(handles.values()),
+        list(handles),
+        loc="outside lower center",
+        ncols=len(handles),
+        fontsize=TICK_POINTS,
+        frameon=False,
+    )
+    return settle(figure)
+
+
+def fan_out(
+    widths: Sequence[float | int], depths: Sequence[int]
+) -> tuple[Float[np.ndarray, "architecture 2"], int]:
+    """Places of marks within their squares: rows of three at most, or as many as a full square needs.
+
+    Args:
+        widths: Width of each architecture in units of c.
+        depths: Depth of each.
+
+    Returns:
+        Place of every mark in (width, depth), within a quarter of c and half a step of depth around its own;
+        and the largest number of marks in one square.
+
+    Examples:
+        >>> places, most = fan_out([2.0, 3.0, 3.0], [4, 3, 3])
+        >>> most, places[0].tolist(), sorted(places[:, 0].tolist())
+        (2, [2.0, 4.0], [2.0, 2.875, 3.125])
+    """
+    shared: dict[tuple[float, int], list[int]] = defaultdict(list)
+    for index, (width, depth) in enumerate(zip(widths, depths, strict=True)):
+        shared[float(width), depth].append(index)
+    most = max(map(len, shared.values()), default=0)
+    # As many columns in every square, so that rows of neighbouring squares align.
+    across = min(max(most, 1), 3) if most <= _LABELLED else int(np.ceil(np.sqrt(1.5 * most)))
+    places = np.empty((len(widths), 2))
+    for (width, depth), indices in shared.items():
+        rows = [indices[start : start + across] for start in range(0, len(indices), across)]
+        for row, members in enumerate(rows):
+            height = (len(rows) - 1) / 2 - row
+            for column, index in enumerate(members):
+                side = column - (len(members) - 1) / 2
+                places[index] = width + side * 0.5 / across, depth + height * 0.72 / max(len(rows), 2)
+    return places, most
+
+
+def _limits(planes: Sequence[WidthDepthPlane]) -> tuple[float, float, float, float]:
+    """Left, right, bottom, top of all panels: the squares of all wirings and of all marks."""
+    widths = [float(width) for plane in planes for width in (*plane.widths, *(w for w, _ in plane.counts))]
+    depths = [depth for plane in planes for depth in (*plane.depths, *(d for _, d in plane.counts))]
+    if not widths:
+        return 0.75, 4.25, 1.5, 5.5
+    return min(widths) - 0.25, max(widths) + 0.25, min(depths) - 0.5, max(depths) + 0.5
+
+
+def _draw_plane(axes: Axes, plane: WidthDepthPlane, norm: Normalize, inches: float) -> None:
+    total = sum(plane.counts.values())
+    highest = max(plane.counts.values(), default=0)
+    for (width, depth), count in plane.counts.items():
+        # By the square root: a rare place still differs from an impossible one.
+        grey = _GREYS[0] + (_GREYS[1] - _GREYS[0]) * float(np.sqrt(count / highest))
+        axes.add_patch(
+            Rectangle(
+                (width - 0.25, depth - 0.5), 0.5, 1.0, facecolor=str(grey), edgecolor="white", linewidth=1.2
+            )
+        )
+        axes.text(
+            width - 0.235,
+            depth - 0.475,
+            _percent(count / total),
+            fontsize=NOTE_POINTS - 1,
+            color="#595959",
+            va="bottom",
+        )
+    places, most = fan_out(plane.widths, plane.depths)
+    labelled = most <= _LABELLED
+    size = 8.0 if labelled else max(2.5, 8.0 * 3 / int(np.ceil(np.sqrt(1.5 * most))))
+    for (x, y), name, value in zip(places, plane.names, plane.values, strict=True):
+        # The share stands at the bottom of the square, the name below its mark.
+        height = y + _SHARE_HEIGHT if labelled else y + 0.06
+        finite = bool(np.isfinite(value))
+        axes.plot(
+            x,
+            height,
+            "o" if name else "D",
+            markersize=size if name else size * 0.9,
+            markerfacecolor=MEASURE_COLOURS(norm(value)) if finite else "none",
+            markeredgecolor="black",
+            markeredgewidth=0.7,
+            label=name or "original",
+            zorder=3 if name else 4,
+        )
+        if labelled and name:
+            axes.annotate(
+                name,
+                (x, height),
+                (0, -0.7 * size),
+                textcoords="offset points",
+                ha="center",
+                va="top",
+                fontsize=_LABEL_POINTS,
+                parse_math=False,
+            )
+    (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
+    axes.set_xticks(np.arange(np.ceil(2 * left) / 2, right, 0.5))
+    axes.set_yticks(range(int(np.ceil(bottom)), int(np.floor(top)) + 1))
+    axes.set_xlabel("width (c)", fontsize=LABEL_POINTS)
+    axes.set_ylabel("depth", fontsize=LABEL_POINTS)
+    axes.set_title("\n".join(wrap(plane.title, inches)), fontsize=TITLE_POINTS, parse_math=False)
+    axes.tick_params(labelsize=TICK_POINTS, length=0)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _percent(share: float) -> str:
+    return f"{share:.0%}" if share >= 0.0995 else f"{share:.1%}" if share >= 0.0005 else "<0.1%"
+
+
+def _handle(marker: str, size: float, colour: str) -> Line2D:
+    return Line2D(
+        [],
+        [],
+        color="black",
+        marker=marker,
+        markersize=size,
+        markerfacecolor=colour,
+        markeredgewidth=0.7,
+        linestyle="",
+    )

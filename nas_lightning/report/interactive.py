@@ -1,0 +1,185 @@
+"""What the page draws live, as plain data: numbers JSON can hold, common scales, colours, places of marks.
+
+A picture's ``interactive`` is one of four forms, named by ``kind``:
+
+==========  ============================================================================================
+curves      ``panels``: ``title``, ``y_label``, ``log``, ``series``; a series has ``name``, ``family``,
+            ``variant``, ``width``, ``depth`` and the lists ``x``, ``mean``, ``low``, ``high``
+surfaces    ``label``; ``surfaces``: ``name``, ``alpha``, ``beta``, ``z[alpha][beta]``
+plane       ``spaces``: ``title``, ``cells`` (``width``, ``depth``, ``count``), ``marks`` (``name``,
+            ``width``, ``depth``, ``values`` by measure); ``measures``: label by measure
+accuracy    ``panels``: ``title``, ``marks`` (``index``, ``name``, ``mean``, ``low``, ``high``)
+==========  ============================================================================================
+
+``page.js`` draws what :func:`live_data` returns; names stay as they are, the page escapes them.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.colors import LogNorm, to_hex
+
+from nas_lightning.figures.curves import architecture_colours
+from nas_lightning.figures.scale import colour_scale
+
+DIGITS = 5
+"""Significant digits of the numbers in the page."""
+
+_FAN = 0.12
+"""How far marks at one place are moved apart, in steps of depth; half as much in width."""
+
+
+def live_data(interactive: Mapping[str, Any]) -> dict[str, Any]:
+    """What the page needs to draw a picture live.
+
+    Args:
+        interactive: One of the four forms.
+
+    Returns:
+        Plain dictionaries, lists, strings and numbers of :data:`DIGITS` digits, None for NaN and infinity:
+        curves gain a ``legend`` (one entry an architecture, with its colour; series refer to it by index),
+        surfaces a common scale (``log``, ``low``, ``high``), measures of a plane their ``low`` and ``high``,
+        marks at one place a place each (``x``, ``y``).
+
+    Raises:
+        ValueError: If the kind is unknown.
+    """
+    kind = interactive.get("kind")
+    if kind == "curves":
+        live = _curves(interactive)
+    elif kind == "surfaces":
+        live = _surfaces(interactive)
+    elif kind == "plane":
+        live = _plane(interactive)
+    elif kind == "accuracy":
+        live = {"panels": interactive["panels"]}
+    else:
+        raise ValueError(
+            f"`kind` (={kind!r}) of an interactive picture must be curves, surfaces, plane or accuracy"
+        )
+    return {"kind": kind, **_plain(live)}
+
+
+def json_for_html(value: Any) -> str:
+    r"""JSON that may stand inside a ``<script>`` element whatever its strings hold.
+
+    Args:
+        value: Plain data without NaN and infinity.
+
+    Returns:
+        ASCII without ``<``, ``>`` and ``&``.
+
+    Raises:
+        ValueError: If a number is not finite.
+
+    Examples:
+        >>> json_for_html({"name": "</script>"})
+        '{"name":"\\u003c/script\\u003e"}'
+    """
+    text = json.dumps(value, allow_nan=False, separators=(",", ":"))
+    for character in "<>&":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return text
+
+
+def fan_out(places: Sequence[tuple[float | int, float | int]]) -> list[tuple[float, float]]:
+    """Move marks at one place apart so that all are seen: onto a circle around it, first one on top.
+
+    Args:
+        places: Width and depth of each mark.
+
+    Returns:
+        Where each is drawn; a mark that is alone stays.
+    """
+    shared: dict[tuple[float | int, float | int], list[int]] = defaultdict(list)
+    for index, place in enumerate(places):
+        shared[place].append(index)
+    moved = [(float(width), float(depth)) for width, depth in places]
+    for (width, depth), indices in shared.items():
+        for turn, index in enumerate(indices if len(indices) > 1 else ()):
+            angle = 2 * math.pi * turn / len(indices)
+            moved[index] = (
+                width + _FAN / 2 * math.sin(angle),
+                depth + _FAN * math.cos(angle) * (1 + (len(indices) > 6)),
+            )
+    return moved
+
+
+def _curves(interactive: Mapping[str, Any]) -> dict[str, Any]:
+    entries: dict[str, dict[str, Any]] = {}
+    panels = []
+    for panel in interactive["panels"]:
+        drawn = []
+        for series in panel["series"]:
+            name = series["name"]
+            entries.setdefault(
+                name,
+                {
+                    "name": name,
+                    "width": series["width"],
+                    "depth": series["depth"],
+                    "original": series["variant"] == "original",
+                },
+            )
+            curve: dict[str, Any] = {"entry": list(entries).index(name), "x": series["x"]}
+            curve["mean"] = series["mean"]
+            # With one seed there is no range to draw or to say.
+            if not _same(series["low"], series["high"]):
+                curve |= {"low": series["low"], "high": series["high"]}
+            drawn.append(curve)
+        panels.append(
+            {"title": panel["title"], "y_label": panel["y_label"], "log": panel["log"], "series": drawn}
+        )
+    legend = list(entries.values())
+    colours = architecture_colours([entry["name"] for entry in legend], [entry["width"] for entry in legend])
+    for entry in legend:
+        entry["colour"] = to_hex(colours[entry["name"]])
+    return {"panels": panels, "legend": legend}
+
+
+def _surfaces(interactive: Mapping[str, Any]) -> dict[str, Any]:
+    surfaces = interactive["surfaces"]
+    norm = colour_scale([np.array(surface["z"], dtype=np.float64) for surface in surfaces])
+    scale = {"log": isinstance(norm, LogNorm), "low": norm.vmin, "high": norm.vmax}
+    return {"label": interactive["label"], **scale, "surfaces": surfaces}
+
+
+def _plane(interactive: Mapping[str, Any]) -> dict[str, Any]:
+    spaces = []
+    for space in interactive["spaces"]:
+        places = fan_out([(mark["width"], mark["depth"]) for mark in space["marks"]])
+        marks = [{**mark, "x": x, "y": y} for mark, (x, y) in zip(space["marks"], places, strict=True)]
+        spaces.append({"title": space["title"], "cells": space["cells"], "marks": marks})
+    marks = [mark for space in spaces for mark in space["marks"]]
+    measures = []
+    for key, label in interactive["measures"].items():
+        values = [mark["values"].get(key) for mark in marks]
+        finite = [value for value in values if value is not None and math.isfinite(value)]
+        if finite:
+            measures.append({"key": key, "label": label, "low": min(finite), "high": max(finite)})
+    return {"spaces": spaces, "measures": measures}
+
+
+def _same(low: Iterable[Any], high: Iterable[Any]) -> bool:
+    """Whether a range has no extent anywhere."""
+    return all(one == other or one != one or other != other for one, other in zip(low, high, strict=True))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _plain(part) for key, part in value.items()}
+    if isinstance(value, np.ndarray):
+        return _plain(value.tolist())
+    if isinstance(value, list | tuple):
+        return [_plain(part) for part in value]
+    if value is None or isinstance(value, str | bool | int):
+        return value
+    if isinstance(value, np.generic):
+        return _plain(value.item())
+    return float(f"{value:.{DIGITS}g}") if math.isfinite(value) else None

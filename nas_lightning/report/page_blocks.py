@@ -1,0 +1,131 @@
+"""Claims and tables as the page's template takes them."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+
+from nas_lightning.report.claims import Claim
+
+_NUMBER = re.compile(r"[-−+]?[\d.]+( ?%| ?[±(].*)?$")  # noqa: RUF001  (a minus sign is what it looks for)
+_NOTHING = "—"
+_PREDICTORS = {
+    "width": "wide cells",
+    "depth": "shallow cells",
+    "kind": "connections against operations",
+    "adaptation": "adapted against original cells",
+}
+
+
+def html_table(frame: pd.DataFrame, caption: str = "") -> dict[str, Any]:
+    """A table as the template takes it.
+
+    Args:
+        frame: Cells, as text or as numbers; column names are the header.
+        caption: What stands above it.
+
+    Returns:
+        ``caption``; ``columns``, each with ``name`` and whether it holds numbers (they stand to the right);
+        ``rows`` of text, a dash for what is missing.
+    """
+    rows = [[_text(value) for value in row] for row in frame.itertuples(index=False, name=None)]
+    columns = []
+    for index, name in enumerate(frame.columns):
+        said = [row[index] for row in rows if row[index] != _NOTHING]
+        columns.append({"name": str(name), "number": bool(said) and all(map(_NUMBER.match, said))})
+    return {"caption": caption, "columns": columns, "rows": rows}
+
+
+def claim_blocks(claims: Sequence[Claim]) -> list[dict[str, Any]]:
+    """Claims as the template takes them: all tests of a claim together.
+
+    Args:
+        claims: Tests.
+
+    Returns:
+        One block a claim, in their order: ``statement``, ``section``, ``class`` (the verdict that the tests
+        of the primary measure share, else ``mixed``), ``primary`` (tests of the primary measure in full),
+        ``others`` (a table of the rest, or None).
+    """
+    by_key: dict[str, list[Claim]] = {}
+    for claim in claims:
+        by_key.setdefault(claim.key, []).append(claim)
+    return [_claim_block(tests) for tests in by_key.values()]
+
+
+def _claim_block(tests: list[Claim]) -> dict[str, Any]:
+    primary = [claim for claim in tests if claim.primary] or tests[:1]
+    others = [claim for claim in tests if claim not in primary]
+    verdicts = {claim.verdict for claim in primary}
+    return {
+        "statement": primary[0].statement,
+        "section": f"Section {primary[0].section}" if primary[0].section[:1].isdigit() else primary[0].section,
+        "class": verdicts.pop().replace(" ", "-") if len(verdicts) == 1 else "mixed",
+        "primary": [_test_block(claim) for claim in primary],
+        "others": _others(others) if others else None,
+    }
+
+
+def _test_block(claim: Claim) -> dict[str, Any]:
+    return {
+        "verdict": claim.verdict,
+        "class": claim.verdict.replace(" ", "-"),
+        "about": _PREDICTORS.get(claim.predictor, claim.predictor),
+        "effect": _effect(claim),
+        "explanation": claim.explanation,
+        "test": claim.test,
+        "groups": None if claim.groups.empty else html_table(claim.groups),
+    }
+
+
+def _effect(claim: Claim) -> str:
+    """Effect, interval and corrected p-value, as short as can be: the explanation has them in words."""
+    if not _known(claim.effect):
+        return ""
+    text = f"{claim.effect_name} {_signed(claim.effect)}"
+    if _known(claim.low) and _known(claim.high):
+        text += f" (95 % interval {_signed(claim.low)} to {_signed(claim.high)})"
+    return text + (f", p {_p_value(claim.p_adjusted)}" if _known(claim.p_adjusted) else "")
+
+
+def _others(claims: list[Claim]) -> dict[str, Any]:
+    rows = [
+        {
+            "measure": claim.measure_name,
+            "compared": _PREDICTORS.get(claim.predictor, claim.predictor),
+            "effect": _signed(claim.effect),
+            "from": _signed(claim.low),
+            "to": _signed(claim.high),
+            "p, corrected": _p_value(claim.p_adjusted),
+            "verdict": claim.verdict,
+        }
+        for claim in claims
+    ]
+    return html_table(pd.DataFrame(rows))
+
+
+def _known(value: float | int | None) -> bool:
+    return value is not None and math.isfinite(value)
+
+
+def _signed(value: float | int | None) -> str:
+    """A number with the minus sign of print."""
+    return f"{value:.2f}".replace("-", "−") if value is not None and _known(value) else _NOTHING  # noqa: RUF001
+
+
+def _p_value(value: float | int | None) -> str:
+    if value is None or not _known(value):
+        return _NOTHING
+    return "< 0.001" if value < 0.001 else f"= {value:.3f}"
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str) and pd.isna(value):
+        return _NOTHING
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return str(value) or _NOTHING

@@ -1,0 +1,241 @@
+"""Result tables as the tests need them: one value an architecture and group, seeds averaged."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from nas_lightning.report.statistics import RankBlock, SpreadBlock
+
+SETTINGS = (
+    "family",
+    "data",
+    "learning_rate",
+    "epochs",
+    "batch_size",
+    "cutout",
+    "drop_path",
+    "auxiliary_weight",
+    "evaluation_split",
+    "init_channels",
+    "num_cells",
+)
+"""Columns in which the runs of a group agree, besides the settings of the command line."""
+
+NOT_COMPARED = (
+    "settings.model.genotype",
+    "settings.data.root",
+    "settings.data.evaluation_batch_size",
+    "settings.trainer.world_size",
+)
+"""Settings in which the runs of a group may differ, besides seeds."""
+
+
+GROUP_COLUMNS = ["family", "data", "learning_rate", "n", "seeds", "seed_noise", "effect"]
+"""Columns of a claim's table of groups."""
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """A measure of the architectures, averaged over seeds.
+
+    Attributes:
+        table: A row per group and architecture: ``group`` (its number), ``family``, ``data``,
+            ``learning_rate``, ``unit`` (the genotype), ``architecture``, ``kind``, ``width``, ``depth``,
+            ``value`` (mean over seeds), ``seeds``, ``noise`` (variance of the value that is due to seeds,
+            NaN where no architecture of the group has two).
+        dropped: Runs left out because the measure is missing.
+        censored: Runs that never reached what the measure waits for, ranked last.
+    """
+
+    table: pd.DataFrame
+    dropped: int
+    censored: int
+
+
+def group_columns(runs: pd.DataFrame) -> list[str]:
+    """Columns that make a group: base cell, data, learning rate and every other setting but the cell.
+
+    Args:
+        runs: Results.runs.
+
+    Returns:
+        Names of columns that ``runs`` has.
+    """
+    settings = [
+        name
+        for name in runs.columns
+        if name.startswith("settings.") and name not in NOT_COMPARED and not name.endswith("seed")
+    ]
+    return [name for name in SETTINGS if name in runs.columns] + settings
+
+
+def group_keys(runs: pd.DataFrame, columns: Sequence[str]) -> pd.Series:
+    """One text for each combination of settings.
+
+    Args:
+        runs: Results.runs.
+        columns: Columns of settings; missing values equal one another.
+
+    Returns:
+        The text of each run.
+    """
+    texts = [[_text(value) for value in runs[name]] for name in columns]
+    joined = ["\x1f".join(row) for row in zip(*texts, strict=True)] if texts else [""] * len(runs)
+    return pd.Series(joined, index=runs.index, dtype=object)
+
+
+def take_sample(
+    runs: pd.DataFrame,
+    measure: str,
+    kinds: Sequence[str],
+    *,
+    censored: bool = False,
+    transform: Callable[[pd.Series], pd.Series] | None = None,
+) -> Sample:
+    """Average a measure over seeds.
+
+    Seeds repeat an architecture and are no units of their own, so that more seeds make a value surer and
+    nothing else. Runs of one genotype are one architecture, whatever it is called.
+
+    Args:
+        runs: Results.runs.
+        measure: Column of the measure.
+        kinds: Kinds of architectures to take.
+        censored: Whether a missing value means "never reached". Then runs are ranked within their group,
+            those without a value last and alike, and the ranks are averaged; a run whose curve is unknown
+            (no ``mean_error``, not diverged) is left out.
+        transform: Applied to the measure before averaging.
+
+    Returns:
+        The sample; its table is empty where no run has the measure.
+    """
+    if runs.empty:
+        return Sample(_empty(), 0, 0)
+    chosen = runs[runs["kind"].isin(list(kinds))].copy()
+    if measure not in chosen.columns:
+        return Sample(_empty(), len(chosen), 0)
+    chosen["value"] = pd.to_numeric(chosen[measure], errors="coerce").astype(float)
+    if transform is not None:
+        chosen["value"] = transform(chosen["value"])
+    late = pd.Series(False, index=chosen.index)
+    if censored:
+        late = chosen["value"].isna() & (chosen["mean_error"].notna() | chosen["diverged"].eq(True))
+        chosen.loc[late, "value"] = np.inf
+    known = chosen["value"].notna() if censored else np.isfinite(chosen["value"])
+    dropped = int((~known).sum())
+    chosen = chosen[known]
+    if chosen.empty:
+        return Sample(_empty(), dropped, 0)
+    chosen["group"] = pd.factorize(group_keys(chosen, group_columns(chosen)))[0]
+    if censored:
+        chosen["value"] = chosen.groupby("group")["value"].rank()
+    chosen["unit"] = chosen["genotype"].fillna(chosen["architecture"])
+    grouped = chosen.groupby(["group", "unit"], sort=False)
+    first = ["family", "data", "learning_rate", "architecture", "kind", "width", "depth"]
+    table = grouped[first].first()
+    table["value"] = grouped["value"].mean()
+    table["seeds"] = grouped["value"].size()
+    squares = grouped["value"].var(ddof=1).fillna(0.0) * (table["seeds"] - 1)
+    freedom = (table["seeds"] - 1).groupby("group").sum()
+    within = squares.groupby("group").sum() / freedom.where(freedom > 0)
+    table = table.reset_index()
+    table["noise"] = table["group"].map(within) / table["seeds"]
+    return Sample(table, dropped, int(late.sum()))
+
+
+def rank_blocks(table: pd.DataFrame, predictor: str, sign: int) -> tuple[list[RankBlock], list[int]]:
+    """The base cells of a sample for a rank association.
+
+    Args:
+        table: Table of a sample.
+        predictor: ``"width"`` or ``"depth"``.
+        sign: 1 or -1, multiplies the measure.
+
+    Returns:
+        The blocks, one a base cell with a group of three architectures or more, and the number of each
+        group in their order.
+    """
+    blocks, groups = [], []
+    for _, family in _large_groups(table, 3).groupby("family", sort=True):
+        wide = family.pivot(index="group", columns="unit", values="value")
+        of_unit = family.groupby("unit")[predictor].first().reindex(wide.columns)
+        blocks.append(RankBlock(of_unit.to_numpy(float), sign * wide.to_numpy(float)))
+        groups += [int(group) for group in wide.index]
+    return blocks, groups
+
+
+def spread_blocks(table: pd.DataFrame) -> tuple[list[SpreadBlock], list[int]]:
+    """The base cells of a sample for the spread of connection against operation variants.
+
+    Args:
+        table: Table of a sample of both kinds.
+
+    Returns:
+        The blocks, one a base cell with a group of three variants of each kind or more, and the number of
+        each group in their order.
+    """
+    counts = table.groupby(["group", "kind"]).size().unstack(fill_value=0)
+    counts = counts.reindex(columns=["connections", "operations"], fill_value=0)
+    enough = counts.index[(counts >= 3).all(axis=1)]
+    blocks, groups = [], []
+    for _, family in table[table["group"].isin(enough)].groupby("family", sort=True):
+        wide = family.pivot(index="group", columns="unit", values="value")
+        noise = family.pivot(index="group", columns="unit", values="noise").fillna(0.0)
+        first = family.groupby("unit")["kind"].first().reindex(wide.columns) == "connections"
+        blocks.append(SpreadBlock(first.to_numpy(bool), wide.to_numpy(float), noise.to_numpy(float)))
+        groups += [int(group) for group in wide.index]
+    return blocks, groups
+
+
+def describe_groups(
+    table: pd.DataFrame, groups: Sequence[int | str], effects: Sequence[float]
+) -> pd.DataFrame:
+    """What each group is, with its effect.
+
+    Args:
+        table: Table of a sample.
+        groups: Numbers of the groups.
+        effects: Their effects, in the same order.
+
+    Returns:
+        Columns ``family``, ``data``, ``learning_rate``, ``n`` (architectures), ``seeds`` (of an
+        architecture, on average), ``seed_noise`` (share of the variance between architectures that seeds
+        explain, NaN for one seed), ``effect``.
+    """
+    rows = []
+    for group, effect in zip(groups, effects, strict=True):
+        members = table[table["group"] == group]
+        first = members.iloc[0]
+        between = members["value"].var(ddof=1)
+        rows.append(
+            {
+                "family": first["family"],
+                "data": first["data"],
+                "learning_rate": first["learning_rate"],
+                "n": len(members),
+                "seeds": members["seeds"].mean(),
+                "seed_noise": members["noise"].mean() / between if between > 0 else np.nan,
+                "effect": effect,
+            }
+        )
+    return pd.DataFrame(rows, columns=GROUP_COLUMNS)
+
+
+def _text(value: object) -> str:
+    missing = value is None or value is pd.NA or (isinstance(value, float) and math.isnan(value))
+    return "" if missing else str(value)
+
+
+def _large_groups(table: pd.DataFrame, smallest: int) -> pd.DataFrame:
+    sizes = table.groupby("group")["unit"].transform("size")
+    return table[sizes >= smallest]
+
+
+def _empty() -> pd.DataFrame:
+    columns = ["group", "unit", "family", "data", "learning_rate", "architecture", "kind", "width", "depth"]
+    return pd.DataFrame({name: pd.Series(dtype=float) for name in (*columns, "value", "seeds", "noise")})

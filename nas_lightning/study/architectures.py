@@ -1,0 +1,203 @@
+"""The architectures that a study names, one by one or many at once.
+
+=====================================  =======================================================
+``darts_v2``, ``enas:C4``, ...         any genotype spec, see :mod:`nas_lightning.cells.spec`
+``cells/mine.yaml``                    a genotype file, relative to the study's file
+``darts_v2 and C1..C13``               the cell, then its variants; more may follow with `and`
+``darts_v2:connections=0..9``          variants alone; also ``operations=1..10``, ``C1..C4``
+``all published cells``                also ``all published cells of the 4-node space``
+``figure2 of darts_v2``                the cell and the variants that section 4 calls C1 to C4
+=====================================  =======================================================
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from nas_lightning.cells import Genotype, genotype_slug, get_genotype, published_genotypes
+from nas_lightning.cells.literal import is_literal
+from nas_lightning.cells.published import ALIASES
+from nas_lightning.cells.spec import apply_variant, published_base
+from nas_lightning.cells.table2 import TABLE2
+from nas_lightning.study.study import Architecture, VariantKind
+
+Entry: TypeAlias = str | Mapping[str, Any]
+
+FIGURE2_VARIANTS = {"C1": "C6", "C2": "C7", "C3": "C1", "C4": "C2"}
+"""Variants of the DARTS cell: section 4's names (figures 2, 3, 4, 6, 7, 8) and those of table 2."""
+
+_ALL_PUBLISHED = re.compile(r"all published cells(?: of the (\d+)-node space)?")
+_FIGURE2 = re.compile(r"figure ?2 of (\S+)")
+_RANGE = re.compile(r"(C|connections=|operations=)(\d{1,10})\.\.C?(\d{1,10})")
+_MOST = 10_000
+
+
+def expand_architectures(entries: Sequence[Entry], folder: Path | None = None) -> list[Architecture]:
+    """The architectures that a study's entries name.
+
+    Aliases give the full name. A cell that is published, is a variant of table 2 or is an adapted published
+    cell goes by that name however it was asked for, so that ``darts_v2:connections=6`` is ``darts_v2:C6``.
+
+    Args:
+        entries: Genotype specs, mappings with the four lists, or shorthands as in the table above.
+        folder: What genotype files are relative to; the current folder by default.
+
+    Returns:
+        Each genotype once, in the order of the entries.
+
+    Raises:
+        ValueError: If an entry names no genotype (the entry is named), there is none, or two different
+            genotypes would have one label.
+        FileNotFoundError: If a genotype file does not exist.
+    """
+    if not entries:
+        raise ValueError("`architectures` must have at least one entry, such as 'darts_v2 and C1..C13'")
+    found: dict[Genotype, Architecture] = {}
+    for entry in entries:
+        try:
+            for spec in _specs(entry):
+                architecture = _architecture(spec, folder)
+                found.setdefault(architecture.genotype, architecture)
+        except (ValueError, OSError) as error:
+            shown = repr(entry) if len(repr(entry)) <= 70 else f"{repr(entry)[:67]}..."
+            raise type(error)(f"`architectures`, entry {shown}: {error}") from error
+    check_labels(found.values())
+    return list(found.values())
+
+
+def check_labels(architectures: Iterable[Architecture]) -> None:
+    """Refuse two genotypes of one label.
+
+    Args:
+        architectures: The architectures of a study.
+
+    Raises:
+        ValueError: Naming the label and both specs.
+    """
+    labels: dict[str, Architecture] = {}
+    for architecture in architectures:
+        other = labels.setdefault(architecture.label, architecture)
+        if other.genotype != architecture.genotype:
+            raise ValueError(
+                f"`architectures`: {other.spec} and {architecture.spec} differ, but both would be called"
+                f" {architecture.label!r}; rename a file"
+            )
+
+
+def figure2_number(architecture: Architecture) -> str | None:
+    """What section 4 calls a variant of the DARTS cell.
+
+    Args:
+        architecture: An architecture.
+
+    Returns:
+        ``"C1"`` to ``"C4"`` for table 2's C6, C7, C1 and C2 of ``darts_v2``, otherwise None. Figures 2, 3, 4,
+        6, 7 and 8 number by falling width, table 2 by rising width.
+    """
+    if architecture.family != "darts_v2":
+        return None
+    return next((ours for ours, table2 in FIGURE2_VARIANTS.items() if table2 == architecture.variant), None)
+
+
+def _specs(entry: Entry) -> list[str]:
+    """The specs of single genotypes that an entry stands for."""
+    if not isinstance(entry, str):
+        return [str(get_genotype(entry))]
+    text = " ".join(entry.split())
+    if is_literal(text):
+        return [text]
+    published = _ALL_PUBLISHED.fullmatch(text)
+    if published is not None:
+        return _published(published.group(1))
+    figure2 = _FIGURE2.fullmatch(text)
+    if figure2 is not None:
+        base = ALIASES.get(figure2.group(1), figure2.group(1))
+        if base != "darts_v2":
+            raise ValueError("figure 2 shows darts_v2 and its variants only")
+        return [base, *(f"{base}:{variant}" for variant in FIGURE2_VARIANTS.values())]
+    base, *variants = text.split(" and ")
+    if not variants:
+        base, separator, variant = text.rpartition(":")
+        return [f"{base}:{one}" for one in _variants(variant)] if separator else [text]
+    return [base.strip(), *(f"{base.strip()}:{one}" for many in variants for one in _variants(many.strip()))]
+
+
+def _variants(text: str) -> list[str]:
+    """``C1..C4`` or ``operations=1..10`` one by one; anything else as it is."""
+    match = _RANGE.fullmatch(text)
+    if match is None:
+        return [text]
+    kind, first, last = match.group(1), int(match.group(2)), int(match.group(3))
+    if not first <= last < first + _MOST:
+        raise ValueError(f"the range {text!r} must rise, to at most {_MOST} variants")
+    return [f"{kind}{number}" for number in range(first, last + 1)]
+
+
+def _published(nodes: str | None) -> list[str]:
+    counts = {name: len(entry.genotype.normal) // 2 for name, entry in published_genotypes().items()}
+    names = [name for name, count in counts.items() if nodes is None or count == int(nodes)]
+    if not names:
+        known = ", ".join(str(count) for count in sorted(set(counts.values())))
+        raise ValueError(f"no published cell has {nodes} intermediate nodes; there are such of {known}")
+    return names
+
+
+def _architecture(spec: str, folder: Path | None) -> Architecture:
+    if is_literal(spec):
+        genotype = get_genotype(spec)
+        spec = str(genotype)
+    else:
+        spec = _with_absolute_file(spec, folder)
+        genotype = get_genotype(spec)
+    spec = _known_genotypes().get(genotype, spec)
+    published = published_base(spec)
+    if published is not None:
+        entry, variant = published
+        family = entry.name
+    else:
+        base, variant = _file_and_variant(spec)
+        family = genotype_slug(base)
+    if variant is None:
+        kind: VariantKind = "own" if published is None else "original"
+        return Architecture(spec if published is None else family, genotype, family, kind, kind)
+    full = spec if published is None else f"{family}:{variant}"
+    return Architecture(full, genotype, family, variant, _kind(variant))
+
+
+def _kind(variant: str) -> VariantKind:
+    if variant == "adapted":
+        return "adapted"
+    return "operations" if variant.startswith("operations=") else "connections"
+
+
+def _file_and_variant(spec: str) -> tuple[str, str | None]:
+    """A spec of the user's own cells in two; literals have no variants."""
+    base, separator, variant = spec.rpartition(":")
+    is_variant = not is_literal(spec) and separator and not spec.lower().endswith((".yaml", ".yml"))
+    return (base.strip(), variant.strip()) if is_variant else (spec, None)
+
+
+def _with_absolute_file(spec: str, folder: Path | None) -> str:
+    base, variant = _file_and_variant(spec)
+    if not base.lower().endswith((".yaml", ".yml")):
+        return spec
+    path = str((Path() if folder is None else folder).joinpath(base).resolve())
+    return path if variant is None else f"{path}:{variant}"
+
+
+@cache
+def _known_genotypes() -> Mapping[Genotype, str]:
+    """Names of the published genotypes, of table 2's variants and of the adapted cells."""
+    known: dict[Genotype, str] = {}
+    published = {name: entry.genotype for name, entry in published_genotypes().items()}
+    variants = {name: [f"C{number}" for number in range(1, len(rows) + 1)] for name, rows in TABLE2.items()}
+    for name, genotype in published.items():
+        known.setdefault(genotype, name)
+    for name, genotype in published.items():
+        for variant in (*variants.get(name, ()), "adapted"):
+            known.setdefault(apply_variant(genotype, name, variant), f"{name}:{variant}")
+    return known

@@ -1,0 +1,235 @@
+"""Measures of convergence: how fast and how steadily one training converges.
+
+The paper shows convergence as curves (figures 3, 4 and 13 to 20) and names no number. These numbers stand in
+its place. All work on the curves of one run, one value an epoch; value i (from 0) was measured after epoch
+i + 1 of E. Losses are mean cross entropies in nat, accuracies fractions.
+
+Not a number and infinity are results: a loss that is not a number never reaches a threshold, and a mean that
+holds one is not a number itself. Nothing is filled in. Epochs without an evaluation are another matter: they
+are left out, see :func:`convergence_measures`.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Protocol, TypeAlias, runtime_checkable
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+ACCURACY_THRESHOLDS = (0.5, 0.8, 0.9, 0.95)
+"""Test accuracies, the time to which is measured."""
+
+LOSS_THRESHOLDS = (1.0, 0.5, 0.2)
+"""Test losses in nat, the time to which is measured."""
+
+CHANCE_FACTOR = 1.5
+"""A final accuracy of at most this many times chance level counts as divergence."""
+
+# Metrics are computed in float32: 342 of 360 images are 0.95 and come as 0.94999999.
+_ROUNDING = 1e-6
+
+Measures: TypeAlias = dict[str, float | bool]
+
+
+@runtime_checkable
+class Curves(Protocol):
+    """Anything that gives a curve by its name: a mapping of arrays or a data frame."""
+
+    def __getitem__(self, name: str, /) -> Any:
+        """The curve."""
+
+
+def epochs_to(values: ArrayLike, threshold: float | int, *, rising: bool) -> float:
+    """Number of epochs after which a curve has reached a threshold for the first time.
+
+    T = min {e : v_e >= threshold} for a rising curve (accuracy), <= for a falling one (loss), e from 1. The
+    curve may cross again later; :func:`oscillation` says how unsteady it is. What differs from the threshold
+    by float32 rounding only, one part in a million, has reached it.
+
+    Args:
+        values: Curve, [epochs].
+        threshold: Value to be reached, in the units of the curve.
+        rising: Whether larger is better.
+
+    Returns:
+        Epochs, from 1; NaN if the threshold was never reached. Not zero, not E + 1: a run that never
+        gets there has no such time, and to compare runs of which some never get there, compare ranks with
+        those runs last. Values that are not a number reach nothing.
+    """
+    curve = _curve(values)
+    slack = _ROUNDING * abs(threshold)
+    reached = np.flatnonzero(curve >= threshold - slack if rising else curve <= threshold + slack)
+    return float(reached[0] + 1) if reached.size else math.nan
+
+
+def steps_to(values: ArrayLike, threshold: float | int, steps_per_epoch: int, *, rising: bool) -> float:
+    """Number of optimiser steps after which a curve has reached a threshold for the first time.
+
+    :func:`epochs_to` times the steps of an epoch: it compares runs of different batch or data sizes. It is
+    known to one epoch, as the curve has one value an epoch.
+
+    Args:
+        values: Curve, [epochs].
+        threshold: Value to be reached, in the units of the curve.
+        steps_per_epoch: Optimiser steps an epoch.
+        rising: Whether larger is better.
+
+    Returns:
+        Steps; NaN if the threshold was never reached.
+
+    Raises:
+        ValueError: If ``steps_per_epoch`` is not positive.
+    """
+    if steps_per_epoch < 1:
+        raise ValueError(f"`steps_per_epoch` (={steps_per_epoch}) must be at least 1")
+    return epochs_to(values, threshold, rising=rising) * steps_per_epoch
+
+
+def area_under(values: ArrayLike, ceiling: float | int = math.inf) -> float:
+    """Area under a curve over the training, divided by its length.
+
+    A = (1/E) sum_e min(v_e, ceiling): each value stands for the epoch that it ends. The trapezoid rule would
+    start at the end of the first epoch and give it and the last one half their weight; here all epochs weigh
+    the same, one epoch has an area too, and the units stay those of the curve. For v_e = a + b e it is
+    a + b (E + 1) / 2.
+
+    Args:
+        values: Curve, [epochs].
+        ceiling: Values above are taken as this one. With batch norm, test losses of the first epochs can
+            be many times ln K, because running statistics lag behind the weights, and would decide the area
+            alone; ln K is the loss of a network that knows nothing.
+
+    Returns:
+        The mean; infinite values count as ``ceiling``, values that are not a number make it NaN, and so does
+        an empty curve.
+    """
+    curve = _curve(values)
+    with np.errstate(invalid="ignore"):
+        return float(np.minimum(curve, ceiling).mean()) if curve.size else math.nan
+
+
+def oscillation(values: ArrayLike) -> float:
+    """Size of the oscillations in the second half of a training.
+
+    s = sqrt(mean_e (v_(e+1) - 2 v_e + v_(e-1))^2 / 6) over the last ceil(E/2) epochs, at least three. The
+    second difference removes the trend: s is zero for a straight line, and a slow one hardly counts. The
+    second difference of white noise of standard deviation s has variance (1 + 4 + 1) s^2, so s is the noise's
+    standard deviation; for a zigzag of +-a it is a sqrt(8/3). The first half is left out, since there the
+    curve itself bends and test losses can explode.
+
+    Args:
+        values: Curve, [epochs].
+
+    Returns:
+        The size in the units of the curve; NaN for fewer than three epochs, and where a value of the second
+        half is not finite.
+    """
+    curve = _curve(values)
+    if curve.size < 3:
+        return math.nan
+    half = curve[-max(3, math.ceil(curve.size / 2)) :]
+    if not np.isfinite(half).all():
+        return math.nan
+    return float(np.sqrt(np.mean(np.diff(half, n=2) ** 2) / 6))
+
+
+def has_diverged(
+    final_loss: float | int, final_train_loss: float | int, final_accuracy: float | int, num_classes: int
+) -> bool:
+    """Whether a training ended without having learnt anything, as C3 in figure 4 at learning rate 0.25.
+
+    True if, after the last epoch, the test or the training loss is not finite, or the training loss is at or
+    above ln K (a network that gives every class the same probability), or the test accuracy is at or below
+    1.5/K. The training loss has no lag of batch-norm statistics, so it must be below ln K for a network
+    that learns; the accuracy catches networks that learn the frequencies of the classes only, and those whose
+    test behaviour is broken. 1.5 and not 1: K = 10 and 10,000 test images give chance a standard deviation of
+    0.003, and a broken network often tells one or two classes apart. The test loss itself has no bound: an
+    overconfident network can be above ln K and still classify well.
+
+    Args:
+        final_loss: Test loss in nat.
+        final_train_loss: Training loss in nat.
+        final_accuracy: Test accuracy, fraction.
+        num_classes: Number of classes K.
+
+    Returns:
+        Whether it diverged. A final accuracy that is not a number counts as divergence.
+
+    Raises:
+        ValueError: If there are fewer than two classes.
+    """
+    chance_loss = _chance_loss(num_classes)
+    if not (math.isfinite(final_loss) and math.isfinite(final_train_loss)):
+        return True
+    return final_train_loss >= chance_loss or not final_accuracy > CHANCE_FACTOR / num_classes
+
+
+def convergence_measures(curves: Curves, num_classes: int, steps_per_epoch: int) -> Measures:
+    """All measures of one run.
+
+    An epoch whose accuracy is NaN was not evaluated (``check_val_every_n_epoch``): the network's outputs may
+    be NaN, but then the accuracy is a number and the loss is not. Such epochs keep their number and are left
+    out of means, oscillations and final values.
+
+    Args:
+        curves: ``loss``, ``accuracy`` (of the evaluation split), ``train_loss``, each [epochs], of all
+            epochs from the first to the last.
+        num_classes: Number of classes K.
+        steps_per_epoch: Optimiser steps an epoch.
+
+    Returns:
+        ``epochs_to_accuracy_T`` and ``steps_to_accuracy_T`` for :data:`ACCURACY_THRESHOLDS`,
+        ``epochs_to_loss_T`` and ``steps_to_loss_T`` for :data:`LOSS_THRESHOLDS`; ``area_under_loss`` and
+        ``area_under_loss_clipped`` (at ln K) in nat; ``mean_error``, the mean of 1 - accuracy;
+        ``oscillation_loss`` in nat, ``oscillation_accuracy`` as a fraction; ``diverged``. Numbers are NaN
+        where there is none, and all but ``diverged`` are if no epoch was evaluated; ``diverged`` then follows
+        from the training loss.
+
+    Raises:
+        ValueError: If the curves have different lengths or none, there are fewer than two classes, or
+            ``steps_per_epoch`` is not positive.
+    """
+    loss, accuracy, train_loss = (_curve(curves[name]) for name in ("loss", "accuracy", "train_loss"))
+    if not loss.size or not loss.size == accuracy.size == train_loss.size:
+        raise ValueError(
+            f"curves of {loss.size} (`loss`), {accuracy.size} (`accuracy`) and {train_loss.size}"
+            " (`train_loss`) epochs: the same number, at least 1, is needed"
+        )
+    measures: Measures = {}
+    for name, curve, thresholds, rising in (
+        ("accuracy", accuracy, ACCURACY_THRESHOLDS, True),
+        ("loss", loss, LOSS_THRESHOLDS, False),
+    ):
+        for threshold in thresholds:
+            to = f"to_{name}_{threshold:g}"
+            measures[f"epochs_{to}"] = epochs_to(curve, threshold, rising=rising)
+            measures[f"steps_{to}"] = steps_to(curve, threshold, steps_per_epoch, rising=rising)
+    evaluated = ~np.isnan(accuracy)
+    test_loss, test_accuracy = loss[evaluated], accuracy[evaluated]
+    measures["area_under_loss"] = area_under(test_loss)
+    measures["area_under_loss_clipped"] = area_under(test_loss, _chance_loss(num_classes))
+    measures["mean_error"] = area_under(1 - test_accuracy)
+    measures["oscillation_loss"] = oscillation(test_loss)
+    measures["oscillation_accuracy"] = oscillation(test_accuracy)
+    last_train_loss = float(train_loss[-1])
+    if evaluated.any():
+        final = float(test_loss[-1]), last_train_loss, float(test_accuracy[-1])
+    else:
+        final = 0.0, last_train_loss, 1.0
+    measures["diverged"] = has_diverged(*final, num_classes)
+    return measures
+
+
+def _curve(values: ArrayLike) -> np.ndarray:
+    curve = np.asarray(values, dtype=np.float64)
+    if curve.ndim != 1:
+        raise ValueError(f"a curve has one dimension, [epochs]: this array has the shape {curve.shape}")
+    return curve
+
+
+def _chance_loss(num_classes: int) -> float:
+    """Cross entropy of equal probabilities, ln K."""
+    if num_classes < 2:
+        raise ValueError(f"`num_classes` (={num_classes}) must be at least 2")
+    return math.log(num_classes)

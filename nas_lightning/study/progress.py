@@ -1,0 +1,108 @@
+"""What `nas-lightning study run` says while it runs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Protocol, runtime_checkable
+
+from tqdm import tqdm
+
+LINE_SECONDS = 60.0
+"""Time between two lines where the output is no terminal."""
+REDRAW_SECONDS = 2.0
+
+
+@runtime_checkable
+class Output(Protocol):
+    """Where text goes, such as ``sys.stdout``."""
+
+    def write(self, text: str, /) -> int:
+        """Take text."""
+
+    def flush(self) -> None:
+        """Show what was taken."""
+
+    def isatty(self) -> bool:
+        """Whether it is a terminal."""
+
+
+class StudyProgress:
+    """One line that is drawn over on a terminal; elsewhere a line a minute.
+
+    Args:
+        output: Where it goes.
+        epochs: Epochs of all runs of the study together.
+        clock: Gives seconds.
+    """
+
+    def __init__(self, output: Output, epochs: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self._output, self._epochs, self._clock = output, epochs, clock
+        self._terminal = output.isatty()
+        self._bar = tqdm(
+            file=output, bar_format="{desc}", disable=not self._terminal, dynamic_ncols=True, leave=False
+        )
+        self._started = self._said = clock()
+        self._first: int | None = None
+
+    @property
+    def due(self) -> bool:
+        """Whether it is time for another line."""
+        return self._clock() - self._said >= (REDRAW_SECONDS if self._terminal else LINE_SECONDS)
+
+    def say(self, line: str) -> None:
+        """Print a line that stays."""
+        if self._terminal:
+            self._bar.clear()
+        print(line, file=self._output, flush=True)
+        if self._terminal:
+            self._bar.refresh()
+
+    def update(
+        self,
+        finished: int,
+        failed: int,
+        runs: int,
+        running: Mapping[str, tuple[int, int, float | None]],
+        epochs_done: int,
+        elsewhere: int = 0,
+    ) -> None:
+        """Show how far the study is.
+
+        Args:
+            finished: Number of finished runs.
+            failed: Number of runs given up.
+            runs: Number of all runs.
+            running: Epochs done, epochs to do and accuracy by name of the run.
+            epochs_done: Epochs done of all runs together.
+            elsewhere: Number of runs that another process works on.
+        """
+        self._said = self._clock()
+        if self._first is None:
+            self._first = epochs_done
+        parts = [f"{finished} of {runs} runs done", f"{failed} failed"]
+        left = self._seconds_left(epochs_done)
+        if left is not None:
+            parts.append(f"{tqdm.format_interval(left)} left")
+        parts += [f"{elsewhere} elsewhere"] if elsewhere else []
+        parts += [f"{name} {progress_text(*at)}" for name, at in running.items()]
+        if self._terminal:
+            self._bar.set_description_str(", ".join(parts))
+        else:
+            print(", ".join(parts), file=self._output, flush=True)
+
+    def close(self) -> None:
+        """Leave the terminal as it is."""
+        self._bar.close()
+
+    def _seconds_left(self, epochs_done: int) -> float | None:
+        """Time for the epochs to come, at the rate of those since the start of this command."""
+        new = epochs_done - (self._first or 0)
+        if new <= 0:
+            return None
+        return (self._clock() - self._started) * (self._epochs - epochs_done) / new
+
+
+def progress_text(epoch: int, epochs: int, accuracy: float | None) -> str:
+    """For example ``3/10 (0.912)``: epochs done, of how many, and the accuracy after them."""
+    return f"{epoch}/{epochs}" + ("" if accuracy is None else f" ({accuracy:.3f})")

@@ -1,0 +1,178 @@
+"""Processes of a study on a Ray cluster: a task each, which starts the process on a worker."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import time
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from nas_lightning.study.executors import (
+    GRACE_SECONDS,
+    Job,
+    JobEnd,
+    end_group,
+    job_end,
+    start_process,
+    terminate,
+)
+
+if TYPE_CHECKING:
+    from ray import ObjectRef
+
+OBJECT_STORE_BYTES = 100 * 2**20
+"""Size of an embedded cluster's object store, which holds nothing but exit codes."""
+
+
+class RayExecutor:
+    """Processes on the machines of a Ray cluster.
+
+    Every process is the child of a task that reserves its GPUs and CPU threads, all on one machine; a share
+    of a GPU below 1 lets several processes have one GPU together. Ray sets ``CUDA_VISIBLE_DEVICES``. Tasks
+    are not repeated by Ray: the runner does it. All machines see the working folder and the logs under the
+    same path, and have the same Python environment.
+
+    Args:
+        jobs: Number of processes at a time; None: as many as the cluster has room for, one for each
+            core where no GPU is asked for.
+        gpus_each: From the number of GPUs of the cluster, the number of a process; the default of ``threads``
+            follows from it. None: 1 if the cluster has GPUs.
+        address: Address of a running cluster, such as ``"auto"`` or ``"10.0.0.1:6379"``; None starts one on
+            this machine, which ends with this process.
+        threads: Number of CPU threads for each process; by default the cores divided by ``jobs``, or the
+            cores that a machine has for its GPUs.
+
+    Raises:
+        ValueError: If Ray is not installed, or ``jobs`` is below 1.
+        ConnectionError: If there is no cluster at ``address``.
+    """
+
+    name = "ray"
+
+    def __init__(
+        self,
+        jobs: int | None = None,
+        gpus_each: Callable[[int], float | int] | None = None,
+        address: str | None = None,
+        threads: int | None = None,
+    ) -> None:
+        if jobs is not None and jobs < 1:
+            raise ValueError(f"`jobs` (={jobs}) must be at least 1")
+        os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+        try:
+            import ray
+        except ImportError as error:
+            raise ValueError("the executor `ray` needs Ray: pip install 'nas-lightning[study]'") from error
+        self._ray: Any = ray
+        embedded: dict[str, Any] = {"include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
+        try:
+            ray.init(
+                address=address or "local",
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                **(embedded if address is None else {}),
+            )
+        except ConnectionError as error:
+            raise ConnectionError(f"`address` (={address}) is no running Ray cluster: {error}") from error
+        self.gpus = int(self._resources().get("GPU", 0))
+        self._gpus_each = min(self.gpus, 1) if gpus_each is None else gpus_each(self.gpus)
+        self.jobs = jobs
+        self.threads = self._threads_each() if threads is None else threads
+        self._running: dict[Any, str] = {}
+
+    def has_room(self, gpus: float | int) -> bool:
+        """Whether fewer than ``jobs`` processes run, and the cluster has what one more needs."""
+        if self.jobs is not None and len(self._running) >= self.jobs:
+            return False
+        # What is there, not what is free: Ray takes notice of the end of a task with some delay.
+        resources = self._resources()
+        room = int(resources.get("CPU", 0)) // self.threads
+        if gpus:
+            room = min(room, int(resources.get("GPU", 0) * (1 // gpus if gpus < 1 else 1 / gpus)))
+        return len(self._running) < room
+
+    def start(self, job: Job) -> None:
+        """Hand a process to the cluster."""
+        task = self._ray.remote(_run_job).options(
+            num_cpus=self.threads, num_gpus=job.gpus, max_retries=0, name=job.name
+        )
+        self._running[task.remote(job)] = job.name
+
+    def ended(self) -> list[JobEnd]:
+        """The processes that ended since the last call."""
+        if not self._running:
+            return []
+        ready, _ = self._ray.wait(list(self._running), num_returns=len(self._running), timeout=0)
+        return [self._end(task, self._running.pop(task)) for task in ready]
+
+    def stop(self) -> list[JobEnd]:
+        """End all processes."""
+        running = list(self._running)
+        for task in running:
+            self._ray.cancel(task, force=False)
+        if running:
+            self._ray.wait(running, num_returns=len(running), timeout=GRACE_SECONDS + 5)
+        ends = self.ended()
+        for task, name in self._running.items():
+            self._ray.cancel(task, force=True)
+            ends.append(JobEnd(name, None, lost=True, reason="its worker did not answer and was killed"))
+        self._running.clear()
+        return ends
+
+    def close(self) -> None:
+        """End what still runs, and an embedded cluster."""
+        self.stop()
+        self._ray.shutdown()
+
+    def _end(self, task: ObjectRef[int], name: str) -> JobEnd:
+        from ray.exceptions import RayError, RayTaskError, TaskCancelledError
+
+        try:
+            return job_end(name, self._ray.get(task))
+        except TaskCancelledError:
+            return JobEnd(name, None, lost=True, reason="cancelled")
+        except RayTaskError as error:
+            cause = error.cause if isinstance(error.cause, Exception) else error
+            if isinstance(cause, KeyboardInterrupt):
+                return JobEnd(name, None, lost=True, reason="cancelled")
+            return JobEnd(name, None, reason=f"could not be started: {_first_line(cause)}")
+        except RayError as error:  # the worker, its machine or its memory went
+            return JobEnd(name, None, lost=True, reason=f"{type(error).__name__}: {_first_line(error)}")
+
+    def _resources(self) -> Mapping[str, float]:
+        resources: dict[str, float] = self._ray.cluster_resources()
+        return resources
+
+    def _threads_each(self) -> int:
+        cores = int(self._resources().get("CPU", 1))
+        if self._gpus_each:
+            # Of the machine with the fewest cores for a GPU: the GPUs of no other one stay idle then.
+            shares = [
+                node["Resources"].get("CPU", 1) / node["Resources"]["GPU"]
+                for node in self._ray.nodes()
+                if node["Alive"] and node["Resources"].get("GPU", 0) > 0
+            ]
+            each = math.floor(min(shares, default=1) * self._gpus_each)
+            return max(1, each if self.jobs is None else min(each, cores // self.jobs))
+        return 1 if self.jobs is None else max(1, cores // self.jobs)
+
+
+def _run_job(job: Job) -> int:
+    """Run a job's process on a worker and wait for it; a cancelled task ends it."""
+    process = start_process(job)
+    try:
+        while process.poll() is None:
+            time.sleep(0.1)
+    except BaseException:  # Ray cancels a task by KeyboardInterrupt
+        terminate([process], GRACE_SECONDS)
+        raise
+    finally:
+        end_group(process)
+    return process.returncode
+
+
+def _first_line(error: BaseException) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

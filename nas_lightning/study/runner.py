@@ -1,0 +1,337 @@
+"""Runs a study: what is finished is left alone, the rest is started or continued, one process each."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import sys
+import time
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+
+from filelock import FileLock, Timeout
+
+from nas_lightning.study.attempts import LOG, Attempt, begin_log, log_end, write_attempts
+from nas_lightning.study.executors import Executor, JobEnd
+from nas_lightning.study.jobs import gpus_of, run_job
+from nas_lightning.study.progress import Output, StudyProgress
+from nas_lightning.study.state import FIT_LOCK, RUN_LOCK, Status, lock_is_held, run_progress, run_state
+from nas_lightning.study.study import Run, Study
+
+LOST_AT_MOST = 5
+"""How often a run whose process is killed or whose machine goes is started again."""
+POLL_SECONDS = 0.2
+ELSEWHERE_SECONDS = 2.0
+"""Time between two looks at a run that another process works on."""
+
+
+@dataclass
+class _Task:
+    """A run that is not finished, and what this command did for it."""
+
+    run: Run
+    attempts: list[Attempt]
+    epoch: int
+    lock: FileLock | None = None
+    failures: int = 0
+    losses: int = 0
+    not_before: float = 0.0
+    reason: str = ""
+
+
+@dataclass
+class _Signals:
+    """The signal that asked for the end, once there is one."""
+
+    number: int | None = None
+
+    def note(self, number: int, _: object) -> None:
+        self.number = number
+
+
+def run_study(
+    study: Study,
+    executor: Executor,
+    *,
+    retries: int = 1,
+    gpus_per_run: float | int | None = None,
+    output: Output | None = None,
+) -> int:
+    """Bring all runs of a study to their end.
+
+    Finished runs are not started again. A run that another process works on is left to it, and taken over if
+    that ends without having finished it. A run whose process fails is started again ``retries`` times, one
+    whose process is killed or whose machine goes up to :data:`LOST_AT_MOST` times; each goes on from its last
+    checkpoint. What fails for good is reported with the end of its log and stops no other run. The result
+    tables are written whenever runs have finished.
+
+    Ctrl-C and SIGTERM end it: the processes get SIGTERM, and SIGKILL if they do not end.
+
+    Args:
+        study: The study.
+        executor: Where the processes run; it is closed at the end.
+        retries: How often a failing run is started again.
+        gpus_per_run: Number of GPUs for each run, a share below 1 or a whole number; None takes
+            ``trainer.devices`` where that is a number above 1, else 1 if the executor has GPUs.
+        output: Where progress is told (default: standard output).
+
+    Returns:
+        Exit code: 0 if all runs are finished, 1 if some are missing, 130 after Ctrl-C, 143 after SIGTERM.
+
+    Raises:
+        ValueError: If a number is not valid, or a run needs more GPUs than there are.
+        OSError: If the folder of the runs cannot be written.
+    """
+    try:
+        if retries < 0:
+            raise ValueError(f"`retries` (={retries}) must not be negative")
+        for run in study.runs:
+            needed = gpus_of(run, executor.gpus, gpus_per_run)
+            if needed > executor.gpus:
+                raise ValueError(f"a run takes {needed} GPUs, and there are {executor.gpus}: {run.name}")
+        study.folder.mkdir(parents=True, exist_ok=True)
+        with _noting_signals() as signals:
+            return _Runner(study, executor, retries, gpus_per_run, output or sys.stdout, signals).run()
+    finally:
+        executor.close()
+
+
+class _Runner:
+    def __init__(
+        self,
+        study: Study,
+        executor: Executor,
+        retries: int,
+        gpus_per_run: float | int | None,
+        output: Output,
+        signals: _Signals,
+    ) -> None:
+        self.study, self.executor, self.retries, self.gpus_per_run = study, executor, retries, gpus_per_run
+        self.signals = signals
+        self.pending: deque[_Task] = deque()
+        self.running: dict[str, _Task] = {}
+        self.elsewhere: list[_Task] = []
+        self.failed: list[_Task] = []
+        self.finished: dict[str, Run] = {}
+        self.progress = StudyProgress(output, sum(run.epochs for run in study.runs))
+        self.host = socket.gethostname()
+        self._written = 0
+        self._write_again = 0.0
+
+    def run(self) -> int:
+        for run in self.study.runs:
+            state = run_state(run)
+            if state.status is Status.FINISHED:
+                self.finished[run.name] = run
+            else:
+                self.pending.append(_Task(run, list(state.attempts), state.epoch))
+        self._say(
+            f"{len(self.study.runs)} runs in {self.study.folder}, {len(self.finished)} of them finished"
+        )
+        try:
+            while self.signals.number is None and (self.pending or self.running or self.elsewhere):
+                moved = self._start_all()
+                for end in self.executor.ended():
+                    moved = True
+                    self._end(self.running.pop(end.name), end)
+                self._look_elsewhere()
+                self._write_tables(at_once=False)
+                if self.progress.due:
+                    self._tell()
+                if not moved:
+                    time.sleep(POLL_SECONDS)
+            if self.signals.number is not None:
+                return self._stop(self.signals.number)
+            self._write_tables(at_once=True)
+            return self._summary()
+        finally:
+            self.progress.close()
+
+    def _start_all(self) -> bool:
+        """Start what there is room for; in order, so that a run that needs several GPUs gets its turn."""
+        moved = False
+        while self.pending and self.signals.number is None:
+            gpus = gpus_of(self.pending[0].run, self.executor.gpus, self.gpus_per_run)
+            if not self.executor.has_room(gpus):
+                break
+            self._start(self.pending.popleft(), gpus)
+            moved = True
+        return moved
+
+    def _start(self, task: _Task, gpus: float | int) -> None:
+        run = task.run
+        try:
+            if not self._take(task):
+                self.elsewhere.append(task)
+                return
+            state = run_state(run)
+            task.attempts, task.epoch = list(state.attempts), state.epoch
+            if state.status is Status.FINISHED:  # by another process, meanwhile
+                self._finish(task)
+                return
+            number = len(task.attempts) + 1
+            begin_log(run.folder, number, f"{_now()}, {self.executor.name}, {self.host}")
+            self.executor.start(run_job(run, gpus, self.executor.threads))
+        except OSError as error:
+            self._fail(task, f"could not be started: {error}")
+            return
+        self.running[run.name] = task
+        task.attempts.append(Attempt(_now(), self.executor.name, self.host))
+        self._record(task)
+        how = f"continued after epoch {task.epoch}" if task.epoch else "started"
+        self._say(f"{run.name}: {how}" + (f", attempt {number}" if number > 1 else ""))
+
+    def _take(self, task: _Task) -> bool:
+        """Make a run this command's own, unless another process works on it."""
+        folder = task.run.folder
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / RUN_LOCK)
+        try:
+            # Who only looks whether it is held lets go at once.
+            lock.acquire(timeout=0.2, poll_interval=0.02)
+        except Timeout:
+            return False
+        task.lock = lock
+        # Left behind by a command that was killed, or started by hand.
+        if lock_is_held(folder / FIT_LOCK):
+            self._let_go(task)
+            return False
+        return True
+
+    def _end(self, task: _Task, end: JobEnd) -> None:
+        state = run_state(task.run)
+        task.epoch = state.epoch
+        # Its own lock is held by this command: no other state says that it is finished.
+        finished = state.status is Status.FINISHED
+        reason = end.reason
+        if not finished and end.exit_code == 0:
+            reason = f"ended without an error, but {state.problems[-1]}"
+        outcome = "finished" if finished else "lost" if end.lost else "failed"
+        task.attempts[-1] = replace(
+            task.attempts[-1], end=_now(), exit_code=end.exit_code, outcome=outcome, reason=reason
+        )
+        self._record(task)
+        if finished:
+            self._finish(task)
+            accuracy = "" if state.accuracy is None else f", accuracy {state.accuracy:.4f}"
+            self._say(f"{task.run.name}: finished{accuracy}")
+        elif end.lost and task.losses < LOST_AT_MOST:
+            task.losses += 1
+            self._let_go(task)
+            self.pending.appendleft(task)
+            self._say(f"{task.run.name}: lost after epoch {task.epoch} ({reason}); it will go on")
+        else:
+            self._fail(task, reason or "failed")
+
+    def _fail(self, task: _Task, reason: str) -> None:
+        self._let_go(task)
+        task.failures += 1
+        task.reason = reason
+        if task.failures <= self.retries:
+            self.pending.append(task)
+            self._say(f"{task.run.name}: {reason}; it will be tried again")
+            return
+        self.failed.append(task)
+        self._say(f"{task.run.name}: failed, {reason}; the end of {task.run.folder / LOG}:")
+        for line in log_end(task.run.folder):
+            self._say(f"  | {line}")
+
+    def _finish(self, task: _Task) -> None:
+        self._let_go(task)
+        self.finished[task.run.name] = task.run
+
+    def _look_elsewhere(self) -> None:
+        """Take back the runs that other processes no longer work on."""
+        now = time.monotonic()
+        for task in [task for task in self.elsewhere if task.not_before <= now]:
+            task.not_before = now + ELSEWHERE_SECONDS
+            folder = task.run.folder
+            if not lock_is_held(folder / RUN_LOCK) and not lock_is_held(folder / FIT_LOCK):
+                self.elsewhere.remove(task)
+                self.pending.append(task)
+
+    def _record(self, task: _Task) -> None:
+        try:
+            write_attempts(task.run.folder, task.attempts)
+        except OSError as error:
+            self._say(f"{task.run.name}: {error}")
+
+    def _let_go(self, task: _Task) -> None:
+        if task.lock is not None:
+            task.lock.release()
+            task.lock = None
+
+    def _write_tables(self, *, at_once: bool) -> None:
+        """Write the result tables if runs have finished; it takes no more than a tenth of the time."""
+        if len(self.finished) == self._written or (time.monotonic() < self._write_again and not at_once):
+            return
+        from nas_lightning.study.results import collect_results, write_results
+
+        start = time.monotonic()
+        self._written = len(self.finished)
+        try:
+            write_results(collect_results(self.study))
+        except (OSError, ValueError) as error:
+            self._say(f"the result tables could not be written: {error}")
+        end = time.monotonic()
+        self._write_again = end + 9 * (end - start)
+
+    def _tell(self) -> None:
+        at = {}
+        for tasks in (list(self.running.values()), self.elsewhere):
+            for task in tasks:
+                task.epoch, accuracy = run_progress(task.run)
+                at[task.run.name] = task.epoch, task.run.epochs, accuracy
+        open_tasks = [*self.pending, *self.running.values(), *self.elsewhere, *self.failed]
+        done = sum(run.epochs for run in self.finished.values()) + sum(task.epoch for task in open_tasks)
+        running = {name: at[name] for name in self.running}
+        counts = len(self.finished), len(self.failed), len(self.study.runs)
+        self.progress.update(*counts, running, done, len(self.elsewhere))
+
+    def _say(self, line: str) -> None:
+        self.progress.say(line)
+
+    def _stop(self, number: int) -> int:
+        name = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
+        self._say(f"stopping {len(self.running)} runs after {name}")
+        for end in self.executor.stop():
+            task = self.running.pop(end.name)
+            outcome = "finished" if run_state(task.run).status is Status.FINISHED else "stopped"
+            task.attempts[-1] = replace(
+                task.attempts[-1], end=_now(), exit_code=end.exit_code, outcome=outcome
+            )
+            self._record(task)
+            if outcome == "finished":
+                self._finish(task)
+            self._let_go(task)
+        self._write_tables(at_once=True)
+        done = f"{len(self.finished)} of {len(self.study.runs)} runs are finished"
+        self._say(f"stopped by {name}; {done}, and the same command goes on with the others")
+        return 128 + number
+
+    def _summary(self) -> int:
+        self._say(f"{len(self.finished)} of {len(self.study.runs)} runs are finished")
+        if not self.failed:
+            return 0
+        self._say("missing:")
+        for task in self.failed:
+            self._say(f"  {task.run.name}: {task.reason} ({task.run.folder / LOG})")
+        return 1
+
+
+@contextmanager
+def _noting_signals() -> Iterator[_Signals]:
+    signals = _Signals()
+    before = {number: signal.signal(number, signals.note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield signals
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,310 @@
+"""`nas-lightning study` as a user types it: real trainings that are killed, fail, and go on elsewhere."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import yaml
+
+from nas_lightning.cli import study as study_cli
+from nas_lightning.cli.study import main
+from nas_lightning.study.attempts import read_attempts
+from nas_lightning.study.executors import LocalExecutor
+from nas_lightning.study.plan import read_study
+from nas_lightning.study.study import Run
+from tests.cli.commands import command, environment, read_metrics, read_result, run_process
+from tests.study.made_up_runs import is_alive
+from tests.study.test_executors import processes_below
+
+EPOCHS = 24
+BASE: dict[str, Any] = {
+    "model": {"init_channels": 4, "num_cells": 3},
+    "data": {
+        "class_path": "nas_lightning.datamodules.Synthetic",
+        "init_args": {
+            **{"image_size": 16, "train_size": 48, "test_size": 37, "num_classes": 10},
+            **{"batch_size": 16, "cutout": 4},
+        },
+    },
+    "trainer": {"max_epochs": EPOCHS, "accelerator": "cpu"},
+}
+GOOD = {"name": "good", "configs": ["base.yaml"], "experiment": "tiny"}
+GOOD |= {"axes": {"architectures": ["darts_v2", "darts_v2:C1"]}}
+BAD = {"name": "bad", "configs": ["base.yaml"], "experiment": "tiny"}
+BAD |= {"settings": {"model.optimizer.init_args.momentum": -1}, "axes": {"architectures": ["darts_v2"]}}
+ALL = {"name": "all", "experiment": "tiny", "include": ["good.yaml", "bad.yaml"]}
+
+
+def write_studies(folder: Path) -> None:
+    for name, content in {"base": BASE, "good": GOOD, "bad": BAD, "all": ALL}.items():
+        (folder / f"{name}.yaml").write_text(yaml.safe_dump(content))
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    write_studies(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@dataclass(frozen=True)
+class Broken:
+    """A study that was broken off under the local executor and ended under Ray.
+
+    Attributes:
+        folder: Working folder.
+        first: The run that was finished when the whole study was killed.
+        second: The run in progress then.
+        failing: The run that always fails.
+        result: Identity of the first run's result when the study was killed.
+        table: Names of the runs in the result table then.
+        left: Whether anything was alive some seconds after the kill.
+        exit_code: Of the second command.
+        output: What it printed.
+        remains: Whether anything of it was alive after its end.
+    """
+
+    folder: Path
+    first: Run
+    second: Run
+    failing: Run
+    result: tuple[int, int]
+    table: list[str]
+    left: bool
+    exit_code: int
+    output: str
+    remains: bool
+
+
+def wait_for(condition: Callable[[], Any], process: subprocess.Popen[str], seconds: float = 120) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def epochs_of(run: Run) -> int:
+    path = run.folder / "metrics.csv"
+    return len(path.read_text().splitlines()) - 1 if path.exists() else 0
+
+
+def training_of(run: Run, process: subprocess.Popen[str]) -> int:
+    """The process below another one that trains a run."""
+    for pid in processes_below(process.pid):
+        arguments = Path(f"/proc/{pid}/cmdline").read_bytes().decode().split("\0")
+        if run.name in arguments and "fit" in arguments:
+            return pid
+    raise AssertionError("no process trains it")
+
+
+def parent_of(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+def start_study(arguments: list[str], folder: Path) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        command(["study", "run", "all.yaml", "--retries", "0", *arguments]),
+        cwd=folder,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+@pytest.fixture(scope="module")
+def broken(tmp_path_factory: pytest.TempPathFactory) -> Broken:
+    pytest.importorskip("ray")
+    folder = tmp_path_factory.mktemp("broken")
+    write_studies(folder)
+    study = read_study(folder / "all.yaml", folder / "tb_logs")
+    first, second, failing = study.runs
+    result = first.folder / "result.json"
+
+    local = start_study(["--jobs", "1"], folder)
+    wait_for(lambda: epochs_of(first) >= 2, local)
+    os.kill(training_of(first, local), signal.SIGKILL)
+    wait_for(lambda: epochs_of(second) >= 2, local)
+    below = processes_below(local.pid)
+    local.kill()
+    local.communicate()
+    deadline = time.monotonic() + 10
+    while (left := any(map(is_alive, below))) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    identity = (result.stat().st_ino, result.stat().st_mtime_ns)
+    table = pd.read_parquet(study.output_folder / "results.parquet")["run"].tolist()
+
+    ray = start_study(["--jobs", "2", "--executor", "ray"], folder)
+    done = epochs_of(second)
+    wait_for(lambda: epochs_of(second) >= done + 2, ray)
+    below = processes_below(ray.pid)
+    os.kill(parent_of(training_of(second, ray)), signal.SIGKILL)
+    output = ray.communicate(timeout=200)[0]
+    time.sleep(2)
+    remains = any(map(is_alive, below))
+    code = ray.returncode
+    return Broken(
+        *(folder, first, second, failing, identity, table, left),
+        **{"exit_code": code, "output": output, "remains": remains},
+    )
+
+
+@pytest.mark.slow
+def test_a_killed_worker_is_replaced_and_its_run_goes_on(broken: Broken) -> None:
+    outcomes = [(one.executor, one.outcome) for one in read_attempts(broken.first.folder)]
+    assert outcomes == [("local", "lost"), ("local", "finished")]
+    outcomes = [(one.executor, one.outcome) for one in read_attempts(broken.second.folder)]
+    assert outcomes == [("local", None), ("ray", "lost"), ("ray", "finished")]
+    assert read_result(broken.second.folder)["finished"] is True
+
+
+@pytest.mark.slow
+def test_a_killed_study_repeats_no_finished_run(broken: Broken) -> None:
+    assert not broken.left
+    assert broken.table == [broken.first.name]
+    result = broken.first.folder / "result.json"
+    assert (result.stat().st_ino, result.stat().st_mtime_ns) == broken.result
+    assert f"3 runs in {broken.first.folder.parent.relative_to(broken.folder)}, 1 of them" in broken.output
+
+
+@pytest.mark.slow
+def test_what_always_fails_is_reported_with_its_log(broken: Broken) -> None:
+    assert broken.exit_code == 1
+    assert "2 of 3 runs are finished\nmissing:\n" in broken.output
+    assert f"{broken.failing.name}: ended with exit code 2" in broken.output.splitlines()[-1]
+    assert "  | nas-lightning: error: Invalid momentum value: -1" in broken.output
+    assert "Traceback" not in broken.output
+    assert not broken.remains
+
+
+@pytest.mark.slow
+def test_a_run_that_was_broken_off_twice_has_the_curves_of_an_unbroken_one(broken: Broken) -> None:
+    arguments = list(broken.second.arguments)
+    arguments[arguments.index("--run") + 1] = "unbroken"
+    completed = run_process(arguments, broken.folder)
+    assert completed.returncode == 0, completed.stderr
+    rows = [
+        read_metrics(folder) for folder in (broken.second.folder, broken.second.folder.parent / "unbroken")
+    ]
+    for row in [row for run_rows in rows for row in run_rows]:
+        del row["images_per_second"]
+    assert [row["epoch"] for row in rows[0]] == list(range(EPOCHS))
+    assert rows[0] == rows[1]
+
+
+@pytest.mark.slow
+def test_status_tells_what_is_on_disk(
+    broken: Broken, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(broken.folder)
+    main(["study", "status", "all.yaml"])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "all: 3 runs in tb_logs/tiny: 2 finished, 1 failed"
+    accuracy = read_metrics(broken.first.folder)[-1]["accuracy/test"]
+    assert lines[3].split() == [broken.first.name, "finished", f"{EPOCHS}/{EPOCHS}", f"{accuracy:.4f}"]
+    assert lines[5].split() == [broken.failing.name, "failed", f"0/{EPOCHS}"]
+    assert lines[-1].startswith(f"{broken.failing.name}: ended with exit code 2; see tb_logs/tiny/")
+    main(["study", "status", "all.yaml", "--json"])
+    record = json.loads(capsys.readouterr().out)
+    assert [run["state"] for run in record["runs"]] == ["finished", "finished", "failed"]
+    assert [run["attempts"] for run in record["runs"]] == [2, 3, 1]
+
+
+def test_status_of_a_study_that_was_never_started(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["status", "all.yaml", "--root", "elsewhere"])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "all: 3 runs in elsewhere/tiny: 3 missing"
+    assert [line.split()[1:] for line in lines[3:]] == [["missing", f"0/{EPOCHS}"]] * 3
+    assert not (folder / "elsewhere").exists()
+
+
+def test_plan_lists_the_runs_and_starts_none(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["plan", "all.yaml", "--no_measure"])
+    output = capsys.readouterr().out
+    assert all(run.name in output for run in read_study("all.yaml").runs)
+    assert not (folder / "tb_logs").exists()
+
+
+def test_no_torch_is_needed(folder: Path) -> None:
+    program = (
+        "import sys; from nas_lightning.cli.main import main\n"
+        "import nas_lightning.study.runner, nas_lightning.study.ray_executor, nas_lightning.study.results\n"
+        "main(['study', 'status', 'all.yaml']); main(['study', 'plan', 'all.yaml', '--no_measure'])\n"
+        "print([name for name in ('torch', 'lightning', 'ray', 'matplotlib') if name in sys.modules])"
+    )
+    completed = subprocess.run(
+        [sys.executable, "-c", program], cwd=folder, capture_output=True, text=True, timeout=60, check=True
+    )
+    assert completed.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["status", "none.yaml"], r"none\.yaml"),
+        (["run", "all.yaml", "--jobs", "0"], "--jobs: 0 must be at least 1"),
+        (["run", "all.yaml", "--retries", "-1"], "--retries: -1 must be at least 0"),
+        (["run", "all.yaml", "--gpus_per_run", "1.5"], "1.5 must be a whole number, or a share from 0 to 1"),
+        (["run", "all.yaml", "--gpus_per_run", "nan"], "nan must be a whole number"),
+        (["run", "all.yaml", "--executor", "moon"], "invalid choice: 'moon'"),
+        (["run", "all.yaml", "--address", "auto"], r"`--address` \(=auto\) is for `--executor ray`"),
+        (["run", "all.yaml", "--gpus_per_run", "2"], "a run takes 2 GPUs, and there are 0"),
+    ],
+)
+def test_bad_input_is_refused_before_anything_starts(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], message: str
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        main(["study", *arguments])
+    assert not (folder / "tb_logs").exists()
+
+
+@pytest.mark.parametrize(
+    ("devices", "arguments", "jobs", "threads"),
+    [
+        ("", [], 2, 4),  # two runs on eight cores
+        ("", ["--jobs", "4"], 4, 2),
+        ("0,1,2,3", ["--gpus_per_run", "2"], 2, 4),
+        ("0", ["--gpus_per_run", "0.5"], 2, 4),
+        ("0", ["--gpus_per_run", "1"], 1, 8),
+    ],
+)
+def test_as_many_runs_at_a_time_as_the_machine_takes(
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    devices: str,
+    arguments: list[str],
+    jobs: int,
+    threads: int,
+) -> None:
+    made: list[LocalExecutor] = []
+
+    def note(study: object, executor: LocalExecutor, **options: object) -> int:
+        made.append(executor)
+        return 0
+
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", devices)
+    monkeypatch.setattr("nas_lightning.study.executors.cpu_count", lambda: 8)
+    monkeypatch.setattr("nas_lightning.study.runner.run_study", note)
+    study_cli.main(["run", "good.yaml", *arguments])
+    assert (made[0].jobs, made[0].threads) == (jobs, threads)
+    assert made[0].gpus == len([name for name in devices.split(",") if name])
+
+
+def test_without_ray_one_line_says_how_to_get_it(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(ValueError, match=r"pip install 'nas-lightning\[study\]'"):
+        main(["run", "all.yaml", "--executor", "ray"])

@@ -1,0 +1,340 @@
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from nas_lightning.report import claims
+from nas_lightning.report.claims import Claim
+from nas_lightning.report.samples import group_columns, take_sample
+from tests.report.made_up import made_up_results
+
+WIDTHS = (1.5, 2.0, 2.5, 3.0, 3.5, 4.0)
+
+
+def runs_of(
+    measure: str,
+    values: Sequence[float],
+    *,
+    family: str = "enas",
+    widths: Sequence[float] = WIDTHS,
+    seeds: Sequence[int] = (0,),
+    kinds: Sequence[str] | None = None,
+    **columns: object,
+) -> pd.DataFrame:
+    """Runs of invented architectures, every seed alike, with one measure."""
+    rows = [
+        {
+            "genotype": f"{family}-{index}",
+            "architecture": f"{family}:connections={index}",
+            "family": family,
+            "kind": "connections" if kinds is None else kinds[index],
+            "width": width,
+            "depth": 3,
+            "data": "CIFAR10",
+            "learning_rate": 0.025,
+            "epochs": 10,
+            "seed": seed,
+            "regularized": False,
+            "diverged": False,
+            "mean_error": 0.2,
+            measure: value,
+            **columns,
+        }
+        for index, (width, value) in enumerate(zip(widths, values, strict=True))
+        for seed in seeds
+    ]
+    return pd.DataFrame(rows)
+
+
+def find(runs: pd.DataFrame, measure: str, predictor: str = "width", key: str | None = None) -> Claim:
+    found = [
+        claim
+        for claim in claims.test_claims(runs, resamples=499)
+        if claim.measure == measure and claim.predictor == predictor and key in (None, claim.key)
+    ]
+    assert len(found) == 1
+    return found[0]
+
+
+@pytest.fixture(scope="module")
+def made_up(tmp_path_factory: pytest.TempPathFactory) -> tuple[pd.DataFrame, list[Claim]]:
+    variants = ("original", "C1", "C4", "C6", "C7", "C9", "C12", *(f"operations={i}" for i in range(1, 6)))
+    runs = made_up_results(tmp_path_factory.mktemp("made_up"), variants=variants, surfaces=True).runs
+    return runs, claims.test_claims(runs, resamples=999)
+
+
+def test_what_the_made_up_rule_says_is_supported(made_up: tuple[pd.DataFrame, list[Claim]]) -> None:
+    verdicts = {(claim.key, claim.predictor): claim.verdict for claim in made_up[1] if claim.primary}
+    for key in ("convergence", "landscape", "gradient_variance"):
+        assert verdicts[key, "width"] == "supported"
+        # Two of seven cells are deep: 21 arrangements, the smallest p-value is 2/21.
+        assert verdicts[key, "depth"] == "no data"
+    assert verdicts["operations", "kind"] == "supported"
+    assert verdicts["generalization", "adaptation"] == "no data"
+
+
+def test_effect_and_p_value_are_those_of_the_seed_means(made_up: tuple[pd.DataFrame, list[Claim]]) -> None:
+    runs, tested = made_up
+    claim = tested[0]
+    assert (claim.measure, claim.predictor) == ("area_under_loss_clipped", "width")
+    wirings = runs[runs["kind"] != "operations"]
+    means = wirings.groupby("architecture")[["width", "area_under_loss_clipped"]].mean()
+    expected = stats.kendalltau(means["width"], -means["area_under_loss_clipped"])
+    assert claim.effect == pytest.approx(expected.statistic)
+    assert claim.groups[["family", "data", "n", "seeds"]].values.tolist() == [["darts_v2", "CIFAR10", 7, 2]]
+    assert claim.test == "all 5040 permutations"
+
+
+def test_holm_corrects_among_the_primary_tests(made_up: tuple[pd.DataFrame, list[Claim]]) -> None:
+    tested = [claim for claim in made_up[1] if claim.primary and claim.verdict != "no data"]
+    ordered = sorted(tested, key=lambda claim: claim.p_value)
+    assert ordered[0].p_adjusted == pytest.approx(len(tested) * ordered[0].p_value)
+    assert all(claim.p_adjusted >= claim.p_value for claim in tested)
+    others = [claim for claim in made_up[1] if not claim.primary and claim.p_value > 0]
+    smallest = min(others, key=lambda claim: claim.p_value)
+    assert smallest.p_adjusted == pytest.approx(len(others) * smallest.p_value)
+
+
+@pytest.mark.parametrize(
+    ("values", "verdict"),
+    [
+        ([6, 5, 4, 3, 2, 1], "supported"),
+        ([1, 2, 3, 4, 5, 6], "contradicted"),
+        ([3, 1, 2, 3, 1, 2], "undecided"),
+    ],
+)
+def test_verdict_of_a_claim_of_a_direction(values: list[float], verdict: str) -> None:
+    claim = find(runs_of("oscillation_loss", values), "oscillation_loss")
+    assert claim.verdict == verdict
+    if verdict == "undecided":
+        assert "absence of evidence" in claim.explanation
+    else:
+        assert claim.effect == (1 if verdict == "supported" else -1)
+        assert claim.p_value == pytest.approx(2 / 720)
+        assert claim.explanation.startswith(
+            "Wider cells have a " + ("smaller", "larger")[verdict == "contradicted"]
+        )
+        assert ("against the claim" in claim.explanation) == (verdict == "contradicted")
+
+
+def test_more_seeds_do_not_make_a_smaller_p_value() -> None:
+    values = [6, 4, 5, 3, 1, 2]
+    one = find(runs_of("oscillation_loss", values), "oscillation_loss")
+    many = find(runs_of("oscillation_loss", values, seeds=range(8)), "oscillation_loss")
+    assert (many.effect, many.low, many.high, many.p_value) == (one.effect, one.low, one.high, one.p_value)
+    assert many.groups["n"].tolist() == [6]
+    assert many.groups["seeds"].tolist() == [8]
+
+
+def test_two_names_of_one_genotype_are_one_architecture() -> None:
+    runs = runs_of("oscillation_loss", [6, 4, 5, 3, 1, 2])
+    again = runs.assign(architecture=[f"alias{i}" for i in range(6)], seed=1)
+    assert find(pd.concat([runs, again]), "oscillation_loss").groups["n"].tolist() == [6]
+
+
+def test_shifting_a_group_changes_nothing_and_pooling_weighs_by_architectures() -> None:
+    first = runs_of("oscillation_loss", [6, 4, 5, 3, 1, 2])
+    second = runs_of("oscillation_loss", [1, 3, 2], family="nasnet", widths=WIDTHS[:3])
+    here = find(pd.concat([first, second]), "oscillation_loss")
+    shifted = second.assign(oscillation_loss=second["oscillation_loss"] + 1000.0)
+    there = find(pd.concat([first, shifted]), "oscillation_loss")
+    assert (there.effect, there.p_value) == (here.effect, here.p_value)
+    effects = here.groups.set_index("family")["effect"]
+    assert here.effect == pytest.approx((6 * effects["enas"] + 3 * effects["nasnet"]) / 9)
+
+
+def test_settings_separate_groups_and_seeds_and_places_do_not() -> None:
+    runs = runs_of("oscillation_loss", [6, 4, 5, 3, 1, 2])
+    other = runs.assign(
+        oscillation_loss=[1.0, 2, 3, 4, 5, 6],
+        **{"settings.model.optimizer.init_args.weight_decay": "0.001", "settings.data.root": "elsewhere"},
+    )
+    same = runs.assign(**{"settings.data.root": "here", "settings.data.seed": "3"})
+    claim = find(pd.concat([runs, other]), "oscillation_loss")
+    assert claim.groups["n"].tolist() == [6, 6]
+    assert min(claim.groups["effect"]) == pytest.approx(-1)
+    both = pd.concat([runs, same])
+    assert "settings.data.root" not in group_columns(both)
+    assert find(both, "oscillation_loss").groups["n"].tolist() == [6]
+
+
+def test_runs_that_never_got_there_rank_last() -> None:
+    reached = [math.nan, math.nan, 9.0, 7.0, 5.0, 3.0]
+    runs = runs_of("epochs_to_accuracy_0.9", reached)
+    claim = find(runs, "epochs_to_accuracy_0.9")
+    expected = stats.kendalltau(WIDTHS, -np.nan_to_num(reached, nan=100.0))
+    assert claim.effect == pytest.approx(expected.statistic)
+    assert "2 runs never got there and rank last" in claim.explanation
+    # Without a curve nothing is known; a diverged run never got there.
+    runs.loc[0, "mean_error"] = math.nan
+    unknown = find(runs, "epochs_to_accuracy_0.9")
+    assert unknown.groups["n"].tolist() == [5]
+    assert "1 run never got there and ranks last; 1 run without a value left out" in unknown.explanation
+    runs.loc[0, "diverged"] = True
+    assert find(runs, "epochs_to_accuracy_0.9").groups["n"].tolist() == [6]
+
+
+def test_one_of_two_seeds_that_never_got_there_ranks_between() -> None:
+    runs = pd.concat(
+        [
+            runs_of("epochs_to_accuracy_0.9", [5.0, 5.0, 3.0, 3.0, 3.0, 3.0]),
+            runs_of("epochs_to_accuracy_0.9", [math.nan, 5.0, 3.0, 3.0, 3.0, 3.0], seeds=(1,)),
+        ]
+    )
+    table = take_sample(runs, "epochs_to_accuracy_0.9", ("connections",), censored=True).table
+    values = table.set_index("width")["value"]
+    assert values[1.5] == (10 + 12) / 2  # ranks 9 to 11 are three runs with 5 epochs, 12 is the missing one
+    assert values[2.0] == 10
+    assert values[4.0] == 4.5
+
+
+@pytest.mark.parametrize(
+    ("values", "widths", "reason"),
+    [
+        ([1.0, 2, 3, 4], WIDTHS[:4], "can be arranged in 24 ways"),
+        ([1.0, 2], WIDTHS[:2], "no base cell has three architectures"),
+        ([1.0], WIDTHS[:1], "no base cell has three architectures"),
+        ([1.0, 2, 3, 4, 5, 6], [2.0] * 6, "have the same width"),
+        ([1.0] * 6, WIDTHS, "have the same value"),
+        ([math.nan] * 6, WIDTHS, "no run has it"),
+    ],
+)
+def test_what_is_missing_for_a_test_is_said(
+    values: list[float], widths: Sequence[float], reason: str
+) -> None:
+    claim = find(runs_of("oscillation_loss", values, widths=widths), "oscillation_loss")
+    assert claim.verdict == "no data"
+    assert reason in claim.explanation
+    assert all(
+        math.isnan(value) for value in (claim.effect, claim.low, claim.high, claim.p_value, claim.p_adjusted)
+    )
+
+
+@pytest.mark.parametrize("runs", [pd.DataFrame(), runs_of("mean_error", [0.1] * 6).iloc[:0]])
+def test_without_runs_no_claim_has_data(runs: pd.DataFrame) -> None:
+    tested = claims.test_claims(runs)
+    assert {claim.verdict for claim in tested} == {"no data"}
+    order = ["convergence", "landscape", "gradient_variance", "operations", "generalization"]
+    assert list(dict.fromkeys(claim.key for claim in tested)) == order
+
+
+def test_generalisation_is_a_claim_of_absence() -> None:
+    rising = find(runs_of("final_accuracy", [0.1, 0.2, 0.3, 0.4, 0.5, 0.6]), "final_accuracy")
+    assert rising.verdict == "contradicted"
+    falling = find(runs_of("final_accuracy", [0.6, 0.5, 0.4, 0.3, 0.2, 0.1]), "final_accuracy")
+    assert falling.verdict == "supported"
+    assert "an advantage of 0.2 in tau-b is ruled out" in falling.explanation
+    unclear = find(runs_of("final_accuracy", [0.3, 0.1, 0.2, 0.3, 0.1, 0.2]), "final_accuracy")
+    assert unclear.verdict == "undecided"
+    assert "absence of evidence" in unclear.explanation
+
+
+def test_no_association_in_much_data_supports_absence() -> None:
+    rng = np.random.default_rng(0)
+    frames = [runs_of("final_accuracy", rng.permutation(6) / 10, family=f"cell{i}") for i in range(40)]
+    claim = find(pd.concat(frames), "final_accuracy")
+    assert claim.high < 0.2
+    assert claim.verdict == "supported"
+
+
+def pairs(original: Sequence[float], adapted: Sequence[float]) -> pd.DataFrame:
+    frames = [
+        runs_of(
+            "final_error_percent",
+            [one, other],
+            family=f"cell{index}",
+            widths=(3.0, 4.0),
+            kinds=("original", "adapted"),
+        )
+        for index, (one, other) in enumerate(zip(original, adapted, strict=True))
+    ]
+    return pd.concat(frames).assign(regularized=True)
+
+
+@pytest.mark.parametrize(
+    ("factor", "verdict"), [(1.0, "supported"), (1.3, "supported"), (0.7, "contradicted")]
+)
+def test_adapted_cells_are_compared_within_pairs(factor: float, verdict: str) -> None:
+    original = np.array([2.0, 30.0, 17.0, 5.0, 3.0, 9.0, 12.0])
+    adapted = original * factor * np.array([1.01, 0.99, 1.0, 1.02, 0.98, 1.01, 0.99])
+    claim = find(pairs(original, adapted), "final_error_percent", "adaptation")
+    assert claim.effect == pytest.approx(np.log(original / adapted).mean())
+    assert claim.verdict == verdict
+    assert claim.groups["n"].tolist() == [2] * 7
+    assert find(pairs(original[:5], adapted[:5]), "final_error_percent", "adaptation").verdict == "no data"
+
+
+def test_unregularised_pairs_are_no_pairs_of_table_1() -> None:
+    runs = pairs([2.0] * 7, [3.0] * 7).assign(regularized=False)
+    assert find(runs, "final_error_percent", "adaptation").verdict == "no data"
+
+
+def test_regularised_runs_say_nothing_about_convergence() -> None:
+    runs = runs_of("oscillation_loss", [6, 5, 4, 3, 2, 1]).assign(regularized=True)
+    assert find(runs, "oscillation_loss").verdict == "no data"
+
+
+def test_operations_matter_less_is_a_ratio_of_spreads_on_a_log_scale() -> None:
+    kinds = ["connections"] * 5 + ["operations"] * 5
+    values = [0.1, 0.2, 0.4, 0.8, 1.6, 0.50, 0.51, 0.52, 0.49, 0.5]
+    runs = runs_of("area_under_loss_clipped", values, widths=[3.0] * 10, kinds=kinds)
+    claim = find(runs, "area_under_loss_clipped", "kind")
+    spreads = [np.log(values[:5]).std(ddof=1), np.log(values[5:]).std(ddof=1)]
+    assert claim.effect == pytest.approx(math.log(spreads[0] / spreads[1]))
+    assert claim.verdict == "supported"
+    swapped = runs.assign(kind=kinds[::-1])
+    opposite = find(swapped, "area_under_loss_clipped", "kind")
+    assert opposite.effect == pytest.approx(-claim.effect)
+    assert opposite.verdict == "contradicted"
+
+
+def test_seed_noise_of_both_kinds_is_taken_off() -> None:
+    kinds = ["connections"] * 5 + ["operations"] * 5
+    centers = np.array([-2.0, -1, 0, 1, 2, -0.5, -0.25, 0, 0.25, 0.5])
+    frames = [
+        runs_of(
+            "area_under_loss_clipped",
+            np.exp(centers + shift),
+            widths=[3.0] * 10,
+            kinds=kinds,
+            seeds=(seed,),
+        )
+        for seed, shift in enumerate((-0.2, 0.2))
+    ]
+    claim = find(pd.concat(frames), "area_under_loss_clipped", "kind")
+    noise = 0.08 / 2  # variance of -0.2 and 0.2, of a mean of two
+    expected = 0.5 * math.log((2.5 - noise) / (0.15625 - noise))
+    assert claim.effect == pytest.approx(expected)
+
+
+def test_the_paper_s_own_table_1_by_hand() -> None:
+    claim = claims.test_paper_table1()
+    cifar10 = [(2.65, 2.80), (2.76, 2.91), (2.64, 2.76), (2.67, 2.73), (2.88, 2.69)]
+    cifar100 = [(17.06, 16.86), (17.55, 17.28), (16.67, 16.04), (16.41, 16.15), (17.78, 17.20)]
+    tiny = [(31.88, 32.05), (32.22, 33.16), (30.68, 31.36), (30.58, 31.33), (32.40, 32.61)]
+    differences = [math.log(one / other) for one, other in (*cifar10, *cifar100, *tiny)]
+    assert claim.effect == pytest.approx(np.mean(differences))
+    assert len(claim.groups) == 15
+    signs = np.array(np.meshgrid(*[[1, -1]] * 15)).reshape(15, -1)
+    means = np.abs(np.array(differences) @ signs) / 15
+    assert claim.p_value == pytest.approx(np.mean(means >= abs(claim.effect) - 1e-12), abs=1e-4)
+    assert claim.verdict == "supported"
+
+
+def test_numbers_of_the_explanation(tmp_path: Path) -> None:
+    runs = made_up_results(tmp_path, variants=("original", "C1", "C4", "C6", "C9"), surfaces=False).runs
+    claim = find(runs, "area_under_loss_clipped", key="convergence")
+    means = runs.groupby("width")["area_under_loss_clipped"].mean()
+    for part in (
+        f"{means[3.5]:.3g} nat for the widest (3.5c)",
+        f"{means[2.0]:.3g} nat for the narrowest (2c)",
+        "5 architectures, 2 seeds each, in one group (DARTS on CIFAR-10)",
+        f"tau-b {claim.effect:.2f} (95 % interval {claim.low:.2f} to {claim.high:.2f}",
+    ):
+        assert part in claim.explanation

@@ -1,0 +1,137 @@
+from __future__ import annotations
+
+import pytest
+
+from nas_lightning.cells import cell_depth, cell_width, get_genotype, published_genotypes
+from nas_lightning.cells.table2 import TABLE2
+from nas_lightning.report.paper import (
+    data_title,
+    family_title,
+    paper_classes,
+    paper_families,
+    paper_figures,
+    paper_misprints,
+    paper_statements,
+    paper_table1,
+    paper_table2,
+    paper_table3,
+    paper_topologies,
+    paper_training,
+    section4_numbering,
+)
+from nas_lightning.study.architectures import FIGURE2_VARIANTS
+from tests.cells.data import PAPER
+
+# The other transcription of the paper, made for the tests of the cells, has other names.
+NAMES = {"darts_v2": "darts", "snas_mild": "snas"}
+DATA = {"CIFAR10": "cifar10", "CIFAR100": "cifar100", "TinyImageNet": "tiny_imagenet"}
+
+
+def test_table_1_has_30_entries_that_agree_with_the_other_transcription() -> None:
+    entries = paper_table1()
+    assert len(entries) == 30
+    for entry in entries:
+        column = ("original", "adapted").index(entry.cell)
+        printed = PAPER["table1"][DATA[entry.data]][NAMES.get(entry.family, entry.family)]
+        assert f"{entry.parameters_M:.2f}" == printed[column]
+
+
+def test_errors_of_table_1_show_what_the_paper_reads_from_them() -> None:
+    better = dict.fromkeys(paper_classes(), 0)
+    errors = {(entry.data, entry.family, entry.cell): entry.error_percent for entry in paper_table1()}
+    for data in better:
+        better[data] = sum(
+            errors[data, family, "adapted"] < errors[data, family, "original"] for family in paper_families()
+        )
+    # Section 5: smaller errors on CIFAR-100, for most cells larger ones on the others.
+    assert better == {"CIFAR10": 1, "CIFAR100": 5, "TinyImageNet": 0}
+
+
+def test_table_2_agrees_with_the_cells_and_with_the_other_transcription() -> None:
+    entries = paper_table2()
+    assert len(entries) == 52
+    for entry in entries:
+        number = int(entry.variant[1:])
+        assert [entry.width, entry.depth] == PAPER["table2"][NAMES.get(entry.family, entry.family)][
+            number - 1
+        ]
+        assert (entry.width, entry.depth) == TABLE2[entry.family][number - 1][:2]
+
+
+def test_width_rises_and_depth_falls_from_c1_to_c13_as_the_caption_says() -> None:
+    for family in ("darts_v2", "enas", "amoebanet", "nasnet"):
+        widths = [entry.width for entry in paper_table2() if entry.family == family]
+        assert widths == sorted(widths)
+
+
+def test_topologies_are_those_of_the_cells() -> None:
+    assert len(paper_topologies()) == 10
+    for entry in paper_topologies():
+        suffix = "" if entry.variant == "original" else ":adapted"
+        genotype = get_genotype(entry.family + suffix)
+        assert cell_width(genotype.normal, genotype.normal_concat) == entry.width
+        assert cell_depth(genotype.normal, genotype.normal_concat) == entry.depth
+
+
+def test_table_3_agrees_with_the_other_transcription_and_notes_the_six_that_differ() -> None:
+    entries = paper_table3()
+    assert len(entries) == 44
+    for entry in entries:
+        printed = PAPER["table3"][NAMES.get(entry.family, entry.family)][entry.number]
+        assert f"{entry.parameters_M:.2f}" == printed
+    noted = {(NAMES.get(e.family, e.family), e.number) for e in entries if e.note}
+    assert noted == {
+        (family, number) for family, numbers in PAPER["table3_differs"].items() for number in numbers
+    }
+
+
+def test_section_4_numbers_by_falling_width() -> None:
+    numbering = section4_numbering()
+    assert dict(numbering) == FIGURE2_VARIANTS
+    table2 = {entry.variant: entry.width for entry in paper_table2() if entry.family == "darts_v2"}
+    assert [table2[variant] for variant in numbering.values()] == [2.5, 2.5, 2.0, 2.0]
+
+
+def test_training_settings() -> None:
+    training = paper_training()
+    assert training.epochs == {"CIFAR10": 600, "CIFAR100": 600, "TinyImageNet": 300}
+    assert (training.learning_rate, *training.other_learning_rates) == (0.025, 0.0025, 0.25)
+    assert (training.batch_size, training.num_cells, training.weight_decay) == (80, 20, 3e-4)
+    assert (training.cutout, training.drop_path, training.auxiliary_weight) == (16, 0.2, 0.4)
+
+
+def test_every_figure_names_cells_and_data_that_exist() -> None:
+    figures = paper_figures()
+    assert [figure.number for figure in figures] == list(range(1, 27))
+    for figure in figures:
+        assert set(figure.families) <= set(paper_families()) <= set(published_genotypes())
+        assert set(figure.data) <= set(paper_classes())
+        assert set(figure.learning_rates) <= {0.025, 0.0025, 0.25}
+        assert bool(figure.data) == bool(figure.learning_rates)
+    by_number = {figure.number: figure for figure in figures}
+    assert by_number[4].learning_rates == (0.0025, 0.25)
+    assert [by_number[number].families[0] for number in (21, 22, 23, 24)] == [
+        "amoebanet",
+        "darts_v2",
+        "enas",
+        "nasnet",
+    ]
+
+
+def test_statements_and_titles() -> None:
+    sections = {key: statement.section for key, statement in paper_statements().items()}
+    assert sections == {
+        "convergence": "4.1",
+        "landscape": "4.2.1",
+        "gradient_variance": "4.2.2",
+        "operations": "4.1",
+        "generalization": "5",
+    }
+    assert (family_title("snas_mild"), family_title("pdarts")) == ("SNAS", "pdarts")
+    assert (data_title("TinyImageNet"), data_title("Digits")) == ("Tiny-ImageNet-200", "Digits")
+    assert {where for where, _ in paper_misprints()} >= {"Figure 2", "Figure 10", "Figure 25", "Table 3"}
+
+
+def test_quotations_cannot_be_changed() -> None:
+    with pytest.raises(TypeError):
+        paper_classes()["CIFAR10"] = 11  # type: ignore[index]

@@ -1,0 +1,139 @@
+"""Shorthands stand for the cells that they should, under one name each."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from nas_lightning.cells import get_genotype, published_genotypes, random_connections
+from nas_lightning.cells.table2 import TABLE2
+from nas_lightning.study.architectures import Entry, expand_architectures, figure2_number
+
+
+def labels(*entries: Entry) -> list[str]:
+    return [architecture.label for architecture in expand_architectures(list(entries))]
+
+
+@pytest.mark.parametrize(
+    ("entry", "expected"),
+    [
+        ("darts", ["darts_v2"]),
+        ("snas and adapted", ["snas_mild", "snas_mild:adapted"]),
+        ("enas:C4", ["enas:C4"]),
+        ("darts_v2:C1..C3", ["darts_v2:C1", "darts_v2:C2", "darts_v2:C3"]),
+        ("enas and C1..C2", ["enas", "enas:C1", "enas:C2"]),
+        ("enas  and  operations=9..10", ["enas", "enas:operations=9", "enas:operations=10"]),
+        ("pdarts:connections=0..1", ["pdarts:connections=0", "pdarts:connections=1"]),
+        ("enas and C2 and adapted", ["enas", "enas:C2", "enas:adapted"]),
+        (
+            "figure2 of darts",
+            ["darts_v2", "darts_v2:C6", "darts_v2:C7", "darts_v2:C1", "darts_v2:C2"],
+        ),
+    ],
+)
+def test_shorthands(entry: str, expected: list[str]) -> None:
+    found = expand_architectures([entry])
+    assert [architecture.label for architecture in found] == expected
+    for architecture in found:  # what the command line makes of the spec is what is planned
+        assert get_genotype(architecture.spec) == architecture.genotype
+
+
+def test_all_variants_of_table_2_have_its_width_and_depth() -> None:
+    for base, rows in TABLE2.items():
+        original, *variants = expand_architectures([f"{base} and C1..C13"])
+        assert (original.family, original.variant, original.kind) == (base, "original", "original")
+        assert [(v.width, v.depth) for v in variants] == [(row.width, row.depth) for row in rows]
+        assert {(v.family, v.kind) for v in variants} == {(base, "connections")}
+
+
+def test_published_cells_by_space() -> None:
+    every = expand_architectures(["all published cells"])
+    assert [architecture.family for architecture in every] == list(published_genotypes())
+    four, five = (
+        expand_architectures([f"all published cells of the {nodes}-node space"]) for nodes in (4, 5)
+    )
+    assert {len(architecture.genotype.normal) for architecture in four} == {8}
+    assert {architecture.label for architecture in five} >= {"nasnet", "amoebanet", "enas"}
+    assert len(four) + len(five) == len(every)
+
+
+def test_one_cell_has_one_name_however_it_is_asked_for() -> None:
+    seed = TABLE2["darts_v2"][5].seed
+    literal = str(get_genotype("darts_v2:C6"))
+    assert labels("darts_v2:C6") == labels(f"darts:connections={seed}") == labels(literal) == ["darts_v2:C6"]
+    assert labels("darts_v2:C6", literal, "darts", "darts_v2") == ["darts_v2:C6", "darts_v2"]
+    assert labels("snas_moderate and adapted") == ["snas_moderate"]  # adapted it is what it was
+
+
+def test_own_cells(tmp_path: Path) -> None:
+    genotype = random_connections(get_genotype("pdarts"), 77)
+    lists = {
+        "normal": [list(edge) for edge in genotype.normal],
+        "normal_concat": list(genotype.normal_concat),
+        "reduce": [list(edge) for edge in genotype.reduce],
+        "reduce_concat": list(genotype.reduce_concat),
+    }
+    (tmp_path / "cells").mkdir()
+    (tmp_path / "cells" / "mine.yaml").write_text(yaml.safe_dump(lists))
+    file, operations = expand_architectures(["cells/mine.yaml and operations=3"], tmp_path)
+    assert file.genotype == genotype
+    assert (file.family, file.variant, file.kind, file.label) == ("mine", "own", "own", "mine")
+    assert Path(file.spec) == tmp_path / "cells" / "mine.yaml"
+    assert (operations.label, operations.kind) == ("mine:operations=3", "operations")
+    assert get_genotype(operations.spec) == operations.genotype
+    for entry in (lists, str(genotype)):
+        (own,) = expand_architectures([entry])
+        assert (own.genotype, own.kind) == (genotype, "own")
+        assert own.label.startswith("genotype-")
+        assert get_genotype(own.spec) == genotype
+
+
+def test_two_files_of_one_name_are_refused(tmp_path: Path) -> None:
+    for folder, name in (("a", "darts_v1"), ("b", "pdarts:connections=5")):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "mine.yaml").write_text(yaml.safe_dump(str(get_genotype(name))))
+    # The first is a published cell, and goes by its name.
+    assert [a.label for a in expand_architectures(["a/mine.yaml", "b/mine.yaml"], tmp_path)] == [
+        "darts_v1",
+        "mine",
+    ]
+    (tmp_path / "a" / "mine.yaml").write_text(yaml.safe_dump(str(get_genotype("pdarts:connections=6"))))
+    with pytest.raises(ValueError, match=r"a/mine.yaml and .*b/mine.yaml differ, .*'mine'; rename"):
+        expand_architectures(["a/mine.yaml", "b/mine.yaml"], tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ("dart_v2", "entry 'dart_v2': unknown genotype 'dart_v2'; did you mean 'darts_v2'"),
+        ("darts_v2 and C1..C14", "entry 'darts_v2 and C1..C14': .*C14"),
+        ("darts_v2 and enas", "entry 'darts_v2 and enas': .*unknown variant 'enas'"),
+        ("darts_v2:C4..C1", "'C4..C1' must rise"),
+        ("enas:connections=0..99999", "at most 10000"),
+        ("figure2 of enas", "darts_v2 and its variants only"),
+        ("all published cells of the 7-node space", "no published cell has 7 .*there are such of 4, 5"),
+        ({"normal": []}, "entry .*missing key"),
+    ],
+)
+def test_a_wrong_entry_is_named(entry: Entry, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        expand_architectures(["darts_v2", entry])
+
+
+def test_missing_files_and_entries() -> None:
+    with pytest.raises(FileNotFoundError, match=r"entry 'nowhere.yaml': genotype file"):
+        expand_architectures(["nowhere.yaml"])
+    with pytest.raises(ValueError, match="at least one entry"):
+        expand_architectures([])
+
+
+def test_section_4_numbers_by_falling_width() -> None:
+    original, *variants = expand_architectures(["figure2 of darts_v2"])
+    assert figure2_number(original) is None
+    assert [figure2_number(variant) for variant in variants] == ["C1", "C2", "C3", "C4"]
+    # The paper's figure 2.
+    assert [(v.width, v.depth) for v in variants] == [(2.5, 3), (2.5, 3), (2, 4), (2, 4)]
+    assert figure2_number(expand_architectures(["enas:C6"])[0]) is None
+    assert figure2_number(expand_architectures(["darts_v2:C3"])[0]) is None

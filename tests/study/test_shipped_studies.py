@@ -1,0 +1,183 @@
+"""Every shipped study is what the paper did, and its runs are commands that the program takes."""
+
+from __future__ import annotations
+
+from collections import Counter
+from functools import cache
+from pathlib import Path
+
+import pytest
+import yaml
+
+from nas_lightning.study.architectures import figure2_number
+from nas_lightning.study.configuration import flatten, training_identity
+from nas_lightning.study.plan import read_study
+from nas_lightning.study.study import Run, Study
+from tests.cli.parsing import ParsedOnly
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+STUDIES = sorted((CONFIGS / "studies").glob("*.yaml"))
+SEEDS = 3
+FAMILIES = ("darts_v2", "enas", "amoebanet", "nasnet")
+
+read = cache(read_study)
+
+
+def shipped(name: str) -> Study:
+    return read(CONFIGS / "studies" / f"{name}.yaml")
+
+
+def labels(name: str) -> list[str]:
+    return list(dict.fromkeys(run.architecture.label for run in shipped(name).runs))
+
+
+def stems(name: str) -> set[tuple[str, ...]]:
+    return {tuple(analysis.stem for analysis in run.analyses) for run in shipped(name).runs}
+
+
+@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
+def test_a_study_is_named_as_its_file_and_trains_nothing_twice(path: Path) -> None:
+    study = read(path)
+    assert study.name == path.stem
+    assert study.experiment == ("quickstart-study" if study.name == "quickstart" else "paper")
+    identities = {training_identity(run.architecture.genotype, run.settings) for run in study.runs}
+    assert len(identities) == len(study.runs) == len({run.name for run in study.runs}) > 0
+    assert len({run.seed for run in study.runs}) == (2 if study.name == "quickstart" else SEEDS)
+
+
+def test_the_whole_paper_counted_by_hand() -> None:
+    originals = 4
+    connections = 4 * 13  # table 2, with figures 2, 3 and 6 to 9 and 13 to 24 among them
+    operations = 4 * 10  # table 3, figures 5 and 12
+    snas = 1 + 13  # figures 1, 11 and 25
+    cifar100 = 1 + 4  # figures 3, 6 and 8: the DARTS cell and section 4's C1 to C4
+    figure4 = 3 * 2 * 2  # three cells, two learning rates, two data sets
+    table1 = 5 * 2 * 3  # five cells, original and adapted, three data sets, regularised
+    trainings = originals + connections + operations + snas + cifar100 + figure4 + table1
+    assert trainings == 157
+    runs = shipped("paper").runs
+    assert len(runs) == SEEDS * trainings == 471
+    data = Counter(run.data for run in runs)
+    assert data["CIFAR10"] == SEEDS * (4 + 52 + 40 + 14 + 6 + 10)
+    assert data["CIFAR100"] == SEEDS * (5 + 6 + 10)
+    assert data["TinyImageNet"] == SEEDS * 10
+
+
+def test_the_paper_s_measurements_counted_by_hand() -> None:
+    # Figures 6 to 8 and 17 to 24: 56 cells on CIFAR-10 and 5 on CIFAR-100 have both.
+    counted = Counter(tuple(a.stem for a in run.analyses) for run in shipped("paper").runs)
+    assert counted == {("gradient_variance", "loss_contour"): SEEDS * 61, (): 471 - SEEDS * 61}
+
+
+@pytest.mark.parametrize("path", [p for p in STUDIES if p.stem not in ("paper", "census", "quickstart")])
+def test_the_paper_s_studies_are_parts_of_the_whole(path: Path) -> None:
+    whole = {run.name: run for run in shipped("paper").runs}
+    for run in read(path).runs:
+        assert run.folder == whole[run.name].folder
+        assert set(run.analyses) <= set(whole[run.name].analyses)
+    content = yaml.safe_load((CONFIGS / "studies" / "paper.yaml").read_text())
+    assert path.name in content["include"]
+
+
+def test_every_study_trains_as_the_paper_says() -> None:
+    for run in shipped("paper").runs:
+        settings = run.settings
+        assert run.epochs == (300 if run.data == "TinyImageNet" else 600)
+        assert settings["model.stem_stride"] == (2 if run.data == "TinyImageNet" else 1)
+        sizes = (
+            settings["model.init_channels"],
+            settings["model.num_cells"],
+            settings["data.init_args.batch_size"],
+        )
+        assert sizes == (36, 20, 80)
+        keys = ("model.drop_path", "model.auxiliary_weight", "data.init_args.cutout")
+        assert tuple(settings[key] for key in keys) in ((0, 0, 0), (0.2, 0.4, 16))
+    regularised = {run.name for run in shipped("paper").runs if run.settings["data.init_args.cutout"]}
+    assert regularised == {run.name for run in shipped("table1").runs}
+
+
+def test_figures_2_to_8_have_section_4_s_variants() -> None:
+    for name in ("figure3", "figure6", "figures7-8"):
+        runs = [run for run in shipped(name).runs if run.seed == 0 and run.data == "CIFAR100"]
+        assert [figure2_number(run.architecture) for run in runs] == [None, "C1", "C2", "C3", "C4"]
+        assert {run.data for run in shipped(name).runs} == {"CIFAR10", "CIFAR100"}
+        assert {run.learning_rate for run in shipped(name).runs} == {0.025}
+    figure4 = shipped("figure4").runs
+    assert {figure2_number(run.architecture) for run in figure4} == {None, "C1", "C3"}
+    assert {run.learning_rate for run in figure4} == {0.0025, 0.25}
+
+
+def test_other_figures_have_their_cells_and_measurements() -> None:
+    operations = [f"{base}:operations={seed}" for base in FAMILIES for seed in range(1, 11)]
+    assert set(labels("figure5")) == {*FAMILIES, *operations}
+    connections = {f"{base}:C{number}" for base in FAMILIES for number in range(1, 14)}
+    for name in ("figure9", "figures17-20", "figures21-24"):
+        assert set(labels(name)) == {*FAMILIES, *connections}
+    assert connections - set(labels("figures13-16")) == {f"{base}:C13" for base in FAMILIES}
+    names = ["nasnet", "amoebanet", "enas", "darts_v2", "snas_mild"]
+    assert set(labels("table1")) == {*names, *(f"{name}:adapted" for name in names)}
+    for name in ("figure3", "figure4", "figure5", "figure9", "figures13-16", "snas", "table1"):
+        assert stems(name) == {()}
+    assert stems("figure6") == stems("figures17-20") == {("loss_contour",)}
+    assert stems("figures7-8") == stems("figures21-24") == {("gradient_variance",)}
+
+
+def test_snas_has_the_widths_and_depths_of_figure_11() -> None:
+    cells = {run.architecture.variant: run.architecture for run in shipped("snas").runs}
+    variants = [cells[f"connections={seed}"] for seed in (4, 3, 1, 2)]
+    assert [(cell.width, cell.depth) for cell in variants] == [(3.5, 3), (3, 3), (2.5, 4), (2, 5)]
+    assert sum(run.architecture.family == "snas_mild" for run in shipped("snas").runs) == SEEDS * 14
+
+
+def test_the_census_has_twenty_wirings_of_each_space() -> None:
+    runs = [run for run in shipped("census").runs if run.seed == 0]
+    kinds = Counter((run.architecture.kind, len(run.architecture.genotype.normal) // 2) for run in runs)
+    assert kinds["connections", 4] == kinds["connections", 5] == 20
+    assert kinds.total() == len(runs) == len(labels("census"))
+    assert stems("census") == {("gradient_variance", "loss_contour")}
+    paper = {run.name for run in shipped("paper").runs}
+    assert {run.name for run in runs if run.architecture.label in FAMILIES} <= paper
+
+
+def test_the_quick_start_spreads_over_the_widths() -> None:
+    runs = shipped("quickstart").runs
+    assert len(runs) == 14
+    assert {run.data for run in runs} == {"Digits"}
+    assert {run.architecture.width for run in runs} == {2, 2.5, 3, 3.5}
+    assert stems("quickstart") == {("gradient_variance", "loss_contour")}
+
+
+def test_single_measurements_are_those_of_the_landscape() -> None:
+    whole = yaml.safe_load((CONFIGS / "landscape.yaml").read_text())["trainer"]["callbacks+"]
+    for name in ("loss_contour", "gradient_variance"):
+        content = yaml.safe_load((CONFIGS / f"{name}.yaml").read_text())
+        assert list(content) == ["trainer"]
+        (callback,) = content["trainer"]["callbacks+"]
+        assert callback in whole
+
+
+def command(run: Run) -> tuple[str, ...]:
+    """Arguments without what only tells runs of one kind apart."""
+    arguments = list(run.arguments)
+    for key in ("--model.genotype", "--seed_everything", "--run"):
+        at = arguments.index(key)
+        del arguments[at : at + 2]
+    return tuple(arguments)
+
+
+@pytest.mark.slow
+def test_the_program_takes_every_kind_of_command_and_understands_it_as_planned() -> None:
+    kinds = {command(run): run for path in STUDIES for run in read(path).runs}
+    for run in kinds.values():
+        settings = ParsedOnly(list(run.arguments)).settings.as_dict()
+        callbacks = settings["trainer"].pop("callbacks") or []
+        classes = sorted(callback["class_path"] for callback in callbacks)
+        assert classes == sorted(analysis.settings["class_path"] for analysis in run.analyses)
+        parsed = flatten(settings)
+        assert {key: parsed[key] for key in run.settings if key.endswith("init_args.lr")} == {
+            "model.optimizer.init_args.lr": run.learning_rate
+        }
+        said = {key: value for key, value in run.settings.items() if not key.endswith("class_path")}
+        assert {key: parsed[key] for key in said} == said
+        assert parsed["data.class_path"] == f"nas_lightning.datamodules.{run.data}"
+        assert (parsed["run"], parsed["model.genotype"]) == (run.name, run.architecture.spec)
