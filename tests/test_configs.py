@@ -18,6 +18,8 @@ OVERLAYS = [
     CONFIGS / "learning_rate_0.0025.yaml",
     CONFIGS / "cluster.yaml",
     CONFIGS / "landscape.yaml",
+    CONFIGS / "loss_contour.yaml",
+    CONFIGS / "gradient_variance.yaml",
 ]
 BASE = [CONFIGS / f"{name}.yaml" for name in ("quickstart", "nasnet", "amoebanet", "enas", "darts", "snas")]
 
@@ -29,7 +31,15 @@ def parse(*paths: Path, extra: tuple[str, ...] = ()) -> dict[str, Any]:
 
 
 def test_no_config_is_forgotten() -> None:
-    assert sorted(CONFIGS.rglob("*.yaml")) == sorted(OVERLAYS + BASE)
+    found = [path for path in CONFIGS.rglob("*.yaml") if CONFIGS / "studies" not in path.parents]
+    assert sorted(found) == sorted(OVERLAYS + BASE)
+
+
+def test_an_analysis_has_the_same_settings_alone_and_among_the_others() -> None:
+    together = parse(CONFIGS / "darts.yaml", CONFIGS / "landscape.yaml")["trainer"]["callbacks"]
+    for name in ("loss_contour", "gradient_variance"):
+        [alone] = parse(CONFIGS / "darts.yaml", CONFIGS / f"{name}.yaml")["trainer"]["callbacks"]
+        assert alone in together
 
 
 @pytest.mark.parametrize("path", BASE, ids=lambda path: path.stem)

@@ -75,3 +75,6 @@ TABLE2: dict[str, tuple[Table2Variant, ...]] = {
     ),
     "nasnet": _FIVE_NODES_CONCATENATED,
 }
+
+SECTION4_NUMBERING: dict[str, str] = {"C1": "C6", "C2": "C7", "C3": "C1", "C4": "C2"}
+"""Variants of the DARTS cell: section 4's names (figures 2, 3, 4, 6, 7, 8), in table 2's numbering."""

@@ -40,7 +40,7 @@ class AccuracyPanel:
 
     indices: Sequence[int]
     names: Sequence[str]
-    values: Sequence[Float[np.ndarray, " seed"]]
+    values: Sequence[Float[np.ndarray, " _seed"]]
     title: str = ""
 
 
@@ -132,7 +132,7 @@ def _ends(values: Float[np.ndarray, " seed"]) -> list[float]:
     return [end for end in ends if np.isfinite(end)]
 
 
-def _marker(colour: str, marker: str, size: float) -> Line2D:
+def _marker(colour: str, marker: str, size: float | int) -> Line2D:
     return Line2D([], [], color=colour, marker=marker, markersize=size, linestyle="")
 
 

@@ -73,8 +73,8 @@ def draw_width_depth(
 
     A grey square is a pair of width and depth that some wiring has, with the share of all wirings that have
     it; darker is more frequent. Marks in one square are set beside each other, so that each is seen; where a
-    square holds more than six, marks have no names. Diamonds are original cells, hollow marks have no
-    value. All panels have one colour scale and the same axes.
+    square holds more than six, they are small and have no names. Diamonds are original cells, hollow marks
+    have no value. All panels have one colour scale and the same axes.
 
     Args:
         planes: The spaces, from left to right and from top to bottom.
@@ -144,7 +144,7 @@ def draw_width_depth(
 
 def fan_out(
     widths: Sequence[float | int], depths: Sequence[int]
-) -> tuple[Float[np.ndarray, "architecture 2"], int]:
+) -> tuple[Float[np.ndarray, "architecture 2"], list[int]]:
     """Places of marks within their squares: rows of three at most, or as many as a full square needs.
 
     Args:
@@ -153,28 +153,33 @@ def fan_out(
 
     Returns:
         Place of every mark in (width, depth), within a quarter of c and half a step of depth around its own;
-        and the largest number of marks in one square.
+        and how many marks its square holds.
 
     Examples:
-        >>> places, most = fan_out([2.0, 3.0, 3.0], [4, 3, 3])
-        >>> most, places[0].tolist(), sorted(places[:, 0].tolist())
-        (2, [2.0, 4.0], [2.0, 2.875, 3.125])
+        >>> places, crowds = fan_out([2.0, 3.0, 3.0], [4, 3, 3])
+        >>> crowds, places[0].tolist(), sorted(places[:, 0].tolist())
+        ([1, 2, 2], [2.0, 4.0], [2.0, 2.875, 3.125])
     """
     shared: dict[tuple[float, int], list[int]] = defaultdict(list)
     for index, (width, depth) in enumerate(zip(widths, depths, strict=True)):
         shared[float(width), depth].append(index)
-    most = max(map(len, shared.values()), default=0)
-    # As many columns in every square, so that rows of neighbouring squares align.
-    across = min(max(most, 1), 3) if most <= _LABELLED else int(np.ceil(np.sqrt(1.5 * most)))
     places = np.empty((len(widths), 2))
+    crowds = [0] * len(widths)
     for (width, depth), indices in shared.items():
+        across = _columns(len(indices))
         rows = [indices[start : start + across] for start in range(0, len(indices), across)]
         for row, members in enumerate(rows):
             height = (len(rows) - 1) / 2 - row
             for column, index in enumerate(members):
                 side = column - (len(members) - 1) / 2
                 places[index] = width + side * 0.5 / across, depth + height * 0.72 / max(len(rows), 2)
-    return places, most
+                crowds[index] = len(indices)
+    return places, crowds
+
+
+def _columns(count: int) -> int:
+    """How many marks of a square stand side by side."""
+    return min(count, 3) if count <= _LABELLED else int(np.ceil(np.sqrt(1.5 * count)))
 
 
 def _limits(planes: Sequence[WidthDepthPlane]) -> tuple[float, float, float, float]:
@@ -205,10 +210,10 @@ def _draw_plane(axes: Axes, plane: WidthDepthPlane, norm: Normalize, inches: flo
             color="#595959",
             va="bottom",
         )
-    places, most = fan_out(plane.widths, plane.depths)
-    labelled = most <= _LABELLED
-    size = 8.0 if labelled else max(2.5, 8.0 * 3 / int(np.ceil(np.sqrt(1.5 * most))))
-    for (x, y), name, value in zip(places, plane.names, plane.values, strict=True):
+    places, crowds = fan_out(plane.widths, plane.depths)
+    for (x, y), crowd, name, value in zip(places, crowds, plane.names, plane.values, strict=True):
+        labelled = crowd <= _LABELLED
+        size = 8.0 if labelled else max(2.5, 8.0 * 3 / _columns(crowd))
         # The share stands at the bottom of the square, the name below its mark.
         height = y + _SHARE_HEIGHT if labelled else y + 0.06
         finite = bool(np.isfinite(value))
@@ -248,7 +253,7 @@ def _percent(share: float) -> str:
     return f"{share:.0%}" if share >= 0.0995 else f"{share:.1%}" if share >= 0.0005 else "<0.1%"
 
 
-def _handle(marker: str, size: float, colour: str) -> Line2D:
+def _handle(marker: str, size: float | int, colour: str) -> Line2D:
     return Line2D(
         [],
         [],

@@ -156,11 +156,12 @@ def _finding(measure: Measure, predictor: str, verdict: str, result: TestResult)
         if verdict == "contradicted":
             return f"{subject.capitalize()} generalise better, against the claim"
         return f"The data do not decide whether {subject} generalise better ({ABSENCE})"
+    as_claimed = verdict == "undecided" or result.effect > 0
     if predictor == "kind":
-        first, second = ("connections", "operations") if result.effect > 0 else ("operations", "connections")
+        first, second = ("connections", "operations") if as_claimed else ("operations", "connections")
         comparison = f"{first} change the {measure.name} more than {second}"
     else:
-        larger = measure.larger == (result.effect > 0)
+        larger = measure.larger == as_claimed
         comparison = f"{BETTER[predictor]} have a {'larger' if larger else 'smaller'} {measure.name}"
     if verdict == "undecided":
         return f"The data do not decide whether {comparison} ({ABSENCE})"

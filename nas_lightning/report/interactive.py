@@ -5,10 +5,12 @@ A picture's ``interactive`` is one of four forms, named by ``kind``:
 ==========  ============================================================================================
 curves      ``panels``: ``title``, ``y_label``, ``log``, ``series``; a series has ``name``, ``family``,
             ``variant``, ``width``, ``depth`` and the lists ``x``, ``mean``, ``low``, ``high``
-surfaces    ``label``; ``surfaces``: ``name``, ``alpha``, ``beta``, ``z[alpha][beta]``
+surfaces    ``label``; ``surfaces``: ``name``, ``alpha``, ``beta``, ``z[alpha][beta]``; optional ``view``,
+            ``"map"`` for what is first seen from above
 plane       ``spaces``: ``title``, ``cells`` (``width``, ``depth``, ``count``), ``marks`` (``name``,
-            ``width``, ``depth``, ``values`` by measure); ``measures``: label by measure
-accuracy    ``panels``: ``title``, ``marks`` (``index``, ``name``, ``mean``, ``low``, ``high``)
+            ``width``, ``depth``, ``values`` by measure, optional ``original``: a diamond); ``measures``:
+            label by measure
+accuracy    ``panels``: ``title``, ``marks`` (``index``, ``name``, ``mean``, ``low``, ``high``), in percent
 ==========  ============================================================================================
 
 ``page.js`` draws what :func:`live_data` returns; names stay as they are, the page escapes them.
@@ -147,7 +149,8 @@ def _surfaces(interactive: Mapping[str, Any]) -> dict[str, Any]:
     surfaces = interactive["surfaces"]
     norm = colour_scale([np.array(surface["z"], dtype=np.float64) for surface in surfaces])
     scale = {"log": isinstance(norm, LogNorm), "low": norm.vmin, "high": norm.vmax}
-    return {"label": interactive["label"], **scale, "surfaces": surfaces}
+    view = interactive.get("view", "surface")
+    return {"label": interactive["label"], "view": view, **scale, "surfaces": surfaces}
 
 
 def _plane(interactive: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,5 +1,5 @@
-// Draws the live pictures that are near the window, and keeps the reader's choice of theme. Without it, and on
-// paper, the still pictures stand.
+// Draws the live pictures that are near the window, and keeps the reader's choice of theme. Without it,
+// and on paper, the still pictures stand.
 (() => {
   "use strict";
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
-from plotly.offline import get_plotlyjs
+from plotly.offline import get_plotlyjs  # type: ignore[import-untyped]
 
 from nas_lightning.figures.picture import figure_to_bytes
 from nas_lightning.files import atomic_write
@@ -28,8 +28,8 @@ from nas_lightning.report.summary import (
     settings,
     study_sentence,
 )
-from nas_lightning.report.tables import report_tables
 from nas_lightning.report.table_text import table_files
+from nas_lightning.report.tables import report_tables
 from nas_lightning.study.results import Results
 
 _PIXELS = 96  # of CSS, per inch: the PNG has about twice as many
@@ -58,7 +58,7 @@ def write_report(results: Results, folder: Path | None = None) -> Path:
     folder = results.study.output_folder if folder is None else folder
     claims = test_claims(results.runs)
     pictures, tables = report_pictures(results), report_tables(results, claims)
-    stems = file_stems([block.key for block in (*pictures, *tables)])
+    stems = file_stems([*(picture.key for picture in pictures), *(table.key for table in tables)])
     written: set[str] = set()
     blocks: list[dict[str, Any]] = []
     for picture, stem in zip(pictures, stems, strict=False):
@@ -102,7 +102,7 @@ def render_page(
         HTML without a reference to anything outside but links.
     """
     of_claims = [block for block in pictures if block["section"] == "claims"]
-    sections = [
+    sections: list[dict[str, Any]] = [
         {"id": name, "title": title, "pictures": [block for block in pictures if block["section"] == name]}
         for name, title in (
             ("plane", "Width and depth"),

@@ -11,7 +11,7 @@ import pandas as pd
 
 from nas_lightning.report.claims import Claim
 
-_NUMBER = re.compile(r"[-−+]?[\d.]+( ?%| ?[±(].*)?$")  # noqa: RUF001  (a minus sign is what it looks for)
+_NUMBER = re.compile(r"[-−+]?[\d.]+( ?%| ?[±(].*| to [-−+]?[\d.]+)?$")  # noqa: RUF001  (a minus sign is what it looks for)
 _NOTHING = "—"
 _PREDICTORS = {
     "width": "wide cells",
@@ -61,9 +61,10 @@ def _claim_block(tests: list[Claim]) -> dict[str, Any]:
     primary = [claim for claim in tests if claim.primary] or tests[:1]
     others = [claim for claim in tests if claim not in primary]
     verdicts = {claim.verdict for claim in primary}
+    section = primary[0].section
     return {
         "statement": primary[0].statement,
-        "section": f"Section {primary[0].section}" if primary[0].section[:1].isdigit() else primary[0].section,
+        "section": f"Section {section}" if section[:1].isdigit() else section,
         "class": verdicts.pop().replace(" ", "-") if len(verdicts) == 1 else "mixed",
         "primary": [_test_block(claim) for claim in primary],
         "others": _others(others) if others else None,

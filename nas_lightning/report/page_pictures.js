@@ -25,7 +25,8 @@ const livePictures = (() => {
   };
   // Plotly reads its texts as a kind of HTML.
   const plain = text => String(text).replace(/[&<>]/g, c => ({"&": "&amp;", "<": "&lt;", ">": "&gt;"})[c]);
-  const number = value => value === null || value === undefined ? "not finite" : String(+value.toPrecision(4));
+  const number = value =>
+    value === null || value === undefined ? "not finite" : String(+value.toPrecision(4));
   const channels = colour => [1, 3, 5].map(at => parseInt(colour.slice(at, at + 2), 16));
 
   // Colours are chosen for white paper: on a dark page, the dark ones are mixed with white.
@@ -208,7 +209,8 @@ const livePictures = (() => {
       z.range = [data.low, data.high];
       z.nticks = 5;
     }
-    const side = {gridcolor: variable("--rule"), zerolinecolor: variable("--rule"), color: variable("--ink"), showspikes: false, nticks: 5};
+    const side = {gridcolor: variable("--rule"), zerolinecolor: variable("--rule"),
+      color: variable("--ink"), showspikes: false, nticks: 5};
     return layout({margin: {l: 0, r: 0, t: 0, b: 0}, scene: {xaxis: {...side, title: {text: "α"}},
       yaxis: {...side, title: {text: "β"}}, zaxis: {...side, ...z}, aspectmode: "manual",
       aspectratio: {x: 1, y: 1, z: 0.75}, camera, dragmode: "orbit"}});
@@ -218,7 +220,7 @@ const livePictures = (() => {
     const webgl = hasWebGL();
     const names = data.surfaces.map(surface => surface.name);
     const sides = [{index: 0}, ...(names.length > 1 ? [{index: names.length - 1}] : [])];
-    let flat = !webgl;
+    let flat = !webgl || data.view === "map";
     let camera = {eye: {x: -1.25, y: -1.25, z: 0.85}, center: {x: 0, y: 0, z: -0.15}};
     const tools = make("div", {className: "tools"});
     const panels = make("div", {className: "panels"});
@@ -257,7 +259,7 @@ const livePictures = (() => {
       side.plot.setAttribute("aria-label", `${data.label}, live; the still picture shows all architectures`);
     });
     if (webgl) {
-      tools.append(choice("View", ["surface (drag to turn both)", "map from above"], 0, index => {
+      tools.append(choice("View", ["surface (drag to turn both)", "map from above"], flat ? 1 : 0, index => {
         release();
         flat = index === 1;
         draw();
@@ -296,8 +298,10 @@ const livePictures = (() => {
           marker: {size: 13, line: {color: variable("--ink"), width: 1.2}, ...marker(kept)}};
       };
       return [
-        group(mark => mark.value === null, () => ({symbol: "circle-open", color: variable("--ink")})),
-        group(mark => mark.value !== null, kept => ({color: kept.map(mark => mark.value), colorscale: SCALE,
+        group(mark => mark.value === null, kept => ({color: variable("--ink"),
+          symbol: kept.map(mark => mark.original ? "diamond-open" : "circle-open")})),
+        group(mark => mark.value !== null, kept => ({color: kept.map(mark => mark.value),
+          symbol: kept.map(mark => mark.original ? "diamond" : "circle"), colorscale: SCALE,
           cmin: shown.low, cmax: shown.high > shown.low ? shown.high : shown.low + 1, showscale: false}))];
     };
     const draw = () => {
@@ -330,16 +334,19 @@ const livePictures = (() => {
     const plots = data.panels.map(part => panel(panels, part.title));
     const draw = () => data.panels.forEach((part, at) => {
       const base = part.marks.find(mark => mark.index === 0 && mark.mean !== null);
-      const apart = (mark, end) => mark[end] === null || mark.mean === null ? 0 : Math.abs(mark[end] - mark.mean);
+      const apart = (mark, end) =>
+        mark[end] === null || mark.mean === null ? 0 : Math.abs(mark[end] - mark.mean);
       const colours = part.marks.map(mark => mark.index === 0 ? variable("--ink") : variable("--accent"));
       Plotly.react(plots[at], [{type: "scatter", mode: "markers", x: part.marks.map(mark => mark.index),
         y: part.marks.map(mark => mark.mean), marker: {size: 9, color: colours},
         error_y: {type: "data", symmetric: false, array: part.marks.map(mark => apart(mark, "high")),
-          arrayminus: part.marks.map(mark => apart(mark, "low")), color: variable("--accent"), thickness: 1.5},
+          arrayminus: part.marks.map(mark => apart(mark, "low")), color: variable("--accent"),
+          thickness: 1.5},
         text: part.marks.map(mark => `<b>${plain(mark.name)}</b><br>${number(mark.mean)} `
           + `(${number(mark.low)} to ${number(mark.high)})`), hovertemplate: "%{text}<extra></extra>"}],
-      layout({xaxis: axis({title: {text: "index of the architecture"}, dtick: part.marks.length > 20 ? 2 : 1}),
-        yaxis: axis({title: {text: "test accuracy"}}),
+      layout({xaxis: axis({title: {text: "index of the architecture"},
+          dtick: part.marks.length > 20 ? 2 : 1}),
+        yaxis: axis({title: {text: "test accuracy (%)"}}),
         shapes: base ? [{type: "line", xref: "paper", x0: 0, x1: 1, y0: base.mean, y1: base.mean,
           line: {dash: "dash", width: 1, color: variable("--ink")}}] : []}), CONFIG);
     });

@@ -11,6 +11,8 @@ from typing import Any, Literal, TypeAlias
 
 import yaml
 
+from nas_lightning.cells.table2 import TABLE2
+
 Cell: TypeAlias = Literal["original", "adapted"]
 
 
@@ -179,14 +181,9 @@ def paper_table2() -> tuple[Topology, ...]:
     """Table 2: C1 to C13 of four base cells."""
     return tuple(
         Topology(family, f"C{index}", float(width), depth)
-        for family, variants in _content()["table2"].items()
-        for index, (width, depth) in enumerate(variants, start=1)
+        for family, variants in TABLE2.items()
+        for index, (width, depth, _) in enumerate(variants, start=1)
     )
-
-
-def section4_numbering() -> Mapping[str, str]:
-    """Which variants of table 2 the C1 to C4 of figures 2, 3, 4, 6, 7 and 8 are, for DARTS."""
-    return MappingProxyType(_content()["section4_numbering"])
 
 
 def paper_table3() -> tuple[Table3Entry, ...]:

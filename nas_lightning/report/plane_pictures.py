@@ -97,8 +97,8 @@ def claims_plots(claims: Sequence[Claim]) -> list[ReportPicture]:
     """
     meaning = (
         "Mark: effect; line: its 95 % interval. Effects right of 0 are what the claim says; for"
-        " generalisation, where the claim is that there is no effect, they mean that wide and shallow cells are"
-        " better."
+        " generalisation, where the claim is that there is no effect, they mean that wide and shallow cells"
+        " are better."
     )
     found = []
     for primary, key, title in (
@@ -136,10 +136,11 @@ def _spaces(
         nodes, concat = len(genotype.normal) // 2, tuple(sorted(genotype.normal_concat))
         groups.setdefault((one.family if by_family else "", nodes, concat), []).append(one)
     found = []
-    for (family, nodes, concat), members in groups.items():
+    for (_, nodes, concat), members in groups.items():
         space = f"{nodes} nodes, " + ("all" if len(concat) == nodes else ", ".join(map(str, concat)))
         space += " concatenated"
-        name = family_title(family) if by_family else f"{len(members)} architectures"
+        families = list(dict.fromkeys(one.family for one in members))
+        name = family_title(families[0]) if len(families) == 1 else f"{len(families)} base cells"
         found.append((f"{name} ({space})", nodes, concat, members))
     return found
 

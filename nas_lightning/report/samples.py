@@ -116,9 +116,10 @@ def take_sample(
     """
     if runs.empty:
         return Sample(_empty(), 0, 0)
-    chosen = runs[runs["kind"].isin(list(kinds))].copy()
-    if measure not in chosen.columns:
-        return Sample(_empty(), len(chosen), 0)
+    of_kind = runs["kind"].isin(list(kinds))
+    if measure not in runs.columns:
+        return Sample(_empty(), int(of_kind.sum()), 0)
+    chosen = runs[of_kind].copy()
     chosen["value"] = pd.to_numeric(chosen[measure], errors="coerce").astype(float)
     if transform is not None:
         chosen["value"] = transform(chosen["value"])
@@ -160,6 +161,8 @@ def rank_blocks(table: pd.DataFrame, predictor: str, sign: int) -> tuple[list[Ra
         The blocks, one a base cell with a group of three architectures or more, and the number of each
         group in their order.
     """
+    if table.empty:
+        return [], []
     blocks, groups = [], []
     for _, family in _large_groups(table, 3).groupby("family", sort=True):
         wide = family.pivot(index="group", columns="unit", values="value")
@@ -179,6 +182,8 @@ def spread_blocks(table: pd.DataFrame) -> tuple[list[SpreadBlock], list[int]]:
         The blocks, one a base cell with a group of three variants of each kind or more, and the number of
         each group in their order.
     """
+    if table.empty:
+        return [], []
     counts = table.groupby(["group", "kind"]).size().unstack(fill_value=0)
     counts = counts.reindex(columns=["connections", "operations"], fill_value=0)
     enough = counts.index[(counts >= 3).all(axis=1)]

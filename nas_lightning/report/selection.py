@@ -10,13 +10,13 @@ from functools import cached_property
 import pandas as pd
 
 from nas_lightning.cells import Genotype, format_width, parse_genotype
+from nas_lightning.cells.table2 import SECTION4_NUMBERING
 from nas_lightning.report.paper import (
     data_title,
     family_title,
     paper_families,
     paper_table2,
     paper_training,
-    section4_numbering,
 )
 from nas_lightning.report.samples import group_columns
 from nas_lightning.report.summary import distinct, listed
@@ -177,7 +177,7 @@ def section4_names(shown: Sequence[Shown]) -> dict[str, str] | None:
         Such as ``"C1 (C6 of table 2)"`` for ``"darts_v2:C6"``, in section 4's order; None if one is missing.
     """
     labels = {one.variant: one.label for one in shown if one.family == SECTION4_FAMILY}
-    numbers = section4_numbering()
+    numbers = SECTION4_NUMBERING
     if not set(numbers.values()) <= set(labels):
         return None
     return {labels[table2]: f"{ours} ({table2} of table 2)" for ours, table2 in numbers.items()}
@@ -199,7 +199,7 @@ def section4_cells(runs: pd.DataFrame) -> tuple[list[Shown], dict[str, str], str
     if names is None:
         variants = [one for one in shown if not one.is_base]
         note = "Variants are numbered as in table 2; section 4's C1 to C4 are its C6, C7, C1 and C2"
-        missing = set(section4_numbering().values()) - {one.variant for one in variants}
+        missing = set(SECTION4_NUMBERING.values()) - {one.variant for one in variants}
         note += f", of which {listed(sorted(missing, key=_number))} {_be(missing)} missing."
     else:
         of_label = {one.label: one for one in shown}
@@ -272,7 +272,7 @@ def _comparable(runs: pd.DataFrame) -> pd.DataFrame:
         if name not in ("family", "data", "learning_rate") and not name.endswith((".lr", ".learning_rate"))
     ]
     # As text, so that missing values equal one another.
-    keys = runs[columns].astype(str).agg("\x1f".join, axis=1)
+    keys = runs[columns].map(str).agg("\x1f".join, axis=1)
     sizes = keys.map(keys.value_counts())
     plain = ~runs["regularized"].fillna(False).astype(bool)
     best = pd.DataFrame({"plain": plain, "size": sizes}).sort_values(

@@ -64,6 +64,8 @@ def section4_surfaces(selection: Selection, data: str, number: int) -> ReportPic
     shown, names, note = section4_cells(runs)
     titles = {one.label: f"{names[one.label]}\n{one.size}" for one in shown}
     what, variable, way = _SECTION4[number]
+    # Five panels: one row as in the paper, or three and two where they need room.
+    columns = (3 if way == "surface" else 5) if len(shown) == 5 else None
     return _picture(
         runs,
         shown,
@@ -74,11 +76,7 @@ def section4_surfaces(selection: Selection, data: str, number: int) -> ReportPic
         [note],
         variable,
         way,
-        3
-        if way == "surface" and len(shown) in (5, 6, 9)
-        else max(4, len(shown))
-        if len(shown) == 5
-        else None,
+        columns,
     )
 
 

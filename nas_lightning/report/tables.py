@@ -8,10 +8,10 @@ from collections.abc import Sequence
 import pandas as pd
 
 from nas_lightning.cells import cell_depth, cell_width, format_width, get_genotype
-from nas_lightning.cells.table2 import TABLE2
+from nas_lightning.cells.table2 import SECTION4_NUMBERING, TABLE2
 from nas_lightning.report.blocks import ReportTable
 from nas_lightning.report.claims import Claim, test_claims
-from nas_lightning.report.paper import data_title, section4_numbering
+from nas_lightning.report.paper import data_title
 from nas_lightning.report.paper_tables import table1, table2, table3
 from nas_lightning.report.samples import SETTINGS, group_columns, group_keys
 from nas_lightning.report.table_text import MISSING, mean_and_spread, table_files
@@ -77,7 +77,7 @@ def numbering_table(runs: pd.DataFrame) -> ReportTable:
         The table: a row per variant of section 4.
     """
     rows = []
-    for section4, of_table2 in section4_numbering().items():
+    for section4, of_table2 in SECTION4_NUMBERING.items():
         genotype = get_genotype(f"darts_v2:{of_table2}")
         width = cell_width(genotype.normal, genotype.normal_concat)
         trained = (

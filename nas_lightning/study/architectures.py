@@ -22,13 +22,10 @@ from nas_lightning.cells import Genotype, genotype_slug, get_genotype, published
 from nas_lightning.cells.literal import is_literal
 from nas_lightning.cells.published import ALIASES
 from nas_lightning.cells.spec import apply_variant, published_base
-from nas_lightning.cells.table2 import TABLE2
+from nas_lightning.cells.table2 import SECTION4_NUMBERING, TABLE2
 from nas_lightning.study.study import Architecture, VariantKind
 
 Entry: TypeAlias = str | Mapping[str, Any]
-
-FIGURE2_VARIANTS = {"C1": "C6", "C2": "C7", "C3": "C1", "C4": "C2"}
-"""Variants of the DARTS cell: section 4's names (figures 2, 3, 4, 6, 7, 8) and those of table 2."""
 
 _ALL_PUBLISHED = re.compile(r"all published cells(?: of the (\d+)-node space)?")
 _FIGURE2 = re.compile(r"figure ?2 of (\S+)")
@@ -100,7 +97,7 @@ def figure2_number(architecture: Architecture) -> str | None:
     """
     if architecture.family != "darts_v2":
         return None
-    return next((ours for ours, table2 in FIGURE2_VARIANTS.items() if table2 == architecture.variant), None)
+    return next((ours for ours, table2 in SECTION4_NUMBERING.items() if table2 == architecture.variant), None)
 
 
 def _specs(entry: Entry) -> list[str]:
@@ -118,7 +115,7 @@ def _specs(entry: Entry) -> list[str]:
         base = ALIASES.get(figure2.group(1), figure2.group(1))
         if base != "darts_v2":
             raise ValueError("figure 2 shows darts_v2 and its variants only")
-        return [base, *(f"{base}:{variant}" for variant in FIGURE2_VARIANTS.values())]
+        return [base, *(f"{base}:{variant}" for variant in SECTION4_NUMBERING.values())]
     base, *variants = text.split(" and ")
     if not variants:
         base, separator, variant = text.rpartition(":")

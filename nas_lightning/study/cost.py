@@ -70,11 +70,11 @@ class Speed:
         device: The device on which it was measured, one of those that there are.
     """
 
-    constant: float
-    per_multiply_add: float
+    constant: float | int
+    per_multiply_add: float | int
     device: str
 
-    def seconds(self, images: float, forward_multiply_adds: int) -> float:
+    def seconds(self, images: float | int, forward_multiply_adds: int) -> float | int:
         """Time for so many training images.
 
         Args:
@@ -105,12 +105,12 @@ class RunCost:
     parameters: int | None
     multiply_adds: int | None
     training_images: int | None
-    work: float | None
-    seconds: float | None = None
+    work: float | int | None
+    seconds: float | int | None = None
     unknown: str | None = None
 
     @property
-    def total_multiply_adds(self) -> float | None:
+    def total_multiply_adds(self) -> float | int | None:
         """Multiply-adds of the whole run: three forward passes for each training image of ``work``."""
         if self.work is None or self.multiply_adds is None:
             return None
@@ -152,6 +152,9 @@ def run_cost(run: Run) -> RunCost:
 
     Returns:
         The cost; what the data set or an operation leaves unknown is None.
+
+    Raises:
+        ValueError: If a size in the settings is out of range.
     """
     data = data_size(run)
     if data is None:
@@ -173,6 +176,8 @@ def run_cost(run: Run) -> RunCost:
     held_out = round(settings["data.init_args.validation_fraction"] * data.train)
     splits = {"train": data.train - held_out, "val": held_out, "test": data.test}
     batch_size = settings["data.init_args.batch_size"]
+    if not isinstance(batch_size, int) or batch_size < 1:
+        raise ValueError(f"run {run.name}: `data.batch_size` (={batch_size}) must be at least 1")
     batches = _limited(splits["train"] // batch_size, settings.get("trainer.limit_train_batches"))
     training = run.epochs * batches * batch_size
     evaluation = run.epochs * splits["val" if held_out else "test"]

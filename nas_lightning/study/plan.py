@@ -196,6 +196,7 @@ def _run(
         raise ValueError(f"`trainer.max_epochs` (={epochs}) must be at least 1: the runs of a study end")
     data = str(flat["data.class_path"]).rpartition(".")[2]
     rate = flat.get(LEARNING_RATE)
+    rate = float(rate) if isinstance(rate, int | float) else None
     name = _name(architecture, data, rate, seed, training_identity(architecture.genotype, flat))
     arguments = ["fit"]
     for file in files:
@@ -236,10 +237,10 @@ def _measuring(run: Run, analyses: tuple[AnalysisFile, ...]) -> Run:
     return dataclasses.replace(run, analyses=analyses, arguments=tuple(arguments))
 
 
-def _name(architecture: Architecture, data: str, rate: Any, seed: int, identity: str) -> str:
+def _name(architecture: Architecture, data: str, rate: float | None, seed: int, identity: str) -> str:
     spec = architecture.genotype if architecture.spec == str(architecture.genotype) else architecture.spec
-    known = isinstance(rate, int | float)
-    end = f"-{data.lower()}{f'-lr{rate:g}' if known else ''}-seed{seed}-{identity[:8]}"
+    known = "" if rate is None else f"-lr{rate:g}"
+    end = f"-{data.lower()}{known}-seed{seed}-{identity[:8]}"
     return genotype_slug(spec)[: _LONGEST_NAME - len(end)] + end
 
 

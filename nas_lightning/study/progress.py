@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from typing import Protocol, runtime_checkable
 
 from tqdm import tqdm
@@ -11,6 +12,7 @@ from tqdm import tqdm
 LINE_SECONDS = 60.0
 """Time between two lines where the output is no terminal."""
 REDRAW_SECONDS = 2.0
+_NAMED = 8
 
 
 @runtime_checkable
@@ -39,9 +41,7 @@ class StudyProgress:
     def __init__(self, output: Output, epochs: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._output, self._epochs, self._clock = output, epochs, clock
         self._terminal = output.isatty()
-        self._bar = tqdm(
-            file=output, bar_format="{desc}", disable=not self._terminal, dynamic_ncols=True, leave=False
-        )
+        self._bar = tqdm(file=output, bar_format="{desc}", disable=not self._terminal, leave=False)
         self._started = self._said = clock()
         self._first: int | None = None
 
@@ -63,7 +63,7 @@ class StudyProgress:
         finished: int,
         failed: int,
         runs: int,
-        running: Mapping[str, tuple[int, int, float | None]],
+        running: Sequence[tuple[str, int, int, float | None]],
         epochs_done: int,
         elsewhere: int = 0,
     ) -> None:
@@ -73,7 +73,7 @@ class StudyProgress:
             finished: Number of finished runs.
             failed: Number of runs given up.
             runs: Number of all runs.
-            running: Epochs done, epochs to do and accuracy by name of the run.
+            running: A run's name, its epochs done, its epochs to do, and its accuracy.
             epochs_done: Epochs done of all runs together.
             elsewhere: Number of runs that another process works on.
         """
@@ -85,9 +85,13 @@ class StudyProgress:
         if left is not None:
             parts.append(f"{tqdm.format_interval(left)} left")
         parts += [f"{elsewhere} elsewhere"] if elsewhere else []
-        parts += [f"{name} {progress_text(*at)}" for name, at in running.items()]
+        parts += [
+            f"{name} {progress_text(*at)}" for name, at in ((one[0], one[1:]) for one in running[:_NAMED])
+        ]
+        parts += [f"and {len(running) - _NAMED} more"] if len(running) > _NAMED else []
         if self._terminal:
-            self._bar.set_description_str(", ".join(parts))
+            # A line that is wider than the terminal could not be drawn over.
+            self._bar.set_description_str(", ".join(parts)[: shutil.get_terminal_size().columns - 1])
         else:
             print(", ".join(parts), file=self._output, flush=True)
 

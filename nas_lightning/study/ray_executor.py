@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+import socket
 import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -67,6 +68,8 @@ class RayExecutor:
         except ImportError as error:
             raise ValueError("the executor `ray` needs Ray: pip install 'nas-lightning[study]'") from error
         self._ray: Any = ray
+        if address is not None:
+            _check_address(address)
         embedded: dict[str, Any] = {"include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
         try:
             ray.init(
@@ -174,5 +177,18 @@ def _run_job(job: Job) -> int:
     return process.returncode
 
 
+def _check_address(address: str) -> None:
+    """Refuse an address that nobody answers at, for which Ray would wait for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdigit():
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=10).close()
+    except OSError as error:
+        raise ConnectionError(f"`address` (={address}) is no running Ray cluster: {error}") from error
+
+
 def _first_line(error: BaseException) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    """The first sentence of what Ray says, which goes on with advice."""
+    line = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    return line.partition(". ")[0]

@@ -280,14 +280,15 @@ class _Runner:
         self._write_again = end + 9 * (end - start)
 
     def _tell(self) -> None:
-        at = {}
-        for tasks in (list(self.running.values()), self.elsewhere):
-            for task in tasks:
-                task.epoch, accuracy = run_progress(task.run)
-                at[task.run.name] = task.epoch, task.run.epochs, accuracy
-        open_tasks = [*self.pending, *self.running.values(), *self.elsewhere, *self.failed]
-        done = sum(run.epochs for run in self.finished.values()) + sum(task.epoch for task in open_tasks)
-        running = {name: at[name] for name in self.running}
+        running = []
+        for task in self.running.values():
+            task.epoch, accuracy = run_progress(task.run)
+            name = f"{task.run.architecture.label} seed {task.run.seed}"
+            running.append((name, task.epoch, task.run.epochs, accuracy))
+        for task in self.elsewhere:
+            task.epoch, _ = run_progress(task.run)
+        others = [*self.pending, *self.running.values(), *self.elsewhere, *self.failed]
+        done = sum(run.epochs for run in self.finished.values()) + sum(task.epoch for task in others)
         counts = len(self.finished), len(self.failed), len(self.study.runs)
         self.progress.update(*counts, running, done, len(self.elsewhere))
 

@@ -60,10 +60,11 @@ def measure_speed(study: Study, jobs: int = 1, timeout: float | int = TIMEOUT) -
         low = high
     times = {forward: _train(*found[forward], forward, jobs, timeout) for forward in {low, high}}
     (fast, device), (slow, _) = times[low], times[high]
-    slope = (slow - fast) / (high - low) if high > low else slow / high
-    if slope <= 0 or fast - slope * low < 0:
-        slope = slow / high
-    return Speed(max(0.0, fast - slope * low), slope, device)
+    slope = (slow - fast) / (high - low) if high > low else 0.0
+    constant = fast - slope * low
+    if slope <= 0 or constant < 0:
+        return Speed(0.0, slow / high, device)
+    return Speed(constant, slope, device)
 
 
 def _train(run: Run, data: DataSize, forward: int, jobs: int, timeout: float | int) -> tuple[float, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -39,11 +40,11 @@ BASE: dict[str, Any] = {
     },
     "trainer": {"max_epochs": EPOCHS, "accelerator": "cpu"},
 }
-GOOD = {"name": "good", "configs": ["base.yaml"], "experiment": "tiny"}
+GOOD: dict[str, Any] = {"name": "good", "configs": ["base.yaml"], "experiment": "tiny"}
 GOOD |= {"axes": {"architectures": ["darts_v2", "darts_v2:C1"]}}
-BAD = {"name": "bad", "configs": ["base.yaml"], "experiment": "tiny"}
+BAD: dict[str, Any] = {"name": "bad", "configs": ["base.yaml"], "experiment": "tiny"}
 BAD |= {"settings": {"model.optimizer.init_args.momentum": -1}, "axes": {"architectures": ["darts_v2"]}}
-ALL = {"name": "all", "experiment": "tiny", "include": ["good.yaml", "bad.yaml"]}
+ALL: dict[str, Any] = {"name": "all", "experiment": "tiny", "include": ["good.yaml", "bad.yaml"]}
 
 
 def write_studies(folder: Path) -> None:
@@ -154,11 +155,7 @@ def broken(tmp_path_factory: pytest.TempPathFactory) -> Broken:
     output = ray.communicate(timeout=200)[0]
     time.sleep(2)
     remains = any(map(is_alive, below))
-    code = ray.returncode
-    return Broken(
-        *(folder, first, second, failing, identity, table, left),
-        **{"exit_code": code, "output": output, "remains": remains},
-    )
+    return Broken(folder, first, second, failing, identity, table, left, ray.returncode, output, remains)
 
 
 @pytest.mark.slow
@@ -184,7 +181,7 @@ def test_what_always_fails_is_reported_with_its_log(broken: Broken) -> None:
     assert broken.exit_code == 1
     assert "2 of 3 runs are finished\nmissing:\n" in broken.output
     assert f"{broken.failing.name}: ended with exit code 2" in broken.output.splitlines()[-1]
-    assert "  | nas-lightning: error: Invalid momentum value: -1" in broken.output
+    assert "  | nas-lightning: error: `model.optimizer` is not valid: Invalid momentum" in broken.output
     assert "Traceback" not in broken.output
     assert not broken.remains
 
@@ -233,8 +230,22 @@ def test_status_of_a_study_that_was_never_started(folder: Path, capsys: pytest.C
 def test_plan_lists_the_runs_and_starts_none(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     main(["plan", "all.yaml", "--no_measure"])
     output = capsys.readouterr().out
-    assert all(run.name in output for run in read_study("all.yaml").runs)
+    assert re.search(r"^3 runs of 2 architectures, .*, 3,456 training images", output, re.MULTILINE)
+    assert "time" not in output  # 3,456 = 3 runs x 24 epochs x 48 images
     assert not (folder / "tb_logs").exists()
+
+
+def test_plan_without_a_measurement_has_no_times(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fails(study: object, jobs: int) -> None:
+        raise OSError(f"the measurement of {jobs} at a time failed")
+
+    monkeypatch.setattr("nas_lightning.study.speed.measure_speed", fails)
+    main(["plan", "good.yaml", "--jobs", "3"])
+    captured = capsys.readouterr()
+    assert "no times: the measurement of 3 at a time failed" in captured.err
+    assert "2 runs of 2 architectures" in captured.out
 
 
 def test_no_torch_is_needed(folder: Path) -> None:

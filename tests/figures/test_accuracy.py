@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from matplotlib.axes import Axes
@@ -10,7 +12,9 @@ from tests.figures.surfaces import inside
 
 def panel(*values: list[float], title: str = "") -> AccuracyPanel:
     indices = list(range(len(values)))
-    return AccuracyPanel(indices, list(map(str, indices)), [np.array(seeds) for seeds in values], title)
+    return AccuracyPanel(
+        indices, list(map(str, indices)), [np.array(seeds, dtype=np.float64) for seeds in values], title
+    )
 
 
 def means(axes: Axes) -> list[list[float]]:
@@ -34,7 +38,6 @@ def test_marks_are_means_and_bars_one_standard_deviation() -> None:
 
 def test_the_dashed_line_is_the_original_cells_mean() -> None:
     (axes,) = draw_accuracy([panel([90, 92], [95])]).axes
-    dashed = [line for line in axes.lines if len(np.asarray(line.get_xdata())) == 2 and not line.get_marker()]
     dashed = [line for line in axes.lines if line.get_linestyle() == "--"]
     assert [set(np.asarray(line.get_ydata()).tolist()) for line in dashed] == [{91.0}]
 
@@ -49,7 +52,7 @@ def test_all_panels_have_one_scale_that_holds_every_bar() -> None:
 
 
 def test_a_value_that_is_none_has_no_mark_and_does_not_count() -> None:
-    assert mean_and_deviation(np.array([1.0, np.nan, 3.0])) == (2.0, pytest.approx(np.sqrt(2)))
+    assert mean_and_deviation(np.array([1.0, np.nan, 3.0])) == pytest.approx((2.0, np.sqrt(2)))
     assert np.isnan(mean_and_deviation(np.array([np.nan]))).all()
     (axes,) = draw_accuracy([panel([90], [np.nan, np.nan], [np.inf])]).axes
     assert means(axes)[0] == [0, 90]
@@ -67,6 +70,6 @@ def test_long_names_stand_upright_within_the_figure() -> None:
     for axes in figure.axes:
         labels = axes.get_xticklabels()
         boxes = [text.get_window_extent() for text in labels]
-        assert not any(one.overlaps(other) for one, other in zip(boxes, boxes[1:], strict=False))
+        assert not any(one.overlaps(other) for one, other in pairwise(boxes))
     with pytest.raises(ValueError, match="at least one"):
         draw_accuracy([])

@@ -27,7 +27,7 @@ EPOCHS = np.arange(1.0, 6.0)
 
 
 def curve(name: str, *values: float, spread: float = 0.0, width: float = 2.0, label: str = "") -> Curve:
-    mean = np.array(values)
+    mean = np.array(values, dtype=np.float64)
     return Curve(name, EPOCHS[: len(mean)], mean, mean - spread, mean + spread, width, label)
 
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from itertools import chain
+
 import numpy as np
 import pytest
 from matplotlib.axes import Axes
@@ -26,7 +28,7 @@ def drawn(axes: Axes, effect: Effect) -> tuple[list[float], list[float]]:
     found = [line for line in axes.lines if line.get_label() == effect.name]
     intervals = [np.asarray(line.get_xdata()).tolist() for line in found if line.get_marker() == "None"]
     points = [np.asarray(line.get_xdata()).tolist() for line in found if line.get_marker() != "None"]
-    return sum(intervals, []), sum(points, [])
+    return list(chain(*intervals)), list(chain(*points))
 
 
 def test_marks_and_intervals_are_the_numbers_from_top_to_bottom() -> None:

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from matplotlib.colors import to_rgb
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
@@ -28,12 +30,6 @@ def place(line: Line2D) -> tuple[float, float]:
     return x, y
 
 
-def boxes(figure: Figure, axes: Axes) -> list[tuple[float, float, float, float]]:
-    """Extent of every mark in pixels."""
-    figure_to_array(figure, 100.0)
-    return [line.get_window_extent().extents for line in axes.lines]  # type: ignore[misc]
-
-
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 6, 7, 20, 56])
 def test_marks_at_one_place_are_all_seen_within_their_square(count: int) -> None:
     figure = draw_width_depth([plane(count)], label="loss")
@@ -51,11 +47,27 @@ def test_marks_at_one_place_are_all_seen_within_their_square(count: int) -> None
 
 
 def test_the_fan_keeps_marks_that_stand_alone() -> None:
-    places, most = fan_out([2.0, 3.5, 3.5, 3.0], [4, 3, 3, 3])
-    assert most == 2
+    places, crowds = fan_out([2.0, 3.5, 3.5, 3.0], [4, 3, 3, 3])
+    assert crowds == [1, 2, 2, 1]
     assert places[0].tolist() == [2.0, 4.0]
     assert places[3].tolist() == [3.0, 3.0]
     assert places[1:3].mean(axis=0).tolist() == [3.5, 3.0]
+
+
+def test_only_crowded_squares_have_no_names() -> None:
+    crowded, sparse = plane(7), plane(2, 2.0, 4)
+    both = WidthDepthPlane(
+        [*crowded.names, *(f"s{name}" for name in sparse.names)],
+        [*crowded.widths, *sparse.widths],
+        [*crowded.depths, *sparse.depths],
+        np.ones(9),
+        crowded.counts,
+    )
+    axes = draw_width_depth([both], label="loss").axes[0]
+    named = {text.get_text() for text in axes.texts if not text.get_text().endswith("%")}
+    assert named == {"s", "sC1"}
+    sizes = {line.get_label(): line.get_markersize() for line in axes.lines}
+    assert sizes["C1"] < sizes["sC1"] == 8
 
 
 def test_colours_are_the_values_on_one_scale() -> None:
@@ -79,14 +91,13 @@ def test_squares_are_the_census_with_its_shares() -> None:
     centres = {(square.get_x() + 0.25, int(square.get_y() + 0.5)) for square in squares}
     counts = take_census(4).counts
     assert centres == set(counts)
-    # 14,400 wirings, 264 of them 4c wide and 2 deep or whatever the census says: the printed shares add up.
     shares = [text.get_text() for text in axes.texts if text.get_text().endswith("%")]
     assert len(shares) == len(counts)
     known = [float(share.rstrip("%")) for share in shares if "<" not in share]
     assert sum(known) == pytest.approx(100, abs=2)
-    greys = {(s.get_x() + 0.25, int(s.get_y() + 0.5)): s.get_facecolor()[0] for s in squares}
+    greys = {(s.get_x() + 0.25, int(s.get_y() + 0.5)): to_rgb(s.get_facecolor())[0] for s in squares}
     ordered = sorted(counts, key=lambda pair: counts[pair])
-    assert all(greys[a] >= greys[b] - 1e-9 for a, b in zip(ordered, ordered[1:], strict=False))
+    assert all(greys[a] >= greys[b] - 1e-9 for a, b in pairwise(ordered))
 
 
 def test_an_architecture_without_a_value_is_hollow_and_explained() -> None:

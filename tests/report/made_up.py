@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import xarray as xr
-from nas_lightning.study.results import Results
 
 from nas_lightning.cells import cell_depth, cell_width, count_parameters, get_genotype, multiply_adds
 from nas_lightning.netcdf import write_dataset
+from nas_lightning.study.results import Results
 from nas_lightning.study.study import Study, VariantKind
 
 CLASSES = {"CIFAR10": 10, "CIFAR100": 100, "TinyImageNet": 200, "Digits": 10}

@@ -3,8 +3,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import pytest
 from scipy import stats
@@ -14,12 +16,14 @@ from nas_lightning.report.claims import Claim
 from nas_lightning.report.samples import group_columns, take_sample
 from tests.report.made_up import made_up_results
 
+Numbers: TypeAlias = Sequence[float] | npt.NDArray[np.float64]
+
 WIDTHS = (1.5, 2.0, 2.5, 3.0, 3.5, 4.0)
 
 
 def runs_of(
     measure: str,
-    values: Sequence[float],
+    values: Numbers,
     *,
     family: str = "enas",
     widths: Sequence[float] = WIDTHS,
@@ -243,7 +247,7 @@ def test_no_association_in_much_data_supports_absence() -> None:
     assert claim.verdict == "supported"
 
 
-def pairs(original: Sequence[float], adapted: Sequence[float]) -> pd.DataFrame:
+def pairs(original: Numbers, adapted: Numbers) -> pd.DataFrame:
     frames = [
         runs_of(
             "final_error_percent",

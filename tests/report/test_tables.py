@@ -56,10 +56,10 @@ def test_table_1_shows_our_errors_where_runs_match(regularized: Results, results
     table = table1(runs)
     frame = table.frame.set_index(["Data", "Base cell", "Cell"])
     ours = regularized.runs.query("architecture == 'darts_v2:adapted'")["final_error_percent"]
-    row = frame.loc[("CIFAR-10", "DARTS", "adapted")]
+    row = frame.xs(("CIFAR-10", "DARTS", "adapted"))
     assert row["Error, ours (%)"] == f"{ours.mean():.2f} ± {ours.std(ddof=1):.2f}"
     assert (row["Seeds"], row["Error, paper (%)"]) == (2, "2.73")
-    assert frame.loc[("CIFAR-100", "DARTS", "adapted"), "Error, ours (%)"] == "—"
+    assert frame["Error, ours (%)"]["CIFAR-100", "DARTS", "adapted"] == "—"
     assert "4 of the 30 errors have" in table.caption
     assert "on CIFAR-10 epochs 8 (paper: 600)." in table.caption
 

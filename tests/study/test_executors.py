@@ -106,7 +106,7 @@ def test_shares_of_gpus_fill_them_evenly_and_whole_ones_wait_for_free_ones(
     def devices(name: str) -> str:
         path = tmp_path / f"{name}.txt"
         shown: str = wait_for(lambda: path.exists() and path.read_text().strip())
-        return json.loads(shown)["CUDA_VISIBLE_DEVICES"]
+        return str(json.loads(shown)["CUDA_VISIBLE_DEVICES"])
 
     show = f"{ENVIRONMENT}; import sys, time; sys.stdout.flush(); time.sleep(100)"
     for name in "abcd":
@@ -274,3 +274,54 @@ def test_an_embedded_ray_cluster(tmp_path: Path) -> None:
     finally:
         executor.close()
     wait_for(lambda: not set(filter(is_alive, processes_below(os.getpid()))) - before, 20)
+
+
+@pytest.mark.slow
+def test_a_ray_cluster_of_two_machines_of_which_one_goes(tmp_path: Path) -> None:
+    cluster_utils = pytest.importorskip("ray.cluster_utils")
+    from nas_lightning.study.ray_executor import RayExecutor
+
+    small = {"object_store_memory": 100 * 2**20}
+    cluster = cluster_utils.Cluster(
+        initialize_head=True, head_node_args={"num_cpus": 1, "num_gpus": 0, **small}
+    )
+    executor = None
+    try:
+        machine = cluster.add_node(num_cpus=4, num_gpus=2, **small)
+        cluster.wait_for_nodes()
+        executor = RayExecutor(gpus_each=lambda gpus: 0.5, address=cluster.address)
+        assert executor.gpus == 2
+        assert executor.threads == 1  # half of the two cores that the machine has for a GPU
+        show = "import os, time; print(os.environ['CUDA_VISIBLE_DEVICES'], flush=True); time.sleep({})"
+        for name in "abcd":
+            assert executor.has_room(0.5)
+            executor.start(job(tmp_path, name, show.format(1), gpus=0.5))
+        assert not executor.has_room(0.5)
+        assert [end.exit_code for end in wait_for_ends(executor, 4)] == [0] * 4
+        assert sorted((tmp_path / f"{name}.txt").read_text().strip() for name in "abcd") == [
+            "0",
+            "0",
+            "1",
+            "1",
+        ]
+
+        executor.start(job(tmp_path, "e", show.format(100), gpus=2))
+        shown = wait_for(lambda: (tmp_path / "e.txt").exists() and (tmp_path / "e.txt").read_text())
+        assert shown == "0,1\n"
+        cluster.remove_node(machine, allow_graceful=False)
+        (end,) = wait_for_ends(executor)
+        assert (end.name, end.lost) == ("e", True)
+        assert end.reason is not None
+        assert end.reason.startswith("NodeDiedError: ")
+    finally:
+        if executor is not None:
+            executor.close()
+        cluster.shutdown()
+
+
+def test_an_address_that_nobody_answers_at_is_refused() -> None:
+    pytest.importorskip("ray")
+    from nas_lightning.study.ray_executor import RayExecutor
+
+    with pytest.raises(ConnectionError, match=r"`address` \(=127\.0\.0\.1:1\) is no running Ray cluster"):
+        RayExecutor(address="127.0.0.1:1")

@@ -314,33 +314,39 @@ def test_a_line_a_minute_with_the_time_left() -> None:
     output = io.StringIO()
     progress = StudyProgress(output, epochs=40, clock=lambda: now)
     assert not progress.due
-    progress.update(1, 0, 4, {"a": (0, 10, None)}, epochs_done=10)
+    progress.update(1, 0, 4, [("a", 0, 10, None)], epochs_done=10)
     now = 60.0
     assert progress.due
     # 5 epochs a minute: 25 are left after 15 of 40.
-    progress.update(1, 1, 4, {"a": (5, 10, 0.5)}, epochs_done=15, elsewhere=2)
+    progress.update(1, 1, 4, [("a", 5, 10, 0.5)], epochs_done=15, elsewhere=2)
     assert not progress.due
-    assert output.getvalue().splitlines() == [
+    progress.update(0, 0, 9, [("a", 0, 1, None)] * 10, epochs_done=10)
+    lines = output.getvalue().splitlines()
+    assert lines[:2] == [
         "1 of 4 runs done, 0 failed, a 0/10",
         "1 of 4 runs done, 1 failed, 05:00 left, 2 elsewhere, a 5/10 (0.500)",
     ]
+    assert lines[2].count("a 0/1") == 8
+    assert lines[2].endswith(", and 2 more")
 
 
-def test_on_a_terminal_one_line_is_drawn_over() -> None:
+def test_on_a_terminal_one_line_is_drawn_over(monkeypatch: pytest.MonkeyPatch) -> None:
     class Terminal(io.StringIO):
         def isatty(self) -> bool:
             return True
 
+    monkeypatch.setenv("COLUMNS", "60")
     output = Terminal()
     progress = StudyProgress(output, epochs=10)
-    progress.update(0, 0, 1, {"a": (1, 10, None)}, epochs_done=1)
-    progress.update(0, 0, 1, {"a": (2, 10, 0.25)}, epochs_done=2)
+    progress.update(0, 0, 1, [("a", 1, 10, None)], epochs_done=1)
+    progress.update(0, 0, 1, [("a", 2, 10, 0.25), ("b" * 99, 2, 10, 0.25)], epochs_done=2)
     progress.say("a: finished")
     progress.close()
     text = output.getvalue()
     assert text.count("\n") == 1
-    assert "\r0 of 1 runs done, 0 failed" in text
-    assert "a 2/10 (0.250)" in text
+    assert "\r0 of 1 runs done, 0 failed, a 1/10" in text
+    assert "a 2/10 (0.250), bb" in text
+    assert max(len(part) for part in text.replace("\n", "\r").split("\r")) < 60
     assert "a: finished\n" in text
 
 

@@ -1,0 +1,296 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import xarray as xr
+from matplotlib.figure import Figure
+
+from nas_lightning.netcdf import write_dataset
+from nas_lightning.report.blocks import ReportPicture
+from nas_lightning.report.curve_pictures import (
+    accuracy_at_convergence,
+    connection_curves,
+    operation_curves,
+    other_rate_curves,
+    section4_curves,
+)
+from nas_lightning.report.pictures import report_pictures, uncovered
+from nas_lightning.report.plane_pictures import claims_plots, width_depth_plane
+from nas_lightning.report.selection import Selection, architectures, conditions
+from nas_lightning.report.surface_pictures import family_surfaces, read_panel, section4_surfaces
+from nas_lightning.study.results import Results
+from tests.figures.surfaces import heights, inside, planes
+from tests.report.made_up import made_up_results
+
+SECTION4 = ("original", "C1", "C2", "C6", "C7")
+FOUR = ("darts_v2", "enas", "amoebanet", "nasnet")
+
+
+def selection(folder: Path, **choices: Any) -> Selection:
+    return Selection(made_up_results(folder, **{"surfaces": False, **choices}))
+
+
+def drawn(picture: ReportPicture | None) -> ReportPicture:
+    assert picture is not None
+    return picture
+
+
+def live(picture: ReportPicture | None) -> Any:
+    interactive = drawn(picture).interactive
+    assert interactive is not None
+    json.dumps(interactive, allow_nan=False)
+    return interactive
+
+
+def titles(figure: Figure) -> list[str]:
+    return [axes.get_title() for axes in planes(figure)]
+
+
+def with_runs(results: Results, runs: pd.DataFrame) -> Results:
+    return Results(results.study, runs, results.curves, results.problems)
+
+
+def test_curves_are_mean_and_range_of_the_results(tmp_path: Path) -> None:
+    chosen = selection(tmp_path, variants=SECTION4, seeds=(0, 1, 2), epochs=5)
+    picture = drawn(section4_curves(chosen, "CIFAR10"))
+    curves = chosen.results.curves
+    c6 = curves[curves["architecture"] == "darts_v2:C6"].groupby("epoch")
+    for axes, column, factor in zip(picture.figure.axes, ("loss", "accuracy"), (1, 100), strict=True):
+        (line,) = [line for line in axes.lines if line.get_label() == "C1 (C6 of table 2; 2.5c, 3)"]
+        assert np.asarray(line.get_xdata()).tolist() == [1, 2, 3, 4, 5]
+        np.testing.assert_allclose(heights(line), factor * c6[column].mean(), rtol=1e-12)
+    loss, accuracy = live(picture)["panels"]
+    (series,) = [series for series in accuracy["series"] if series["variant"] == "C6"]
+    np.testing.assert_allclose(series["low"], 100 * c6["accuracy"].min())
+    np.testing.assert_allclose(series["high"], 100 * c6["accuracy"].max())
+    assert (series["width"], series["depth"], series["name"]) == (2.5, 3, "darts_v2:C6")
+    assert (loss["y_label"], loss["log"], accuracy["log"]) == ("test loss (nat)", True, False)
+    assert "seeds 0, 1 and 2" in picture.caption
+
+
+def test_section_4_has_its_own_numbers_where_all_four_are_there(tmp_path: Path) -> None:
+    whole = live(section4_curves(selection(tmp_path, variants=(*SECTION4, "C9")), "CIFAR10"))
+    assert [series["variant"] for series in whole["panels"][0]["series"]] == [
+        "original",
+        "C6",
+        "C7",
+        "C1",
+        "C2",
+    ]
+    partly = section4_curves(selection(tmp_path, variants=("original", "C9", "C6", "C13")), "CIFAR10")
+    variants = [series["variant"] for series in live(partly)["panels"][0]["series"]]
+    assert variants == ["original", "C6", "C9", "C13"]
+    assert "of which C1, C2 and C7 are missing" in drawn(partly).caption
+
+
+def test_a_seed_without_a_finite_value_breaks_the_line(tmp_path: Path) -> None:
+    results = made_up_results(tmp_path, variants=("original", "C1"), surfaces=False)
+    of_one = (results.curves["architecture"] == "darts_v2:C1") & (results.curves["seed"] == 1)
+    results.curves.loc[of_one & (results.curves["epoch"] == 3), "loss"] = np.inf
+    picture = drawn(section4_curves(Selection(results), "CIFAR10"))
+    (series,) = [series for series in live(picture)["panels"][0]["series"] if series["variant"] == "C1"]
+    for values in (series["mean"], series["low"], series["high"]):
+        assert [value is None for value in values] == [epoch == 3 for epoch in range(8)]
+    assert "A line breaks where a seed's value is not finite." in picture.caption
+
+
+def test_other_learning_rates_make_figure_4_and_no_other_figure(tmp_path: Path) -> None:
+    rates = (0.25, 0.025, 0.0025)
+    chosen = selection(tmp_path, variants=("original", "C1", "C6"), learning_rates=rates, epochs=4)
+    assert chosen.default_rate("CIFAR10") == 0.025
+    picture = drawn(other_rate_curves(chosen, "CIFAR10"))
+    assert titles(picture.figure) == ["CIFAR-10, learning rate 0.0025", "CIFAR-10, learning rate 0.25"]
+    assert len({axes.get_ylim() for axes in picture.figure.axes}) == 1
+    assert "learning rate 0.025;" in drawn(section4_curves(chosen, "CIFAR10")).caption
+    # Without the paper's rate the most frequent one is the default.
+    runs = chosen.results.runs
+    fewer = runs[(runs["learning_rate"] == 0.25) | (runs["variant"] == "C1") & (runs["learning_rate"] < 0.01)]
+    assert Selection(with_runs(chosen.results, fewer)).default_rate("CIFAR10") == 0.25
+
+
+def test_loss_curves_are_grouped_by_width_in_four_panels(tmp_path: Path) -> None:
+    variants = ("original", *(f"C{index}" for index in range(13, 0, -1)))
+    chosen = selection(tmp_path, variants=variants, seeds=(0,), epochs=3)
+    picture = drawn(connection_curves(chosen, "CIFAR10", "darts_v2", 13))
+    assert titles(picture.figure) == ["width 2c", "width 2.5c", "width 2.5c to 3c", "width 3c to 3.5c"]
+    groups = [[series["variant"] for series in panel["series"]] for panel in live(picture)["panels"]]
+    assert groups == [
+        ["original", "C1", "C2", "C3"],
+        ["original", "C4", "C5", "C6"],
+        ["original", "C7", "C8", "C9"],
+        ["original", "C10", "C11", "C12", "C13"],
+    ]
+    assert len({axes.get_ylim() for axes in picture.figure.axes}) == 1
+    assert picture.number == "Figure 13"
+    assert "Missing" not in picture.caption
+    assert "One seed an architecture." in picture.caption
+    assert inside(picture.figure)
+
+
+def test_figure_5_has_a_panel_for_every_family_with_operations(tmp_path: Path) -> None:
+    variants = ("original", "operations=2", "operations=1", "C1")
+    chosen = selection(tmp_path, families=("enas", "darts_v2"), variants=variants, epochs=3)
+    picture = drawn(operation_curves(chosen, "CIFAR10", FOUR))
+    assert titles(picture.figure) == ["DARTS", "ENAS"]
+    for panel in live(picture)["panels"]:
+        assert [series["variant"] for series in panel["series"]] == [
+            "original",
+            "operations=1",
+            "operations=2",
+        ]
+    assert "Missing: AmoebaNet, NASNet." in picture.caption
+
+
+def test_accuracy_at_convergence_is_mean_and_deviation_by_table_2s_number(tmp_path: Path) -> None:
+    chosen = selection(tmp_path, variants=("original", "C9", "C4"), seeds=(0, 1, 2))
+    picture = accuracy_at_convergence(chosen, "CIFAR10", FOUR)
+    (panel,) = live(picture)["panels"]
+    assert [(mark["index"], mark["name"]) for mark in panel["marks"]] == [(0, "DARTS"), (4, "C4"), (9, "C9")]
+    runs = chosen.results.runs
+    values = 100 * runs.loc[runs["variant"] == "C4", "final_accuracy"]
+    expected = [values.mean(), values.mean() - values.std(), values.mean() + values.std()]
+    np.testing.assert_allclose([panel["marks"][1][key] for key in ("mean", "low", "high")], expected)
+    free = accuracy_at_convergence(
+        selection(tmp_path, variants=("original", "connections=5")), "CIFAR10", FOUR
+    )
+    names = [text.get_text() for text in drawn(free).figure.axes[0].get_xticklabels()]
+    assert names == ["0", "connections=5"]
+
+
+def test_only_runs_with_equal_settings_are_compared(tmp_path: Path) -> None:
+    plain = made_up_results(tmp_path, variants=("original", "C1"), surfaces=False)
+    tower = made_up_results(
+        tmp_path, variants=("original", "C1", "adapted"), surfaces=False, regularized=True
+    )
+    both = with_runs(plain, pd.concat([tower.runs, plain.runs], ignore_index=True))
+    chosen = Selection(both)
+    assert not chosen.all_rates["regularized"].any()
+    assert len(chosen.all_rates) == 4
+    assert chosen.left_out == {"CIFAR10": 6}
+    longer = plain.runs.assign(epochs=20, run=plain.runs["run"] + "-long")
+    mixed = Selection(with_runs(plain, pd.concat([longer[:1], plain.runs], ignore_index=True)))
+    assert set(mixed.all_rates["epochs"]) == {8}
+    # With regularised runs alone, they are shown, and the caption says so.
+    assert "with regularisation" in conditions(Selection(tower).runs("CIFAR10"))
+
+
+def test_architectures_come_in_the_papers_order(tmp_path: Path) -> None:
+    variants = ("operations=10", "C12", "adapted", "C2", "operations=9", "connections=3", "original")
+    found = architectures(selection(tmp_path, variants=variants, seeds=(0,)).runs("CIFAR10"))
+    order = ["original", "C2", "C12", "connections=3", "operations=9", "operations=10", "adapted"]
+    assert [one.variant for one in found] == order
+
+
+@pytest.mark.parametrize(
+    ("name", "variable", "number"), [("loss", "loss", 6), ("variance", "standard_deviation", 7)]
+)
+def test_surfaces_are_those_of_the_lowest_seed(tmp_path: Path, name: str, variable: Any, number: int) -> None:
+    chosen = selection(tmp_path, variants=("original", "C1"), seeds=(3, 2), surfaces=True)
+    picture = section4_surfaces(chosen, "CIFAR10", number)
+    runs = chosen.results.runs
+    stem = "loss_contour" if name == "loss" else "gradient_variance"
+    row = runs[(runs["variant"] == "C1") & (runs["seed"] == 2)].iloc[0]
+    panel, _ = read_panel(Path(row[f"{stem}_file"]), variable, "")
+    surface = live(picture)["surfaces"][1]
+    np.testing.assert_allclose(surface["z"], panel.values)
+    assert surface["name"] == "C1, 2c, 4"
+    assert "seed 2." in drawn(picture).caption
+
+
+def test_a_file_is_read_as_mean_of_its_finished_pairs_of_directions(tmp_path: Path) -> None:
+    dims, steps = ("direction_seed", "alpha", "beta"), np.linspace(-1, 1, 3)
+    values = np.stack([np.full((3, 3), value) for value in (4.0, 16.0, 100.0)])
+    values[0, 0, 0] = np.inf
+    done = np.ones((3, 3, 3), np.int8)
+    done[2, 1, 1] = 0
+    coords = {"direction_seed": [0, 1, 2], "alpha": steps, "beta": steps}
+    path = tmp_path / "gradient_variance-epoch0000.nc"
+    dataset = xr.Dataset(
+        {"variance": (dims, values), "done": (dims, done)}, coords, {"kind": "gradient_variance"}
+    )
+    write_dataset(path, dataset)
+    panel, note = read_panel(path, "standard_deviation", "title")
+    assert note == "mean of 2 pairs of directions"
+    assert (panel.values[1, 1], panel.values[0, 0]) == (3.0, np.inf)
+    done[:2, 0] = 0
+    write_dataset(path, dataset.assign(done=(dims, done)))
+    panel, note = read_panel(path, "variance", "title")
+    assert note == "unfinished"
+    assert panel.values[0, 0] == 100
+    assert panel.is_measured.sum() == 8
+    with pytest.raises(ValueError, match="no `loss` over pairs of directions"):
+        read_panel(path, "loss", "title")
+
+
+def test_surfaces_by_width_name_what_has_none(tmp_path: Path) -> None:
+    chosen = selection(tmp_path, variants=("original", "C12", "C1", "C6"), seeds=(0,), surfaces=True)
+    runs = chosen.results.runs
+    Path(runs.loc[runs["variant"] == "C6", "loss_contour_file"].item()).write_bytes(b"cut off")
+    picture = family_surfaces(chosen, "CIFAR10", "darts_v2", 17, "loss")
+    names = [surface["name"] for surface in live(picture)["surfaces"]]
+    assert names == ["width 2c, depth 4, C1", "width 3.5c, depth 3, C12", "width 3.5c, depth 3, DARTS"]
+    assert "Without a surface: C6 (file missing or damaged)." in drawn(picture).caption
+    assert inside(drawn(picture).figure)
+
+
+def test_the_plane_has_every_architecture_and_the_exact_census(tmp_path: Path) -> None:
+    variants = ("original", "C1", "C2", "operations=4", "adapted")
+    chosen = selection(tmp_path, families=("darts_v2", "enas"), variants=variants[:4], surfaces=True)
+    picture = width_depth_plane(chosen, "CIFAR10")
+    interactive = live(picture)
+    enas, darts = interactive["spaces"]
+    assert [sum(cell["count"] for cell in space["cells"]) for space in (enas, darts)] == [518_400, 14_400]
+    assert [mark["name"] for mark in darts["marks"]] == [
+        "darts_v2",
+        "darts_v2:C1",
+        "darts_v2:C2",
+        "darts_v2:operations=4",
+    ]
+    assert next(iter(interactive["measures"])) == "area_under_loss_clipped"
+    runs = chosen.results.runs
+    mean = runs.loc[runs["architecture"] == "darts_v2:C2", "area_under_loss_clipped"].mean()
+    assert darts["marks"][2]["values"]["area_under_loss_clipped"] == pytest.approx(mean)
+    assert "hessian_spectrum.largest_eigenvalue" not in interactive["measures"]
+    labels = {text.get_text() for axes in drawn(picture).figure.axes for text in axes.texts}
+    assert labels >= {"C1", "C2", "o4"}
+    assert "o7: operations with seed 7;" in drawn(picture).caption
+
+
+@pytest.mark.slow
+def test_covered_and_uncovered_figures_are_all_figures(tmp_path: Path) -> None:
+    results = made_up_results(
+        tmp_path, variants=(*SECTION4, "C9", "C12"), seeds=(0,), epochs=3, data=("Digits",)
+    )
+    pictures = report_pictures(results)
+    numbers = [int(picture.number.split()[1]) for picture in pictures if picture.number]
+    assert numbers == [1, 2, 3, 6, 7, 8, 9, 13, 17, 22]
+    lines = uncovered(results)
+    missing = [int(line.split()[1]) for line in lines]
+    assert sorted([*numbers, *missing]) == list(range(1, 27))
+    assert lines[0] == "Figure 4 (accuracy curves): no finished run has another learning rate than 0.025"
+    assert len({picture.key for picture in pictures}) == len(pictures)
+    keys = [picture.key for picture in pictures if not picture.number]
+    assert keys == ["width-depth-digits", "claims", "claims-other-measures"]
+    for picture in pictures:
+        assert picture.title
+        assert "  " not in picture.caption
+        assert picture.number[:6] in ("", "Figure")
+        if picture.number and "-" in picture.key:
+            assert "Digits, test split; 3 epochs" in picture.caption
+            assert "The paper: CIFAR-10 and CIFAR-100, 600 epochs." in picture.caption
+
+
+def test_without_a_finished_run_there_is_nothing_and_it_is_said(tmp_path: Path) -> None:
+    results = made_up_results(tmp_path, variants=("original",), seeds=(0,), surfaces=False)
+    empty = Results(results.study, results.runs.iloc[:0], results.curves.iloc[:0], ())
+    assert report_pictures(empty) == []
+    lines = uncovered(empty)
+    assert len(lines) == 26
+    assert lines[2] == "Figure 3 (loss and accuracy curves): no run is finished"
+    assert claims_plots([]) == []
+    assert [picture.key for picture in report_pictures(results)] == ["figure01", "width-depth-cifar10"]
