@@ -1,6 +1,9 @@
 """Pictures: functions that take arrays or cells and return a matplotlib ``Figure``. Never pyplot."""
 
+from nas_lightning.figures.accuracy import AccuracyPanel, draw_accuracy
 from nas_lightning.figures.cell import CellDrawing, draw_cell, draw_cells
+from nas_lightning.figures.curves import Curve, CurvePanel, draw_curves
+from nas_lightning.figures.effects import Effect, EffectPanel, draw_effects
 from nas_lightning.figures.image import figure_to_array
 from nas_lightning.figures.landscape import LOSS_LEVELS, draw_loss_contours
 from nas_lightning.figures.panels import SurfacePanel
@@ -9,21 +12,32 @@ from nas_lightning.figures.spectrum import draw_spectrum
 from nas_lightning.figures.spread import SurfaceSpread, draw_spread
 from nas_lightning.figures.surface3d import draw_surfaces
 from nas_lightning.figures.variance import VarianceSplit, draw_heat_maps, draw_variance_by_node
+from nas_lightning.figures.width_depth import WidthDepthPlane, draw_width_depth
 
 __all__ = [
     "LOSS_LEVELS",
+    "AccuracyPanel",
     "CellDrawing",
+    "Curve",
+    "CurvePanel",
+    "Effect",
+    "EffectPanel",
     "SurfacePanel",
     "SurfaceSpread",
     "VarianceSplit",
+    "WidthDepthPlane",
+    "draw_accuracy",
     "draw_cell",
     "draw_cells",
+    "draw_curves",
+    "draw_effects",
     "draw_heat_maps",
     "draw_loss_contours",
     "draw_spectrum",
     "draw_spread",
     "draw_surfaces",
     "draw_variance_by_node",
+    "draw_width_depth",
     "figure_to_array",
     "figure_to_bytes",
     "picture_format",

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from nas_lightning.figures.panels import LABEL_POINTS, TICK_POINTS, TITLE_POINTS, settle, wrap
+from nas_lightning.figures.panels import LABEL_POINTS, TICK_POINTS, TITLE_POINTS, wrap
 
 # Okabe and Ito's palette; the marker says the same where there is no colour.
 _LOOKS = {
@@ -23,8 +23,9 @@ _OTHER = ("#0072B2", "D")
 _ROW_HEIGHT = 0.27
 _LINE_HEIGHT = 0.145
 _AXES_WIDTH = 3.2
-_NAMES_WIDTH = 4.2
-_VERDICT_WIDTH = 1.9
+_NAMES_WIDTH = 3.2
+_VERDICT_WIDTH = 2.3
+_BELOW_HEIGHT = 0.5
 
 
 @dataclass(frozen=True)
@@ -83,30 +84,31 @@ def draw_effects(panels: Sequence[EffectPanel], *, title: str = "") -> Figure:
         raise ValueError("there must be at least one effect to draw")
     filled = [panel for panel in panels if panel.effects]
     rows = [[_row_height(effect) for effect in panel.effects] for panel in filled]
-    figure = Figure(
-        figsize=(
-            _NAMES_WIDTH + _AXES_WIDTH + _VERDICT_WIDTH,
-            sum(map(sum, rows)) + 0.7 * len(filled) + 0.35 + 0.3 * bool(title),
-        ),
-        layout="constrained",
-        facecolor="white",
-    )
+    # Inches from the top: the names at the left would make an automatic layout's axes as narrow as it likes.
+    above = 0.1 + 0.3 * bool(title)
+    heights = [sum(panel_rows) for panel_rows in rows]
+    width = _NAMES_WIDTH + _AXES_WIDTH + _VERDICT_WIDTH
+    height = above + sum(heights) + _BELOW_HEIGHT * len(filled) + 0.3
+    figure = Figure(figsize=(width, height), facecolor="white")
     if title:
-        figure.suptitle(title, fontsize=TITLE_POINTS + 1, parse_math=False)
-    grid = figure.add_gridspec(len(filled), 1, height_ratios=[sum(heights) + 0.2 for heights in rows])
-    for place, (panel, heights) in enumerate(zip(filled, rows, strict=True)):
-        _draw_panel(figure.add_subplot(grid[place]), panel, heights)
+        figure.text(0.5, 1 - 0.15 / height, title, ha="center", fontsize=TITLE_POINTS + 1, parse_math=False)
+    top = height - above
+    for panel, panel_rows in zip(filled, rows, strict=True):
+        top -= sum(panel_rows)
+        place = (_NAMES_WIDTH / width, top / height, _AXES_WIDTH / width, sum(panel_rows) / height)
+        _draw_panel(figure.add_axes(place), panel, panel_rows)
+        top -= _BELOW_HEIGHT
     verdicts = list(dict.fromkeys(effect.verdict for panel in filled for effect in panel.effects))
     handles = [_handle(verdict) for verdict in verdicts if _look(verdict)[1]]
     if handles:
         figure.legend(
             handles=handles,
-            loc="outside lower center",
+            loc="lower center",
             ncols=len(handles),
             fontsize=TICK_POINTS,
             frameon=False,
         )
-    return settle(figure)
+    return figure
 
 
 def _row_height(effect: Effect) -> float:

@@ -109,7 +109,7 @@ class _Trial:
     bound: float | None
 
 
-def test_claims(runs: pd.DataFrame, *, resamples: int = RESAMPLES) -> list[Claim]:  # noqa: PT028
+def examine_claims(runs: pd.DataFrame, *, resamples: int = RESAMPLES) -> list[Claim]:
     """Test every claim on every measure of it.
 
     Convergence, landscape and gradient variance are tested on runs without regularisation, as the paper's
@@ -138,7 +138,7 @@ def test_claims(runs: pd.DataFrame, *, resamples: int = RESAMPLES) -> list[Claim
     return _judge(trials)
 
 
-def test_paper_table1() -> Claim:
+def examine_paper_table1() -> Claim:
     """Test the claim about generalisation on the errors that table 1 prints: 15 pairs, one run each.
 
     Returns:

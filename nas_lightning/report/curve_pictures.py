@@ -260,7 +260,7 @@ def _curve_picture(
 
 def _series(curve: Curve, one: Shown) -> dict[str, Any]:
     return {
-        "name": one.label,
+        "name": curve.label or curve.name,
         "family": one.family,
         "variant": one.variant,
         "width": one.width,

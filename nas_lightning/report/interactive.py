@@ -6,7 +6,7 @@ A picture's ``interactive`` is one of four forms, named by ``kind``:
 curves      ``panels``: ``title``, ``y_label``, ``log``, ``series``; a series has ``name``, ``family``,
             ``variant``, ``width``, ``depth`` and the lists ``x``, ``mean``, ``low``, ``high``
 surfaces    ``label``; ``surfaces``: ``name``, ``alpha``, ``beta``, ``z[alpha][beta]``; optional ``view``,
-            ``"map"`` for what is first seen from above
+            ``"map"`` for what is first seen from above, and ``limits`` of the scale
 plane       ``spaces``: ``title``, ``cells`` (``width``, ``depth``, ``count``), ``marks`` (``name``,
             ``width``, ``depth``, ``values`` by measure, optional ``original``: a diamond); ``measures``:
             label by measure
@@ -147,7 +147,9 @@ def _curves(interactive: Mapping[str, Any]) -> dict[str, Any]:
 
 def _surfaces(interactive: Mapping[str, Any]) -> dict[str, Any]:
     surfaces = interactive["surfaces"]
-    norm = colour_scale([np.array(surface["z"], dtype=np.float64) for surface in surfaces])
+    low, high = interactive.get("limits", (None, None))
+    values = [np.array(surface["z"], dtype=np.float64) for surface in surfaces]
+    norm = colour_scale(values, "auto" if low is None else "linear", low, high)
     scale = {"log": isinstance(norm, LogNorm), "low": norm.vmin, "high": norm.vmax}
     view = interactive.get("view", "surface")
     return {"label": interactive["label"], "view": view, **scale, "surfaces": surfaces}

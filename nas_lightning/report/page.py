@@ -17,7 +17,7 @@ from plotly.offline import get_plotlyjs  # type: ignore[import-untyped]
 from nas_lightning.figures.picture import figure_to_bytes
 from nas_lightning.files import atomic_write
 from nas_lightning.report.blocks import ReportPicture
-from nas_lightning.report.claims import Claim, test_claims
+from nas_lightning.report.claims import Claim, examine_claims
 from nas_lightning.report.interactive import json_for_html, live_data
 from nas_lightning.report.page_blocks import claim_blocks, html_table
 from nas_lightning.report.pictures import report_pictures, uncovered
@@ -56,8 +56,8 @@ def write_report(results: Results, folder: Path | None = None) -> Path:
         ValueError: If a surface file is damaged.
     """
     folder = results.study.output_folder if folder is None else folder
-    claims = test_claims(results.runs)
-    pictures, tables = report_pictures(results), report_tables(results, claims)
+    claims = examine_claims(results.runs)
+    pictures, tables = report_pictures(results, claims), report_tables(results, claims)
     stems = file_stems([*(picture.key for picture in pictures), *(table.key for table in tables)])
     written: set[str] = set()
     blocks: list[dict[str, Any]] = []

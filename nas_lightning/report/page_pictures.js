@@ -125,7 +125,8 @@ const livePictures = (() => {
       const traces = part.series.flatMap(curve =>
         curveTraces(curve, data.legend[curve.entry], !hidden.has(curve.entry)));
       return Plotly.react(plot, traces, layout({xaxis: axis({title: {text: "epoch"}}),
-        yaxis: axis({title: {text: plain(part.y_label)}, type: log.checked ? "log" : "linear"})}), CONFIG);
+        yaxis: axis({title: {text: plain(part.y_label)},
+          ...(log.checked ? {type: "log", dtick: 1} : {type: "linear"})})}), CONFIG);
     };
     const drawn = data.panels.map(part => {
       const log = make("input", {type: "checkbox", checked: part.log});

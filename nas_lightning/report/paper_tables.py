@@ -14,7 +14,7 @@ from nas_lightning.cells import (
     random_operations,
 )
 from nas_lightning.report.blocks import ReportTable
-from nas_lightning.report.claims import test_paper_table1
+from nas_lightning.report.claims import examine_paper_table1
 from nas_lightning.report.paper import (
     Table1Entry,
     data_title,
@@ -84,7 +84,7 @@ def table1(runs: pd.DataFrame) -> ReportTable:
     ]
     if differences:
         caption.append(f"Ours differ from the paper's settings: {'; '.join(differences)}.")
-    caption.append(f"The paper's own numbers, tested: {test_paper_table1().explanation}")
+    caption.append(f"The paper's own numbers, tested: {examine_paper_table1().explanation}")
     title = "Test error and parameters of the original and the adapted cells"
     return ReportTable("table1", "Table 1", title, " ".join(filter(None, caption)), pd.DataFrame(rows))
 

@@ -8,7 +8,7 @@ import pandas as pd
 
 from nas_lightning.report.blocks import ReportPicture
 from nas_lightning.report.cell_pictures import adapted_cells, connection_cells, original_cells, other_cells
-from nas_lightning.report.claims import test_claims
+from nas_lightning.report.claims import Claim, examine_claims
 from nas_lightning.report.curve_pictures import (
     accuracy_at_convergence,
     connection_curves,
@@ -38,7 +38,7 @@ _SAME_PICTURE = {12: 5}
 """Figures that continue another one; that picture holds both."""
 
 
-def report_pictures(results: Results) -> list[ReportPicture]:
+def report_pictures(results: Results, claims: Sequence[Claim] | None = None) -> list[ReportPicture]:
     """Draw every picture that the results cover.
 
     A figure of the paper is drawn for every data set of the study, with what is there of its architectures;
@@ -46,6 +46,7 @@ def report_pictures(results: Results) -> list[ReportPicture]:
 
     Args:
         results: What the study gave so far.
+        claims: The claims, where they have been examined already.
 
     Returns:
         The paper's figures in its order; then the plane of width and depth, the effects behind the claims,
@@ -61,7 +62,7 @@ def report_pictures(results: Results) -> list[ReportPicture]:
     found += [
         picture for data in selection.data_sets if (picture := width_depth_plane(selection, data)) is not None
     ]
-    found += claims_plots(test_claims(results.runs))
+    found += claims_plots(examine_claims(results.runs) if claims is None else claims)
     others = [other_cells(selection), *_draw_others(selection)]
     return found + [picture for picture in others if picture]
 

@@ -154,6 +154,7 @@ def _live_space(
     marks = [
         {
             "name": one.label,
+            "original": one.is_base,
             "width": one.width,
             "depth": one.depth,
             "values": {

@@ -11,7 +11,7 @@ import pandas as pd
 import xarray as xr
 from matplotlib.figure import Figure
 
-from nas_lightning.figures.landscape import draw_loss_contours
+from nas_lightning.figures.landscape import LOSS_NORM, draw_loss_contours
 from nas_lightning.figures.panels import ALPHA, BETA, SurfacePanel
 from nas_lightning.figures.surface3d import draw_surfaces
 from nas_lightning.figures.variance import draw_heat_maps
@@ -223,11 +223,14 @@ def _picture(
         figure = draw_loss_contours(panels, columns=columns)
     else:
         figure = _DRAW[way](panels, label=label, columns=columns)
-    live = {
+    live: dict[str, Any] = {
         "kind": "surfaces",
         "label": label,
+        "view": "surface" if way == "surface" else "map",
         "surfaces": [_surface(panel) for panel in panels],
     }
+    if variable == "loss":  # the same in every picture of every study, as in the still one
+        live["limits"] = [LOSS_NORM.vmin, LOSS_NORM.vmax]
     return ReportPicture(key, number, title, " ".join(part for part in caption if part), figure, live)
 
 

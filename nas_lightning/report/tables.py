@@ -10,7 +10,7 @@ import pandas as pd
 from nas_lightning.cells import cell_depth, cell_width, format_width, get_genotype
 from nas_lightning.cells.table2 import SECTION4_NUMBERING, TABLE2
 from nas_lightning.report.blocks import ReportTable
-from nas_lightning.report.claims import Claim, test_claims
+from nas_lightning.report.claims import Claim, examine_claims
 from nas_lightning.report.paper import data_title
 from nas_lightning.report.paper_tables import table1, table2, table3
 from nas_lightning.report.samples import SETTINGS, group_columns, group_keys
@@ -56,7 +56,7 @@ def report_tables(results: Results, claims: Sequence[Claim] | None = None) -> li
         Table 1, table 2, the numbering of figure 2, table 3, the architectures and the claims.
     """
     runs = results.runs
-    tested = test_claims(runs) if claims is None else claims
+    tested = examine_claims(runs) if claims is None else claims
     return [
         table1(runs),
         table2(),

@@ -59,7 +59,7 @@ def runs_of(
 def find(runs: pd.DataFrame, measure: str, predictor: str = "width", key: str | None = None) -> Claim:
     found = [
         claim
-        for claim in claims.test_claims(runs, resamples=499)
+        for claim in claims.examine_claims(runs, resamples=499)
         if claim.measure == measure and claim.predictor == predictor and key in (None, claim.key)
     ]
     assert len(found) == 1
@@ -70,7 +70,7 @@ def find(runs: pd.DataFrame, measure: str, predictor: str = "width", key: str | 
 def made_up(tmp_path_factory: pytest.TempPathFactory) -> tuple[pd.DataFrame, list[Claim]]:
     variants = ("original", "C1", "C4", "C6", "C7", "C9", "C12", *(f"operations={i}" for i in range(1, 6)))
     runs = made_up_results(tmp_path_factory.mktemp("made_up"), variants=variants, surfaces=True).runs
-    return runs, claims.test_claims(runs, resamples=999)
+    return runs, claims.examine_claims(runs, resamples=999)
 
 
 def test_what_the_made_up_rule_says_is_supported(made_up: tuple[pd.DataFrame, list[Claim]]) -> None:
@@ -222,7 +222,7 @@ def test_what_is_missing_for_a_test_is_said(
 
 @pytest.mark.parametrize("runs", [pd.DataFrame(), runs_of("mean_error", [0.1] * 6).iloc[:0]])
 def test_without_runs_no_claim_has_data(runs: pd.DataFrame) -> None:
-    tested = claims.test_claims(runs)
+    tested = claims.examine_claims(runs)
     assert {claim.verdict for claim in tested} == {"no data"}
     order = ["convergence", "landscape", "gradient_variance", "operations", "generalization"]
     assert list(dict.fromkeys(claim.key for claim in tested)) == order
@@ -318,7 +318,7 @@ def test_seed_noise_of_both_kinds_is_taken_off() -> None:
 
 
 def test_the_paper_s_own_table_1_by_hand() -> None:
-    claim = claims.test_paper_table1()
+    claim = claims.examine_paper_table1()
     cifar10 = [(2.65, 2.80), (2.76, 2.91), (2.64, 2.76), (2.67, 2.73), (2.88, 2.69)]
     cifar100 = [(17.06, 16.86), (17.55, 17.28), (16.67, 16.04), (16.41, 16.15), (17.78, 17.20)]
     tiny = [(31.88, 32.05), (32.22, 33.16), (30.68, 31.36), (30.58, 31.33), (32.40, 32.61)]

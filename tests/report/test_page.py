@@ -87,7 +87,7 @@ def write(results: Results, monkeypatch: pytest.MonkeyPatch) -> Writer:
         **changes: object,
     ) -> Path:
         shown = hand_made_pictures(names) if pictures is None else list(pictures)
-        monkeypatch.setattr(page_module, "report_pictures", lambda _: shown)
+        monkeypatch.setattr(page_module, "report_pictures", lambda *_: shown)
         listed = hand_made_tables(names) if tables is None else list(tables)
         monkeypatch.setattr(page_module, "report_tables", lambda *_: listed)
         return write_report(replace(results, **changes), folder)  # type: ignore[arg-type]
@@ -250,7 +250,7 @@ def browser_page(results: Results, folder: Path, without: str = "") -> Path:
     """A page with names of the worst kind among usual ones."""
     pictures = [picture for picture in hand_made_pictures(NAMES_IN_BROWSER) if picture.key != without]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(page_module, "report_pictures", lambda _: pictures)
+        patch.setattr(page_module, "report_pictures", lambda *_: pictures)
         patch.setattr(page_module, "report_tables", lambda *_: hand_made_tables(NAMES_IN_BROWSER))
         return write_report(results, folder)
 

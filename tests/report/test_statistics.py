@@ -208,9 +208,9 @@ def test_spread_test_is_calibrated_and_has_power() -> None:
     rng = np.random.default_rng(2)
     null, strong = [], []
     for _ in range(100):
-        a, b = rng.normal(size=(2, 8))
+        a, b = rng.normal(size=(2, 6))
         null.append(spread_ratio([variants(a, b)], resamples=99).p_value)
-        strong.append(spread_ratio([variants(8 * a, b)], resamples=99).p_value)
+        strong.append(spread_ratio([variants(30 * a, b)], resamples=99).p_value)
     assert np.mean(np.array(null) <= 0.05) <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / 100)
     assert np.mean(np.array(strong) <= 0.05) >= 0.95
 

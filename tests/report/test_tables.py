@@ -12,7 +12,7 @@ import pytest
 
 from nas_lightning.report import tables
 from nas_lightning.report.blocks import ReportTable
-from nas_lightning.report.claims import test_claims as tested_claims
+from nas_lightning.report.claims import examine_claims as tested_claims
 from nas_lightning.report.paper_tables import table1, table2, table3
 from nas_lightning.report.table_text import latex_text, mean_and_spread, table_files
 from nas_lightning.study.results import Results
