@@ -260,7 +260,8 @@ def _curve_picture(
 
 def _series(curve: Curve, one: Shown) -> dict[str, Any]:
     return {
-        "name": curve.label or curve.name,
+        "name": one.label,
+        "label": curve.label or one.label,
         "family": one.family,
         "variant": one.variant,
         "width": one.width,

@@ -4,9 +4,10 @@ A picture's ``interactive`` is one of four forms, named by ``kind``:
 
 ==========  ============================================================================================
 curves      ``panels``: ``title``, ``y_label``, ``log``, ``series``; a series has ``name``, ``family``,
-            ``variant``, ``width``, ``depth`` and the lists ``x``, ``mean``, ``low``, ``high``
+            ``variant``, ``width``, ``depth``, the lists ``x``, ``mean``, ``low``, ``high``, and optional
+            ``label``: what the legend says instead of the name
 surfaces    ``label``; ``surfaces``: ``name``, ``alpha``, ``beta``, ``z[alpha][beta]``; optional ``view``,
-            ``"map"`` for what is first seen from above, and ``limits`` of the scale
+            ``"map"`` for what is first seen from above, ``scale`` (linear, log or auto) and its ``limits``
 plane       ``spaces``: ``title``, ``cells`` (``width``, ``depth``, ``count``), ``marks`` (``name``,
             ``width``, ``depth``, ``values`` by measure, optional ``original``: a diamond); ``measures``:
             label by measure
@@ -123,7 +124,7 @@ def _curves(interactive: Mapping[str, Any]) -> dict[str, Any]:
             entries.setdefault(
                 name,
                 {
-                    "name": name,
+                    "name": series.get("label", name),
                     "width": series["width"],
                     "depth": series["depth"],
                     "original": series["variant"] == "original",
@@ -139,9 +140,9 @@ def _curves(interactive: Mapping[str, Any]) -> dict[str, Any]:
             {"title": panel["title"], "y_label": panel["y_label"], "log": panel["log"], "series": drawn}
         )
     legend = list(entries.values())
-    colours = architecture_colours([entry["name"] for entry in legend], [entry["width"] for entry in legend])
-    for entry in legend:
-        entry["colour"] = to_hex(colours[entry["name"]])
+    colours = architecture_colours(list(entries), [entry["width"] for entry in legend])
+    for name, entry in entries.items():
+        entry["colour"] = to_hex(colours[name])
     return {"panels": panels, "legend": legend}
 
 
@@ -149,7 +150,7 @@ def _surfaces(interactive: Mapping[str, Any]) -> dict[str, Any]:
     surfaces = interactive["surfaces"]
     low, high = interactive.get("limits", (None, None))
     values = [np.array(surface["z"], dtype=np.float64) for surface in surfaces]
-    norm = colour_scale(values, "auto" if low is None else "linear", low, high)
+    norm = colour_scale(values, interactive.get("scale", "auto"), low, high)
     scale = {"log": isinstance(norm, LogNorm), "low": norm.vmin, "high": norm.vmax}
     view = interactive.get("view", "surface")
     return {"label": interactive["label"], "view": view, **scale, "surfaces": surfaces}

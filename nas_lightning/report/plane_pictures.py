@@ -96,7 +96,8 @@ def claims_plots(claims: Sequence[Claim]) -> list[ReportPicture]:
         Forest plots with one panel a kind of effect; none without data.
     """
     meaning = (
-        "Mark: effect; line: its 95 % interval. Effects right of 0 are what the claim says; for"
+        "Mark: effect; line: its 95 % interval; verdicts are those after Holm's correction, so that an"
+        " interval without 0 can be undecided. Effects right of 0 are what the claim says; for"
         " generalisation, where the claim is that there is no effect, they mean that wide and shallow cells"
         " are better."
     )

@@ -9,10 +9,12 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 import pandas as pd
 import xarray as xr
+from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
 from nas_lightning.figures.landscape import LOSS_NORM, draw_loss_contours
 from nas_lightning.figures.panels import ALPHA, BETA, SurfacePanel
+from nas_lightning.figures.scale import Scale, colour_scale
 from nas_lightning.figures.surface3d import draw_surfaces
 from nas_lightning.figures.variance import draw_heat_maps
 from nas_lightning.netcdf import read_dataset
@@ -222,16 +224,24 @@ def _picture(
     if way == "contour":
         figure = draw_loss_contours(panels, columns=columns)
     else:
-        figure = _DRAW[way](panels, label=label, columns=columns)
+        figure = _DRAW[way](panels, label=label, columns=columns, scale=_scale(panels, variable))
     live: dict[str, Any] = {
         "kind": "surfaces",
         "label": label,
         "view": "surface" if way == "surface" else "map",
+        "scale": _scale(panels, variable),
         "surfaces": [_surface(panel) for panel in panels],
     }
     if variable == "loss":  # the same in every picture of every study, as in the still one
-        live["limits"] = [LOSS_NORM.vmin, LOSS_NORM.vmax]
+        live |= {"limits": [LOSS_NORM.vmin, LOSS_NORM.vmax], "scale": "linear"}
     return ReportPicture(key, number, title, " ".join(part for part in caption if part), figure, live)
+
+
+def _scale(panels: Sequence[SurfacePanel], variable: Variable) -> Scale:
+    """Linear or logarithmic; for the standard deviation as for the variance, of which it is the root."""
+    power = 2 if variable == "standard_deviation" else 1
+    norm = colour_scale([panel.finite**power for panel in panels])
+    return "log" if isinstance(norm, LogNorm) else "linear"
 
 
 def _surface(panel: SurfacePanel) -> dict[str, Any]:

@@ -68,7 +68,8 @@ def test_curves_are_mean_and_range_of_the_results(tmp_path: Path) -> None:
     (series,) = [series for series in accuracy["series"] if series["variant"] == "C6"]
     np.testing.assert_allclose(series["low"], 100 * c6["accuracy"].min())
     np.testing.assert_allclose(series["high"], 100 * c6["accuracy"].max())
-    assert (series["width"], series["depth"], series["name"]) == (2.5, 3, line.get_label())
+    assert (series["width"], series["depth"], series["name"]) == (2.5, 3, "darts_v2:C6")
+    assert series["label"] == line.get_label()
     assert (loss["y_label"], loss["log"], accuracy["log"]) == ("test loss (nat)", True, False)
     assert "seeds 0, 1 and 2" in picture.caption
 
