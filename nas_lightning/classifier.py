@@ -16,10 +16,10 @@ from torch.optim import SGD, Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR
 from torchmetrics import Metric
 
-from nas_lightning.cells import cell_depth, cell_width, genotype_slug, get_genotype
+from nas_lightning.cells import cell_depth, cell_width, genotype_slug, get_genotype, import_operations
 from nas_lightning.cells.spec import published_base
 from nas_lightning.metrics import PADDING, MeanLoss, top_k_accuracy
-from nas_lightning.networks import CellNetwork, import_operations, measure_size
+from nas_lightning.networks import CellNetwork, measure_size
 from nas_lightning.provenance import run_seed
 
 

@@ -44,6 +44,7 @@ def test_readme_has_commands() -> None:
         "fit",
         "landscape",
         "plot",
+        "study",
         "theory",
         "validate",
     }
@@ -94,6 +95,18 @@ def test_the_theory_command_draws(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     [arguments] = [c for c in COMMANDS if c[0] == "theory"]
     main([*arguments, "--instances", "3"])
     assert Path(arguments[-1]).stat().st_size > 1000
+
+
+@pytest.mark.parametrize("arguments", [c for c in COMMANDS if c[0] == "study"], ids=" ".join)
+def test_a_study_command_names_a_study(
+    arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(ROOT)
+    main(["study", "plan", *arguments[2:], "--no_measure"])
+    assert " runs of " in capsys.readouterr().out
+    with pytest.raises(SystemExit, match="0"):
+        main([*arguments, "--help"])
+    assert f"nas-lightning study {arguments[1]}" in capsys.readouterr().out
 
 
 def test_the_analysis_of_any_module_runs() -> None:

@@ -6,6 +6,7 @@ NumPy.
 
 from nas_lightning.cells.genotype import Edge, Genotype
 from nas_lightning.cells.literal import parse_genotype
+from nas_lightning.cells.operation_modules import import_operations
 from nas_lightning.cells.operations import declare_operation, operation_names
 from nas_lightning.cells.published import PublishedGenotype, Reported, published_genotypes
 from nas_lightning.cells.size import UnknownOperationSize, count_parameters, multiply_adds
@@ -45,6 +46,7 @@ __all__ = [
     "format_width",
     "genotype_slug",
     "get_genotype",
+    "import_operations",
     "live_nodes",
     "multiply_adds",
     "node_depths",

@@ -10,7 +10,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from nas_lightning.cells import get_genotype
+from nas_lightning.cells import get_genotype, import_operations
 from nas_lightning.cells.literal import is_literal
 from nas_lightning.cells.published import published_genotypes
 from nas_lightning.cells.spec import apply_variant, genotype_slug, published_base
@@ -40,10 +40,7 @@ def main(argv: Sequence[str]) -> None:
     if arguments[:1] == ["cells"]:
         arguments = arguments[1:]
     options = _parser().parse_args(arguments or ["--help"])
-    if options.operations:
-        from nas_lightning.networks import import_operations
-
-        import_operations(options.operations)
+    import_operations(options.operations or ())
     options.run(options)
 
 

@@ -163,11 +163,15 @@ def status_text(study: Study, states: Sequence[RunState]) -> str:
         Lines to print.
     """
     from nas_lightning.study.attempts import LOG
-    from nas_lightning.study.state import Status
+    from nas_lightning.study.plan_text import in_words
+    from nas_lightning.study.state import Status, time_left
 
     counts = Counter(state.status for state in states)
     shown = ", ".join(f"{counts[status]} {status}" for status in Status if counts[status])
-    lines = [f"{study.name}: {len(states)} runs in {study.folder}: {shown or 'none'}", ""]
+    lines = [f"{study.name}: {len(states)} runs in {study.folder}: {shown or 'none'}"]
+    if (left := time_left(states)) is not None:
+        lines.append(f"about {in_words(left.seconds)} left at the speed so far, {left.at_a_time} at a time")
+    lines.append("")
     width = max((len(state.run.name) for state in states), default=3)
     lines.append(f"{'run':<{width}}  {'state':<10} {'epoch':>9} {'accuracy':>9}")
     for state in states:
@@ -185,9 +189,14 @@ def status_text(study: Study, states: Sequence[RunState]) -> str:
 
 
 def _record(study: Study, states: Sequence[RunState]) -> dict[str, Any]:
+    from nas_lightning.study.state import time_left
+
+    left = time_left(states)
     return {
         "study": study.name,
         "folder": str(study.folder),
+        "seconds_left": None if left is None else left.seconds,
+        "at_a_time": None if left is None else left.at_a_time,
         "runs": [
             {
                 "run": state.run.name,

@@ -19,14 +19,13 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_info
 
 from nas_lightning import callbacks
-from nas_lightning.cells import genotype_slug, get_genotype
+from nas_lightning.cells import genotype_slug, get_genotype, import_operations
 from nas_lightning.classifier import CellClassifier
 from nas_lightning.cli.checkpoint_settings import read_checkpoint_settings
 from nas_lightning.cli.main import SUBCOMMANDS
 from nas_lightning.cli.messages import check_config_files, plain_message
 from nas_lightning.datamodules import ImageDataModule
 from nas_lightning.files import atomic_write
-from nas_lightning.networks import import_operations
 
 TRAINER_DEFAULTS = {
     "default_root_dir": "tb_logs",

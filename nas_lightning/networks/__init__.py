@@ -2,7 +2,6 @@
 
 from nas_lightning.networks.cell import Cell
 from nas_lightning.networks.network import CellNetwork
-from nas_lightning.networks.operation_modules import import_operations
 from nas_lightning.networks.operations import OperationFactory, build_operation, register_operation
 from nas_lightning.networks.reference_weights import load_reference_weights, reference_names
 from nas_lightning.networks.regularization import AuxiliaryTower, drop_path_factors
@@ -16,7 +15,6 @@ __all__ = [
     "OperationFactory",
     "build_operation",
     "drop_path_factors",
-    "import_operations",
     "load_reference_weights",
     "measure_size",
     "reference_names",

@@ -15,6 +15,7 @@ from nas_lightning.report.paper import data_title, family_title
 from nas_lightning.report.resampling import TestResult
 from nas_lightning.report.samples import Sample
 from nas_lightning.report.statistics import NOISE_FLOOR
+from nas_lightning.report.table_text import p_value_text
 
 ABSENCE = "absence of evidence, not evidence of absence"
 BETTER = {"width": "wider cells", "depth": "shallower cells"}
@@ -65,12 +66,14 @@ def explain(
     Returns:
         The sentence.
     """
-    corrected = "" if p_adjusted == result.p_value else f", {_p(p_adjusted)} after Holm's correction"
+    corrected = ""
+    if p_adjusted != result.p_value:
+        corrected = f", {p_value_text(p_adjusted)} after Holm's correction"
     digits = 3 if predictor == "adaptation" else 2
     effect, low, high = (f"{value:.{digits}f}" for value in (result.effect, result.low, result.high))
     numbers = (
         f"{effect_name} {effect} (95 % interval {low} to {high};"
-        f" p = {_p(result.p_value)}{corrected}; {result.test})"
+        f" p {p_value_text(result.p_value, sign=True)}{corrected}; {result.test})"
     )
     parts = [f"{_finding(measure, predictor, verdict, result)}: {numbers} over {_basis(predictor, evidence)}"]
     if predictor in BETTER and not measure.censored:
@@ -121,15 +124,19 @@ def _need(predictor: str, result: TestResult, evidence: Evidence) -> str:
         counts = [table[table["kind"] == kind]["unit"].nunique() for kind in ("connections", "operations")]
         return (
             f"there {'is' if counts[0] == 1 else 'are'} {_count(counts[0], 'variant')} by connections and"
-            f" {counts[1]} by operations; at least four of each are needed of one base cell with the same"
-            " settings"
+            f" {counts[1]} by operations; three of each are needed of a base cell with the same settings, and"
+            " 40 ways to exchange the kinds, such as four of each or three against five have"
         )
     if predictor == "adaptation":
+        cells = evidence.groups["family"].nunique()
         return (
-            "at least six pairs of an original and an adapted cell trained with regularisation are needed;"
-            f" there {'is' if len(evidence.used) == 1 else 'are'} {len(evidence.used)}"
+            "pairs of an original and an adapted cell trained with regularisation are needed of at least five"
+            f" base cells; there {'is' if cells == 1 else 'are'} {cells}"
         )
-    needed = "at least five architectures of one base cell with the same settings are needed"
+    needed = (
+        "three architectures of a base cell with the same settings are needed, and 40 arrangements of all,"
+        " such as five of one base cell have"
+    )
     if table.empty:
         return f"no run has it; {needed}"
     if not evidence.used:
@@ -141,8 +148,8 @@ def _need(predictor: str, result: TestResult, evidence: Evidence) -> str:
         return f"all architectures have the same {predictor if same else 'value'}"
     used = table[table["group"].isin(list(evidence.used))].drop_duplicates(["family", "unit"])
     return (
-        f"the {predictor}s of {len(used)} architectures can be arranged in {result.arrangements} ways,"
-        f" and a p-value of 0.05 takes 40; {needed}, with different {predictor}s"
+        f"the {predictor}s of {len(used)} architectures can be arranged in {result.arrangements} ways;"
+        f" {needed} if their {predictor}s differ"
     )
 
 
@@ -180,7 +187,9 @@ def _basis(predictor: str, evidence: Evidence) -> str:
     rates = table["learning_rate"].dropna().unique()
     number = table["group"].nunique()
     groups = "one group" if number == 1 else f"{number} groups"
-    units = f"{len(evidence.used)} pairs" if predictor == "adaptation" else f"{count} architectures"
+    units = f"{count} architectures"
+    if predictor == "adaptation":
+        units = f"{len(evidence.used)} pairs of {table['family'].nunique()} base cells"
     text = (
         f"{units}, {seeds} each{'' if predictor == 'adaptation' else f', in {groups}'} ({families} on {data}"
     )
@@ -235,7 +244,3 @@ def _count(count: int, noun: str) -> str:
 
 def _list(names: Sequence[str]) -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
-
-
-def _p(value: float) -> str:
-    return f"{value:.2g}" if value >= 0.0001 else f"{value:.0e}"

@@ -173,13 +173,14 @@ def accuracy_at_convergence(selection: Selection, data: str, families: Sequence[
         *notes,
         conditions(used),
     ]
+    y_label = f"{split} accuracy (%)"
     return ReportPicture(
         f"figure09-{data.lower()}",
         "Figure 9",
         f"Accuracy at convergence, {data_title(data)}",
         " ".join(part for part in caption if part),
-        draw_accuracy(panels, y_label=f"{split} accuracy (%)", columns=min(2, len(panels))),
-        {"kind": "accuracy", "panels": live},
+        draw_accuracy(panels, y_label=y_label, columns=min(2, len(panels))),
+        {"kind": "accuracy", "y_label": y_label, "panels": live},
     )
 
 

@@ -11,7 +11,8 @@ surfaces    ``label``; ``surfaces``: ``name``, ``alpha``, ``beta``, ``z[alpha][b
 plane       ``spaces``: ``title``, ``cells`` (``width``, ``depth``, ``count``), ``marks`` (``name``,
             ``width``, ``depth``, ``values`` by measure, optional ``original``: a diamond); ``measures``:
             label by measure
-accuracy    ``panels``: ``title``, ``marks`` (``index``, ``name``, ``mean``, ``low``, ``high``), in percent
+accuracy    ``y_label``; ``panels``: ``title``, ``marks`` (``index``, ``name``, ``mean``, ``low``, ``high``),
+            in percent
 ==========  ============================================================================================
 
 ``page.js`` draws what :func:`live_data` returns; names stay as they are, the page escapes them.
@@ -21,8 +22,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -30,12 +30,10 @@ from matplotlib.colors import LogNorm, to_hex
 
 from nas_lightning.figures.curves import architecture_colours
 from nas_lightning.figures.scale import colour_scale
+from nas_lightning.figures.width_depth import fan_out
 
 DIGITS = 5
 """Significant digits of the numbers in the page."""
-
-_FAN = 0.12
-"""How far marks at one place are moved apart, in steps of depth; half as much in width."""
 
 
 def live_data(interactive: Mapping[str, Any]) -> dict[str, Any]:
@@ -61,7 +59,7 @@ def live_data(interactive: Mapping[str, Any]) -> dict[str, Any]:
     elif kind == "plane":
         live = _plane(interactive)
     elif kind == "accuracy":
-        live = {"panels": interactive["panels"]}
+        live = {"y_label": interactive["y_label"], "panels": interactive["panels"]}
     else:
         raise ValueError(
             f"`kind` (={kind!r}) of an interactive picture must be curves, surfaces, plane or accuracy"
@@ -89,29 +87,6 @@ def json_for_html(value: Any) -> str:
     for character in "<>&":
         text = text.replace(character, f"\\u{ord(character):04x}")
     return text
-
-
-def fan_out(places: Sequence[tuple[float | int, float | int]]) -> list[tuple[float, float]]:
-    """Move marks at one place apart so that all are seen: onto a circle around it, first one on top.
-
-    Args:
-        places: Width and depth of each mark.
-
-    Returns:
-        Where each is drawn; a mark that is alone stays.
-    """
-    shared: dict[tuple[float | int, float | int], list[int]] = defaultdict(list)
-    for index, place in enumerate(places):
-        shared[place].append(index)
-    moved = [(float(width), float(depth)) for width, depth in places]
-    for (width, depth), indices in shared.items():
-        for turn, index in enumerate(indices if len(indices) > 1 else ()):
-            angle = 2 * math.pi * turn / len(indices)
-            moved[index] = (
-                width + _FAN / 2 * math.sin(angle),
-                depth + _FAN * math.cos(angle) * (1 + (len(indices) > 6)),
-            )
-    return moved
 
 
 def _curves(interactive: Mapping[str, Any]) -> dict[str, Any]:
@@ -159,7 +134,10 @@ def _surfaces(interactive: Mapping[str, Any]) -> dict[str, Any]:
 def _plane(interactive: Mapping[str, Any]) -> dict[str, Any]:
     spaces = []
     for space in interactive["spaces"]:
-        places = fan_out([(mark["width"], mark["depth"]) for mark in space["marks"]])
+        # As in the still picture.
+        places, _ = fan_out(
+            [mark["width"] for mark in space["marks"]], [mark["depth"] for mark in space["marks"]]
+        )
         marks = [{**mark, "x": x, "y": y} for mark, (x, y) in zip(space["marks"], places, strict=True)]
         spaces.append({"title": space["title"], "cells": space["cells"], "marks": marks})
     marks = [mark for space in spaces for mark in space["marks"]]

@@ -4,6 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+PREDICTORS = {
+    "width": "width",
+    "depth": "small depth",
+    "kind": "connections against operations",
+    "adaptation": "adapted against original cells",
+}
+"""What a measure is compared with, in words, by a claim's ``predictor``."""
+
 
 @dataclass(frozen=True)
 class Measure:

@@ -76,31 +76,20 @@ def write_report(results: Results, folder: Path | None = None) -> Path:
         table_blocks.append({"id": f"table-{stem}", "heading": heading, "links": links, **shown})
     page = folder / "index.html"
     _remove_stale(page, written)
-    text = render_page(results, blocks, table_blocks, claims, uncovered(results))
+    text = _render_page(results, blocks, table_blocks, claims, uncovered(results))
     with atomic_write(page) as file:
         file.write(text)
     return page
 
 
-def render_page(
+def _render_page(
     results: Results,
     pictures: Sequence[dict[str, Any]],
     tables: Sequence[dict[str, Any]],
     claims: Sequence[Claim],
     not_covered: Sequence[str],
 ) -> str:
-    """The text of the page.
-
-    Args:
-        results: What the study gave so far.
-        pictures: Pictures, as the template takes them.
-        tables: Tables, likewise.
-        claims: The tested claims.
-        not_covered: A line for each figure of the paper that is not there.
-
-    Returns:
-        HTML without a reference to anything outside but links.
-    """
+    """The text of the page: HTML without a reference to anything outside but links."""
     of_claims = [block for block in pictures if block["section"] == "claims"]
     sections: list[dict[str, Any]] = [
         {"id": name, "title": title, "pictures": [block for block in pictures if block["section"] == name]}

@@ -10,15 +10,10 @@ from typing import Any
 import pandas as pd
 
 from nas_lightning.report.claims import Claim
+from nas_lightning.report.measures import PREDICTORS
+from nas_lightning.report.table_text import MISSING, p_value_text
 
-_NUMBER = re.compile(r"[-−+]?[\d.]+( ?%| ?[±(].*| to [-−+]?[\d.]+)?$")  # noqa: RUF001  (a minus sign is what it looks for)
-_NOTHING = "—"
-_PREDICTORS = {
-    "width": "wide cells",
-    "depth": "shallow cells",
-    "kind": "connections against operations",
-    "adaptation": "adapted against original cells",
-}
+_NUMBER = re.compile(r"(?:< )?[-−+]?[\d.]+( ?%| ?[±(].*| to [-−+]?[\d.]+)?$")  # noqa: RUF001  (a minus sign is what it looks for)
 
 
 def html_table(frame: pd.DataFrame, caption: str = "") -> dict[str, Any]:
@@ -35,7 +30,7 @@ def html_table(frame: pd.DataFrame, caption: str = "") -> dict[str, Any]:
     rows = [[_text(value) for value in row] for row in frame.itertuples(index=False, name=None)]
     columns = []
     for index, name in enumerate(frame.columns):
-        said = [row[index] for row in rows if row[index] != _NOTHING]
+        said = [row[index] for row in rows if row[index] != MISSING]
         columns.append({"name": str(name), "number": bool(said) and all(map(_NUMBER.match, said))})
     return {"caption": caption, "columns": columns, "rows": rows}
 
@@ -75,7 +70,7 @@ def _test_block(claim: Claim) -> dict[str, Any]:
     return {
         "verdict": claim.verdict,
         "class": claim.verdict.replace(" ", "-"),
-        "about": _PREDICTORS.get(claim.predictor, claim.predictor),
+        "about": PREDICTORS.get(claim.predictor, claim.predictor),
         "effect": _effect(claim),
         "explanation": claim.explanation,
         "test": claim.test,
@@ -90,18 +85,20 @@ def _effect(claim: Claim) -> str:
     text = f"{claim.effect_name} {_signed(claim.effect)}"
     if _known(claim.low) and _known(claim.high):
         text += f" (95 % interval {_signed(claim.low)} to {_signed(claim.high)})"
-    return text + (f", p {_p_value(claim.p_adjusted)}" if _known(claim.p_adjusted) else "")
+    if _known(claim.p_adjusted):
+        text += f", p (Holm) {p_value_text(claim.p_adjusted, sign=True)}"
+    return text
 
 
 def _others(claims: list[Claim]) -> dict[str, Any]:
     rows = [
         {
             "measure": claim.measure_name,
-            "compared": _PREDICTORS.get(claim.predictor, claim.predictor),
+            "compared": PREDICTORS.get(claim.predictor, claim.predictor),
             "effect": _signed(claim.effect),
             "from": _signed(claim.low),
             "to": _signed(claim.high),
-            "p, corrected": _p_value(claim.p_adjusted),
+            "p (Holm)": p_value_text(claim.p_adjusted),
             "verdict": claim.verdict,
         }
         for claim in claims
@@ -115,18 +112,12 @@ def _known(value: float | int | None) -> bool:
 
 def _signed(value: float | int | None) -> str:
     """A number with the minus sign of print."""
-    return f"{value:.2f}".replace("-", "−") if value is not None and _known(value) else _NOTHING  # noqa: RUF001
-
-
-def _p_value(value: float | int | None) -> str:
-    if value is None or not _known(value):
-        return _NOTHING
-    return "< 0.001" if value < 0.001 else f"= {value:.3f}"
+    return f"{value:.2f}".replace("-", "−") if value is not None and _known(value) else MISSING  # noqa: RUF001
 
 
 def _text(value: Any) -> str:
     if not isinstance(value, str) and pd.isna(value):
-        return _NOTHING
+        return MISSING
     if isinstance(value, float):
         return f"{value:.4g}"
-    return str(value) or _NOTHING
+    return str(value) or MISSING

@@ -16,7 +16,7 @@ const livePictures = (() => {
   const isDark = () => root.dataset.theme ? root.dataset.theme === "dark" : DARK.matches;
   const variable = name => getComputedStyle(root).getPropertyValue(name).trim();
 
-  // ---- small helpers ----
+  // ---- small parts ----
 
   const make = (tag, properties = {}, ...children) => {
     const element = Object.assign(document.createElement(tag), properties);
@@ -347,7 +347,7 @@ const livePictures = (() => {
           + `(${number(mark.low)} to ${number(mark.high)})`), hovertemplate: "%{text}<extra></extra>"}],
       layout({xaxis: axis({title: {text: "index of the architecture"},
           dtick: part.marks.length > 20 ? 2 : 1}),
-        yaxis: axis({title: {text: "test accuracy (%)"}}),
+        yaxis: axis({title: {text: plain(data.y_label)}}),
         shapes: base ? [{type: "line", xref: "paper", x0: 0, x1: 1, y0: base.mean, y1: base.mean,
           line: {dash: "dash", width: 1, color: variable("--ink")}}] : []}), CONFIG);
     });

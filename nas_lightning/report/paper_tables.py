@@ -20,6 +20,7 @@ from nas_lightning.report.paper import (
     data_title,
     family_title,
     paper_classes,
+    paper_misprints,
     paper_table1,
     paper_table2,
     paper_table3,
@@ -111,6 +112,7 @@ def table2() -> ReportTable:
     caption = (
         f"Width and depth of the normal cell; {_agreement(printed, counted)}. The paper gives no seeds: a"
         " variant here is the next wiring, by seed, that has the printed width and depth."
+        f"{_misprints('Figure 2', 'Figure 10', 'Figure 25')}"
     )
     return ReportTable("table2", "Table 2", "Width and depth of the variants by connections", caption, frame)
 
@@ -136,9 +138,10 @@ def table3() -> ReportTable:
     frame = _side_by_side(families, [f"C{number}" for number in range(11)], printed, counted)
     differing = [f"{family_title(f)} {', '.join(names)} ({note})" for (f, note), names in notes.items()]
     caption = (
-        "Millions of parameters without auxiliary tower, CIFAR-10, 36 initial channels, 20 cells; the paper's"
-        f" header says MB. C0 is the original, C1 to C10 have random operations of seeds 1 to 10."
+        "Millions of parameters without auxiliary tower, CIFAR-10, 36 initial channels, 20 cells."
+        " C0 is the original, C1 to C10 have random operations of seeds 1 to 10."
         f" {_agreement(printed, counted)}; differing: {'; '.join(differing) if differing else 'none'}."
+        f"{_misprints('Table 3')}"
     )
     title = "Parameters of the variants by operations"
     return ReportTable("table3", "Table 3", title, caption, frame)
@@ -168,6 +171,12 @@ def _side_by_side(
 def _agreement(printed: dict[tuple[str, str], str], counted: dict[tuple[str, str], str]) -> str:
     same = sum(counted[key] == value for key, value in printed.items())
     return f"{same} of {len(printed)} agree with the paper's"
+
+
+def _misprints(*places: str) -> str:
+    """The paper's slips in some of its figures and tables, as the end of a caption."""
+    slips = [f"{where}: {text}" for where, text in paper_misprints() if where in places]
+    return f" Slips of the paper: {'. '.join(slips)}." if slips else ""
 
 
 def _topology(width: float, depth: int) -> str:

@@ -19,6 +19,7 @@ from nas_lightning.report.curve_pictures import (
 from nas_lightning.report.paper import PaperFigure, family_title, paper_figures
 from nas_lightning.report.plane_pictures import claims_plots, width_depth_plane
 from nas_lightning.report.selection import SECTION4_FAMILY, Selection
+from nas_lightning.report.summary import listed
 from nas_lightning.report.surface_pictures import Variable, family_surfaces, has_surface, section4_surfaces
 from nas_lightning.study.results import Results
 
@@ -81,7 +82,7 @@ def uncovered(results: Results) -> list[str]:
     for figure in paper_figures():
         reason = "no run is finished" if selection is None else _reason(selection, figure)
         if figure.variants == "none":
-            reason = "it shows the linear cells of the theory, which no study trains"
+            reason = "it shows the linear cells of the theory; `nas-lightning theory` measures them"
         if reason:
             found.append(f"Figure {figure.number} ({figure.shows}): {reason}")
     return found
@@ -96,7 +97,7 @@ def _reason(selection: Selection, figure: PaperFigure) -> str:
     runs = selection.results.runs if cells_only else selection.all_rates
     if not _has(runs, figure.families, kind):
         titles = [family_title(family) for family in figure.families]
-        return f"no finished run of a{'n' * (kind == 'adapted')} {_IN_WORDS[kind]} of {_any_of(titles)}"
+        return f"no finished run of a{'n' * (kind == 'adapted')} {_IN_WORDS[kind]} of {listed(titles, 'or')}"
     if cells_only:
         return ""
     if figure.number == 4:
@@ -107,7 +108,7 @@ def _reason(selection: Selection, figure: PaperFigure) -> str:
             return ""
         rates = {selection.default_rate(data) for data in selection.data_sets}
         known = [f"{rate:g}" for rate in rates if rate is not None]
-        return f"no finished run has another learning rate than {_any_of(known)}"
+        return f"no finished run has another learning rate than {listed(known, 'or')}"
     # All other figures show the default learning rate.
     chosen = pd.concat([selection.runs(data) for data in selection.data_sets])
     if not _has(chosen, figure.families, kind):
@@ -119,10 +120,6 @@ def _reason(selection: Selection, figure: PaperFigure) -> str:
     if not has_surface(chosen, variable):
         return f"no run has a {'loss contour' if variable == 'loss' else 'gradient variance surface'}"
     return ""
-
-
-def _any_of(words: Sequence[str]) -> str:
-    return " or ".join([", ".join(words[:-1]), words[-1]]) if len(words) > 1 else words[0]
 
 
 def _variable(figure: PaperFigure) -> Variable | None:

@@ -13,7 +13,7 @@ from nas_lightning.figures.effects import Effect, EffectPanel, draw_effects
 from nas_lightning.figures.width_depth import WidthDepthPlane, draw_width_depth
 from nas_lightning.report.blocks import ReportPicture
 from nas_lightning.report.claims import Claim
-from nas_lightning.report.measures import MEASURES
+from nas_lightning.report.measures import MEASURES, PREDICTORS
 from nas_lightning.report.paper import data_title, family_title
 from nas_lightning.report.selection import Selection, Shown, architectures, conditions
 
@@ -21,12 +21,6 @@ DEFAULT_MEASURE = "area_under_loss_clipped"
 """What colours the marks of the printed plane; the page offers the others."""
 _FAMILIES = 6
 _SHORT = {"connections": "s", "operations": "o"}
-_PREDICTORS = {
-    "width": "width",
-    "depth": "shallowness",
-    "kind": "connections against operations",
-    "adaptation": "adapted against original",
-}
 
 
 def width_depth_plane(selection: Selection, data: str) -> ReportPicture | None:
@@ -122,7 +116,7 @@ def claims_plots(claims: Sequence[Claim]) -> list[ReportPicture]:
 
 
 def _effect(claim: Claim) -> Effect:
-    name = f"{claim.measure_name}, by {_PREDICTORS[claim.predictor]}"
+    name = f"{claim.measure_name}, by {PREDICTORS[claim.predictor]}"
     return Effect(name, claim.effect, claim.low, claim.high, claim.verdict)
 
 

@@ -33,8 +33,10 @@ class TestResult:
         low: Lower end of the confidence interval; NaN where there is none.
         high: Upper end.
         p_value: Two-sided; NaN without an effect.
-        arrangements: How many different arrangements the null hypothesis allows, at most; the smallest
-            possible p-value is 2 over this.
+        arrangements: How many different arrangements the null hypothesis allows, at most. No p-value is
+            below 1 over this, as the observed one is among them, nor below 2 over this where each has a
+            mirror image of the opposite effect (changes of sign, ranks without ties, equally many of both
+            kinds).
         test: How the p-value was found, in words.
         group_effects: The effect of each group, by block and group.
     """
@@ -98,6 +100,7 @@ def permutation_p(
     all_draws: Callable[[int], Indices],
     resamples: int,
     generator: np.random.Generator,
+    noun: str = "permutations",
 ) -> tuple[float, str]:
     """Two-sided p-value of a statistic that is a sum over blocks, each permuted on its own.
 
@@ -109,6 +112,7 @@ def permutation_p(
         all_draws: All permutations of a block.
         resamples: How many random permutations are made where there are more than ``EXACT_LIMIT``.
         generator: Draws them.
+        noun: What the permutations are, in words.
 
     Returns:
         The share of permutations whose statistic is at least as far from 0, (1 + b) / (1 + m) with random
@@ -120,12 +124,12 @@ def permutation_p(
         sums = np.zeros(1)
         for block in range(len(sizes)):
             sums = np.add.outer(sums, null(block, all_draws(block))).ravel()
-        return float(np.mean(np.abs(sums) >= threshold)), f"all {count} permutations"
+        return float(np.mean(np.abs(sums) >= threshold)), f"all {count} {noun}"
     sums = np.zeros(resamples)
     for block, size in enumerate(sizes):
         sums += null(block, generator.permuted(np.tile(np.arange(size), (resamples, 1)), axis=1))
     larger = int(np.sum(np.abs(sums) >= threshold))
-    return (1 + larger) / (1 + resamples), f"{resamples} random permutations"
+    return (1 + larger) / (1 + resamples), f"{resamples} random {noun}"
 
 
 def interval(draws: np.ndarray, *, widened_for: int | None = None) -> tuple[float, float]:

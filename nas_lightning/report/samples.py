@@ -30,9 +30,12 @@ NOT_COMPARED = (
     "settings.model.genotype",
     "settings.data.root",
     "settings.data.evaluation_batch_size",
+    "settings.data.seed",
+    "settings.seed_everything",
     "settings.trainer.world_size",
 )
-"""Settings in which the runs of a group may differ, besides seeds."""
+"""Settings in which the runs of a group may differ. Of the seeds those of the training: `validation_seed`
+decides on which images a run is trained and measured."""
 
 
 GROUP_COLUMNS = ["family", "data", "learning_rate", "n", "seeds", "seed_noise", "effect"]
@@ -58,7 +61,7 @@ class Sample:
 
 
 def group_columns(runs: pd.DataFrame) -> list[str]:
-    """Columns that make a group: base cell, data, learning rate and every other setting but the cell.
+    """Columns that make a group: base cell, data, learning rate and every other setting but cell and seed.
 
     Args:
         runs: Results.runs.
@@ -66,11 +69,7 @@ def group_columns(runs: pd.DataFrame) -> list[str]:
     Returns:
         Names of columns that ``runs`` has.
     """
-    settings = [
-        name
-        for name in runs.columns
-        if name.startswith("settings.") and name not in NOT_COMPARED and not name.endswith("seed")
-    ]
+    settings = [name for name in runs.columns if name.startswith("settings.") and name not in NOT_COMPARED]
     return [name for name in SETTINGS if name in runs.columns] + settings
 
 

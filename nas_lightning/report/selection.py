@@ -19,7 +19,7 @@ from nas_lightning.report.paper import (
     paper_training,
 )
 from nas_lightning.report.samples import group_columns
-from nas_lightning.report.summary import distinct, listed
+from nas_lightning.report.summary import counted, distinct, listed
 from nas_lightning.study.results import Results
 
 SECTION4_FAMILY = "darts_v2"
@@ -167,15 +167,8 @@ def architectures(runs: pd.DataFrame, families: Sequence[str] = (), kinds: Seque
     return sorted(found, key=lambda shown: shown.order)
 
 
-def section4_names(shown: Sequence[Shown]) -> dict[str, str] | None:
-    """Names of the variants that section 4 calls C1 to C4, by label, if all four are there.
-
-    Args:
-        shown: Architectures.
-
-    Returns:
-        Such as ``"C1 (C6 of table 2)"`` for ``"darts_v2:C6"``, in section 4's order; None if one is missing.
-    """
+def _section4_names(shown: Sequence[Shown]) -> dict[str, str] | None:
+    """``"C1 (C6 of table 2)"`` for ``"darts_v2:C6"`` and so on, in section 4's order; None if one lacks."""
     labels = {one.variant: one.label for one in shown if one.family == SECTION4_FAMILY}
     numbers = SECTION4_NUMBERING
     if not set(numbers.values()) <= set(labels):
@@ -194,7 +187,7 @@ def section4_cells(runs: pd.DataFrame) -> tuple[list[Shown], dict[str, str], str
         section 4's four variants are not all there, every variant by random connections is taken.
     """
     shown = architectures(runs, [SECTION4_FAMILY], ["original", "connections"])
-    names = section4_names(shown)
+    names = _section4_names(shown)
     bases = [one for one in shown if one.is_base]
     if names is None:
         variants = [one for one in shown if not one.is_base]
@@ -233,7 +226,7 @@ def conditions(runs: pd.DataFrame) -> str:
     first = runs.iloc[0]
     data = str(first["data"])
     parts = [f"{data_title(data)}, {first['evaluation_split']} split"]
-    training = f"{_plural(int(first['epochs']), 'epoch')}"
+    training = counted(int(first["epochs"]), "epoch")
     rates = distinct(runs["learning_rate"])
     if rates:
         training += f", learning rate {listed(rates)}"
@@ -288,7 +281,3 @@ def _number(variant: str) -> int:
 
 def _be(items: set[str]) -> str:
     return "is" if len(items) == 1 else "are"
-
-
-def _plural(count: int, noun: str) -> str:
-    return f"{count} {noun}{'' if count == 1 else 's'}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import pandas as pd
@@ -45,10 +45,11 @@ def study_sentence(results: Results) -> str:
     cells = f"one base cell ({families[0]})" if len(families) == 1 else f"{len(families)} base cells"
     if len(families) > 1:
         cells += f" ({listed(families)})"
-    seeds = _count(runs["seed"].nunique(), "seed")
+    seeds = counted(runs["seed"].nunique(), "seed")
     epochs = distinct(runs["epochs"])
+    architectures = counted(runs["architecture"].nunique(), "architecture")
     return (
-        f"{_count(len(runs), 'run')} of {_count(runs['architecture'].nunique(), 'architecture')} from {cells}"
+        f"{counted(len(runs), 'run')} of {architectures} from {cells}"
         f" on {listed(distinct(runs['data']))} with {seeds}, {listed(epochs)}"
         f" epoch{'' if epochs == ['1'] else 's'} each."
     )
@@ -131,23 +132,33 @@ def distinct(values: Iterable[Any]) -> list[str]:
     return [f"{value:g}" if isinstance(value, float) else str(value) for value in found]
 
 
-def listed(words: list[str]) -> str:
+def listed(words: Sequence[str], last: str = "and") -> str:
     """Words as a sentence lists them.
 
     Args:
         words: The words.
+        last: What stands before the last one.
 
     Returns:
         Such as "a, b and c".
 
     Examples:
-        >>> listed(["a", "b", "c"])
-        'a, b and c'
+        >>> listed(["a", "b", "c"], "or")
+        'a, b or c'
     """
-    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}" if words else ""
+    return f"{', '.join(words[:-1])} {last} {words[-1]}" if len(words) > 1 else "".join(words)
 
 
-def _count(number: int, noun: str) -> str:
+def counted(number: int, noun: str) -> str:
+    """A number of things.
+
+    Args:
+        number: How many.
+        noun: One of them; its plural ends in s.
+
+    Returns:
+        Such as "1 run" or "2 runs".
+    """
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 

@@ -111,7 +111,11 @@ def family_surfaces(
         f"figure{number:02d}-{data.lower()}" if number else f"{variable}-{family}-{data.lower()}",
         f"Figure {number}" if number else "",
         f"{what} of {family_title(family)} and its variants by width, {data_title(data)}",
-        ["From narrow to wide, deeper ones first.", missing_variants(family, shown)],
+        [
+            "From narrow to wide, deeper ones first.",
+            "Values are unscaled; the paper's are times 1e-5." if number and variable == "variance" else "",
+            missing_variants(family, shown),
+        ],
         variable,
         "contour" if variable == "loss" else "surface",
     )

@@ -91,6 +91,23 @@ def mean_and_spread(values: Sequence[float] | pd.Series, digits: int | None = No
     return f"{mean:.{digits}f}" if len(known) == 1 else f"{mean:.{digits}f} ± {deviation:.{digits}f}"
 
 
+def p_value_text(p: float | int, *, sign: bool = False) -> str:
+    """A p-value for print.
+
+    Args:
+        p: The p-value.
+        sign: Whether an equals sign stands before it, for use after "p".
+
+    Returns:
+        Three significant digits, ``"< 0.0001"`` for less, a dash for NaN.
+    """
+    if not math.isfinite(p):
+        return MISSING
+    if p < 0.0001:
+        return "< 0.0001"
+    return f"{'= ' if sign else ''}{p:.3g}"
+
+
 def _markdown(table: ReportTable) -> str:
     header = [str(name) for name in table.frame.columns]
     rows = [[_cell(value) for value in row] for row in table.frame.itertuples(index=False)]

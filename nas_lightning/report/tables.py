@@ -11,20 +11,13 @@ from nas_lightning.cells import cell_depth, cell_width, format_width, get_genoty
 from nas_lightning.cells.table2 import SECTION4_NUMBERING, TABLE2
 from nas_lightning.report.blocks import ReportTable
 from nas_lightning.report.claims import Claim, examine_claims
+from nas_lightning.report.measures import PREDICTORS
 from nas_lightning.report.paper import data_title
 from nas_lightning.report.paper_tables import table1, table2, table3
 from nas_lightning.report.samples import SETTINGS, group_columns, group_keys
-from nas_lightning.report.table_text import MISSING, mean_and_spread, table_files
+from nas_lightning.report.table_text import MISSING, mean_and_spread, p_value_text
 from nas_lightning.study.results import Results
 
-__all__ = ["architecture_table", "claim_table", "numbering_table", "report_tables", "table_files"]
-
-_PREDICTORS = {
-    "width": "width",
-    "depth": "small depth",
-    "kind": "connections against operations",
-    "adaptation": "adapted against original cells",
-}
 _CLAIMS = {
     "convergence": "faster convergence",
     "landscape": "smoother landscape",
@@ -177,13 +170,13 @@ def claim_table(claims: Sequence[Claim]) -> ReportTable:
                 "Claim": _CLAIMS[claim.key],
                 "Section": claim.section,
                 "Measure": claim.measure_name,
-                "Against": _PREDICTORS[claim.predictor],
+                "Against": PREDICTORS[claim.predictor],
                 "Primary": "yes" if claim.primary else "no",
                 "Verdict": claim.verdict,
                 "Effect": MISSING if math.isnan(claim.effect) else f"{claim.effect:.2f}",
                 "95 % interval": MISSING if no_data else f"{claim.low:.2f} to {claim.high:.2f}",
-                "p": MISSING if no_data else _p_value(claim.p_value),
-                "p, Holm": MISSING if no_data else _p_value(claim.p_adjusted),
+                "p": MISSING if no_data else p_value_text(claim.p_value),
+                "p (Holm)": MISSING if no_data else p_value_text(claim.p_adjusted),
                 "Groups": int(claim.groups["effect"].notna().sum()),
             }
         )
@@ -192,9 +185,11 @@ def claim_table(claims: Sequence[Claim]) -> ReportTable:
         " groups; for connections against operations the logarithm of the ratio of their standard deviations;"
         " for adapted cells the logarithm of the ratio of errors, positive where they are better. The signs"
         " are such that a claim predicts positive effects, only that about generalisation none. Intervals are"
-        " bootstrap percentiles over architectures; p-values are two-sided, from permutations of"
-        " architectures within base cells, corrected by Holm's method among the primary tests and among the"
-        " rest. Undecided is absence of evidence, not evidence of absence."
+        " bootstrap percentiles, p-values two-sided: against width and small depth, architectures are drawn"
+        " and permuted within base cells; for connections against operations, variants are drawn within"
+        " kinds, and kinds exchanged within base cells after their means were taken off; for adapted cells,"
+        " whole base cells are drawn and change their sign. p-values are corrected by Holm's method among the"
+        " primary tests and among the rest. Undecided is absence of evidence, not evidence of absence."
     )
     if untested:
         caption += f" {untested} further test{' lacks' if untested == 1 else 's lack'} data."
@@ -219,7 +214,3 @@ def _epochs(group: pd.DataFrame) -> str:
 
 def _plain(value: object) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def _p_value(p: float) -> str:
-    return f"{p:.4f}" if p >= 0.0001 else "< 0.0001"

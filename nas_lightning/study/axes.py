@@ -10,10 +10,11 @@ from typing import Any
 
 from nas_lightning.cells.operations import nearest
 from nas_lightning.study.architectures import expand_architectures
-from nas_lightning.study.configuration import flatten, nest, read_mapping, with_class_paths
+from nas_lightning.study.configuration import flatten, merge, nest, read_mapping, with_class_paths
 
 KEYS = ("name", "title", "experiment", "configs", "analyses", "settings", "axes", "include")
 AXES = ("architectures", "data", "learning_rates", "seeds")
+_DATA_CLASS = "data.class_path"
 LEARNING_RATE = "model.optimizer.init_args.lr"
 
 # Settings that have an axis or a key of their own, or that a study decides itself.
@@ -23,7 +24,6 @@ _ELSEWHERE = {
     "experiment": "the study's `experiment`",
     "trainer.callbacks": "a file of `analyses`",
     "trainer.callbacks+": "a file of `analyses`",
-    "data.class_path": "a file of `axes: data`",
 }
 _DECIDED = ("run", "ckpt_path", "config", "trainer.fast_dev_run")
 
@@ -93,10 +93,17 @@ def fixed_settings(content: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         ValueError: If one belongs elsewhere, or to no part of the command line.
     """
-    fixed = flatten(with_class_paths(nest(flatten(content.get("settings") or {}))))
+    nested: dict[str, Any] = {}
+    for key, value in flatten(content.get("settings") or {}).items():
+        # One by one: the name of a class and its arguments may both stand there, in short.
+        nested = merge(nested, with_class_paths(nest({key: value})))
+    fixed = flatten(nested)
     for key in fixed:
         _check_setting(key, "settings")
-    return fixed
+    if _DATA_CLASS in fixed and "data" in (content.get("axes") or {}):
+        raise ValueError("`settings`: `data` would overrule the files of `axes: data`; leave one of them out")
+    # The command line knows an argument only after its class.
+    return dict(sorted(fixed.items(), key=lambda item: not item[0].endswith(".class_path")))
 
 
 def measurements(paths: Iterable[Path]) -> list[Any]:
@@ -193,6 +200,8 @@ def _refuse_twice(key: str, values: Iterable[Any]) -> None:
 def _check_setting(key: str, where: str) -> None:
     if key in _ELSEWHERE:
         raise ValueError(f"`{where}`: `{key}` belongs to {_ELSEWHERE[key]}")
+    if key == _DATA_CLASS and where == "axes":
+        raise ValueError(f"`axes`: `{key}` belongs to a file of `axes: data`")
     if key in _DECIDED:
         raise ValueError(f"`{where}`: `{key}` must be left out: a study decides it for every run")
     if key.partition(".")[0] not in ("model", "data", "trainer") or "." not in key:

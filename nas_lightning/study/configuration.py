@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 from collections.abc import Hashable, Mapping
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 import yaml
 
 from nas_lightning.cells import Genotype
+from nas_lightning.cells.operations import nearest
 
 DEFAULTS: dict[str, Any] = {
     "model": {
@@ -41,6 +43,20 @@ DEFAULTS: dict[str, Any] = {
     },
 }
 """What ``nas-lightning fit`` takes where nothing is said, of what decides a training."""
+
+DATA_CLASSES = ("CIFAR10", "CIFAR100", "TinyImageNet", "FashionMNIST", "Digits", "Synthetic")
+_INIT = "data.init_args"
+_RANGES: dict[str, tuple[type, float, float]] = {
+    "model.init_channels": (int, 1, math.inf),
+    "model.num_cells": (int, 1, math.inf),
+    "model.stem_stride": (int, 1, math.inf),
+    "model.drop_path": (float, 0, 1),
+    "model.auxiliary_weight": (float, 0, math.inf),
+    f"{_INIT}.batch_size": (int, 1, math.inf),
+    f"{_INIT}.cutout": (int, 0, math.inf),
+    f"{_INIT}.validation_fraction": (float, 0, 1),
+    "trainer.max_epochs": (int, 1, math.inf),
+}
 
 DEFAULT_OPTIMIZER: dict[str, Any] = {
     "class_path": "torch.optim.SGD",
@@ -78,6 +94,8 @@ CLASSES = (("data",), ("model", "optimizer"), ("model", "lr_scheduler"))
 # Here 1 and 1.0 differ: so many batches, and all of them.
 _COUNT_OR_SHARE = ("trainer.limit_", "trainer.overfit_batches", "trainer.val_check_interval")
 _BELOW_NOT_DECIDING = tuple(f"{name}." for name in NOT_DECIDING)
+_DEFAULT_PRECISION = "32-true"
+_PRECISIONS = {"16": "16-mixed", "bf16": "bf16-mixed", "32": _DEFAULT_PRECISION, "64": "64-true"}
 _OWN_PACKAGES = ("nas_lightning.", "torch.")
 
 
@@ -173,7 +191,7 @@ def with_class_paths(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Settings with dotted keys; lists and empty mappings are values.
+    """Settings with dotted keys; lists, empty mappings and a genotype are values.
 
     Args:
         settings: Nested settings.
@@ -184,7 +202,7 @@ def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """
     flat: dict[str, Any] = {}
     for key, value in settings.items():
-        if isinstance(value, Mapping) and value:
+        if isinstance(value, Mapping) and value and f"{prefix}{key}" != "model.genotype":
             flat |= flatten(value, f"{prefix}{key}.")
         else:
             flat[f"{prefix}{key}"] = value
@@ -223,8 +241,18 @@ def training_identity(genotype: Genotype, settings: Mapping[str, Any]) -> str:
         for key, value in settings.items()
         if key not in NOT_DECIDING and not key.startswith(_BELOW_NOT_DECIDING)
     }
+    precision = full_precision_name(deciding.get("trainer.precision"))
+    deciding["trainer.precision"] = None if precision == _DEFAULT_PRECISION else precision
+    if not deciding.get("data.init_args.validation_fraction"):
+        # There is no validation split that its seed could decide.
+        deciding["data.init_args.validation_seed"] = 0
     text = json.dumps(deciding | {"model.genotype": str(genotype)}, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def full_precision_name(precision: object) -> str:
+    """The one name of a precision, such as "32-true" for None, 32 and "32"; as Lightning has it."""
+    return _DEFAULT_PRECISION if precision is None else _PRECISIONS.get(str(precision), str(precision))
 
 
 def as_list(value: Any) -> list[Any]:
@@ -255,3 +283,26 @@ def _plain(key: str, value: Any) -> Any:
     if isinstance(value, float) and value.is_integer() and not key.startswith(_COUNT_OR_SHARE):
         return int(value)
     return value
+
+
+def check_numbers(settings: Mapping[str, Any]) -> None:
+    """Refuse numbers with which no run could start, so that a plan says so and not each of its runs.
+
+    Args:
+        settings: Merged settings with dotted keys.
+
+    Raises:
+        ValueError: If a number is of another type or out of range; the message names key and value.
+    """
+    for key, (kind, low, high) in _RANGES.items():
+        value = settings[key]
+        plain = key.replace(".init_args", "")
+        known = isinstance(value, int) or (kind is float and isinstance(value, float))
+        if isinstance(value, bool) or not known or not low <= value <= high:
+            what = "an integer" if kind is int else "a number"
+            limits = f"from {low} to {high}" if math.isfinite(high) else f"of at least {low}"
+            raise ValueError(f"`{plain}` (={value!r}) must be {what} {limits}")
+    data = str(settings["data.class_path"])
+    if "." not in data and data not in DATA_CLASSES:
+        hint = nearest(data, DATA_CLASSES) or f"; there are {', '.join(DATA_CLASSES)}"
+        raise ValueError(f"`data` (={data}) is no data set that ships, and no import path{hint}")

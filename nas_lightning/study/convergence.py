@@ -5,7 +5,9 @@ its place. All work on the curves of one run, one value an epoch; value i (from 
 i + 1 of E. Losses are mean cross entropies in nat, accuracies fractions.
 
 Not a number and infinity are results: a loss that is not a number never reaches a threshold, and a mean that
-holds one is not a number itself. Nothing is filled in. Epochs without an evaluation are another matter: they
+holds one is not a number itself. Nothing is filled in, but for the area that is cut at chance level: there an
+evaluated loss that is not a number counts as chance level, as infinity does. A diverged run would else vanish
+from the measure by which runs are compared. Epochs without an evaluation are another matter: they
 are left out, see :func:`convergence_measures`.
 """
 
@@ -181,7 +183,8 @@ def convergence_measures(curves: Curves, num_classes: int, steps_per_epoch: int)
     Returns:
         ``epochs_to_accuracy_T`` and ``steps_to_accuracy_T`` for :data:`ACCURACY_THRESHOLDS`,
         ``epochs_to_loss_T`` and ``steps_to_loss_T`` for :data:`LOSS_THRESHOLDS`; ``area_under_loss`` and
-        ``area_under_loss_clipped`` (at ln K) in nat; ``mean_error``, the mean of 1 - accuracy;
+        ``area_under_loss_clipped`` (at ln K, as which NaN in an evaluated epoch counts, too) in nat;
+        ``mean_error``, the mean of 1 - accuracy;
         ``oscillation_loss`` in nat, ``oscillation_accuracy`` as a fraction; ``diverged``. Numbers are NaN
         where there is none, and all but ``diverged`` are if no epoch was evaluated; ``diverged`` then follows
         from the training loss.
@@ -208,7 +211,9 @@ def convergence_measures(curves: Curves, num_classes: int, steps_per_epoch: int)
     evaluated = ~np.isnan(accuracy)
     test_loss, test_accuracy = loss[evaluated], accuracy[evaluated]
     measures["area_under_loss"] = area_under(test_loss)
-    measures["area_under_loss_clipped"] = area_under(test_loss, _chance_loss(num_classes))
+    measures["area_under_loss_clipped"] = area_under(
+        np.where(np.isnan(test_loss), math.inf, test_loss), _chance_loss(num_classes)
+    )
     measures["mean_error"] = area_under(1 - test_accuracy)
     measures["oscillation_loss"] = oscillation(test_loss)
     measures["oscillation_accuracy"] = oscillation(test_accuracy)

@@ -2,7 +2,7 @@
 
 Everything is counted in training images: a forward and a backward pass of one image, about three forward
 passes. An evaluated image counts a third of that, one of a gradient-variance point 1.5 (every image's own
-gradient), one of a product with the Hessian 2. All this is an estimate, good for planning.
+gradient), one of a product with the Hessian 3.5. All this is an estimate, good for planning.
 :mod:`nas_lightning.study.speed` measures the speed, :mod:`nas_lightning.study.plan_text` prints the plan.
 """
 
@@ -22,10 +22,14 @@ FORWARD_PASSES = 3
 """Forward passes that a training image counts, the backward pass being two."""
 EVALUATION = 1 / FORWARD_PASSES
 """Training images that an evaluated image counts."""
+# Measured, `benchmarks/results/landscape.json`: 1.57 times an ordinary forward and backward pass with the
+# set-up of a surface, 1.12 times without it.
 GRADIENT_OF_AN_IMAGE = 1.5
 """Training images that an image of a gradient-variance point counts."""
-HESSIAN_PRODUCT = 2.0
+# Three to four times a gradient, see `nas_lightning.analysis.hessian.HessianProduct`.
+HESSIAN_PRODUCT = 3.5
 """Training images that an image of a product with the Hessian counts."""
+# Lanczos takes some tens to hundreds, 48 for five values of a small network (`docs/method.md`).
 HESSIAN_PRODUCTS = 100
 """Products that the largest and the smallest eigenvalues take, about."""
 
@@ -181,7 +185,7 @@ def run_cost(run: Run) -> RunCost:
     batches = _limited(splits["train"] // batch_size, settings.get("trainer.limit_train_batches"))
     training = run.epochs * batches * batch_size
     evaluation = run.epochs * splits["val" if held_out else "test"]
-    analyses = sum(analysis_work(analysis, splits, run.epochs) for analysis in run.analyses)
+    analyses = sum(_analysis_work(analysis, splits, run.epochs) for analysis in run.analyses)
     return RunCost(
         parameters, forward, training, training + EVALUATION * evaluation + analyses, unknown=unknown
     )
@@ -207,17 +211,8 @@ def data_size(run: Run) -> DataSize | None:
     )
 
 
-def analysis_work(analysis: AnalysisFile, splits: Mapping[str, int], epochs: int) -> float:
-    """What a measurement computes: its points times its images.
-
-    Args:
-        analysis: The measurement.
-        splits: Number of images of each split.
-        epochs: Epochs of the training, for measurements that are made during it as well.
-
-    Returns:
-        Training images.
-    """
+def _analysis_work(analysis: AnalysisFile, splits: Mapping[str, int], epochs: int) -> float:
+    """What a measurement computes, in training images: its points times its images."""
     name = str(analysis.settings["class_path"]).rpartition(".")[2]
     given = analysis.settings.get("init_args", {})
     images = splits[given.get("split", "test")]

@@ -70,7 +70,7 @@ class Executor(Protocol):
 
     Attributes:
         name: Its name on the command line.
-        gpus: Number of GPUs it deals out.
+        gpus: Most GPUs that a process can have: those of the machine, or of the one with the most.
         threads: Number of CPU threads for each process.
     """
 

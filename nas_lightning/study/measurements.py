@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import math
-from typing import TypeAlias
+from collections.abc import Iterator
+from typing import Any, TypeAlias
 
 import numpy as np
 import xarray as xr
 
 from nas_lightning.netcdf import read_dataset
-from nas_lightning.study.study import Run
+from nas_lightning.study.study import AnalysisFile, Run
 
 SURFACES = ("loss_contour", "gradient_variance", "hessian_spectrum")
 """Stems of the files of measurements."""
@@ -18,6 +20,16 @@ Scalars: TypeAlias = dict[str, float | int | str]
 
 # What a file says of its points and directions, not of the loss.
 _NO_SCALARS = frozenset({"done", "cosine"})
+
+_COMMON = {"split": "test", "sample_seed": 0, "max_samples": None}
+_SURFACE = _COMMON | {"extent": 1.0, "direction_seeds": [0], "normalization": "filter", "orthogonal": False}
+DEFAULTS: dict[str, dict[str, Any]] = {
+    "LossContour": _SURFACE | {"resolution": 51, "batch_norm": "frozen"},
+    "GradientVariance": _SURFACE | {"resolution": 21, "method": "exact"},
+    "HessianSpectrum": _COMMON
+    | {"k": 5, "smallest": 1, "trace_samples": 10, "tolerance": 1e-3, "max_products": 300, "seed": 0},
+}
+"""Settings of the callbacks that decide what is measured, where a plan does not give them."""
 
 
 def read_measurements(run: Run, weights: str) -> tuple[dict[str, Scalars], tuple[str, ...]]:
@@ -32,6 +44,7 @@ def read_measurements(run: Run, weights: str) -> tuple[dict[str, Scalars], tuple
         damaged or of other weights, a line each, which names the file.
     """
     planned = {analysis.stem: analysis.path(run.folder, run.epochs) for analysis in run.analyses}
+    analyses = {analysis.stem: analysis for analysis in run.analyses}
     usual = {stem: run.folder / "landscape" / f"{stem}-epoch{run.epochs - 1:04d}.nc" for stem in SURFACES}
     surfaces: dict[str, Scalars] = {}
     problems = []
@@ -44,11 +57,90 @@ def read_measurements(run: Run, weights: str) -> tuple[dict[str, Scalars], tuple
             dataset = read_dataset(path)
             if dataset.attrs.get("weights_sha256", weights) != weights:
                 raise ValueError("measured with other weights than those that the run ended with")
+            if stem in analyses and (difference := measured_otherwise(run, analyses[stem], dataset)):
+                raise ValueError(difference)
             surfaces[stem] = {"file": str(path), **surface_scalars(dataset)}
         except (OSError, ValueError) as error:
             reason = in_one_line(error)
             problems.append(reason if str(path) in reason else f"{path}: {reason}")
     return surfaces, tuple(problems)
+
+
+def measured_otherwise(run: Run, analysis: AnalysisFile, dataset: xr.Dataset) -> str | None:
+    """In what a measurement's file is not what a study asks for.
+
+    Settings that do not decide the numbers (batch size, file name, pictures) are not compared, nor is what
+    the file does not say.
+
+    Args:
+        run: The run.
+        analysis: What the study asks for; of a callback that is named, its defaults count where it is silent.
+        dataset: The file's content.
+
+    Returns:
+        One line with the file and the first difference; None if there is none.
+    """
+    given = dict(analysis.settings.get("init_args") or {})
+    planned = DEFAULTS.get(str(analysis.settings.get("class_path")).rpartition(".")[2], {}) | given
+    for name, wanted, found in _compared(run, planned, dataset):
+        if found != wanted:
+            path = analysis.path(run.folder, run.epochs)
+            return (
+                f"{path} was measured with {name} {_shown(found)}, the plan says {_shown(wanted)};"
+                " move it away to measure again"
+            )
+    return None
+
+
+def _compared(run: Run, planned: dict[str, Any], dataset: xr.Dataset) -> Iterator[tuple[str, object, object]]:
+    """Names of settings, what the plan says of them, and what the file does."""
+    for name in DEFAULTS["HessianSpectrum"] | DEFAULTS["LossContour"] | DEFAULTS["GradientVariance"]:
+        if name in planned and name in dataset.attrs:
+            found = dataset.attrs[name]
+            yield name, _like(planned[name], found), found
+    if "max_samples" in planned and "samples" in dataset.attrs:
+        samples = planned["max_samples"]
+        if samples is None:
+            samples = _split_size(run, planned.get("split", dataset.attrs.get("split")))
+        if samples is not None:
+            yield "samples", _like(samples, 0), dataset.attrs["samples"]
+    if "direction_seeds" in planned and "direction_seed" in dataset.variables:
+        seeds = dataset["direction_seed"].values.tolist()
+        yield "direction_seeds", list(planned["direction_seeds"]), seeds
+    if "resolution" in planned and "alpha" in dataset.sizes:
+        yield "resolution", _like(planned["resolution"], 0), dataset.sizes["alpha"]
+    if "extent" in planned and "alpha" in dataset.coords and dataset.sizes["alpha"]:
+        steps = dataset["alpha"].values
+        extent = planned["extent"]
+        ends = extent if isinstance(extent, list | tuple) else (f"-{extent}", extent)
+        yield "extent", [_like(end, 0.0) for end in ends], [float(steps[0]), float(steps[-1])]
+
+
+def _like(value: object, found: object) -> object:
+    """A planned value in the form that files have it in; YAML has numbers such as 1e-3 as text."""
+    if isinstance(found, str):
+        return str(value)
+    if isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, list):
+        return ", ".join(map(_shown, value))
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _split_size(run: Run, split: object) -> int | None:
+    """Number of images of a split, as the run's result says."""
+    try:
+        result = json.loads((run.folder / "result.json").read_text(encoding="utf-8"))
+        return int(result["provenance"]["data"]["split_sizes"][split])
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
 
 
 def surface_scalars(dataset: xr.Dataset) -> Scalars:

@@ -29,7 +29,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from nas_lightning.cells import genotype_slug
+from nas_lightning.cells import genotype_slug, import_operations
 from nas_lightning.study.analyses import as_callbacks, split_callbacks, unite
 from nas_lightning.study.architectures import check_labels
 from nas_lightning.study.axes import (
@@ -44,6 +44,7 @@ from nas_lightning.study.axes import (
 from nas_lightning.study.configuration import (
     DEFAULT_OPTIMIZER,
     DEFAULTS,
+    check_numbers,
     flatten,
     merge,
     nest,
@@ -129,7 +130,8 @@ def _product(
     configs = [existing_file(folder, name, "configs") for name in file_names(content, "configs")]
     analyses = [existing_file(folder, name, "analyses") for name in file_names(content, "analyses")]
     fixed = fixed_settings(content)
-    base = merge_files(configs)
+    base = _merge_files(configs)
+    import_operations(merge(base, nest(fixed)).get("model", {}).get("operations") or ())
     measured = measurements(analyses)
     axes = study_axes(content, folder, base)
     overlays: list[Path | None] = [existing_file(folder, name, "axes: data") for name in axes.pop("data")]
@@ -155,19 +157,8 @@ def _product(
     return Path(next(iter(roots))), tuple(runs)
 
 
-def merge_files(paths: Iterable[Path]) -> dict[str, Any]:
-    """Settings of several configurations, later ones over earlier ones.
-
-    Args:
-        paths: Configurations of ``nas-lightning fit``.
-
-    Returns:
-        The merged settings, without the program's defaults.
-
-    Raises:
-        FileNotFoundError: If one does not exist.
-        ValueError: If one is no YAML mapping.
-    """
+def _merge_files(paths: Iterable[Path]) -> dict[str, Any]:
+    """Settings of several configurations, later ones over earlier ones, without the program's defaults."""
     merged: dict[str, Any] = {}
     for path in paths:
         merged = merge(merged, with_class_paths(read_mapping(path)))
@@ -191,9 +182,8 @@ def _run(
     flat.pop("trainer.callbacks", None)
     if others:
         flat["trainer.callbacks"] = others
-    epochs = flat["trainer.max_epochs"]
-    if isinstance(epochs, bool) or not isinstance(epochs, int) or epochs < 1:
-        raise ValueError(f"`trainer.max_epochs` (={epochs}) must be at least 1: the runs of a study end")
+    check_numbers(flat)
+    epochs: int = flat["trainer.max_epochs"]
     data = str(flat["data.class_path"]).rpartition(".")[2]
     rate = flat.get(LEARNING_RATE)
     rate = float(rate) if isinstance(rate, int | float) else None

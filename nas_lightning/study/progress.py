@@ -38,12 +38,11 @@ class StudyProgress:
         clock: Gives seconds.
     """
 
-    def __init__(self, output: Output, epochs: int, clock: Callable[[], float] = time.monotonic) -> None:
-        self._output, self._epochs, self._clock = output, epochs, clock
+    def __init__(self, output: Output, clock: Callable[[], float] = time.monotonic) -> None:
+        self._output, self._clock = output, clock
         self._terminal = output.isatty()
         self._bar = tqdm(file=output, bar_format="{desc}", disable=not self._terminal, leave=False)
-        self._started = self._said = clock()
-        self._first: int | None = None
+        self._said = clock()
 
     @property
     def due(self) -> bool:
@@ -64,7 +63,7 @@ class StudyProgress:
         failed: int,
         runs: int,
         running: Sequence[tuple[str, int, int, float | None]],
-        epochs_done: int,
+        seconds_left: float | None = None,
         elsewhere: int = 0,
     ) -> None:
         """Show how far the study is.
@@ -74,16 +73,13 @@ class StudyProgress:
             failed: Number of runs given up.
             runs: Number of all runs.
             running: A run's name, its epochs done, its epochs to do, and its accuracy.
-            epochs_done: Epochs done of all runs together.
+            seconds_left: Time that the rest will take; None where it is not known.
             elsewhere: Number of runs that another process works on.
         """
         self._said = self._clock()
-        if self._first is None:
-            self._first = epochs_done
         parts = [f"{finished} of {runs} runs done", f"{failed} failed"]
-        left = self._seconds_left(epochs_done)
-        if left is not None:
-            parts.append(f"{tqdm.format_interval(left)} left")
+        if seconds_left is not None:
+            parts.append(f"{tqdm.format_interval(seconds_left)} left")
         parts += [f"{elsewhere} elsewhere"] if elsewhere else []
         parts += [
             f"{name} {progress_text(*at)}" for name, at in ((one[0], one[1:]) for one in running[:_NAMED])
@@ -98,13 +94,6 @@ class StudyProgress:
     def close(self) -> None:
         """Leave the terminal as it is."""
         self._bar.close()
-
-    def _seconds_left(self, epochs_done: int) -> float | None:
-        """Time for the epochs to come, at the rate of those since the start of this command."""
-        new = epochs_done - (self._first or 0)
-        if new <= 0:
-            return None
-        return (self._clock() - self._started) * (self._epochs - epochs_done) / new
 
 
 def progress_text(epoch: int, epochs: int, accuracy: float | None) -> str:

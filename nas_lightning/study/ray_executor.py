@@ -8,6 +8,7 @@ import os
 import socket
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from nas_lightning.study.executors import (
@@ -38,12 +39,12 @@ class RayExecutor:
     Args:
         jobs: Number of processes at a time; None: as many as the cluster has room for, one for each
             core where no GPU is asked for.
-        gpus_each: From the number of GPUs of the cluster, the number of a process; the default of ``threads``
+        gpus_each: From the most GPUs of a machine, the number of a process; the default of ``threads``
             follows from it. None: 1 if the cluster has GPUs.
         address: Address of a running cluster, such as ``"auto"`` or ``"10.0.0.1:6379"``; None starts one on
             this machine, which ends with this process.
-        threads: Number of CPU threads for each process; by default the cores divided by ``jobs``, or the
-            cores that a machine has for its GPUs.
+        threads: Number of CPU threads for each process; by default the cores divided by ``jobs``, at most
+            those of the smallest machine, or the cores that a machine has for its GPUs.
 
     Raises:
         ValueError: If Ray is not installed, or ``jobs`` is below 1.
@@ -80,7 +81,8 @@ class RayExecutor:
             )
         except ConnectionError as error:
             raise ConnectionError(f"`address` (={address}) is no running Ray cluster: {error}") from error
-        self.gpus = int(self._resources().get("GPU", 0))
+        # All GPUs of a process are on one machine.
+        self.gpus = max((int(node.get("GPU", 0)) for node in self._machines()), default=0)
         self._gpus_each = min(self.gpus, 1) if gpus_each is None else gpus_each(self.gpus)
         self.jobs = jobs
         self.threads = self._threads_each() if threads is None else threads
@@ -91,14 +93,19 @@ class RayExecutor:
         if self.jobs is not None and len(self._running) >= self.jobs:
             return False
         # What is there, not what is free: Ray takes notice of the end of a task with some delay.
-        resources = self._resources()
-        room = int(resources.get("CPU", 0)) // self.threads
-        if gpus:
-            room = min(room, int(resources.get("GPU", 0) * (1 // gpus if gpus < 1 else 1 / gpus)))
+        room = 0
+        for machine in self._machines():
+            places = int(machine.get("CPU", 0)) // self.threads
+            if gpus:
+                of_gpu = machine.get("GPU", 0)
+                places = min(places, int(of_gpu * (1 // gpus) if gpus < 1 else of_gpu // gpus))
+            room += places
         return len(self._running) < room
 
     def start(self, job: Job) -> None:
-        """Hand a process to the cluster."""
+        """Hand a process to the cluster; one that needs no GPU sees none, which Ray does not see to."""
+        if not job.gpus and self.gpus:
+            job = replace(job, environment={**job.environment, "CUDA_VISIBLE_DEVICES": ""})
         task = self._ray.remote(_run_job).options(
             num_cpus=self.threads, num_gpus=job.gpus, max_retries=0, name=job.name
         )
@@ -145,22 +152,23 @@ class RayExecutor:
         except RayError as error:  # the worker, its machine or its memory went
             return JobEnd(name, None, lost=True, reason=f"{type(error).__name__}: {_first_line(error)}")
 
-    def _resources(self) -> Mapping[str, float]:
-        resources: dict[str, float] = self._ray.cluster_resources()
-        return resources
+    def _machines(self) -> list[Mapping[str, float]]:
+        """Resources of each machine that is there."""
+        return [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
 
     def _threads_each(self) -> int:
-        cores = int(self._resources().get("CPU", 1))
+        machines = self._machines()
+        cores = int(sum(machine.get("CPU", 0) for machine in machines))
         if self._gpus_each:
             # Of the machine with the fewest cores for a GPU: the GPUs of no other one stay idle then.
             shares = [
-                node["Resources"].get("CPU", 1) / node["Resources"]["GPU"]
-                for node in self._ray.nodes()
-                if node["Alive"] and node["Resources"].get("GPU", 0) > 0
+                machine.get("CPU", 1) / machine["GPU"] for machine in machines if machine.get("GPU", 0) > 0
             ]
             each = math.floor(min(shares, default=1) * self._gpus_each)
             return max(1, each if self.jobs is None else min(each, cores // self.jobs))
-        return 1 if self.jobs is None else max(1, cores // self.jobs)
+        # A process is on one machine: what the smallest has not, it might wait for without end.
+        smallest = int(min((machine["CPU"] for machine in machines if machine.get("CPU", 0) >= 1), default=1))
+        return 1 if self.jobs is None else max(1, min(cores // self.jobs, smallest))
 
 
 def _run_job(job: Job) -> int:

@@ -9,14 +9,14 @@ from __future__ import annotations
 import csv
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import yaml
 
-from nas_lightning.study.configuration import DEFAULTS, NOT_DECIDING
+from nas_lightning.study.configuration import DEFAULTS, NOT_DECIDING, flatten, full_precision_name
 from nas_lightning.study.measurements import Scalars, read_measurements
 from nas_lightning.study.study import Run
 
@@ -66,7 +66,7 @@ def read_record(run: Run) -> Record:
     path = run.folder / "result.json"
     if not path.exists():
         raise ValueError(_how_far(run))
-    result = _read_json(path)
+    result = read_result(path)
     if differences := _differences(run, result, path):
         raise ValueError(f"{path} is foreign, of another training than planned: {'; '.join(differences)}")
     if result.get("finished") is not True:
@@ -149,15 +149,6 @@ def learning_rate(result: Mapping[str, Any]) -> float | None:
     return float(rate) if isinstance(rate, int | float) else None
 
 
-def flat_settings(settings: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Settings of a result by dotted key; mappings are taken apart, but for a genotype's and empty ones."""
-    for key, value in settings.items():
-        if isinstance(value, dict) and value and key != "model.genotype":
-            yield from flat_settings({f"{key}.{name}": item for name, item in value.items()})
-        else:
-            yield key, value
-
-
 def _value(content: Mapping[str, Any], keys: tuple[str, ...], path: Path) -> Any:
     value: Any = content
     for key in keys:
@@ -167,7 +158,19 @@ def _value(content: Mapping[str, Any], keys: tuple[str, ...], path: Path) -> Any
     return value
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_result(path: Path) -> dict[str, Any]:
+    """Read a ``result.json``, of whichever training.
+
+    Args:
+        path: The file.
+
+    Returns:
+        Its content.
+
+    Raises:
+        ValueError: If it is damaged or no result; one line, which names the file.
+        OSError: If it cannot be read.
+    """
     try:
         result = json.loads(path.read_bytes())
     except ValueError as error:
@@ -193,7 +196,7 @@ def _how_far(run: Run) -> str:
 
 def _differences(run: Run, result: Mapping[str, Any], path: Path) -> list[str]:
     """In what a result is not of the planned training."""
-    settings = dict(flat_settings(result["settings"]))
+    settings = flatten(result["settings"])
     found: dict[str, object] = {
         "data": text(result, "settings", "data.class", path=path),
         "learning rate": learning_rate(result),
@@ -210,9 +213,17 @@ def _differences(run: Run, result: Mapping[str, Any], path: Path) -> list[str]:
         del planned["learning rate"]
     for key, value in run.settings.items():
         recorded = key.replace("data.init_args.", "data.", 1)
-        # Texts can name the same thing in two ways; numbers cannot.
-        if _is_compared(key, value) and _is_number(settings.get(recorded)):
+        # Most texts can name the same thing in two ways; numbers cannot.
+        if _is_compared(run, key, value) and _is_number(settings.get(recorded)):
             planned[recorded], found[recorded] = value, settings[recorded]
+    for key in ("model.optimizer", "model.lr_scheduler"):
+        ours, theirs = _class_name(run.settings, key), _class_name(settings, key)
+        if ours and theirs:
+            planned[key], found[key] = ours, theirs
+    if "trainer.precision" in run.settings.keys() & settings.keys():
+        planned["precision"], found["precision"] = (
+            full_precision_name(given["trainer.precision"]) for given in (run.settings, settings)
+        )
     differences = [
         f"{key} {found[key]}, planned {value}" for key, value in planned.items() if found[key] != value
     ]
@@ -221,12 +232,25 @@ def _differences(run: Run, result: Mapping[str, Any], path: Path) -> list[str]:
     return differences
 
 
-def _is_compared(key: str, value: object) -> bool:
+def _is_compared(run: Run, key: str, value: object) -> bool:
     """Whether a planned setting must be that of the result."""
     section, _, name = key.rpartition(".")
-    # A plan cannot know the defaults of data sets that are not the package's.
     default = section == "data.init_args" and value == DEFAULTS["data"]["init_args"].get(name)
-    return _is_number(value) and key not in _COMPARED and key not in NOT_DECIDING and not default
+    class_path = str(run.settings.get("data.class_path", run.data))
+    # A plan cannot know the defaults of data sets that are not the package's.
+    if default and "." in class_path and not class_path.startswith("nas_lightning."):
+        return False
+    # Without a validation split, its seed decides nothing.
+    if name == "validation_seed" and not run.settings.get("data.init_args.validation_fraction"):
+        return False
+    return _is_number(value) and key not in _COMPARED and key not in NOT_DECIDING
+
+
+def _class_name(settings: Mapping[str, Any], key: str) -> str | None:
+    """Last part of a class's name, "none" where there is no class; None where nothing is said."""
+    if f"{key}.class_path" in settings:
+        return str(settings[f"{key}.class_path"]).rpartition(".")[2]
+    return "none" if settings.get(key, "") is None else None
 
 
 def _is_number(value: object) -> bool:

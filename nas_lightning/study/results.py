@@ -18,15 +18,16 @@ import pandas as pd
 
 from nas_lightning.files import atomic_write
 from nas_lightning.study.columns import CURVE_COLUMNS, RUN_COLUMNS, optional_dtype
+from nas_lightning.study.configuration import flatten
 from nas_lightning.study.convergence import convergence_measures
 from nas_lightning.study.measurements import in_one_line
 from nas_lightning.study.records import (
     Record,
-    flat_settings,
     integer,
     learning_rate,
     number,
     read_record,
+    read_result,
     text,
 )
 from nas_lightning.study.study import Study
@@ -209,7 +210,7 @@ def _run_row(study: Study, record: Record, curve: Sequence[Mapping[str, Any]]) -
     versions = result["provenance"].get("versions")
     if isinstance(versions, dict):
         row |= {f"version_{name.replace('-', '_')}": str(value) for name, value in versions.items()}
-    return row | {f"settings.{key}": _as_text(value) for key, value in flat_settings(settings)}
+    return row | {f"settings.{key}": _as_text(value) for key, value in flatten(settings).items()}
 
 
 def _as_text(value: object) -> str | None:
@@ -217,15 +218,27 @@ def _as_text(value: object) -> str | None:
     return value if value is None or isinstance(value, str) else json.dumps(value)
 
 
+def _has_result(folder: Path) -> bool:
+    """Whether a run ended there: studies of one experiment share its folder."""
+    try:
+        read_result(folder / "result.json")
+    except (OSError, ValueError):
+        return False
+    return True
+
+
 def _foreign_folders(study: Study) -> list[str]:
-    """One line about the folders that belong to no run of the study."""
+    """One line about the folders that belong to no run of this study and hold no result of another one."""
     if not study.folder.is_dir():
         return []
     known = {run.folder.name for run in study.runs} | {"reports"}
     names = sorted(
         path.name
         for path in study.folder.iterdir()
-        if path.is_dir() and path.name not in known and not path.name.startswith(".")
+        if path.is_dir()
+        and path.name not in known
+        and not path.name.startswith(".")
+        and not _has_result(path)
     )
     if not names:
         return []

@@ -40,6 +40,8 @@ class _Task:
     losses: int = 0
     not_before: float = 0.0
     reason: str = ""
+    started: float = 0.0
+    started_after: int = 0
 
 
 @dataclass
@@ -65,8 +67,9 @@ def run_study(
     Finished runs are not started again. A run that another process works on is left to it, and taken over if
     that ends without having finished it. A run whose process fails is started again ``retries`` times, one
     whose process is killed or whose machine goes up to :data:`LOST_AT_MOST` times; each goes on from its last
-    checkpoint. What fails for good is reported with the end of its log and stops no other run. The result
-    tables are written whenever runs have finished.
+    checkpoint. What fails for good is reported with the end of its log and stops no other run; so is a
+    measurement with other settings than the plan's, which nothing is started for. The result tables are
+    written whenever runs have finished; what of the finished runs they refuse is told at the end.
 
     Ctrl-C and SIGTERM end it: the processes get SIGTERM, and SIGKILL if they do not end.
 
@@ -79,7 +82,8 @@ def run_study(
         output: Where progress is told (default: standard output).
 
     Returns:
-        Exit code: 0 if all runs are finished, 1 if some are missing, 130 after Ctrl-C, 143 after SIGTERM.
+        Exit code: 0 if all runs are finished and in the tables, 1 if not, 130 after Ctrl-C, 143 after
+            SIGTERM.
 
     Raises:
         ValueError: If a number is not valid, or a run needs more GPUs than there are.
@@ -116,10 +120,12 @@ class _Runner:
         self.elsewhere: list[_Task] = []
         self.failed: list[_Task] = []
         self.finished: dict[str, Run] = {}
-        self.progress = StudyProgress(output, sum(run.epochs for run in study.runs))
+        self.progress = StudyProgress(output)
         self.host = socket.gethostname()
         self._written = 0
         self._write_again = 0.0
+        self._problems: tuple[str, ...] = ()
+        self._timed_seconds, self._timed_epochs = 0.0, 0
 
     def run(self) -> int:
         for run in self.study.runs:
@@ -172,6 +178,9 @@ class _Runner:
             if state.status is Status.FINISHED:  # by another process, meanwhile
                 self._finish(task)
                 return
+            if state.in_the_way is not None:
+                self._give_up(task, state.in_the_way)
+                return
             number = len(task.attempts) + 1
             begin_log(run.folder, number, f"{_now()}, {self.executor.name}, {self.host}")
             self.executor.start(run_job(run, gpus, self.executor.threads))
@@ -179,6 +188,7 @@ class _Runner:
             self._fail(task, f"could not be started: {error}")
             return
         self.running[run.name] = task
+        task.started, task.started_after = time.monotonic(), task.epoch
         task.attempts.append(Attempt(_now(), self.executor.name, self.host))
         self._record(task)
         how = f"continued after epoch {task.epoch}" if task.epoch else "started"
@@ -215,6 +225,9 @@ class _Runner:
         )
         self._record(task)
         if finished:
+            if task.run.epochs > task.started_after:
+                self._timed_seconds += time.monotonic() - task.started
+                self._timed_epochs += task.run.epochs - task.started_after
             self._finish(task)
             accuracy = "" if state.accuracy is None else f", accuracy {state.accuracy:.4f}"
             self._say(f"{task.run.name}: finished{accuracy}")
@@ -238,6 +251,13 @@ class _Runner:
         self._say(f"{task.run.name}: failed, {reason}; the end of {task.run.folder / LOG}:")
         for line in log_end(task.run.folder):
             self._say(f"  | {line}")
+
+    def _give_up(self, task: _Task, reason: str) -> None:
+        """Leave a run whose process would refuse to go on."""
+        self._let_go(task)
+        task.reason = reason
+        self.failed.append(task)
+        self._say(f"{task.run.name}: not started, {reason}")
 
     def _finish(self, task: _Task) -> None:
         self._let_go(task)
@@ -273,7 +293,11 @@ class _Runner:
         start = time.monotonic()
         self._written = len(self.finished)
         try:
-            write_results(collect_results(self.study))
+            results = collect_results(self.study)
+            # What is missing is told as such.
+            names = tuple(f"{name}: " for name in self.finished)
+            self._problems = tuple(line for line in results.problems if line.startswith(names))
+            write_results(results)
         except (OSError, ValueError) as error:
             self._say(f"the result tables could not be written: {error}")
         end = time.monotonic()
@@ -287,10 +311,16 @@ class _Runner:
             running.append((name, task.epoch, task.run.epochs, accuracy))
         for task in self.elsewhere:
             task.epoch, _ = run_progress(task.run)
-        others = [*self.pending, *self.running.values(), *self.elsewhere, *self.failed]
-        done = sum(run.epochs for run in self.finished.values()) + sum(task.epoch for task in others)
         counts = len(self.finished), len(self.failed), len(self.study.runs)
-        self.progress.update(*counts, running, done, len(self.elsewhere))
+        self.progress.update(*counts, running, self._seconds_left(), len(self.elsewhere))
+
+    def _seconds_left(self) -> float | None:
+        """Time for the epochs to come, as long as those of the runs that this command finished."""
+        if not self._timed_epochs:
+            return None
+        tasks = [*self.pending, *self.running.values(), *self.elsewhere]
+        epochs = sum(task.run.epochs - task.epoch for task in tasks)
+        return self._timed_seconds / self._timed_epochs * epochs / max(1, len(self.running))
 
     def _say(self, line: str) -> None:
         self.progress.say(line)
@@ -315,12 +345,16 @@ class _Runner:
 
     def _summary(self) -> int:
         self._say(f"{len(self.finished)} of {len(self.study.runs)} runs are finished")
-        if not self.failed:
-            return 0
-        self._say("missing:")
+        if self.failed:
+            self._say("missing:")
         for task in self.failed:
-            self._say(f"  {task.run.name}: {task.reason} ({task.run.folder / LOG})")
-        return 1
+            log = f" ({task.run.folder / LOG})" if task.failures else ""
+            self._say(f"  {task.run.name}: {task.reason}{log}")
+        if self._problems:
+            self._say("not in the result tables:")
+        for problem in self._problems:
+            self._say(f"  {problem}")
+        return 1 if self.failed or self._problems else 0
 
 
 @contextmanager

@@ -16,6 +16,7 @@ import yaml
 
 from nas_lightning.study.configuration import nest
 from nas_lightning.study.cost import FORWARD_PASSES, DataSize, Speed, data_size, run_cost
+from nas_lightning.study.executors import cpu_count, without_launcher
 from nas_lightning.study.study import Run, Study
 
 BATCH_WORK = 2.5e11
@@ -136,7 +137,6 @@ def _configuration(run: Run, data: DataSize, batches: int, folder: str) -> dict[
 
 def _environment(jobs: int) -> Mapping[str, str]:
     """The environment without what a cluster's launcher left there, with one job's share of the cores."""
-    launcher = ("SLURM_", "RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_")
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(launcher)}
-    environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // max(1, jobs))))
+    environment = without_launcher(os.environ)
+    environment.setdefault("OMP_NUM_THREADS", str(max(1, cpu_count() // max(1, jobs))))
     return environment

@@ -69,7 +69,7 @@ class Run:
     """One training of a study, with what is measured at its end.
 
     Attributes:
-        name: Name of its folder, the same in every study that has this training.
+        name: Name of its folder, the same in every study that has this training and calls the cells alike.
         folder: ``root/experiment/name``.
         architecture: What is trained.
         data: Name of the data class, such as ``"CIFAR10"``.

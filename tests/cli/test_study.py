@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import os
 import re
@@ -217,6 +218,36 @@ def test_status_tells_what_is_on_disk(
     record = json.loads(capsys.readouterr().out)
     assert [run["state"] for run in record["runs"]] == ["finished", "finished", "failed"]
     assert [run["attempts"] for run in record["runs"]] == [2, 3, 1]
+    assert record["seconds_left"] is None  # one has failed for good, two are finished
+
+
+@pytest.mark.slow
+def test_the_result_tables_have_the_runs_that_ended_under_ray(broken: Broken) -> None:
+    study = read_study(broken.folder / "all.yaml", broken.folder / "tb_logs")
+    runs = pd.read_parquet(study.output_folder / "results.parquet")
+    assert runs["run"].tolist() == [broken.first.name, broken.second.name]
+    for row, run in zip(runs.to_dict("records"), (broken.first, broken.second), strict=True):
+        assert (row["data"], row["steps_per_epoch"], row["epochs"]) == ("Synthetic", 3, EPOCHS)
+        assert row["final_accuracy"] == read_metrics(run.folder)[-1]["accuracy/test"]
+    curves = pd.read_parquet(study.output_folder / "curves.parquet")
+    assert len(curves) == 2 * EPOCHS
+
+
+@pytest.mark.slow
+def test_a_report_of_a_half_finished_study_says_what_is_missing(
+    broken: Broken, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(broken.folder)
+    main(["study", "report", "all.yaml"])
+    captured = capsys.readouterr()
+    page = Path(captured.out.splitlines()[-1])
+    assert page.parts == ("tb_logs", "tiny", "reports", "all", "index.html")
+    problems = [line for line in captured.err.splitlines() if line.startswith(broken.failing.name)]
+    assert len(problems) == 1
+    assert re.search("not started|unfinished", problems[0])
+    text = page.read_text()
+    assert problems[0] in html.unescape(text)
+    assert "darts_v2:C1" in text
 
 
 def test_status_of_a_study_that_was_never_started(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,6 +4,8 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.lines import Line2D
@@ -52,6 +54,15 @@ def test_the_fan_keeps_marks_that_stand_alone() -> None:
     assert places[0].tolist() == [2.0, 4.0]
     assert places[3].tolist() == [3.0, 3.0]
     assert places[1:3].mean(axis=0).tolist() == [3.5, 3.0]
+
+
+@given(st.lists(st.tuples(st.sampled_from([1.5, 2.0, 2.5]), st.sampled_from([2, 3, 4])), max_size=40))
+def test_the_fan_has_a_place_within_its_square_for_every_mark(given_places: list[tuple[float, int]]) -> None:
+    places, _ = fan_out([width for width, _ in given_places], [depth for _, depth in given_places])
+    assert len({(round(x, 6), round(y, 6)) for x, y in places.tolist()}) == len(given_places)
+    for (x, y), (width, depth) in zip(places, given_places, strict=True):
+        assert abs(x - width) < 0.25
+        assert abs(y - depth) < 0.5
 
 
 def test_only_crowded_squares_have_no_names() -> None:

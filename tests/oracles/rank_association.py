@@ -1,4 +1,4 @@
-"""Kendall's tau-b and its permutation test, pair by pair and permutation by permutation."""
+"""Kendall's tau-b and permutation tests, pair by pair and permutation by permutation."""
 
 from __future__ import annotations
 
@@ -40,3 +40,15 @@ def permutation_p(families: Sequence[tuple[Sequence[float], Sequence[Sequence[fl
     observed = abs(pooled([x for x, _ in families]))
     every = [abs(pooled(orders)) for orders in product(*(permutations(x) for x, _ in families))]
     return sum(value >= observed - 1e-9 for value in every) / len(every)
+
+
+def paired_p(cells: Sequence[Sequence[float]]) -> float:
+    """Two-sided p-value of the mean over all ways to change the signs of whole cells."""
+
+    def mean(signs: Sequence[int]) -> float:
+        changed = [sign * value for sign, cell in zip(signs, cells, strict=True) for value in cell]
+        return abs(sum(changed) / len(changed))
+
+    observed = mean([1] * len(cells))
+    every = [mean(signs) for signs in product((1, -1), repeat=len(cells))]
+    return sum(value >= observed - 1e-12 for value in every) / len(every)

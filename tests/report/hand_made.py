@@ -100,4 +100,8 @@ def accuracy(names: Sequence[str]) -> dict[str, Any]:
         }
         for index, name in enumerate(names)
     ]
-    return {"kind": "accuracy", "panels": [{"title": "darts_v2", "marks": marks}]}
+    return {
+        "kind": "accuracy",
+        "y_label": "val accuracy (%)",
+        "panels": [{"title": "darts_v2", "marks": marks}],
+    }

@@ -14,6 +14,7 @@ from scipy import stats
 from nas_lightning.report import claims
 from nas_lightning.report.claims import Claim
 from nas_lightning.report.samples import group_columns, take_sample
+from tests.oracles.rank_association import paired_p
 from tests.report.made_up import made_up_results
 
 Numbers: TypeAlias = Sequence[float] | npt.NDArray[np.float64]
@@ -163,9 +164,23 @@ def test_settings_separate_groups_and_seeds_and_places_do_not() -> None:
     claim = find(pd.concat([runs, other]), "oscillation_loss")
     assert claim.groups["n"].tolist() == [6, 6]
     assert min(claim.groups["effect"]) == pytest.approx(-1)
-    both = pd.concat([runs, same])
+    both = pd.concat([runs, same.assign(**{"settings.seed_everything": "3"})])
     assert "settings.data.root" not in group_columns(both)
     assert find(both, "oscillation_loss").groups["n"].tolist() == [6]
+    held_out = runs.assign(**{"settings.data.validation_seed": "1"})
+    assert find(pd.concat([runs, held_out]), "oscillation_loss").groups["n"].tolist() == [6, 6]
+
+
+@pytest.mark.parametrize(("connections", "operations", "tested"), [(3, 4, False), (3, 5, True), (4, 4, True)])
+def test_kinds_need_40_exchanges(connections: int, operations: int, tested: bool) -> None:
+    kinds = ["connections"] * connections + ["operations"] * operations
+    values = np.exp(np.arange(len(kinds)) ** 1.5 % 1)
+    runs = runs_of("mean_error", values, widths=[3.0] * len(kinds), kinds=kinds)
+    claim = find(runs, "mean_error", "kind")
+    assert (claim.verdict != "no data") == tested
+    if not tested:
+        assert "3 variants by connections and 4 by operations; three of each are needed" in claim.explanation
+        assert "40 ways to exchange the kinds" in claim.explanation
 
 
 def test_runs_that_never_got_there_rank_last() -> None:
@@ -271,7 +286,18 @@ def test_adapted_cells_are_compared_within_pairs(factor: float, verdict: str) ->
     assert claim.effect == pytest.approx(np.log(original / adapted).mean())
     assert claim.verdict == verdict
     assert claim.groups["n"].tolist() == [2] * 7
-    assert find(pairs(original[:5], adapted[:5]), "final_error_percent", "adaptation").verdict == "no data"
+    five = find(pairs(original[:5], adapted[:5]), "final_error_percent", "adaptation")
+    # The interval of five cells can rule an advantage out; their 32 changes of sign cannot show one.
+    assert five.verdict == ("undecided" if factor == 0.7 else "supported")
+    assert find(pairs(original[:4], adapted[:4]), "final_error_percent", "adaptation").verdict == "no data"
+
+
+def test_data_sets_do_not_count_as_cells() -> None:
+    four = pairs([2.0, 30.0, 17.0, 5.0], [2.1, 29.0, 17.0, 5.1])
+    many = pd.concat([four.assign(data=data) for data in ("CIFAR10", "CIFAR100", "TinyImageNet200")])
+    claim = find(many, "final_error_percent", "adaptation")
+    assert claim.verdict == "no data"
+    assert "of at least five base cells; there are 4" in claim.explanation
 
 
 def test_unregularised_pairs_are_no_pairs_of_table_1() -> None:
@@ -325,9 +351,14 @@ def test_the_paper_s_own_table_1_by_hand() -> None:
     differences = [math.log(one / other) for one, other in (*cifar10, *cifar100, *tiny)]
     assert claim.effect == pytest.approx(np.mean(differences))
     assert len(claim.groups) == 15
-    signs = np.array(np.meshgrid(*[[1, -1]] * 15)).reshape(15, -1)
-    means = np.abs(np.array(differences) @ signs) / 15
-    assert claim.p_value == pytest.approx(np.mean(means >= abs(claim.effect) - 1e-12), abs=1e-4)
+    # A cell's three data sets are the same two architectures: five samples, not fifteen.
+    of_cell = [differences[cell::5] for cell in range(5)]
+    assert claim.p_value == pytest.approx(paired_p(of_cell))
+    assert claim.test == "all 32 changes of sign of base cells"
+    assert "over 15 pairs of 5 base cells, 1 seed each" in claim.explanation
+    means = sorted(float(np.mean(cell)) for cell in of_cell)
+    assert means[0] <= claim.low < means[1]
+    assert means[-2] < claim.high <= means[-1]
     assert claim.verdict == "supported"
 
 

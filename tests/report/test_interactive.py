@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nas_lightning.figures.curves import architecture_colours
-from nas_lightning.report.interactive import DIGITS, fan_out, json_for_html, live_data
+from nas_lightning.figures.width_depth import fan_out
+from nas_lightning.report.interactive import DIGITS, json_for_html, live_data
 from tests.report.hand_made import DEPTHS, NAMES, WIDTHS, accuracy, curves, plane, surfaces
 
 
@@ -96,18 +97,11 @@ def test_an_unknown_kind_is_refused() -> None:
         live_data({"kind": "pie"})
 
 
-places = st.lists(st.tuples(st.sampled_from([1.5, 2.0, 2.5]), st.sampled_from([2, 3, 4])), max_size=16)
-
-
-@given(places)
-def test_marks_at_one_place_are_all_seen_around_it(given_places: list[tuple[float, int]]) -> None:
-    moved = fan_out(given_places)
-    assert len({(round(x, 6), round(y, 6)) for x, y in moved}) == len(given_places)
-    for place in set(given_places):
-        own = [there for there, here in zip(moved, given_places, strict=True) if here == place]
-        assert np.mean(own, axis=0) == pytest.approx(place)
-        # Nearer to their own place than to the next one, half a width and one depth away.
-        assert all(abs(x - place[0]) < 0.25 and abs(y - place[1]) < 0.5 for x, y in own)
+def test_marks_stand_where_the_still_picture_has_them() -> None:
+    form = plane(NAMES)
+    marks = live_data(form)["spaces"][0]["marks"]
+    places, _ = fan_out([mark["width"] for mark in marks], [mark["depth"] for mark in marks])
+    assert [(mark["x"], mark["y"]) for mark in marks] == [pytest.approx(tuple(place)) for place in places]
 
 
 json_values: st.SearchStrategy[Any] = st.recursive(

@@ -151,6 +151,9 @@ def test_accuracy_at_convergence_is_mean_and_deviation_by_table_2s_number(tmp_pa
     chosen = selection(tmp_path, variants=("original", "C9", "C4"), seeds=(0, 1, 2))
     picture = accuracy_at_convergence(chosen, "CIFAR10", FOUR)
     (panel,) = live(picture)["panels"]
+    assert live(picture)["y_label"] == "test accuracy (%)"
+    val = with_runs(chosen.results, chosen.results.runs.assign(evaluation_split="val"))
+    assert live(accuracy_at_convergence(Selection(val), "CIFAR10", FOUR))["y_label"] == "val accuracy (%)"
     assert [(mark["index"], mark["name"]) for mark in panel["marks"]] == [(0, "DARTS"), (4, "C4"), (9, "C9")]
     runs = chosen.results.runs
     values = 100 * runs.loc[runs["variant"] == "C4", "final_accuracy"]
@@ -270,7 +273,12 @@ def test_covered_and_uncovered_figures_are_all_figures(tmp_path: Path) -> None:
     pictures = report_pictures(results)
     numbers = [int(picture.number.split()[1]) for picture in pictures if picture.number]
     assert numbers == [1, 2, 3, 6, 7, 8, 9, 13, 17, 22]
+    for picture in pictures:
+        unscaled = "Values are unscaled; the paper's are times 1e-5." in picture.caption
+        assert unscaled == (picture.number == "Figure 22")
     lines = uncovered(results)
+    assert lines[-1].startswith("Figure 26 (")
+    assert lines[-1].endswith("; `nas-lightning theory` measures them")
     missing = [int(line.split()[1]) for line in lines]
     assert sorted([*numbers, *missing]) == list(range(1, 27))
     assert lines[0] == "Figure 4 (accuracy curves): no finished run has another learning rate than 0.025"

@@ -18,7 +18,7 @@ from nas_lightning.report.statistics import (
     rank_association,
     spread_ratio,
 )
-from tests.oracles.rank_association import permutation_p, pooled_tau, tau_b
+from tests.oracles.rank_association import paired_p, permutation_p, pooled_tau, tau_b
 
 WIDTHS = [3.5, 2.0, 2.5, 2.5, 3.0]
 
@@ -122,7 +122,7 @@ def test_without_differences_there_is_no_effect(predictor: list[float], measure:
 
 
 def test_without_blocks_there_is_no_effect() -> None:
-    for result in (rank_association([]), spread_ratio([]), paired_difference(np.array([]))):
+    for result in (rank_association([]), spread_ratio([]), paired_difference([])):
         assert math.isnan(result.effect)
         assert math.isnan(result.p_value)
 
@@ -175,7 +175,7 @@ def test_spread_ratio_is_the_log_ratio_of_standard_deviations() -> None:
     result = spread_ratio([variants(wide, narrow)], resamples=99)
     assert result.effect == pytest.approx(math.log(np.std(wide, ddof=1) / np.std(narrow, ddof=1)))
     assert spread_ratio([variants(narrow, wide)], resamples=99).effect == pytest.approx(-result.effect)
-    assert result.test == "all 70 permutations"
+    assert result.test == "all 70 exchanges of kinds"
 
 
 def test_seed_noise_is_taken_off_down_to_a_twentieth() -> None:
@@ -193,37 +193,80 @@ def test_spread_p_value_is_the_share_of_all_exchanges_of_kinds() -> None:
     from itertools import combinations
 
     values = np.array([0.0, 1.5, -2.0, 3.0, 0.2, 0.1, -0.4])
+    centered = values - np.repeat([values[:4].mean(), values[4:].mean()], [4, 3])
 
     def statistic(chosen: tuple[int, ...]) -> float:
         first = np.isin(np.arange(7), chosen)
-        return abs(math.log(values[first].std(ddof=1) / values[~first].std(ddof=1)))
+        return abs(math.log(centered[first].std(ddof=1) / centered[~first].std(ddof=1)))
 
     every = [statistic(chosen) for chosen in combinations(range(7), 4)]
     expected = np.mean([value >= statistic((0, 1, 2, 3)) - 1e-9 for value in every])
-    result = spread_ratio([variants(values[:4], values[4:])], resamples=99)
-    assert result.p_value == pytest.approx(expected)
+    for shift in (0.0, 7.0):
+        result = spread_ratio([variants(values[:4] + shift, values[4:])], resamples=99)
+        assert result.p_value == pytest.approx(expected)
 
 
-def test_spread_test_is_calibrated_and_has_power() -> None:
+def test_means_are_taken_off_in_each_group_and_of_what_was_measured_there() -> None:
+    values = [[0.0, 1.5, -2.0, 3.0, 0.2, 1.1, -1.4, 0.3], [1.0, 4.0, math.nan, 2.0, 3.0, 4.5, math.nan, 3.2]]
+    first = np.arange(8) < 4
+    shifts = np.array([[5.0, -1.0], [-2.0, 9.0]])  # by group and kind
+    moved = np.array(values) + np.where(first, shifts[:, :1], shifts[:, 1:])
+    noise = np.zeros((2, 8))
+    before = spread_ratio([SpreadBlock(first, np.array(values), noise)], resamples=99)
+    after = spread_ratio([SpreadBlock(first, moved, noise)], resamples=99)
+    assert 0.1 < before.p_value < 0.9
+    assert after.p_value == before.p_value
+    assert after.group_effects == pytest.approx(before.group_effects)
+
+
+@pytest.mark.parametrize("shift", [0.0, 3.0, 10.0])
+def test_spread_test_is_calibrated_and_has_power(shift: float) -> None:
     rng = np.random.default_rng(2)
     null, strong = [], []
     for _ in range(100):
-        a, b = rng.normal(size=(2, 6))
-        null.append(spread_ratio([variants(a, b)], resamples=99).p_value)
-        strong.append(spread_ratio([variants(30 * a, b)], resamples=99).p_value)
+        a, b = rng.normal(size=13), rng.normal(size=10)
+        null.append(spread_ratio([variants(a + shift, b)], resamples=99).p_value)
+        strong.append(spread_ratio([variants(30 * a + shift, b)], resamples=99).p_value)
     assert np.mean(np.array(null) <= 0.05) <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / 100)
     assert np.mean(np.array(strong) <= 0.05) >= 0.95
 
 
-def test_paired_difference_changes_all_signs() -> None:
-    from itertools import product
+CELLS = [np.array(cell) for cell in ([0.3, -0.1], [0.4], [0.2, 0.05, 0.1], [-0.15], [0.6, 0.2])]
 
-    differences = np.array([0.3, -0.1, 0.4, 0.2, 0.05, 0.6])
-    result = paired_difference(differences, resamples=99)
-    means = [abs(np.mean(np.array(signs) * differences)) for signs in product((1, -1), repeat=6)]
-    assert result.effect == pytest.approx(differences.mean())
-    assert result.p_value == pytest.approx(np.mean(np.array(means) >= abs(differences.mean()) - 1e-12))
-    assert result.arrangements == 64
+
+def test_paired_difference_changes_the_signs_of_whole_cells() -> None:
+    result = paired_difference(CELLS, resamples=99)
+    assert result.effect == pytest.approx(np.mean(np.concatenate(CELLS)))
+    assert result.group_effects == pytest.approx(np.concatenate(CELLS))
+    assert result.p_value == pytest.approx(paired_p([cell.tolist() for cell in CELLS]))
+    assert (result.arrangements, result.test) == (32, "all 32 changes of sign of base cells")
+
+
+def test_more_data_sets_of_the_same_cells_are_no_more_evidence() -> None:
+    once = paired_difference(CELLS, resamples=499)
+    thrice = paired_difference([np.tile(cell, 3) for cell in CELLS], resamples=499)
+    for name in ("effect", "low", "high", "p_value", "arrangements"):
+        assert getattr(thrice, name) == pytest.approx(getattr(once, name))
+
+
+def test_paired_test_is_calibrated_where_data_sets_agree_within_a_cell() -> None:
+    rng = np.random.default_rng(4)
+    p_values, held = [], 0
+    for _ in range(300):
+        cells = list(rng.normal(size=(7, 1)) + 0.1 * rng.normal(size=(7, 3)))
+        result = paired_difference(cells, resamples=299)
+        p_values.append(result.p_value)
+        held += result.low <= 0 <= result.high
+    assert np.mean(np.array(p_values) <= 0.05) <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / 300)
+    assert held >= 0.9 * 300
+
+
+def test_random_changes_of_sign_come_near_the_exact_p_value(monkeypatch: pytest.MonkeyPatch) -> None:
+    exact = paired_difference(CELLS, resamples=99).p_value
+    monkeypatch.setattr(resampling, "EXACT_LIMIT", 1)
+    random = paired_difference(CELLS, resamples=4999)
+    assert random.test == "4999 random changes of sign of base cells"
+    assert random.p_value == pytest.approx(exact, abs=3 * math.sqrt(exact / 4999))
 
 
 def test_widened_interval_covers_the_mean_of_few_samples_better_than_percentiles() -> None:

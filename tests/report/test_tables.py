@@ -13,8 +13,9 @@ import pytest
 from nas_lightning.report import tables
 from nas_lightning.report.blocks import ReportTable
 from nas_lightning.report.claims import examine_claims as tested_claims
+from nas_lightning.report.page_blocks import claim_blocks, html_table
 from nas_lightning.report.paper_tables import table1, table2, table3
-from nas_lightning.report.table_text import latex_text, mean_and_spread, table_files
+from nas_lightning.report.table_text import latex_text, mean_and_spread, p_value_text, table_files
 from nas_lightning.study.results import Results
 from tests.report.made_up import made_up_results
 
@@ -79,12 +80,14 @@ def test_table_2_agrees_everywhere() -> None:
     assert set(table.frame["Count"]) == {"agrees"}
     assert table.frame.set_index("Variant").loc["original", "AmoebaNet, counted"] == "4c, 4"
     assert "56 of 56 agree" in table.caption
+    assert "Figure 10: the original AmoebaNet cell is 4c wide" in table.caption
 
 
 def test_table_3_agrees_but_for_the_six_that_the_paper_drew_otherwise() -> None:
     table = table3()
     frame = table.frame.set_index("Variant")
     assert "38 of 44 agree" in table.caption
+    assert "Slips of the paper: Table 3: the figures are millions of parameters, not MB." in table.caption
     assert frame["DARTS, counted"].tolist()[:7] == ["3.35", "3.07", "2.80", "2.08", "1.99", "2.77", "2.43"]
     assert frame.loc["C9", "AmoebaNet, counted"] == "3.24"
     differing = frame.index[frame["Count"] != "agrees"].tolist()
@@ -138,7 +141,36 @@ def test_claims_have_their_verdicts_and_only_primary_ones_without_data(results: 
     assert table.frame["Verdict"].tolist() == [claim.verdict for claim in shown]
     assert f"{len(claims) - len(shown)} further tests lack data" in table.caption
     without = table.frame[table.frame["Verdict"] == "no data"]
-    assert (without[["Effect", "95 % interval", "p", "p, Holm"]] == "—").all().all()
+    assert (without[["Effect", "95 % interval", "p", "p (Holm)"]] == "—").all().all()
+
+
+def test_the_page_says_which_p_value_it_prints(results: Results) -> None:
+    claims = tested_claims(results.runs, resamples=99)
+    texts = [test["effect"] for block in claim_blocks(claims) for test in block["primary"]]
+    claim = claims[0]
+    assert claim.p_adjusted > claim.p_value
+    assert f", p (Holm) = {p_value_text(claim.p_adjusted)}" in texts[0]
+    assert f"p = {p_value_text(claim.p_value)}, {p_value_text(claim.p_adjusted)} after Holm's" in (
+        claim.explanation
+    )
+    others = claim_blocks(claims)[0]["others"]
+    assert "p (Holm)" in [column["name"] for column in others["columns"]]
+
+
+@pytest.mark.parametrize(
+    ("p", "text", "with_sign"),
+    [
+        (0.0496, "0.0496", "= 0.0496"),
+        (1.0, "1", "= 1"),
+        (0.0001, "0.0001", "= 0.0001"),
+        (0.00009, "< 0.0001", "< 0.0001"),
+        (math.nan, "—", "—"),
+    ],
+)
+def test_p_values_in_print(p: float, text: str, with_sign: str) -> None:
+    assert p_value_text(p) == text
+    assert p_value_text(p, sign=True) == with_sign
+    assert html_table(pd.DataFrame({"p": [text, "0.5"]}))["columns"] == [{"name": "p", "number": True}]
 
 
 @pytest.mark.parametrize("empty", [True, False])

@@ -36,15 +36,26 @@ metrics = os.path.join(folder, "metrics.csv")
 done = max(len(open(metrics).readlines()) - 1, 0) if os.path.exists(metrics) else 0
 for epoch in range(done, epochs):
     time.sleep(behaviour.get("seconds", 0.0))
-    rows = ["epoch,accuracy/train,accuracy/test"] + [f"{e},0.9,{e / 10}" for e in range(epoch + 1)]
+    names = ["epoch", "loss/train", "accuracy/train", "loss/test", "accuracy/test"]
+    names += ["accuracy_top5/test", "learning_rate", "images_per_second"]
+    values = [[e, 1.5, 0.9, 2.0, e / 10, 0.5, 0.1, 100.0] for e in range(epoch + 1)]
+    if behaviour.get("row_short") and epoch + 1 == epochs:
+        values.pop()
+    rows = [",".join(map(str, row)) for row in [names, *values]]
     with open(metrics + ".tmp", "w") as file:
         print(*rows, sep="\\n", file=file)
     os.replace(metrics + ".tmp", metrics)
     if number <= behaviour.get("killed", 0):
         os.kill(os.getpid(), signal.SIGKILL)
 if not behaviour.get("no_result"):
+    lines = open(metrics).read().splitlines()
+    last = dict(zip(lines[0].split(","), map(float, lines[-1].split(","))))
+    del last["epoch"]
+    result = behaviour["result"] | {"final": last, "best": {**last, "epoch": epochs - 1}}
+    with open(os.path.join(folder, "config.yaml"), "w") as file:
+        json.dump({"trainer": {}}, file)
     with open(os.path.join(folder, "result.json"), "w") as file:
-        json.dump({"finished": True, "epochs": epochs}, file)
+        json.dump(result, file)
 """
 
 
@@ -55,11 +66,13 @@ def made_up_run(
     epochs: int = 2,
     settings: dict[str, Any] | None = None,
     analyses: tuple[AnalysisFile, ...] = (),
+    trained_seed: int = 0,
     **behaviour: Any,
 ) -> Run:
-    """A run whose only arguments are those of the program."""
+    """A run whose only arguments are those of the program; its seed is 0, whatever it was trained with."""
     genotype = get_genotype("darts_v2")
     folder = root / "study" / name
+    behaviour["result"] = made_up_result(str(genotype), epochs, trained_seed)
     return Run(
         name=name,
         folder=folder,
@@ -72,6 +85,27 @@ def made_up_run(
         analyses=analyses,
         arguments=(str(folder), str(epochs), json.dumps(behaviour)),
     )
+
+
+def made_up_result(genotype: str, epochs: int, seed: int) -> dict[str, Any]:
+    """What the result tables read of a result, but for its numbers of the last and of the best epoch."""
+    settings = {"init_channels": 4, "num_cells": 3, "num_classes": 10, "drop_path": 0, "auxiliary_weight": 0}
+    return {
+        "finished": True,
+        "epochs": epochs,
+        "evaluation_split": "test",
+        "cell": {"genotype": genotype, "parameters": 9, "live_parameters": 8, "multiply_adds": 7},
+        "settings": {
+            **{f"model.{key}": value for key, value in settings.items()},
+            **{"data.class": "Synthetic", "data.batch_size": 16, "data.cutout": 0},
+            "model.optimizer": {"class_path": "torch.optim.SGD", "init_args": {"lr": 0.1}},
+            "trainer.max_epochs": epochs,
+        },
+        "provenance": {
+            **{"seed": seed, "weights_sha256": "ab" * 32, "device": "cpu"},
+            "data": {"name": "Synthetic", "split_sizes": {"train": 48, "test": 37}},
+        },
+    }
 
 
 def made_up_study(root: Path, runs: Sequence[Run]) -> Study:

@@ -64,7 +64,7 @@ def test_measurements_counted_by_hand() -> None:
         ("LossContour", {"resolution": 3, "max_samples": 60, "direction_seeds": [0, 1]}, 2 * 9 * 60 / 3),
         ("LossContour", {"resolution": 3, "split": "train", "every_n_epochs": 200}, 3 * 9 * 50_000 / 3),
         ("GradientVariance", {"resolution": 3, "max_samples": 10**9}, 9 * 10_000 * 1.5),
-        ("HessianSpectrum", {"max_samples": 60, "trace_samples": 0}, 100 * 60 * 2),
+        ("HessianSpectrum", {"max_samples": 60, "trace_samples": 0}, 100 * 60 * 3.5),
     ],
 )
 def test_a_measurement_s_settings_count(class_name: str, settings: dict[str, Any], work: float) -> None:
@@ -98,9 +98,7 @@ def test_what_is_held_out_dropped_or_limited_is_not_trained_on() -> None:
     for limit, batches in ((7, 7), (0.5, 312), (1.0, 625), (10_000, 625)):
         limited = run_cost(run_of("figure3", "darts_v2", settings={"trainer.limit_train_batches": limit}))
         assert limited.training_images == 600 * batches * 80
-    assert run_cost(shipped("quickstart").runs[0]).training_images == (
-        shipped("quickstart").runs[0].epochs * (1437 // 48) * 48
-    )
+    assert run_cost(shipped("quickstart").runs[0]).training_images == 6 * (1437 // 64) * 64
 
 
 def test_synthetic_images_have_the_size_of_their_settings() -> None:

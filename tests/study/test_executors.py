@@ -305,6 +305,10 @@ def test_a_ray_cluster_of_two_machines_of_which_one_goes(tmp_path: Path) -> None
             "1",
         ]
 
+        executor.start(job(tmp_path, "n", show.format(0), gpus=0))
+        assert [end.exit_code for end in wait_for_ends(executor)] == [0]
+        assert (tmp_path / "n.txt").read_text() == "\n"  # it sees no GPU
+
         executor.start(job(tmp_path, "e", show.format(100), gpus=2))
         shown = wait_for(lambda: (tmp_path / "e.txt").exists() and (tmp_path / "e.txt").read_text())
         assert shown == "0,1\n"
@@ -317,6 +321,58 @@ def test_a_ray_cluster_of_two_machines_of_which_one_goes(tmp_path: Path) -> None
         if executor is not None:
             executor.close()
         cluster.shutdown()
+
+
+@pytest.mark.slow
+def test_no_process_asks_for_more_than_a_machine_has() -> None:
+    cluster_utils = pytest.importorskip("ray.cluster_utils")
+    from nas_lightning.study.ray_executor import RayExecutor
+
+    small = {"object_store_memory": 100 * 2**20}
+    cluster = cluster_utils.Cluster(
+        initialize_head=True, head_node_args={"num_cpus": 3, "num_gpus": 1, **small}
+    )
+    try:
+        cluster.add_node(num_cpus=4, num_gpus=2, **small)
+        cluster.wait_for_nodes()
+        asked: list[int] = []
+
+        def none(gpus: int) -> int:
+            asked.append(gpus)
+            return 0
+
+        executor = RayExecutor(jobs=1, gpus_each=none, address=cluster.address)
+        try:
+            assert (executor.gpus, asked) == (2, [2])  # not the three of both
+            assert executor.threads == 3  # not the seven of both
+            executor.jobs, executor.threads = None, 3
+            for pid, room in enumerate([True, True, False]):  # a process a machine: 3 + 3 of 7 cores
+                assert executor.has_room(0) is room
+                executor._running[pid] = "a"
+            executor._running.clear()
+            executor.threads = 1
+            for pid, room in enumerate([True, False]):  # two whole GPUs are on one machine
+                assert executor.has_room(2) is room
+                executor._running[pid] = "a"
+            executor._running.clear()
+        finally:
+            executor.close()
+    finally:
+        cluster.shutdown()
+
+
+def test_a_measurement_of_speed_is_no_rank_and_keeps_to_its_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    from nas_lightning.study import speed
+
+    names = {"PMI_RANK", "OMPI_COMM_WORLD_SIZE", "NODE_RANK", "TORCHELASTIC_RUN_ID", "SLURM_PROCID"}
+    for name in names:
+        monkeypatch.setenv(name, "3")
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(6)))
+    monkeypatch.setattr(os, "cpu_count", lambda: 64)
+    environment = speed._environment(2)
+    assert environment["OMP_NUM_THREADS"] == "3"
+    assert not names & environment.keys()
 
 
 def test_an_address_that_nobody_answers_at_is_refused() -> None:

@@ -1,14 +1,19 @@
 from __future__ import annotations
 
+import inspect
 import math
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from nas_lightning import callbacks
 from nas_lightning.netcdf import read_dataset, write_dataset
-from nas_lightning.study.measurements import surface_scalars
+from nas_lightning.study.measurements import DEFAULTS, measured_otherwise, surface_scalars
+from nas_lightning.study.study import AnalysisFile
 from tests.study.run_files import STEMS, collect, only_row, planned_run, write_run, write_surface
 
 
@@ -82,3 +87,71 @@ def test_a_measurement_of_another_study_is_used_and_its_lack_no_problem(tmp_path
     row = only_row(collect(tmp_path, run))
     assert row["loss_contour.curvature_center"] == 20.5
     assert pd.isna(row["gradient_variance_file"])
+
+
+@pytest.mark.parametrize(
+    ("given", "difference"),
+    [
+        ({"split": "test", "max_samples": 256, "resolution": 3, "direction_seeds": [0, 1]}, None),
+        ({"extent": 1.0, "normalization": "layer", "batch_size": 7, "every_n_epochs": 2}, None),
+        ({"extent": [-1, 1]}, None),
+        ({"orthogonal": False}, None),
+        ({"split": "train"}, "split test, the plan says train"),
+        ({"max_samples": 64}, "samples 256, the plan says 64"),
+        ({"max_samples": None}, "samples 256, the plan says 360"),  # all of the test split
+        ({"resolution": 5}, "resolution 3, the plan says 5"),
+        ({"extent": 0.5}, "extent -1, 1, the plan says -0.5, 0.5"),
+        ({"direction_seeds": [0]}, "direction_seeds 0, 1, the plan says 0"),
+        ({"normalization": "filter"}, "normalization layer, the plan says filter"),
+        ({"orthogonal": True}, "orthogonal False, the plan says True"),
+    ],
+)
+def test_a_measurement_with_other_settings_than_planned_is_named(
+    tmp_path: Path, given: dict[str, Any], difference: str | None
+) -> None:
+    analysis = AnalysisFile("loss_contour", {"init_args": given})
+    run = replace(planned_run(tmp_path, "r", stems=()), analyses=(analysis,))
+    write_run(run.folder, stems=("loss_contour",))
+    path = analysis.path(run.folder, run.epochs)
+    dataset = read_dataset(path).assign_attrs(normalization="layer", orthogonal="False")
+    write_dataset(path, dataset)
+    results = collect(tmp_path, run)
+    if difference is None:
+        assert only_row(results)["loss_contour.curvature_center"] == 20.5
+    else:
+        problem = f"{path} was measured with {difference}; move it away to measure again"
+        assert results.problems == (f"r: {problem}",)
+        assert pd.isna(results.runs.iloc[0]["loss_contour_file"])
+
+
+def test_a_spectrum_with_other_settings_than_planned_is_named(tmp_path: Path) -> None:
+    run = planned_run(tmp_path, "r")
+    write_run(run.folder)
+    path = run.folder / "landscape" / "hessian_spectrum-epoch0003.nc"
+    decisive = {"k": 5, "smallest": 1, "tolerance": 1e-3, "trace_samples": 10, "max_products": 300, "seed": 0}
+    dataset = read_dataset(path).assign_attrs(decisive)
+
+    def difference(**given: Any) -> str | None:
+        settings = {"class_path": "nas_lightning.callbacks.HessianSpectrum", "init_args": given}
+        return measured_otherwise(run, AnalysisFile("hessian_spectrum", settings), dataset)
+
+    assert difference(max_samples=256) is None
+    assert difference(max_samples=256, tolerance="1e-3", k=5) is None  # YAML's 1e-3 is a text
+    for given, said in (
+        ({"max_samples": 256, "k": 7}, "k 5, the plan says 7"),
+        ({"max_samples": 256, "tolerance": "1e-4"}, "tolerance 0.001, the plan says 0.0001"),
+        ({}, "samples 256, the plan says 360"),  # the callback's own: the whole split
+    ):
+        assert (difference(**given) or "").startswith(f"{path} was measured with {said};")
+
+
+@pytest.mark.parametrize("name", DEFAULTS)
+def test_defaults_are_those_of_the_callbacks(name: str) -> None:
+    parameters: dict[str, Any] = {}
+    for part in reversed(getattr(callbacks, name).__mro__):
+        if "__init__" in vars(part):
+            parameters |= inspect.signature(part.__init__).parameters
+    found = {key: parameters[key].default for key in DEFAULTS[name]}
+    assert {key: list(value) if isinstance(value, tuple) else value for key, value in found.items()} == (
+        DEFAULTS[name]
+    )

@@ -195,6 +195,10 @@ def test_a_batch_is_not_the_whole_epoch(tmp_path: Path) -> None:
         ("model.optimizer.class_path", "SGD"),
         ("data.class_path", "Synthetic"),
         ("model.genotype", "darts"),
+        ("data.init_args.validation_seed", 5),
+        ("trainer.precision", None),
+        ("trainer.precision", 32),
+        ("trainer.precision", "32-true"),
     ],
 )
 def test_no_other_setting_changes_the_name(tmp_path: Path, key: str, value: object) -> None:
@@ -256,6 +260,42 @@ def test_merged_settings_are_what_the_parser_makes(tmp_path: Path) -> None:
     said = {key: value for key, value in run.settings.items() if not key.endswith("class_path")}
     assert {key: flat[key] for key in said} == said
     assert flat["data.class_path"].endswith(f".{run.data}")
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"data": "Synthetic", "data.image_size": 16},
+        {"data.image_size": 16, "data": "Synthetic"},
+        {"data": {"class_path": "Synthetic", "image_size": 16}},
+    ],
+)
+@pytest.mark.parametrize("data", [None, "Digits"])
+def test_settings_may_name_the_data_class(tmp_path: Path, data: str | None, settings: dict[str, Any]) -> None:
+    base = BASE if data else {"trainer": {"max_epochs": 2}}
+    run = only_run(tmp_path, base | ({"data": data} if data else {}), settings=settings)
+    parsed = flatten(ParsedOnly(list(run.arguments)).settings.as_dict())
+    assert (run.data, run.settings["data.init_args.image_size"]) == ("Synthetic", 16)
+    assert parsed["data.class_path"] == "nas_lightning.datamodules.Synthetic"
+    assert parsed["data.init_args.image_size"] == 16
+
+
+def test_the_seed_of_a_validation_split_counts_where_there_is_one(tmp_path: Path) -> None:
+    base = changed("data.init_args.validation_fraction", 0.5)
+    names = {only_run(tmp_path, base, settings={"data.validation_seed": seed}).name for seed in (0, 5)}
+    assert len(names) == 2
+    precisions = ("16", "16-mixed", "bf16-mixed", "64")
+    names = {only_run(tmp_path, settings={"trainer.precision": value}).name for value in precisions}
+    assert len(names) == 3
+
+
+def test_a_genotype_in_a_configuration_does_not_change_the_name(tmp_path: Path) -> None:
+    literal = {"normal": [["skip_connect", 0]], "normal_concat": [2]}
+    axes = {"architectures": ["enas"]}
+    assert (
+        only_run(tmp_path, changed("model.genotype", literal), axes=axes).name
+        == only_run(tmp_path, axes=axes).name
+    )
 
 
 def test_what_does_not_decide_are_settings() -> None:
@@ -341,6 +381,11 @@ def test_callbacks_of_the_configuration_are_measurements(tmp_path: Path) -> None
         ({"axes": {"seeds": [0, 0]}}, "has 0 twice"),
         ({"axes": {"learning_rates": [0]}}, "0 must be a number above 0"),
         ({"axes": {"learning_rates": [0.1], "model.optimizer.lr": [0.2]}}, "set the same"),
+        (
+            {"settings": {"data": "Digits"}, "axes": {"data": ["a.yaml"]}},
+            "`data` would overrule the files of",
+        ),
+        ({"axes": {"data.class_path": ["Digits"]}}, "`data.class_path` belongs to a file of `axes: data`"),
         ({"axes": {"model.genotype": ["enas"]}}, "`model.genotype` belongs to `axes: architectures`"),
         ({"axes": {"architectures": ["dart_v2"]}}, "study.yaml: `architectures`, entry 'dart_v2'"),
         ({"axes": {"architectures": [3]}}, "3 must be a genotype spec"),
@@ -348,7 +393,7 @@ def test_callbacks_of_the_configuration_are_measurements(tmp_path: Path) -> None
         ({"settings": {"seed_everything": 1}}, "`seed_everything` belongs to `axes: seeds`"),
         ({"settings": {"run": "x"}}, "`run` must be left out"),
         ({"settings": {"modl.num_cells": 1}}, "did you mean 'model'"),
-        ({"settings": {"trainer.max_epochs": -1}}, r"`trainer.max_epochs` \(=-1\) must be at least 1"),
+        ({"settings": {"trainer.max_epochs": -1}}, r"`trainer.max_epochs` \(=-1\) must be an integer of at least 1"),
         ({"settings": [1]}, "`settings` must be a mapping"),
     ],
 )

@@ -20,6 +20,16 @@ from tests.study.run_files import collect, only_row, planned_run, write_run
         ({"spec": "darts_v2:C4"}, "another genotype than darts_v2"),
         ({"settings": {"model.init_channels": 9}}, "model.init_channels 9, planned 8"),
         ({"settings": {"data.batch_size": 47}}, "data.batch_size 47, planned 48"),
+        ({"settings": {"data.cutout": 16}}, "data.cutout 16, planned 0"),
+        ({"settings": {"trainer.precision": "bf16-mixed"}}, "precision bf16-mixed, planned 32-true"),
+        (
+            {"settings": {"model.optimizer": {"class_path": "torch.optim.Adam", "init_args": {"lr": 0.1}}}},
+            "model.optimizer Adam, planned SGD",
+        ),
+        (
+            {"settings": {"model.lr_scheduler": {"class_path": "ConstantLR", "init_args": {"factor": 1}}}},
+            "model.lr_scheduler ConstantLR, planned none",
+        ),
     ],
 )
 def test_another_training_in_the_folder_is_foreign(
@@ -28,16 +38,21 @@ def test_another_training_in_the_folder_is_foreign(
     settings = {
         "model.init_channels": 8,
         "model.genotype": "darts",
+        "model.optimizer.class_path": "SGD",
         "model.optimizer.init_args.lr": 0.1,
         "model.optimizer.init_args.momentum": 0.9,
         "data.init_args.batch_size": 48,
         "data.init_args.evaluation_batch_size": 250,
         "data.init_args.cutout": 0,
+        "data.init_args.validation_fraction": 0.0,
+        "data.init_args.validation_seed": 0,
+        "model.lr_scheduler": None,
+        "trainer.precision": 32,
         "trainer.max_epochs": 4,
     }
     run = planned_run(tmp_path, "r", settings=settings)
-    # What does not decide the training may differ, and so may a data set's own default.
-    write_run(run.folder, settings={"data.evaluation_batch_size": 100, "data.cutout": 16})
+    # What does not decide the training may differ.
+    write_run(run.folder, settings={"data.evaluation_batch_size": 100, "data.validation_seed": 5})
     only_row(collect(tmp_path, run))
     write_run(run.folder, **difference)
     results = collect(tmp_path, run)
@@ -45,6 +60,24 @@ def test_another_training_in_the_folder_is_foreign(
     assert results.problems == (f"r: {result} is foreign, of another training than planned: {message}",)
     assert results.runs.empty
     assert results.curves.empty
+
+
+def test_defaults_of_other_data_sets_are_not_planned(tmp_path: Path) -> None:
+    settings = {"data.class_path": "mine.Digits", "data.init_args.cutout": 0}
+    run = planned_run(tmp_path, "r", settings=settings)
+    write_run(run.folder, settings={"data.cutout": 16})
+    only_row(collect(tmp_path, run))
+    run = planned_run(tmp_path, "r", settings=settings | {"data.init_args.cutout": 8})
+    assert "data.cutout 16, planned 8" in collect(tmp_path, run).problems[0]
+
+
+def test_a_genotype_in_the_settings_stays_whole(tmp_path: Path) -> None:
+    run = planned_run(tmp_path, "r")
+    genotype = {"normal": [["skip_connect", 0]], "normal_concat": [2]}
+    write_run(run.folder, settings={"model.genotype": genotype})
+    row = only_row(collect(tmp_path, run))
+    assert json.loads(row["settings.model.genotype"]) == genotype
+    assert row["settings.model.optimizer.class_path"] == "torch.optim.SGD"
 
 
 @pytest.mark.parametrize("name", ["result.json", "metrics.csv", "config.yaml"])

@@ -150,6 +150,13 @@ def test_folders_of_no_run_are_counted(tmp_path: Path) -> None:
     assert collect(tmp_path, run).problems == (
         f"5 folders belong to no run of this study, in {folder}: a, b, c and 2 more",
     )
+    # A run of another study of the experiment, finished or not; a damaged result is nobody's.
+    write_run(folder / "a")
+    write_run(folder / "b", finished=False)
+    (folder / "c" / "result.json").write_text("{")
+    assert collect(tmp_path, run).problems == (
+        f"3 folders belong to no run of this study, in {folder}: c, d, e",
+    )
 
 
 def test_epochs_without_an_evaluation_and_losses_of_nan_are_told_apart(tmp_path: Path) -> None:

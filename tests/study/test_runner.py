@@ -12,17 +12,20 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
+import xarray as xr
 
-from nas_lightning.study import jobs
+from nas_lightning.netcdf import write_dataset
+from nas_lightning.study import jobs, progress
 from nas_lightning.study.attempts import read_attempts, write_attempts
 from nas_lightning.study.executors import LocalExecutor
 from nas_lightning.study.jobs import gpus_of, run_command, run_job
 from nas_lightning.study.progress import StudyProgress
 from nas_lightning.study.runner import run_study
 from nas_lightning.study.state import Status, run_state
-from nas_lightning.study.study import Run, Study
+from nas_lightning.study.study import AnalysisFile, Run, Study
 from tests.study.made_up_runs import is_alive, made_up_command, made_up_run, made_up_study, starts
 from tests.study.test_executors import wait_for
 
@@ -309,47 +312,6 @@ def test_the_command_continues_the_run(tmp_path: Path) -> None:
     assert command[-4:] == ("--ckpt_path", "last", "--trainer.enable_progress_bar", "false")
 
 
-def test_a_line_a_minute_with_the_time_left() -> None:
-    now = 0.0
-    output = io.StringIO()
-    progress = StudyProgress(output, epochs=40, clock=lambda: now)
-    assert not progress.due
-    progress.update(1, 0, 4, [("a", 0, 10, None)], epochs_done=10)
-    now = 60.0
-    assert progress.due
-    # 5 epochs a minute: 25 are left after 15 of 40.
-    progress.update(1, 1, 4, [("a", 5, 10, 0.5)], epochs_done=15, elsewhere=2)
-    assert not progress.due
-    progress.update(0, 0, 9, [("a", 0, 1, None)] * 10, epochs_done=10)
-    lines = output.getvalue().splitlines()
-    assert lines[:2] == [
-        "1 of 4 runs done, 0 failed, a 0/10",
-        "1 of 4 runs done, 1 failed, 05:00 left, 2 elsewhere, a 5/10 (0.500)",
-    ]
-    assert lines[2].count("a 0/1") == 8
-    assert lines[2].endswith(", and 2 more")
-
-
-def test_on_a_terminal_one_line_is_drawn_over(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Terminal(io.StringIO):
-        def isatty(self) -> bool:
-            return True
-
-    monkeypatch.setenv("COLUMNS", "60")
-    output = Terminal()
-    progress = StudyProgress(output, epochs=10)
-    progress.update(0, 0, 1, [("a", 1, 10, None)], epochs_done=1)
-    progress.update(0, 0, 1, [("a", 2, 10, 0.25), ("b" * 99, 2, 10, 0.25)], epochs_done=2)
-    progress.say("a: finished")
-    progress.close()
-    text = output.getvalue()
-    assert text.count("\n") == 1
-    assert "\r0 of 1 runs done, 0 failed, a 1/10" in text
-    assert "a 2/10 (0.250), bb" in text
-    assert max(len(part) for part in text.replace("\n", "\r").split("\r")) < 60
-    assert "a: finished\n" in text
-
-
 def test_locks_of_finished_runs_are_free(tmp_path: Path) -> None:
     run = made_up_run(tmp_path, "one")
     write_attempts(run.folder, [])
@@ -357,3 +319,59 @@ def test_locks_of_finished_runs_are_free(tmp_path: Path) -> None:
     with (run.folder / ".study.lock").open() as lock:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     assert time.monotonic() > starts(run)[0]["time"]
+
+
+def test_a_measurement_of_other_settings_is_reported_and_nothing_is_started(tmp_path: Path) -> None:
+    run = made_up_run(tmp_path, "one")
+    assert run_all(made_up_study(tmp_path, [run]))[0] == 0
+    analysis = AnalysisFile("loss_contour", {"init_args": {"split": "test", "max_samples": 64}})
+    path = analysis.path(run.folder, run.epochs)
+    path.parent.mkdir()
+    content = {"done": (("direction_seed", "alpha", "beta"), np.ones((1, 3, 3), np.int8))}
+    attributes = {"kind": "loss_contour", "split": "train", "weights_sha256": "ab" * 32}
+    write_dataset(path, xr.Dataset(content, attrs=attributes))
+    measured = made_up_run(tmp_path, "one", analyses=(analysis,))
+    code, lines = run_all(made_up_study(tmp_path, [measured]), retries=3)
+    reason = f"{path} was measured with split train, the plan says test; move it away to measure again"
+    assert code == 1
+    assert [line for line in lines if "measured with" in line] == [
+        f"one: not started, {reason}",
+        f"  one: {reason}",
+    ]
+    assert len(starts(run)) == 1
+
+
+def test_what_the_tables_refuse_of_finished_runs_is_told(tmp_path: Path) -> None:
+    runs = [made_up_run(tmp_path, "foreign", trained_seed=7), made_up_run(tmp_path, "short", row_short=True)]
+    runs += [made_up_run(tmp_path, "good"), made_up_run(tmp_path, "never", fails=9)]
+    for _ in range(2):  # the second command finds them finished
+        code, lines = run_all(made_up_study(tmp_path, runs), retries=0)
+        assert code == 1
+        assert lines[-6:-4] == ["3 of 4 runs are finished", "missing:"]
+        assert lines[-3:] == [
+            "not in the result tables:",
+            f"  foreign: {runs[0].folder / 'result.json'} is foreign, of another training than planned:"
+            " seed 7, planned 0",
+            f"  short: {runs[1].folder / 'metrics.csv'} has 1 epochs, result.json beside it 2",
+        ]
+    assert run_all(made_up_study(tmp_path, runs[:2]))[0] == 1
+    assert run_all(made_up_study(tmp_path, runs[2:3]))[0] == 0
+
+
+def test_the_time_left_is_told_once_a_run_is_finished(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[tuple[int, float | None]] = []
+
+    def note(_: object, finished: int, failed: int, runs: int, running: Any, left: Any, *__: Any) -> None:
+        told.append((finished, left))
+
+    monkeypatch.setattr(progress, "LINE_SECONDS", 0.0)
+    monkeypatch.setattr(StudyProgress, "update", note)
+    runs = [made_up_run(tmp_path, f"r{number}", seconds=0.5) for number in range(3)]
+    assert run_all(made_up_study(tmp_path, runs), parallel=1)[0] == 0
+    assert {left for finished, left in told if finished == 0} == {None}
+    # Two runs of two epochs of half a second, and what starting them takes.
+    first = next(left for finished, left in told if finished == 1)
+    assert first is not None
+    assert 2 <= first <= 6

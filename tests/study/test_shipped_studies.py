@@ -141,7 +141,7 @@ def test_the_census_has_twenty_wirings_of_each_space() -> None:
 
 def test_the_quick_start_spreads_over_the_widths() -> None:
     runs = shipped("quickstart").runs
-    assert len(runs) == 14
+    assert len(runs) == 16
     assert {run.data for run in runs} == {"Digits"}
     assert {run.architecture.width for run in runs} == {2, 2.5, 3, 3.5}
     assert stems("quickstart") == {("gradient_variance", "loss_contour")}

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from nas_lightning.cells import operation_names
-from nas_lightning.networks import build_operation, import_operations
+from nas_lightning.cells import import_operations, operation_names
+from nas_lightning.networks import build_operation
 
 OPERATION = """
 from torch import nn
