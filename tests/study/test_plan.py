@@ -393,7 +393,14 @@ def test_callbacks_of_the_configuration_are_measurements(tmp_path: Path) -> None
         ({"settings": {"seed_everything": 1}}, "`seed_everything` belongs to `axes: seeds`"),
         ({"settings": {"run": "x"}}, "`run` must be left out"),
         ({"settings": {"modl.num_cells": 1}}, "did you mean 'model'"),
-        ({"settings": {"trainer.max_epochs": -1}}, r"`trainer.max_epochs` \(=-1\) must be an integer of at least 1"),
+        ({"settings": {"trainer.max_epochs": -1}}, r"`trainer.max_epochs` \(=-1\) must be an integer of"),
+        ({"settings": {"trainer.max_epochs": "3"}}, r"`trainer.max_epochs` \(='3'\) must be an integer of"),
+        (
+            {"settings": {"data.validation_fraction": 2}},
+            r"`data.validation_fraction` \(=2\) must be .* 0 to 1",
+        ),
+        ({"axes": {"model.num_cells": ["abc"]}}, r"`model.num_cells` \(='abc'\) must be an integer"),
+        ({"settings": {"data": "Digts"}}, r"`data` \(=Digts\) is no data set that ships.*'Digits'"),
         ({"settings": [1]}, "`settings` must be a mapping"),
     ],
 )

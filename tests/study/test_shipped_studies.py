@@ -139,6 +139,15 @@ def test_the_census_has_twenty_wirings_of_each_space() -> None:
     assert {run.name for run in runs if run.architecture.label in FAMILIES} <= paper
 
 
+def test_names_of_runs_stay_what_they_are() -> None:
+    # A name that changes leaves all finished runs of a study behind.
+    names = {run.architecture.label: run.name for run in shipped("quickstart").runs[:8]}
+    assert names["darts_v2"] == "darts_v2-digits-lr0.1-seed0-653ea657"
+    assert names["darts_v2:C4"] == "darts_v2-C4-digits-lr0.1-seed0-35d92b9e"
+    paper = [run.name for run in shipped("table1").runs if run.seed == 0]
+    assert paper[0] == "nasnet-cifar10-lr0.025-seed0-fa62d390"
+
+
 def test_the_quick_start_spreads_over_the_widths() -> None:
     runs = shipped("quickstart").runs
     assert len(runs) == 16
