@@ -70,9 +70,12 @@ def explain(
     if p_adjusted != result.p_value:
         corrected = f", {p_value_text(p_adjusted)} after Holm's correction"
     digits = 3 if predictor == "adaptation" else 2
-    effect, low, high = (f"{value:.{digits}f}" for value in (result.effect, result.low, result.high))
+    effect, low, high = (
+        f"{value:.{digits}f}".replace("-", "\N{MINUS SIGN}")
+        for value in (result.effect, result.low, result.high)
+    )
     numbers = (
-        f"{effect_name} {effect} (95 % interval {low} to {high};"
+        f"{effect_name} {effect} (95\N{NO-BREAK SPACE}% interval {low} to {high};"
         f" p {p_value_text(result.p_value, sign=True)}{corrected}; {result.test})"
     )
     parts = [f"{_finding(measure, predictor, verdict, result)}: {numbers} over {_basis(predictor, evidence)}"]

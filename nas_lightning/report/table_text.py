@@ -26,6 +26,7 @@ _LATEX = {
     ">": r"\textgreater{}",
     "±": r"$\pm$",
     "\N{MINUS SIGN}": "$-$",
+    "\N{NO-BREAK SPACE}": r"\nobreakspace{}",
     "\N{MULTIPLICATION SIGN}": r"$\times$",
     "τ": r"$\tau$",
     "²": r"$^2$",
