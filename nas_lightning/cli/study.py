@@ -221,6 +221,8 @@ def _report(options: argparse.Namespace) -> None:
     for problem in results.problems:
         print(problem, file=sys.stderr)
     write_results(results)
+    finished, planned = len(results.runs), len(results.study.runs)
+    print(f"drawing the figures of {finished} finished runs of {planned} ...", file=sys.stderr)
     print(write_report(results, results.study.output_folder))
 
 

@@ -31,15 +31,12 @@ from tests.study.test_executors import processes_below
 
 EPOCHS = 24
 BASE: dict[str, Any] = {
-    "model": {"init_channels": 4, "num_cells": 3},
+    "model": {"init_channels": 4, "num_cells": 3, "stem_stride": 2},
     "data": {
-        "class_path": "nas_lightning.datamodules.Synthetic",
-        "init_args": {
-            **{"image_size": 16, "train_size": 48, "test_size": 37, "num_classes": 10},
-            **{"batch_size": 16, "cutout": 4},
-        },
+        "class_path": "nas_lightning.datamodules.Digits",
+        "init_args": {"batch_size": 16, "cutout": 4},
     },
-    "trainer": {"max_epochs": EPOCHS, "accelerator": "cpu"},
+    "trainer": {"max_epochs": EPOCHS, "accelerator": "cpu", "limit_train_batches": 3},
 }
 GOOD: dict[str, Any] = {"name": "good", "configs": ["base.yaml"], "experiment": "tiny"}
 GOOD |= {"axes": {"architectures": ["darts_v2", "darts_v2:C1"]}}
@@ -227,7 +224,7 @@ def test_the_result_tables_have_the_runs_that_ended_under_ray(broken: Broken) ->
     runs = pd.read_parquet(study.output_folder / "results.parquet")
     assert runs["run"].tolist() == [broken.first.name, broken.second.name]
     for row, run in zip(runs.to_dict("records"), (broken.first, broken.second), strict=True):
-        assert (row["data"], row["steps_per_epoch"], row["epochs"]) == ("Synthetic", 3, EPOCHS)
+        assert (row["data"], row["steps_per_epoch"], row["epochs"]) == ("Digits", 3, EPOCHS)
         assert row["final_accuracy"] == read_metrics(run.folder)[-1]["accuracy/test"]
     curves = pd.read_parquet(study.output_folder / "curves.parquet")
     assert len(curves) == 2 * EPOCHS
