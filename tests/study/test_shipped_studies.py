@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shutil
 from collections import Counter
 from functools import cache
 from pathlib import Path
@@ -9,6 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from nas_lightning.cells import get_genotype, published_genotypes
 from nas_lightning.study.architectures import figure2_number
 from nas_lightning.study.configuration import flatten, training_identity
 from nas_lightning.study.plan import read_study
@@ -137,6 +140,24 @@ def test_the_census_has_twenty_wirings_of_each_space() -> None:
     assert stems("census") == {("gradient_variance", "loss_contour")}
     paper = {run.name for run in shipped("paper").runs}
     assert {run.name for run in runs if run.architecture.label in FAMILIES} <= paper
+
+
+def test_the_example_of_the_documentation_is_a_study(tmp_path: Path) -> None:
+    shutil.copytree(CONFIGS, tmp_path / "configs")
+    text = (CONFIGS.parent / "docs" / "reproduce.md").read_text()
+    [example] = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
+    path = tmp_path / "configs" / "studies" / "mine.yaml"
+    path.with_name("study.yaml").write_text(example)
+    path.write_text(str(get_genotype("darts_v2:connections=1234")))
+    study = read_study(path.with_name("study.yaml"))
+    five_nodes = [entry for entry in published_genotypes().values() if len(entry.genotype.normal) == 10]
+    assert len(study.runs) == (14 + 1 + len(five_nodes)) * 2 * 2 * 3 * 2
+    assert {run.epochs for run in study.runs} == {50}
+    assert {analysis.stem for analysis in study.runs[0].analyses} == {
+        "loss_contour",
+        "gradient_variance",
+        "hessian_spectrum",
+    }
 
 
 def test_names_of_runs_stay_what_they_are() -> None:
