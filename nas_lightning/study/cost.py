@@ -182,7 +182,7 @@ def run_cost(run: Run) -> RunCost:
     batch_size = settings["data.init_args.batch_size"]
     if not isinstance(batch_size, int) or batch_size < 1:
         raise ValueError(f"run {run.name}: `data.batch_size` (={batch_size}) must be at least 1")
-    batches = _limited(splits["train"] // batch_size, settings.get("trainer.limit_train_batches"))
+    batches = limited_batches(splits["train"] // batch_size, settings.get("trainer.limit_train_batches"))
     training = run.epochs * batches * batch_size
     evaluation = run.epochs * splits["val" if held_out else "test"]
     analyses = sum(_analysis_work(analysis, splits, run.epochs) for analysis in run.analyses)
@@ -239,8 +239,15 @@ def _network_size(
     )
 
 
-def _limited(batches: int, limit: Any) -> int:
-    """Batches of an epoch under ``trainer.limit_train_batches``: a number of them, or a share."""
+def limited_batches(batches: int, limit: float | int | None) -> int:
+    """Batches of an epoch under ``trainer.limit_train_batches``, as Lightning understands it.
+
+    Args:
+        batches: Batches of the whole split.
+        limit: A share of them if it is a float up to 1, otherwise a number; a float above 1 is a number,
+            because the command line may read ``3`` as ``3.0``. None: no limit.
+    """
     if limit is None:
         return batches
-    return min(limit, batches) if isinstance(limit, int) else int(batches * limit)
+    share = isinstance(limit, float) and limit <= 1
+    return int(batches * limit) if share else min(int(limit), batches)

@@ -17,6 +17,7 @@ from typing import Any, TypeAlias
 import yaml
 
 from nas_lightning.study.configuration import DEFAULTS, NOT_DECIDING, flatten, full_precision_name
+from nas_lightning.study.cost import limited_batches
 from nas_lightning.study.measurements import Scalars, read_measurements
 from nas_lightning.study.study import Run
 
@@ -305,8 +306,6 @@ def _batches_and_steps(run: Run, result: Mapping[str, Any]) -> tuple[int, int]:
         raise ValueError(f"{path} is damaged: `trainer` is missing")
     for key in ("limit_train_batches", "overfit_batches"):
         limit = trainer.get(key)
-        if isinstance(limit, float) and limit > 0:
-            batches = int(batches * limit)
-        elif isinstance(limit, int) and limit > 0:
-            batches = min(batches, limit)
+        if isinstance(limit, int | float) and limit > 0:
+            batches = limited_batches(batches, limit)
     return batches, math.ceil(batches / (trainer.get("accumulate_grad_batches") or 1))

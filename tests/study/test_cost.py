@@ -95,7 +95,7 @@ def test_what_is_held_out_dropped_or_limited_is_not_trained_on() -> None:
     held_out = run_cost(run_of("figure3", "darts_v2", settings={"data.init_args.validation_fraction": 0.1}))
     assert held_out.training_images == 600 * (45_000 // 80) * 80
     assert held_out.work == pytest.approx(600 * (45_000 // 80) * 80 + 600 * 5_000 / 3)
-    for limit, batches in ((7, 7), (0.5, 312), (1.0, 625), (10_000, 625)):
+    for limit, batches in ((7, 7), (7.0, 7), (0.5, 312), (1.0, 625), (10_000, 625)):
         limited = run_cost(run_of("figure3", "darts_v2", settings={"trainer.limit_train_batches": limit}))
         assert limited.training_images == 600 * batches * 80
     assert run_cost(shipped("quickstart").runs[0]).training_images == 6 * (1437 // 64) * 64

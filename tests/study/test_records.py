@@ -153,6 +153,7 @@ def test_curves_of_another_training_than_the_result_are_refused(tmp_path: Path) 
         ({"limit_train_batches": 1.0}, 29, 29),
         ({"limit_train_batches": 0.5}, 14, 14),
         ({"limit_train_batches": 7}, 7, 7),
+        ({"limit_train_batches": 7.0}, 7, 7),
         ({"limit_train_batches": 100}, 29, 29),
         ({"accumulate_grad_batches": 4}, 29, 8),
         ({"overfit_batches": 3}, 3, 3),
