@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, cast
 
 import torch
@@ -21,6 +22,7 @@ from nas_lightning.cells.spec import published_base
 from nas_lightning.metrics import PADDING, MeanLoss, top_k_accuracy
 from nas_lightning.networks import CellNetwork, measure_size
 from nas_lightning.provenance import run_seed
+from nas_lightning.speed import LEVELS, Level, Speed, check_speed, level_of
 
 
 class CellClassifier(LightningModule):
@@ -47,6 +49,11 @@ class CellClassifier(LightningModule):
         lr_scheduler: Makes the schedule, stepped once an epoch, from the optimiser; None is the cosine.
         operations: Modules or Python files to import first, which register operations of their own, see
             :func:`nas_lightning.networks.register_operation`.
+        speed: How the training is computed, see :class:`nas_lightning.speed.Level`. ``"reference"``: layer
+            by layer, as written. ``"fast"``: the same float32 mathematics in another order. ``"compiled"``:
+            the cells compiled as well. ``"max"``: compiled, in bfloat16 where that is safe, with CUDA graphs.
+            ``"auto"``: ``"fast"``, or ``"compiled"`` where the training is long enough to repay it.
+            Checkpoints and logs are the same at every level.
 
     Raises:
         ValueError: If the genotype or a size is not valid.
@@ -68,8 +75,10 @@ class CellClassifier(LightningModule):
         ),
         lr_scheduler: LRSchedulerCallable | None = None,
         operations: Sequence[str] = (),
+        speed: Speed = "auto",
     ) -> None:
         super().__init__()
+        check_speed(speed)
         if not 0 <= drop_path < 1:
             raise ValueError(f"`drop_path` (={drop_path}) must be at least 0 and below 1")
         if auxiliary_weight < 0:
@@ -103,6 +112,9 @@ class CellClassifier(LightningModule):
         )
         self._make_optimizer = optimizer
         self._make_lr_scheduler = lr_scheduler
+        self.speed: Speed = speed
+        self._level = LEVELS["reference" if speed == "reference" else "fast"]
+        self._compiled_for: dict[bool, int] = {}
 
         self.train_loss = MeanLoss()
         self.train_accuracy = top_k_accuracy(num_classes)
@@ -120,8 +132,18 @@ class CellClassifier(LightningModule):
         Float[Tensor, "batch classes"] | tuple[Float[Tensor, "batch classes"], Float[Tensor, "batch classes"]]
     ):
         """Logits of the network; with an auxiliary tower, in training mode, (logits, auxiliary logits)."""
-        output: Tensor | tuple[Tensor, Tensor] = self.network(inputs)
+        level = self._level
+        if level.rearranged and inputs.device.type == "cpu":
+            inputs = inputs.contiguous(memory_format=torch.channels_last)
+        # What is compiled has fixed sizes; a split's last batch is no reason to compile again.
+        is_odd = level.compiled and self._compiled_for.setdefault(self.training, len(inputs)) != len(inputs)
+        with torch.compiler.set_stance("force_eager") if is_odd else nullcontext(), self._precision():
+            output: Tensor | tuple[Tensor, Tensor] = self.network(inputs)
         return output
+
+    def _precision(self) -> AbstractContextManager[Any]:
+        """Autocast at the level that mixes precisions; otherwise whatever the trainer says."""
+        return torch.autocast(self.device.type, torch.bfloat16) if self._level.mixed else nullcontext()
 
     def setup(self, stage: str) -> None:
         """Refuse images that the network cannot reduce as often as its cells do."""
@@ -137,6 +159,28 @@ class CellClassifier(LightningModule):
             raise ValueError(
                 f"`drop_path` (={self.drop_path}) needs the callback nas_lightning.callbacks.DropPathSchedule"
             )
+
+    def on_train_start(self) -> None:
+        """Take the level of speed: the length of the training is known, and the checkpoint is loaded."""
+        passes = int(self.trainer.num_training_batches) * max(self.trainer.max_epochs or 1, 1)
+        self._level = self._level_of(passes)
+        if self._level.compiled:
+            with_graphs = self._level.mixed and self.device.type == "cuda"
+            self.network.compile_regions("reduce-overhead" if with_graphs else None)
+        for optimizer in self.trainer.optimizers:
+            if isinstance(optimizer, SGD):
+                for group in optimizer.param_groups:
+                    group["fused"] = self._level.rearranged and not group["differentiable"]
+                    group["foreach"] = None
+
+    def _level_of(self, passes: int) -> Level:
+        """The level for a training of so many steps: a pass forward and backward costs three forward."""
+        datamodule = getattr(self.trainer, "datamodule", None)
+        batch_size, image_size = (getattr(datamodule, name, None) for name in ("batch_size", "image_size"))
+        work = 0
+        if self.speed == "auto" and batch_size and image_size:
+            work = 3 * passes * batch_size * measure_size(self.network, image_size).multiply_adds
+        return level_of(self.speed, self.device.type, passes=passes, work=work)
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> Tensor:
         """Cross entropy of a training batch, plus the weighted one of the tower where there is one."""
@@ -229,6 +273,9 @@ class CellClassifier(LightningModule):
             "accumulate_grad_batches": self.trainer.accumulate_grad_batches,
         }
         checkpoint["genotype"] = str(self.genotype)
+        for state in checkpoint.get("optimizer_states", ()):
+            for group in state["param_groups"]:  # how a step was computed is no part of its state
+                group.update({name: None for name in ("fused", "foreach") if name in group})
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse the weights of other cells or sizes, by the name of what does not fit."""
@@ -261,7 +308,7 @@ class CellClassifier(LightningModule):
     def _evaluate(
         self, inputs: Float[Tensor, "batch channels height width"], targets: Int[Tensor, " batch"], split: str
     ) -> None:
-        logits = self.network(inputs)
+        logits = self(inputs)
         losses = functional.cross_entropy(logits, targets, reduction="none", ignore_index=PADDING)
         metrics = {name: cast(Metric, metric) for name, metric in self.evaluation_metrics.items()}
         metrics["loss"].update(losses.sum(), (targets != PADDING).sum())

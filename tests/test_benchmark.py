@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,9 +14,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from benchmarks import landscape, record
+from benchmarks import landscape, processes, record
 from benchmarks.training import PlainImages
 from nas_lightning.datamodules import Synthetic
+from nas_lightning.study.throughput import Throughput
 
 TINY = [
     f"--{name}={value}"
@@ -118,3 +120,100 @@ def test_one_round_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="2"):
         landscape.main(["--rounds", "1"])
     assert "--rounds (=1) must be at least 2" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_processes_keep_what_they_reached_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.setattr(record, "RESULTS", tmp_path)
+    tiny = {"processes": "2", "init_channels": 2, "batch_size": 8, "batches": 4, "seconds": 0.5, "rounds": 1}
+    processes.main([f"--{name}={value}" for name, value in tiny.items()])
+    (path,) = tmp_path.iterdir()
+    kept = json.loads(path.read_text())
+    assert (path.name, kept["device"], kept["settings"]["num_cells"]) == ("processes.json", "cpu", 3)
+    assert (kept["recommended"], kept["gpus_per_run"], kept["failed"]) == (2, None, {})
+    (rates,) = kept["processes"]["2"]["images_per_second"]
+    assert len(rates) == 2
+    assert all(1 < rate < 100_000 for rate in rates)
+    assert kept["processes"]["2"]["total"] == sum(rates)
+    assert f"{sum(rates):.1f}" in capsys.readouterr().out
+
+
+def made_up_processes(monkeypatch: pytest.MonkeyPatch, totals: dict[int, list[float]]) -> list[int]:
+    """Pretend that so many processes on a GPU reach such totals, in turn; without one, they fail."""
+    asked: list[int] = []
+
+    def measure(
+        settings: object, number: int, device: str | None, *limits: float
+    ) -> tuple[Throughput, int | None]:
+        asked.append(number)
+        if not totals[number]:
+            raise OSError("CUDA out of memory")
+        return Throughput((totals[number].pop(0) / number,) * number, "cuda"), 1000 * number
+
+    monkeypatch.setattr(processes, "measure", measure)
+    monkeypatch.setattr(processes, "visible_gpus", lambda: ("0",))
+    return asked
+
+
+def test_the_fewest_processes_that_reach_nearly_the_best_are_recommended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(record, "RESULTS", tmp_path)
+    totals = {1: [90.0, 100.0, 990.0], 2: [180.0] * 3, 4: [240.0] * 3, 8: [250.0] * 3, 16: []}
+    asked = made_up_processes(monkeypatch, totals)
+    processes.main([])
+    assert asked == [1, 2, 4, 8, 16, 1, 2, 4, 8, 1, 2, 4, 8]  # in turn; what failed is not tried again
+    kept = json.loads((tmp_path / "processes.json").read_text())
+    assert {number: one["total"] for number, one in kept["processes"].items()} == {
+        "1": 100.0,
+        "2": 180.0,
+        "4": 240.0,
+        "8": 250.0,
+    }
+    assert kept["processes"]["4"]["relative"] == 2.4
+    assert kept["processes"]["4"]["peak_memory_mib"] == 4000
+    assert kept["failed"] == {"16": "CUDA out of memory"}
+    assert (kept["recommended"], kept["gpus_per_run"]) == (4, 0.25)  # 240 is 96 % of 250
+    captured = capsys.readouterr()
+    assert "--gpus_per_run 0.25" in captured.out
+    assert "16 processes: CUDA out of memory" in captured.err
+
+
+def test_without_any_measurement_nothing_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(record, "RESULTS", tmp_path)
+    made_up_processes(monkeypatch, {1: [], 2: []})
+    with pytest.raises(SystemExit, match="nothing could be measured: CUDA out of memory"):
+        processes.main(["--processes=2,1"])
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("arguments", [["--processes=1,x"], ["--processes=0,1"], ["--rounds=0"]])
+def test_numbers_of_processes_are_checked(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        processes.main(arguments)
+    assert "must be" in capsys.readouterr().err
+
+
+def test_the_peak_of_a_gpu_s_memory_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = tmp_path / "nvidia-smi"
+    program.write_text(
+        f'#!/bin/sh\necho "$*" >> {tmp_path}/asked\n'
+        f"count=$(wc -l < {tmp_path}/asked)\n"
+        "case $count in 2) echo 700 ;; *) echo 300 ;; esac\n"
+    )
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    monkeypatch.setattr(processes, "MEMORY_SECONDS", 0.01)
+    with processes.MemoryWatch("GPU-7") as memory:
+        deadline = time.monotonic() + 20
+        while not (tmp_path / "asked").exists() or len((tmp_path / "asked").read_text().splitlines()) < 4:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+    assert memory.peak_mib == 700
+    assert "-i GPU-7" in (tmp_path / "asked").read_text()
+    with processes.MemoryWatch(None) as nothing:
+        pass
+    assert nothing.peak_mib is None

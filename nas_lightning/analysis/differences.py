@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import numpy as np
 from jaxtyping import Bool, Float64
-from scipy import ndimage
 
 Axis = Float64[np.ndarray, " _"]
 """Steps along one direction, increasing."""
@@ -101,6 +100,8 @@ def convex_points(field: Field, alphas: Axis, betas: Axis) -> Bool[np.ndarray, "
     The mixed difference is central. An eigenvalue below zero by less than rounding of the field to float32
     can make it counts as zero; a point with a value that is not finite among its nine is not convex.
     """
+    from scipy import ndimage  # only when a surface is measured: no training waits for it
+
     convex = np.zeros(field.shape, dtype=bool)
     if min(field.shape) < 3:
         return convex

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -83,7 +83,9 @@ def check_batches(batches: Batches) -> None:
         raise ValueError("`batches` can be iterated only once: give a list, or a loader")
 
 
-def logits_of(module: nn.Module, inputs: Float[Tensor, "batch *_"]) -> Float[Tensor, "batch classes"]:
+def logits_of(
+    module: Callable[[Tensor], Tensor], inputs: Float[Tensor, "batch *_"]
+) -> Float[Tensor, "batch classes"]:
     """Output of a module that must be logits.
 
     Args:

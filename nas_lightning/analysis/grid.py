@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-import xarray as xr
 from jaxtyping import Float, Int
+
+if TYPE_CHECKING:
+    import xarray as xr  # takes as long to import as the rest of the analyses together
 
 DIMENSIONS = ("direction_seed", "alpha", "beta")
 """Dimensions of what is measured at every point."""

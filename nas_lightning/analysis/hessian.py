@@ -19,7 +19,6 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float64
-from scipy.sparse.linalg import ArpackError, ArpackNoConvergence, LinearOperator, eigsh
 from torch import Tensor, nn
 
 from nas_lightning.analysis.evaluation import (
@@ -256,6 +255,9 @@ def _largest(
     product: Product, k: int, start: np.ndarray, tolerance: float, max_products: int
 ) -> tuple[float, np.ndarray, bool]:
     """Largest eigenvalue, columns that span the first k eigenvectors, and whether they converged."""
+    # A third of a second that a training need not wait for at its start.
+    from scipy.sparse.linalg import ArpackError, ArpackNoConvergence, LinearOperator, eigsh
+
     size = len(start)
     operator = LinearOperator((size, size), matvec=product, dtype=np.float64)
     basis = min(size, max(2 * k + 1, _BASIS))

@@ -286,12 +286,15 @@ def _linear(
 def _rule(layer: nn.Module) -> Callable[[Any, Tensor, Tensor], dict[str, Tensor]] | None:
     """The rule of a layer, if it has one; a subclass that computes something else has none."""
     forward = type(layer).forward
+    same_function = getattr(type(layer), "same_function", False)  # a subclass's word for it
     if isinstance(layer, nn.Conv2d):
         is_plain = forward is nn.Conv2d.forward and type(layer)._conv_forward is nn.Conv2d._conv_forward
+        is_plain = is_plain or same_function
         is_padded = layer.padding_mode != "zeros" or isinstance(layer.padding, str)
         return _convolution if is_plain and not is_padded else None
     if isinstance(layer, _BatchNorm):
-        return _batch_norm if forward in (_BatchNorm.forward, nn.SyncBatchNorm.forward) else None
+        is_plain = same_function or forward in (_BatchNorm.forward, nn.SyncBatchNorm.forward)
+        return _batch_norm if is_plain else None
     return _linear if forward is nn.Linear.forward else None
 
 

@@ -17,10 +17,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
-import xarray as xr
-from scipy import ndimage
 
 from nas_lightning.analysis.differences import (
     Axis,
@@ -34,6 +33,9 @@ from nas_lightning.analysis.differences import (
     second_difference,
     weighted_sum,
 )
+
+if TYPE_CHECKING:
+    import xarray as xr  # takes as long to import as the rest of the analyses together
 
 RINGS = (0.25, 0.5, 0.75, 1.0)
 """Outer radii of the rings of :func:`variance_scalars`, in units of the distance from centre to border."""
@@ -156,6 +158,8 @@ def spread(scalars: xr.Dataset) -> xr.Dataset:
         of the number of seeds, attribute ``direction_seeds``. A seed whose value is not finite makes both
         not finite.
     """
+    import xarray as xr
+
     if "direction_seed" not in scalars.dims:
         scalars = scalars.drop_vars("direction_seed", errors="ignore").expand_dims("direction_seed")
     count = scalars.sizes["direction_seed"]
@@ -177,6 +181,8 @@ def _each_seed(
     measure: Callable[[Field, Axis, Axis], Mapping[str, float | np.ndarray]],
 ) -> xr.Dataset:
     """Scalars of the surface of every direction seed; arrays are over ``ring``."""
+    import xarray as xr
+
     alphas, betas = _checked_axes(dataset, variable)
     values = dataset[variable].transpose(..., "alpha", "beta").to_numpy().astype(np.float64)
     has_seeds = "direction_seed" in dataset[variable].dims
@@ -220,6 +226,8 @@ def _checked_axes(dataset: xr.Dataset, variable: str) -> tuple[Axis, Axis]:
 
 def _region_scalars(loss: Field, alphas: Axis, betas: Axis, loss_rise: float) -> dict[str, float]:
     """Share, radius and convexity ratios."""
+    from scipy import ndimage  # only when a surface is measured: no training waits for it
+
     areas, convex = point_areas(alphas, betas), convex_points(loss, alphas, betas)
     inner = np.zeros(loss.shape, dtype=bool)
     inner[1:-1, 1:-1] = True

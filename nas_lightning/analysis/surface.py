@@ -7,9 +7,9 @@ import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import xarray as xr
 from jaxtyping import Float
 
 from nas_lightning.analysis.grid import (
@@ -22,6 +22,9 @@ from nas_lightning.analysis.grid import (
 )
 from nas_lightning.analysis.surface_file import check_same_surface, read_surface
 from nas_lightning.netcdf import write_dataset
+
+if TYPE_CHECKING:
+    import xarray as xr  # takes as long to import as the rest of the analyses together
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +86,8 @@ class Surface:
         Raises:
             ValueError: If an axis, a seed or an attribute is refused; the message names it.
         """
+        import xarray as xr
+
         seeds = check_seeds("direction_seeds", direction_seeds)
         for name, value in attributes.items():
             if isinstance(value, int):

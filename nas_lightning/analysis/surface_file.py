@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+from typing import TYPE_CHECKING
 
 import numpy as np
-import xarray as xr
 
 from nas_lightning.analysis.grid import DIMENSIONS, check_axis, measured_variables
 from nas_lightning.netcdf import check_attributes, read_dataset, refuse
+
+if TYPE_CHECKING:
+    import xarray as xr  # takes as long to import as the rest of the analyses together
 
 
 def read_surface(path: str | os.PathLike[str]) -> xr.Dataset:

@@ -16,11 +16,10 @@ linear in the widest cell's gradients. Theorem 4.3 follows from it; theorem 4.2 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-import xarray as xr
 from jaxtyping import Float
 from torch import Tensor
 from torch.func import functional_call, grad, jacrev, vmap
@@ -33,6 +32,9 @@ from nas_lightning.analysis.linear_cells import (
     WidestLinearCell,
     block_norms,
 )
+
+if TYPE_CHECKING:
+    import xarray as xr  # takes as long to import as the rest of the analyses together
 
 NORMS = ("frobenius", "spectral")
 """Matrix norms of gradients. The paper takes the spectral norm; theorem 4.3 holds in both."""
@@ -298,6 +300,8 @@ def _block_constants(instance: LinearCellInstance, trials: Tensor) -> tuple[Tens
 
 def _cases(instances: Sequence[LinearCellInstance]) -> xr.Dataset:
     """What names the cases, and their spectral norms."""
+    import xarray as xr
+
     names = ("instance", "node", "nodes", "objective", "gain", "spectral_norm", "spectral_norm_product")
     rows: list[tuple[Any, ...]] = []
     for number, instance in enumerate(instances):

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import xarray as xr
 from lightning.pytorch import Trainer
 from matplotlib.figure import Figure
 
@@ -32,6 +31,9 @@ from nas_lightning.figures import (
     draw_surfaces,
     draw_variance_by_node,
 )
+
+if TYPE_CHECKING:
+    import xarray as xr  # takes as long to import as the rest of the analyses together
 
 PREPROCESSING = "preprocess"
 PARTS = ("stem", "cells", "classifier")
@@ -143,6 +145,8 @@ class GradientVariance(SurfaceAnalysis):
 
 def _center(statistics: GradientStatistics, network: CellNetworkLike) -> dict[str, xr.DataArray]:
     """The statistics at w*, and the variance by part, cell and node."""
+    import xarray as xr
+
     parts = dict.fromkeys(PARTS, 0.0)
     nodes: dict[tuple[int, str], float] = {}
     for name, variance in statistics.variance_by_parameter.items():

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import xarray as xr
 from lightning.pytorch import Trainer
 from matplotlib.figure import Figure
 
@@ -22,6 +21,9 @@ from nas_lightning.callbacks.measurement import Measurement
 from nas_lightning.callbacks.protocols import cell_module
 from nas_lightning.figures import draw_spectrum
 from nas_lightning.netcdf import matching_dataset, write_dataset
+
+if TYPE_CHECKING:
+    import xarray as xr  # takes as long to import as the rest of the analyses together
 
 
 class HessianSpectrum(Analysis):
@@ -146,6 +148,8 @@ class HessianSpectrum(Analysis):
 
 
 def _as_dataset(spectrum: Spectrum, attributes: Mapping[str, str | int | float]) -> xr.Dataset:
+    import xarray as xr
+
     curvature = {"units": "nat per squared weight"}
     return xr.Dataset(
         {

@@ -5,9 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import xarray as xr
 from matplotlib.figure import Figure
 
 from nas_lightning.analysis import LOSS_VARIABLES, Directions, Surface, loss_measure, loss_scalars
@@ -20,6 +19,9 @@ from nas_lightning.figures import (
     draw_spread,
     draw_surfaces,
 )
+
+if TYPE_CHECKING:
+    import xarray as xr  # takes as long to import as the rest of the analyses together
 
 
 class LossContour(SurfaceAnalysis):
@@ -68,6 +70,8 @@ class LossContour(SurfaceAnalysis):
 
     def scalars(self, dataset: xr.Dataset) -> xr.Dataset:
         """Width, convexity and curvature; see :func:`nas_lightning.analysis.loss_scalars`."""
+        import xarray as xr
+
         return loss_scalars(dataset, self.loss_rise) if self.has_center else xr.Dataset()
 
     def figures(self, surface: Surface) -> dict[str, Figure]:

@@ -6,10 +6,9 @@ import math
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
-import xarray as xr
 from matplotlib.figure import Figure
 
 from nas_lightning.analysis import (
@@ -27,6 +26,9 @@ from nas_lightning.callbacks.analysis import Analysis
 from nas_lightning.callbacks.measurement import Measurement
 from nas_lightning.callbacks.progress import PointProgress
 from nas_lightning.figures import SurfacePanel
+
+if TYPE_CHECKING:
+    import xarray as xr  # takes as long to import as the rest of the analyses together
 
 Measure = Callable[[Point], Mapping[str, float]]
 
@@ -112,6 +114,8 @@ class SurfaceAnalysis(Analysis):
         return bool(self.steps[0] < 0 < self.steps[-1])
 
     def _start(self, at: Measurement, directions: Mapping[int, Directions]) -> Surface:
+        import xarray as xr
+
         attributes = {
             **at.attributes(),
             "normalization": self.normalization,

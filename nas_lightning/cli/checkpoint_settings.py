@@ -68,6 +68,7 @@ class CheckpointSettings:
                 f"`model.genotype` (={spec}) contradicts the checkpoint {self.path}, which holds"
                 f" {self.model.get('genotype')}: {self.genotype}"
             )
+        model.pop("speed", None)  # how it is computed may change at any time
         self._compare("model", model, self.model)
         if self.data_class is not None:
             data = settings["data"]

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import sys
 from collections.abc import Sequence
-from importlib.metadata import version
+
+from nas_lightning.cli.quick_import import quick_import
 
 SUBCOMMANDS = {
     "fit": ("training", "train a network of cells: nas-lightning fit --config configs/darts.yaml"),
@@ -54,9 +54,11 @@ def _run(arguments: list[str]) -> None:
     if name in ("-h", "--help"):
         print(_overview())
     elif name == "--version":
+        from importlib.metadata import version  # slower than all else that a list of cells imports
+
         print(version("nas-lightning"))
     elif name in SUBCOMMANDS:
-        importlib.import_module(f"nas_lightning.cli.{SUBCOMMANDS[name][0]}").main(arguments)
+        quick_import(f"nas_lightning.cli.{SUBCOMMANDS[name][0]}").main(arguments)
     else:
         raise ValueError(f"no subcommand {name!r}; there are {', '.join(SUBCOMMANDS)}")
 

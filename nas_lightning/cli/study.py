@@ -16,6 +16,7 @@ from nas_lightning.cli.argument_parser import ArgumentParser
 
 if TYPE_CHECKING:
     from nas_lightning.study.executors import Executor
+    from nas_lightning.study.jobs import Sharing
     from nas_lightning.study.state import RunState
     from nas_lightning.study.study import Study
 
@@ -45,7 +46,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
 
     command = _command(commands, "plan", _plan, "list the runs and what they cost")
-    command.add_argument("--jobs", type=_count, default=1, help="runs at a time, for the time (1)")
+    _share_arguments(command)
     command.add_argument(
         "--no_measure", action="store_true", help="do not measure this machine's speed; no times then"
     )
@@ -54,14 +55,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--executor", choices=("local", "ray"), default="local", help="where the runs are started (local)"
     )
-    command.add_argument(
-        "--jobs", type=_count, help="runs at a time (as many as the GPUs take; without GPUs, one a core)"
-    )
-    command.add_argument(
-        "--gpus_per_run",
-        type=_share,
-        help="GPUs of a run, such as 2; 0.5 puts two runs on a GPU (trainer.devices, or 1 if there are GPUs)",
-    )
+    _share_arguments(command)
     command.add_argument(
         "--retries", type=_retries, default=1, help="how often a run that fails is started again (1)"
     )
@@ -88,6 +82,18 @@ def _command(commands: Any, name: str, run: Any, description: str) -> argparse.A
     return command
 
 
+def _share_arguments(command: argparse.ArgumentParser) -> None:
+    """How the runs share a machine, the same for a plan and for what it is the plan of."""
+    command.add_argument(
+        "--jobs", type=_count, help="runs at a time (as many as the GPUs take; without GPUs, one a core)"
+    )
+    command.add_argument(
+        "--gpus_per_run",
+        type=_share,
+        help="GPUs of a run, such as 2; 0.5 puts two runs on a GPU (trainer.devices, or 1 if there are GPUs)",
+    )
+
+
 def _study(options: argparse.Namespace) -> Study:
     from nas_lightning.study.plan import read_study
 
@@ -100,14 +106,16 @@ def _plan(options: argparse.Namespace) -> None:
     from nas_lightning.study.speed import measure_speed
 
     study = _study(options)
+    sharing = _sharing(options, study)
     speed = None
     if not options.no_measure:
-        print("measuring this machine's speed ...", file=sys.stderr)
+        at_a_time = "one run" if sharing.at_a_time <= 1 else f"{sharing.at_a_time} runs"
+        print(f"measuring this machine's speed with {at_a_time} at a time ...", file=sys.stderr)
         try:
-            speed = measure_speed(study, options.jobs)
+            speed = measure_speed(study, sharing)
         except (OSError, ValueError) as error:
             print(f"no times: {' '.join(str(error).split())}", file=sys.stderr)
-    print(format_plan(study, run_costs(study, speed), options.jobs))
+    print(format_plan(study, run_costs(study, speed), max(1, sharing.at_a_time), sharing.gpus))
 
 
 def _run(options: argparse.Namespace) -> None:
@@ -123,25 +131,25 @@ def _run(options: argparse.Namespace) -> None:
 
 
 def _executor(options: argparse.Namespace, study: Study) -> Executor:
-    from nas_lightning.study.executors import LocalExecutor, cpu_count, visible_gpus
+    from nas_lightning.study.executors import LocalExecutor
     from nas_lightning.study.jobs import gpus_of
-
-    def smallest_need(gpus: int) -> float | int:
-        return min((gpus_of(run, gpus, options.gpus_per_run) for run in study.runs), default=0)
 
     if options.executor == "ray":
         from nas_lightning.study.ray_executor import RayExecutor
 
+        def smallest_need(gpus: int) -> float | int:
+            return min((gpus_of(run, gpus, options.gpus_per_run) for run in study.runs), default=0)
+
         return RayExecutor(options.jobs, smallest_need, options.address)
-    devices = visible_gpus()
-    need = smallest_need(len(devices))
-    if not need:
-        most = cpu_count()
-    elif need < 1:
-        most = len(devices) * int(1 / need)
-    else:
-        most = len(devices) // int(need)
-    return LocalExecutor(options.jobs or max(1, min(most, len(study.runs))), devices)
+    sharing = _sharing(options, study)
+    return LocalExecutor(sharing.jobs, sharing.devices)
+
+
+def _sharing(options: argparse.Namespace, study: Study) -> Sharing:
+    from nas_lightning.study.executors import cpu_count, visible_gpus
+    from nas_lightning.study.jobs import local_sharing
+
+    return local_sharing(study.runs, visible_gpus(), cpu_count(), options.jobs, options.gpus_per_run)
 
 
 def _status(options: argparse.Namespace) -> None:

@@ -101,9 +101,11 @@ class Cell(nn.Module):
                     x = rectified[source] if source in rectified else functional.relu(x)
                     rectified[source] = x
                 value = self.edges[index](x)
-                if index in scales:
-                    value = value * scales[index].to(value.dtype).view(-1, 1, 1, 1)
-                total = value if total is None else total + value
+                if index not in scales:
+                    total = value if total is None else total + value
+                    continue
+                scale = scales[index].to(value.dtype).view(-1, 1, 1, 1)
+                total = value * scale if total is None else torch.addcmul(total, value, scale)
             if total is None and node in self.live_nodes:
                 total = self._zero_node(nodes)
             nodes.append(total)

@@ -12,6 +12,7 @@ from torch.nn import functional
 from nas_lightning.cells import Genotype, check_image_size, stack_plan
 from nas_lightning.cells.stack import check_positive
 from nas_lightning.networks.cell import Cell
+from nas_lightning.networks.layers import BatchNorm, Convolution
 from nas_lightning.networks.regularization import AuxiliaryTower, drop_path_factors
 
 
@@ -83,10 +84,10 @@ class CellNetwork(nn.Module):
 
         self.stem = nn.Sequential(
             OrderedDict[str, nn.Module](
-                convolution=nn.Conv2d(
+                convolution=Convolution(
                     3, self.plan.stem_channels, 3, stride=stem_stride, padding=1, bias=False
                 ),
-                norm=nn.BatchNorm2d(self.plan.stem_channels),
+                norm=BatchNorm(self.plan.stem_channels),
             )
         )
         cells = [Cell(genotype, plan) for plan in self.plan.cells]
@@ -176,6 +177,20 @@ class CellNetwork(nn.Module):
             return part, None, None
         node = int(inside[2]) // 2 + 2 if inside[1] == "edges" else None
         return part, int(inside[0]), node
+
+    def compile_regions(self, mode: str | None = None) -> None:
+        """Compile the cells in place, each by itself: cells that are alike share the compiled code.
+
+        Names, parameters and values stay; the first pass takes minutes. In the bodies of the compiled cells
+        sizes are fixed: batches of another size should be run uncompiled.
+
+        Args:
+            mode: As for :func:`torch.compile`.
+        """
+        # One entry for each different cell, in training and in evaluation; dynamo's own limit is 8.
+        torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 64)
+        for cell in self.cells:
+            cell.compile(dynamic=False, mode=mode)
 
     def check_image_size(self, image_size: int) -> None:
         """Refuse images that the reduction cells cannot halve, or that do not fit the auxiliary tower.

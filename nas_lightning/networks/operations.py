@@ -21,6 +21,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from nas_lightning.cells.operations import declare_operation
+from nas_lightning.networks.layers import BatchNorm, Convolution
 
 OperationFactory = Callable[[int, int, bool], nn.Module]
 """Makes the operation of one edge from (channels, stride, affine): channels in and out, stride 1 or 2."""
@@ -48,7 +49,7 @@ class Zero(nn.Module):
 
 
 class FactorizedReduction(nn.Module):
-    """Halves the resolution with two 1x1 convolutions of stride 2, the second one shifted by one pixel.
+    """Halves the resolution with two 1x1 convolutions of every second pixel, the second shifted by one.
 
     Each makes half of the output channels, so that together they read every second row and column of both
     parities (Liu et al., ICLR 2019, the authors' code). Height and width must be even.
@@ -63,13 +64,14 @@ class FactorizedReduction(nn.Module):
 
     def __init__(self, input_channels: int, channels: int, affine: bool = True) -> None:
         super().__init__()
-        self.convolution_even = nn.Conv2d(input_channels, channels // 2, 1, stride=2, bias=False)
-        self.convolution_odd = nn.Conv2d(input_channels, channels // 2, 1, stride=2, bias=False)
-        self.norm = nn.BatchNorm2d(channels, affine=affine)
+        self.convolution_even = Convolution(input_channels, channels // 2, 1, bias=False)
+        self.convolution_odd = Convolution(input_channels, channels // 2, 1, bias=False)
+        self.norm = BatchNorm(channels, affine=affine)
 
     def forward(self, x: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch _ _ _"]:
         """Even pixels through one convolution, odd pixels through the other, then batch norm."""
-        halves = (self.convolution_even(x), self.convolution_odd(x[:, :, 1:, 1:]))
+        # Only every fourth pixel is read: a strided convolution's backward pass would touch them all.
+        halves = (self.convolution_even(x[:, :, ::2, ::2]), self.convolution_odd(x[:, :, 1::2, 1::2]))
         return self.norm(torch.cat(halves, dim=1))  # type: ignore[no-any-return]
 
 
@@ -87,12 +89,12 @@ class InvertedResidual(nn.Module):
             OrderedDict[str, nn.Module](
                 relu_1=nn.ReLU(),
                 expansion=_pointwise(channels),
-                norm_1=nn.BatchNorm2d(channels, affine=affine),
+                norm_1=BatchNorm(channels, affine=affine),
                 relu_2=nn.ReLU(inplace=True),
                 depthwise=_depthwise(channels, kernel_size, stride),
-                norm_2=nn.BatchNorm2d(channels, affine=affine),
+                norm_2=BatchNorm(channels, affine=affine),
                 projection=_pointwise(channels),
-                norm_3=nn.BatchNorm2d(channels, affine=affine),
+                norm_3=BatchNorm(channels, affine=affine),
             )
         )
 
@@ -105,17 +107,17 @@ class InvertedResidual(nn.Module):
 def pointwise_projection(input_channels: int, channels: int) -> RectifiedSequential:
     """1x1 convolution and batch norm of a rectified input: how a cell brings an input to its own channels."""
     return RectifiedSequential(
-        convolution=nn.Conv2d(input_channels, channels, 1, bias=False), norm=nn.BatchNorm2d(channels)
+        convolution=Convolution(input_channels, channels, 1, bias=False), norm=BatchNorm(channels)
     )
 
 
 def _pointwise(channels: int) -> nn.Conv2d:
-    return nn.Conv2d(channels, channels, 1, bias=False)
+    return Convolution(channels, channels, 1, bias=False)
 
 
 def _depthwise(channels: int, kernel_size: int, stride: int, dilation: int = 1) -> nn.Conv2d:
     padding = dilation * (kernel_size - 1) // 2
-    return nn.Conv2d(
+    return Convolution(
         channels, channels, kernel_size, stride, padding, dilation, groups=channels, bias=False
     )  # fmt: skip
 
@@ -125,11 +127,11 @@ def _separable(kernel_size: int) -> OperationFactory:
         return RectifiedSequential(
             depthwise_1=_depthwise(channels, kernel_size, stride),
             pointwise_1=_pointwise(channels),
-            norm_1=nn.BatchNorm2d(channels, affine=affine),
+            norm_1=BatchNorm(channels, affine=affine),
             relu=nn.ReLU(inplace=True),
             depthwise_2=_depthwise(channels, kernel_size, 1),
             pointwise_2=_pointwise(channels),
-            norm_2=nn.BatchNorm2d(channels, affine=affine),
+            norm_2=BatchNorm(channels, affine=affine),
         )
 
     return build
@@ -140,7 +142,7 @@ def _dilated(kernel_size: int) -> OperationFactory:
         return RectifiedSequential(
             depthwise=_depthwise(channels, kernel_size, stride, dilation=2),
             pointwise=_pointwise(channels),
-            norm=nn.BatchNorm2d(channels, affine=affine),
+            norm=BatchNorm(channels, affine=affine),
         )
 
     return build
@@ -151,9 +153,9 @@ def _row_column(length: int) -> OperationFactory:
 
     def build(channels: int, stride: int, affine: bool) -> nn.Module:
         return RectifiedSequential(
-            row=nn.Conv2d(channels, channels, (1, length), (1, stride), (0, half), bias=False),
-            column=nn.Conv2d(channels, channels, (length, 1), (stride, 1), (half, 0), bias=False),
-            norm=nn.BatchNorm2d(channels, affine=affine),
+            row=Convolution(channels, channels, (1, length), (1, stride), (0, half), bias=False),
+            column=Convolution(channels, channels, (length, 1), (stride, 1), (half, 0), bias=False),
+            norm=BatchNorm(channels, affine=affine),
         )
 
     return build

@@ -24,6 +24,7 @@ DEFAULTS: dict[str, Any] = {
         "drop_path": 0.0,
         "auxiliary_weight": 0.0,
         "lr_scheduler": None,
+        "speed": "auto",
     },
     "data": {
         "class_path": "nas_lightning.datamodules.Digits",
@@ -87,6 +88,10 @@ NOT_DECIDING = (
     "trainer.strategy",
 )
 """Settings, with what lies below them, that leave the training what it is: where it runs and writes."""
+
+SAME_MATHEMATICS = ("auto", "reference", "fast", "compiled")
+"""Values of ``model.speed`` with which a network computes the same in float32, up to the order of sums: they
+do not decide a training, as the device does not. What rounds otherwise ("max") does, as a precision does."""
 
 CLASSES = (("data",), ("model", "optimizer"), ("model", "lr_scheduler"))
 """Settings that name a class: a string is its name, unknown keys are its arguments."""
@@ -231,7 +236,8 @@ def training_identity(genotype: Genotype, settings: Mapping[str, Any]) -> str:
 
     Args:
         genotype: The cells; how they were called does not count.
-        settings: Merged settings with dotted keys; those of :data:`NOT_DECIDING` do not count.
+        settings: Merged settings with dotted keys; those of :data:`NOT_DECIDING` do not count, nor do the
+            speeds of :data:`SAME_MATHEMATICS`.
 
     Returns:
         SHA-256 of the settings as JSON with sorted keys, in hexadecimal digits.
@@ -243,6 +249,8 @@ def training_identity(genotype: Genotype, settings: Mapping[str, Any]) -> str:
     }
     precision = full_precision_name(deciding.get("trainer.precision"))
     deciding["trainer.precision"] = None if precision == _DEFAULT_PRECISION else precision
+    if deciding.get("model.speed") in SAME_MATHEMATICS:
+        del deciding["model.speed"]
     if not deciding.get("data.init_args.validation_fraction"):
         # There is no validation split that its seed could decide.
         deciding["data.init_args.validation_seed"] = 0

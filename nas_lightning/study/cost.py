@@ -68,10 +68,12 @@ DATA_SIZES = {
 class Speed:
     """Time that a machine needs for a training image: ``constant + per_multiply_add * multiply_adds``.
 
+    It is that of one run beside as many others as it was measured with.
+
     Attributes:
         constant: Seconds for an image of a network that computes nothing.
         per_multiply_add: Seconds for a multiply-add of the forward pass, with all that training adds to it.
-        device: The device on which it was measured, one of those that there are.
+        device: The kind of device on which it was measured, such as "cpu" or "cuda".
     """
 
     constant: float | int

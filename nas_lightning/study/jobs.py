@@ -1,15 +1,94 @@
-"""A run as a process: its command, its environment, its GPUs."""
+"""A run as a process: its command, its environment, its GPUs, and how many of them share a machine."""
 
 from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from nas_lightning.study.attempts import LOG
 from nas_lightning.study.executors import Job
 from nas_lightning.study.study import Run
+
+# One, until a record of `benchmarks.processes` from a GPU says otherwise: a share is right for one size of
+# network on one kind of GPU, and runs that do not fit into its memory together all fail.
+RUNS_PER_GPU = 1
+"""Runs that share a GPU where the user says nothing."""
+
+
+@dataclass(frozen=True)
+class Sharing:
+    """How the runs of a study share this machine.
+
+    Attributes:
+        jobs: Most runs at a time; the cores are divided by it.
+        at_a_time: Runs that go at a time, as far as GPUs and runs suffice; 0 where one needs more GPUs than
+            there are.
+        devices: The GPUs, as ``CUDA_VISIBLE_DEVICES`` takes them.
+        gpus: Number of GPUs of a run, or a share of one; where runs differ, the smallest.
+    """
+
+    jobs: int = 1
+    at_a_time: int = 1
+    devices: tuple[str, ...] = ()
+    gpus: float | int = 0
+
+
+def local_sharing(
+    runs: Sequence[Run],
+    devices: Sequence[str],
+    cores: int,
+    jobs: int | None = None,
+    gpus_per_run: float | int | None = None,
+) -> Sharing:
+    """How ``nas-lightning study run`` shares this machine among runs.
+
+    Args:
+        runs: The runs.
+        devices: The GPUs of the machine.
+        cores: Number of CPU cores.
+        jobs: Runs at a time; None: as many as the GPUs take, without GPUs one a core.
+        gpus_per_run: What the user says of a run's GPUs, see :func:`gpus_of`.
+
+    Returns:
+        The sharing.
+    """
+    gpus = min((gpus_of(run, len(devices), gpus_per_run) for run in runs), default=0)
+    if not gpus:
+        most = cores if jobs is None else jobs
+    elif gpus < 1:
+        most = len(devices) * int(1 / gpus + 1e-9)
+    else:
+        most = len(devices) // int(gpus)
+    at_a_time = min(most, len(runs))
+    if jobs is None:
+        return Sharing(max(1, at_a_time), at_a_time, tuple(devices), gpus)
+    return Sharing(jobs, min(jobs, at_a_time), tuple(devices), gpus)
+
+
+def default_gpus(run: Run) -> float | int:
+    """GPUs of a run on a machine that has some, where the user says nothing.
+
+    Args:
+        run: The run.
+
+    Returns:
+        ``trainer.devices`` where that is a number above 1, else 1 / :data:`RUNS_PER_GPU`; 0 for a run on the
+            CPU.
+    """
+    if run.settings.get("trainer.accelerator") == "cpu":
+        return 0
+    devices: Any = run.settings.get("trainer.devices")
+    try:
+        whole = len(devices) if isinstance(devices, list | tuple) else int(devices)
+    except (TypeError, ValueError):  # "auto": what it is given
+        whole = 1
+    if whole > 1:
+        return whole
+    return 1 / RUNS_PER_GPU if RUNS_PER_GPU > 1 else 1
 
 
 def gpus_of(run: Run, available: int, gpus_per_run: float | int | None = None) -> float | int:
@@ -18,7 +97,7 @@ def gpus_of(run: Run, available: int, gpus_per_run: float | int | None = None) -
     Args:
         run: The run.
         available: Number of GPUs there are.
-        gpus_per_run: What the user says; None says nothing.
+        gpus_per_run: What the user says; None takes :func:`default_gpus`.
 
     Returns:
         A whole number, or a share below 1.
@@ -32,15 +111,7 @@ def gpus_of(run: Run, available: int, gpus_per_run: float | int | None = None) -
                 f"`gpus_per_run` (={gpus_per_run:g}) must be a whole number, or a share from 0 to 1"
             )
         return int(gpus_per_run) if gpus_per_run == int(gpus_per_run) else gpus_per_run
-    if run.settings.get("trainer.accelerator") == "cpu" or not available:
-        return 0
-    devices: Any = run.settings.get("trainer.devices")
-    if isinstance(devices, list | tuple):
-        return max(1, len(devices))
-    try:
-        return max(1, int(devices))
-    except (TypeError, ValueError):  # "auto": what it is given
-        return 1
+    return default_gpus(run) if available else 0
 
 
 def run_command(run: Run) -> tuple[str, ...]:
@@ -73,9 +144,21 @@ def run_job(run: Run, gpus: float | int, threads: int) -> Job:
         folder=Path.cwd(),
         log=(run.folder / LOG).absolute(),
         gpus=gpus,
-        environment={
-            "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS") or str(threads),
-            "PYTHONUNBUFFERED": "1",
-            "RAY_USAGE_STATS_ENABLED": "0",
-        },
+        environment=job_environment(threads),
     )
+
+
+def job_environment(threads: int) -> dict[str, str]:
+    """Environment variables of a training's process beside those of whoever starts it.
+
+    Args:
+        threads: Number of CPU threads, unless the user's ``OMP_NUM_THREADS`` says another.
+
+    Returns:
+        The variables.
+    """
+    return {
+        "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS") or str(threads),
+        "PYTHONUNBUFFERED": "1",
+        "RAY_USAGE_STATS_ENABLED": "0",
+    }

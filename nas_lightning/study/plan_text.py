@@ -19,13 +19,14 @@ NUMBERED_ALIKE = ("2", "3", "4", "6", "7", "8")
 _Row = tuple[Run, RunCost]
 
 
-def format_plan(study: Study, costs: Sequence[RunCost], jobs: int = 1) -> str:
+def format_plan(study: Study, costs: Sequence[RunCost], jobs: int = 1, gpus_per_run: float | int = 0) -> str:
     """Print a study's plan.
 
     Args:
         study: The study.
         costs: The cost of each run, in order.
-        jobs: Runs at a time; each is taken to be as fast as it was measured.
+        jobs: Runs at a time; the times of the costs are taken to be those of a run among so many.
+        gpus_per_run: GPUs of a run, of which a share below 1 is told.
 
     Returns:
         A table, a line for each run, or above :data:`MOST_LINES` runs for each group of family, data set,
@@ -40,7 +41,7 @@ def format_plan(study: Study, costs: Sequence[RunCost], jobs: int = 1) -> str:
     rows = list(zip(study.runs, costs, strict=True))
     lines = [f"{study.name}: {study.title}", ""]
     lines += _aligned(_single(rows) if len(rows) <= MOST_LINES else _grouped(rows))
-    lines += ["", *_totals(rows, jobs)]
+    lines += ["", *_totals(rows, jobs, gpus_per_run)]
     return "\n".join([*lines, *_notes(rows)])
 
 
@@ -107,7 +108,7 @@ def _grouped(rows: Iterable[_Row]) -> list[list[str]]:
     return table
 
 
-def _totals(rows: Sequence[_Row], jobs: int) -> list[str]:
+def _totals(rows: Sequence[_Row], jobs: int, gpus_per_run: float | int) -> list[str]:
     costs = [cost for _, cost in rows]
     known = [cost for cost in costs if cost.training_images is not None]
     computed = [cost.total_multiply_adds for cost in costs if cost.total_multiply_adds is not None]
@@ -122,6 +123,8 @@ def _totals(rows: Sequence[_Row], jobs: int) -> list[str]:
         # No more runs than there are can go at a time, and the longest one takes its time.
         whole = max(sum(seconds) / min(jobs, len(seconds)), max(seconds))
         at_a_time = "one at a time" if jobs == 1 else f"{jobs} at a time"
+        if 0 < gpus_per_run < 1:
+            at_a_time += f" with {gpus_per_run:.3g} of a GPU each"
         lines.append(f"time on this machine, {at_a_time}: about {in_words(whole)} (an estimate)")
     reasons: dict[str, int] = {}
     for cost in costs:

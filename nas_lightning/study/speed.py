@@ -2,53 +2,51 @@
 
 from __future__ import annotations
 
-import csv
-import json
-import os
-import subprocess
-import sys
-import tempfile
-from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-import yaml
-
+from nas_lightning.speed import level_of
 from nas_lightning.study.configuration import nest
 from nas_lightning.study.cost import FORWARD_PASSES, DataSize, Speed, data_size, run_cost
-from nas_lightning.study.executors import cpu_count, without_launcher
+from nas_lightning.study.executors import LocalExecutor
+from nas_lightning.study.jobs import Sharing
 from nas_lightning.study.study import Run, Study
+from nas_lightning.study.throughput import measure_throughput
 
 BATCH_WORK = 2.5e11
-"""Multiply-adds of an epoch of the measurement, about: five seconds on a slow processor."""
+"""Multiply-adds of an epoch on the CPU, all processes together, about: five seconds on a slow processor."""
 BATCHES = (2, 20)
-"""Fewest and most batches of such an epoch."""
+"""Fewest and most batches of such an epoch; a GPU makes the most."""
 APART = 1.5
 """Ratio of multiply-adds from which on a second network says more than noise."""
-TIMEOUT = 150.0
+TIMEOUT = 300.0
 """Seconds after which a measurement is given up."""
 
 
-def measure_speed(study: Study, jobs: int = 1, timeout: float | int = TIMEOUT) -> Speed:
-    """Train the cheapest and the dearest network of a study for two short epochs each, on made-up images.
+def measure_speed(study: Study, sharing: Sharing | None = None, timeout: float | int = TIMEOUT) -> Speed:
+    """Train the cheapest and the dearest network of a study for some short epochs each, on made-up images.
 
-    The second epoch's rate counts, so that what a first epoch prepares does not. Time per image is taken as
-    ``a + b * multiply_adds`` through both; ``a`` is 0 where the two are of nearly the same size (one is
-    trained then), or where the line through them would give a negative ``a`` or ``b``. Nothing is written but
-    in a temporary folder. Takes half a minute or so, most of it the program's start.
+    Each is trained by as many processes at once as the study has runs at a time, with the same part of the
+    GPUs and cores, so that what they take from each other is in the speed. Time per image of one of them is
+    taken as ``a + b * multiply_adds`` through both networks; ``a`` is 0 where the two are of nearly the same
+    size (one is trained then), or where the line through them would give a negative ``a`` or ``b``. Nothing
+    is written but in a temporary folder. Takes half a minute or so, most of it the program's start, and as
+    long as compiling takes where the study's trainings are compiled.
 
     Args:
         study: The study.
-        jobs: Runs at a time that the machine's cores are divided by.
+        sharing: How its runs share the machine; None: one at a time.
         timeout: Seconds that each of the two may take.
 
     Returns:
-        The speed.
+        The speed of a run among so many.
 
     Raises:
-        ValueError: If no network's size is known.
+        ValueError: If no network's size is known, or a run takes more GPUs than there are.
         OSError: If a measurement fails; the message has the last line of its output.
     """
+    sharing = sharing or Sharing()
+    if not sharing.at_a_time and study.runs:
+        raise ValueError(f"a run takes {sharing.gpus} GPUs, and there are {len(sharing.devices)}")
     found: dict[int, tuple[Run, DataSize]] = {}
     for run in study.runs:
         data, forward = data_size(run), run_cost(run).multiply_adds
@@ -59,7 +57,7 @@ def measure_speed(study: Study, jobs: int = 1, timeout: float | int = TIMEOUT) -
     low, high = min(found), max(found)
     if high < APART * low:
         low = high
-    times = {forward: _train(*found[forward], forward, jobs, timeout) for forward in {low, high}}
+    times = {forward: _train(*found[forward], forward, sharing, timeout) for forward in {low, high}}
     (fast, device), (slow, _) = times[low], times[high]
     slope = (slow - fast) / (high - low) if high > low else 0.0
     constant = fast - slope * low
@@ -68,47 +66,45 @@ def measure_speed(study: Study, jobs: int = 1, timeout: float | int = TIMEOUT) -
     return Speed(constant, slope, device)
 
 
-def _train(run: Run, data: DataSize, forward: int, jobs: int, timeout: float | int) -> tuple[float, str]:
-    """Seconds that an image takes in the second epoch, and the device."""
-    batch_size = run.settings["data.init_args.batch_size"]
-    wanted = int(BATCH_WORK / (FORWARD_PASSES * forward * batch_size))
-    batches = min(max(wanted, BATCHES[0]), BATCHES[1])
-    with tempfile.TemporaryDirectory(prefix="nas-lightning-") as folder:
-        config = Path(folder) / "config.yaml"
-        config.write_text(yaml.safe_dump(_configuration(run, data, batches, folder)))
-        command = [sys.executable, "-m", "nas_lightning", "fit", "--config", str(config)]
-        try:
-            ended = subprocess.run(
-                command,
-                env=_environment(jobs),
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                text=True,
-                timeout=timeout,
-                check=False,
-            )
-        except subprocess.TimeoutExpired:
-            raise OSError(
-                f"{run.architecture.label}: {2 * batches} batches took more than {timeout:.0f} s"
-            ) from None
-        if ended.returncode:
-            lines = (ended.stderr or ended.stdout).strip().splitlines() or ["no message"]
-            raise OSError(f"{run.architecture.label}: {lines[-1]}")
-        written = Path(folder) / "speed" / "speed"
-        with (written / "metrics.csv").open() as file:
-            rate = float(list(csv.DictReader(file))[-1]["images_per_second"])
-        return 1 / rate, json.loads((written / "result.json").read_text())["provenance"]["device"]
+def _train(
+    run: Run, data: DataSize, forward: int, sharing: Sharing, timeout: float | int
+) -> tuple[float, str]:
+    """Seconds that an image takes in one of the processes, and the device."""
+    batches = BATCHES[1]
+    if not sharing.gpus:
+        of_batch = FORWARD_PASSES * forward * run.settings["data.init_args.batch_size"]
+        batches = min(max(int(BATCH_WORK / (of_batch * sharing.at_a_time)), BATCHES[0]), BATCHES[1])
+    executor = LocalExecutor(sharing.jobs, sharing.devices)
+    settings = _settings(run, data, batches, sharing.gpus)
+    try:
+        measured = measure_throughput(
+            settings, executor, sharing.at_a_time, gpus=sharing.gpus, timeout=timeout
+        )
+    except OSError as error:
+        raise OSError(f"{run.architecture.label}: {error}") from error
+    return sharing.at_a_time / measured.total, measured.device
 
 
-def _configuration(run: Run, data: DataSize, batches: int, folder: str) -> dict[str, Any]:
-    """Settings of the run, but for the data, the callbacks and the length."""
+def _settings(run: Run, data: DataSize, batches: int, gpus: float | int = 0) -> dict[str, Any]:
+    """Settings of the run, but for the data, the callbacks and the machines.
+
+    What ``model.speed`` means depends on the length of a training: here it is the level of the whole run.
+    """
     keep = {
         key: value
         for key, value in run.settings.items()
         if not key.startswith("data.") and key != "trainer.callbacks" and value is not None
     }
     batch_size = run.settings["data.init_args.batch_size"]
-    settings = nest(keep)
+    cost = run_cost(run)
+    images = cost.training_images or 0
+    level = level_of(
+        run.settings["model.speed"],
+        "cuda" if gpus else "cpu",
+        passes=images // batch_size,
+        work=FORWARD_PASSES * images * (cost.multiply_adds or 0),
+    )
+    settings = nest(keep | {"model.speed": level.name})
     settings["data"] = {
         "class_path": "nas_lightning.datamodules.Synthetic",
         "init_args": {
@@ -121,22 +117,9 @@ def _configuration(run: Run, data: DataSize, batches: int, folder: str) -> dict[
         },
     }
     settings["trainer"] |= {
-        "max_epochs": 2,
         "limit_train_batches": batches,
-        "limit_val_batches": 1,
-        "enable_progress_bar": False,
-        "enable_checkpointing": False,
-        "logger": False,
-        "default_root_dir": folder,
-        "devices": 1,
+        "devices": max(1, int(gpus)),
         "num_nodes": 1,
         "strategy": "auto",
     }
-    return settings | {"experiment": "speed", "run": "speed"}
-
-
-def _environment(jobs: int) -> Mapping[str, str]:
-    """The environment without what a cluster's launcher left there, with one job's share of the cores."""
-    environment = without_launcher(os.environ)
-    environment.setdefault("OMP_NUM_THREADS", str(max(1, cpu_count() // max(1, jobs))))
-    return environment
+    return settings

@@ -112,7 +112,8 @@ def test_the_last_smaller_batch_counts_by_its_size() -> None:
 
 def test_the_centre_is_the_evaluation() -> None:
     module, data = network(), batches()
-    surface = loss_surface(module, data, random_directions(module, 0), axis(3, 1), axis(3, 1))
+    steps = axis(3, 1)
+    surface = loss_surface(module, data, random_directions(module, 0), steps, steps, speed="reference")
     centre = surface.sel(alpha=0, beta=0)
     assert (centre["loss"].item(), centre["accuracy"].item()) == evaluate(module, data)
 

@@ -22,8 +22,11 @@ import yaml
 from nas_lightning.cli import study as study_cli
 from nas_lightning.cli.study import main
 from nas_lightning.study.attempts import read_attempts
+from nas_lightning.study.cost import Speed
 from nas_lightning.study.executors import LocalExecutor
+from nas_lightning.study.jobs import Sharing
 from nas_lightning.study.plan import read_study
+from nas_lightning.study.plan_text import in_words
 from nas_lightning.study.study import Run
 from tests.cli.commands import command, environment, read_metrics, read_result, run_process
 from tests.study.made_up_runs import is_alive
@@ -266,13 +269,13 @@ def test_plan_lists_the_runs_and_starts_none(folder: Path, capsys: pytest.Captur
 def test_plan_without_a_measurement_has_no_times(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def fails(study: object, jobs: int) -> None:
-        raise OSError(f"the measurement of {jobs} at a time failed")
+    def fails(study: object, sharing: Sharing) -> None:
+        raise OSError(f"the measurement of {sharing.at_a_time} of {sharing.jobs} failed")
 
     monkeypatch.setattr("nas_lightning.study.speed.measure_speed", fails)
     main(["plan", "good.yaml", "--jobs", "3"])
     captured = capsys.readouterr()
-    assert "no times: the measurement of 3 at a time failed" in captured.err
+    assert "no times: the measurement of 2 of 3 failed" in captured.err  # there are two runs
     assert "2 runs of 2 architectures" in captured.out
 
 
@@ -341,6 +344,34 @@ def test_as_many_runs_at_a_time_as_the_machine_takes(
     study_cli.main(["run", "good.yaml", *arguments])
     assert (made[0].jobs, made[0].threads) == (jobs, threads)
     assert made[0].gpus == len([name for name in devices.split(",") if name])
+
+
+def test_a_plan_is_of_what_run_would_do(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # Without `accelerator: cpu`, and with all 1437 // 16 batches of Digits.
+    base = {**BASE, "trainer": {"max_epochs": EPOCHS}}
+    (folder / "base.yaml").write_text(yaml.safe_dump(base))
+    (folder / "good.yaml").write_text(yaml.safe_dump(GOOD | {"axes": {"seeds": [0, 1, 2, 3, 4]}}))
+    asked: list[Sharing] = []
+
+    def measure(study: object, sharing: Sharing) -> Speed:
+        asked.append(sharing)
+        return Speed(1.0, 0.0, "cuda")
+
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5")
+    monkeypatch.setattr("nas_lightning.study.speed.measure_speed", measure)
+    seconds = EPOCHS * 1424 + EPOCHS * 360 / 3  # of a run: images to train on and a third of those to test on
+    for arguments, at_a_time, words in (
+        ([], 1, "one at a time"),
+        (["--gpus_per_run", "0.25"], 4, "4 at a time with 0.25 of a GPU each"),
+        (["--gpus_per_run", "0.25", "--jobs", "2"], 2, "2 at a time with 0.25 of a GPU each"),
+        (["--gpus_per_run", "0.1"], 5, "5 at a time with 0.1 of a GPU each"),
+    ):
+        main(["plan", "good.yaml", *arguments])
+        captured = capsys.readouterr()
+        assert (asked[-1].at_a_time, asked[-1].devices) == (at_a_time, ("5",))
+        assert f"{words}: about {in_words(5 * seconds / at_a_time)}" in captured.out
 
 
 def test_without_ray_one_line_says_how_to_get_it(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

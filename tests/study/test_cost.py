@@ -12,13 +12,17 @@ from typing import Any
 
 import pytest
 
+from nas_lightning.speed import LONG_PASSES, LONG_WORK
 from nas_lightning.study import speed as speed_module
 from nas_lightning.study.configuration import flatten
 from nas_lightning.study.cost import DATA_SIZES, DataSize, RunCost, Speed, run_cost, run_costs
+from nas_lightning.study.executors import LocalExecutor
+from nas_lightning.study.jobs import Sharing
 from nas_lightning.study.plan import read_study
 from nas_lightning.study.plan_text import format_plan, in_words
 from nas_lightning.study.speed import measure_speed
 from nas_lightning.study.study import AnalysisFile, Run, Study
+from nas_lightning.study.throughput import EPOCHS, Throughput, measured_settings
 from tests.cli.parsing import ParsedOnly
 
 STUDIES = Path(__file__).parents[2] / "configs" / "studies"
@@ -157,7 +161,7 @@ def measured(monkeypatch: pytest.MonkeyPatch, seconds: dict[int, float]) -> list
     """Pretend that networks of so many multiply-adds take so long; says which were trained."""
     trained: list[int] = []
 
-    def train(run: Run, data: DataSize, forward: int, jobs: int, timeout: float) -> tuple[float, str]:
+    def train(run: Run, data: DataSize, forward: int, sharing: Sharing, timeout: float) -> tuple[float, str]:
         trained.append(forward)
         return seconds[forward], "cpu"
 
@@ -203,7 +207,8 @@ def test_networks_of_one_size_are_measured_once(monkeypatch: pytest.MonkeyPatch)
 
 def test_what_is_measured_is_a_command_on_images_of_the_same_shape(tmp_path: Path) -> None:
     run = run_of("table1", "snas_mild:adapted", "TinyImageNet", settings={"trainer.devices": 8})
-    content = speed_module._configuration(run, DATA_SIZES["TinyImageNet"], 2, str(tmp_path))
+    settings = speed_module._settings(run, DATA_SIZES["TinyImageNet"], 2)
+    content = measured_settings(settings, tmp_path, "0")
     (tmp_path / "config.yaml").write_text(json.dumps(content))
     parsed = flatten(ParsedOnly(["fit", "--config", str(tmp_path / "config.yaml")]).settings.as_dict())
     expected = {
@@ -215,21 +220,66 @@ def test_what_is_measured_is_a_command_on_images_of_the_same_shape(tmp_path: Pat
         "model.genotype": "snas_mild:adapted",
         "model.stem_stride": 2,
         "model.auxiliary_weight": 0.4,
-        "trainer.max_epochs": 2,
+        "trainer.max_epochs": EPOCHS,
         "trainer.limit_train_batches": 2,
         "trainer.devices": 1,
         "trainer.callbacks": None,
     }
     assert {key: parsed[key] for key in expected} == expected
+    assert speed_module._settings(run, DATA_SIZES["TinyImageNet"], 2, gpus=2)["trainer"]["devices"] == 2
+
+
+def test_the_level_is_that_of_the_whole_run() -> None:
+    def level(epochs: int, gpus: float | int = 0, speed: str = "auto") -> object:
+        run = run_of("figure3", "darts_v2", settings={"trainer.max_epochs": epochs, "model.speed": speed})
+        run = dataclasses.replace(run, epochs=epochs)
+        return speed_module._settings(run, DATA_SIZES["CIFAR10"], 2, gpus)["model"]["speed"]
+
+    # 50,000 images of 3 x 528,359,040 multiply-adds are 7.9e13; of 625 batches, 20,000 passes are 32 epochs.
+    assert LONG_WORK <= 50_000 * 3 * 528_359_040
+    assert level(1) == "compiled"
+    assert LONG_PASSES == 32 * 625
+    assert [level(epochs, gpus=0.5) for epochs in (31, 32)] == ["fast", "compiled"]
+    assert level(600, speed="reference") == "reference"
+
+
+def test_runs_beside_each_other_are_as_slow_as_measured_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[int, float | int, int]] = []
+
+    def together(
+        settings: Mapping[str, Any], executor: LocalExecutor, processes: int, *, gpus: float, timeout: float
+    ) -> Throughput:
+        asked.append((processes, gpus, executor.gpus))
+        return Throughput((100.0, 60.0, 40.0, 40.0), "cuda")
+
+    monkeypatch.setattr(speed_module, "measure_throughput", together)
+    study = shipped("figure3")
+    dearest = max(cost.multiply_adds or 0 for cost in run_costs(study))
+    sharing = Sharing(jobs=4, at_a_time=4, devices=("0",), gpus=0.25)
+    speed = measure_speed(study, sharing)
+    assert asked == [(4, 0.25, 1)]
+    # Together 240 images a second: an image of one among four takes 4 / 240 s.
+    assert speed == Speed(0.0, pytest.approx(4 / 240 / dearest), "cuda")
+    costs = run_costs(study, speed)
+    images = sum((cost.work or 0) * (cost.multiply_adds or 0) / dearest for cost in costs)
+    text = format_plan(study, costs, 4, 0.25)
+    line = f"4 at a time with 0.25 of a GPU each: about {in_words(images / 240)} (an estimate)"
+    assert line in text
+
+
+def test_more_gpus_than_there_are_cannot_be_measured() -> None:
+    with pytest.raises(ValueError, match="^a run takes 2 GPUs, and there are 1$"):
+        measure_speed(shipped("quickstart"), Sharing(1, 0, ("0",), 2))
 
 
 def test_a_measurement_that_takes_too_long_is_given_up() -> None:
-    with pytest.raises(OSError, match=r"^darts_v2:C\d+: \d+ batches took more than 0 s$"):
+    with pytest.raises(OSError, match=r"^darts_v2:C\d+: a training took more than 0 s$"):
         measure_speed(shipped("quickstart"), timeout=0.05)
 
 
 @pytest.mark.slow
-def test_a_real_measurement(tmp_path: Path) -> None:
+@pytest.mark.parametrize("at_a_time", [1, 2])
+def test_a_real_measurement(tmp_path: Path, at_a_time: int) -> None:
     (tmp_path / "base.yaml").write_text(
         "model: {init_channels: 2, num_cells: 3}\n"
         "data: {class_path: Synthetic, init_args: {batch_size: 8, train_size: 64}}\n"
@@ -237,7 +287,7 @@ def test_a_real_measurement(tmp_path: Path) -> None:
     )
     (tmp_path / "study.yaml").write_text("name: tiny\nconfigs: [base.yaml]\n")
     study = read_study(tmp_path / "study.yaml", tmp_path / "logs")
-    speed = measure_speed(study, timeout=120)
+    speed = measure_speed(study, Sharing(jobs=at_a_time, at_a_time=at_a_time), timeout=120)
     assert speed.device == "cpu"
     (cost,) = run_costs(study, speed)
     assert cost.seconds is not None

@@ -5,17 +5,19 @@ from __future__ import annotations
 import copy
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import yaml
 
 from nas_lightning.cells import get_genotype
 from nas_lightning.classifier import CellClassifier
+from nas_lightning.speed import Speed
 from nas_lightning.study.configuration import (
     DEFAULT_OPTIMIZER,
     DEFAULTS,
     NOT_DECIDING,
+    SAME_MATHEMATICS,
     flatten,
     merge,
     nest,
@@ -157,6 +159,7 @@ def test_a_plain_study_takes_the_configuration_as_it_is(tmp_path: Path) -> None:
         ("trainer.max_epochs", 3),
         ("trainer.gradient_clip_val", 1.0),
         ("trainer.precision", "bf16-mixed"),
+        ("model.speed", "max"),
         ("trainer.limit_train_batches", 1),
         ("trainer.callbacks", [{"class_path": "lightning.pytorch.callbacks.EarlyStopping"}]),
     ],
@@ -196,6 +199,10 @@ def test_a_batch_is_not_the_whole_epoch(tmp_path: Path) -> None:
         ("data.class_path", "Synthetic"),
         ("model.genotype", "darts"),
         ("data.init_args.validation_seed", 5),
+        ("model.speed", "auto"),
+        ("model.speed", "reference"),
+        ("model.speed", "fast"),
+        ("model.speed", "compiled"),
         ("trainer.precision", None),
         ("trainer.precision", 32),
         ("trainer.precision", "32-true"),
@@ -287,6 +294,15 @@ def test_the_seed_of_a_validation_split_counts_where_there_is_one(tmp_path: Path
     precisions = ("16", "16-mixed", "bf16-mixed", "64")
     names = {only_run(tmp_path, settings={"trainer.precision": value}).name for value in precisions}
     assert len(names) == 3
+
+
+def test_speeds_that_round_alike_are_one_run(tmp_path: Path) -> None:
+    speeds = ["auto", "reference", "fast", "compiled", "max"]
+    found = study(tmp_path, axes={"model.speed": speeds}).runs
+    assert [run.settings["model.speed"] for run in found] == ["auto", "max"]
+    assert {*SAME_MATHEMATICS, "max"} == set(speeds) == set(get_args(Speed))
+    # As with every other setting that does not decide.
+    assert len(study(tmp_path, axes={"trainer.accelerator": ["cpu", "gpu"]}).runs) == 1
 
 
 def test_a_genotype_in_a_configuration_does_not_change_the_name(tmp_path: Path) -> None:

@@ -1,0 +1,134 @@
+"""Convolution and batch norm as PyTorch defines them, computed in the order that suits a processor's caches.
+
+Names, parameters and values are those of the classes they stand for.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional
+
+
+class Convolution(nn.Conv2d):
+    """``torch.nn.Conv2d``; with dilation 2, on a CPU, as an undilated convolution of every second pixel.
+
+    A convolution with dilation 2 never mixes pixels of different parity. So the four images of even and odd
+    rows and columns go through an undilated one side by side, whose backward pass CPU libraries have tuned
+    (with stride 2 only the even pixels are read). The sums are the same, term by term.
+    """
+
+    same_function: ClassVar[bool] = True
+    """Whether the class computes what its base class in torch does."""
+
+    def _conv_forward(
+        self, input: Float[Tensor, "batch in_channels height width"], weight: Tensor, bias: Tensor | None
+    ) -> Float[Tensor, "batch out_channels _ _"]:
+        if self._is_slow_in_half(input):
+            with torch.autocast("cpu", enabled=False):
+                return self._conv_forward(input.float(), weight.float(), bias)
+        is_even = input.shape[2] % 2 == 0 and input.shape[3] % 2 == 0
+        if self.dilation != (2, 2) or input.device.type != "cpu" or not is_even:
+            return super()._conv_forward(input, weight, bias)
+        assert not isinstance(self.padding, str)
+        padding = (self.padding[0] // 2, self.padding[1] // 2)
+        if self.stride == (2, 2):
+            return functional.conv2d(input[:, :, ::2, ::2], weight, bias, 1, padding, 1, self.groups)
+        phases = _phases_to_batch(input)
+        return _batch_to_phases(functional.conv2d(phases, weight, bias, 1, padding, 1, self.groups))
+
+    def _is_slow_in_half(self, input: Tensor) -> bool:
+        """Whether bfloat16 would take many times as long as float32: strided or large depthwise on a CPU."""
+        is_simple = self.groups == 1 or (self.kernel_size == (3, 3) and self.stride == (1, 1))
+        return input.device.type == "cpu" and not is_simple and torch.is_autocast_enabled("cpu")
+
+
+class BatchNorm(nn.BatchNorm2d):
+    """``torch.nn.BatchNorm2d``; compiled for a CPU, training sums over the pixels of an image first.
+
+    A compiler turns one sum over images and pixels of channels-last data into a single thread's work; sums
+    per image are shared by all threads and read an image while it is in the cache.
+    """
+
+    same_function: ClassVar[bool] = True
+
+    def forward(
+        self, input: Float[Tensor, "batch channels height width"]
+    ) -> Float[Tensor, "batch channels height width"]:
+        """The normalised input."""
+        if not (self.training and input.device.type == "cpu" and torch.compiler.is_compiling()):
+            return super().forward(input)
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        assert self.num_batches_tracked is not None
+        output, mean, variance = _BatchNormTraining.apply(input, self.weight, self.bias, self.eps)
+        count = input.numel() // input.shape[1]
+        self.num_batches_tracked.add_(1)
+        momentum = self.momentum
+        if momentum is None:
+            momentum = 1 / self.num_batches_tracked
+        with torch.no_grad():
+            self.running_mean.lerp_(mean, momentum)
+            self.running_var.lerp_(variance * (count / max(count - 1, 1)), momentum)
+        return output  # type: ignore[no-any-return]
+
+
+class _BatchNormTraining(torch.autograd.Function):
+    """Output, mean and (biased) variance of a batch."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, inputs: Tensor, weight: Tensor, bias: Tensor, eps: float
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        x = _in_full(inputs)
+        means = x.mean((2, 3))
+        variances = (x - means[:, :, None, None]).square().mean((2, 3))
+        mean = means.mean(0)
+        variance = variances.mean(0) + (means - mean).square().mean(0)
+        deviation = torch.rsqrt(variance + eps)
+        scale = weight * deviation
+        output = x * _per_channel(scale) + _per_channel(bias - mean * scale)
+        ctx.save_for_backward(inputs, weight, mean, deviation)
+        ctx.mark_non_differentiable(mean, variance)
+        return output.to(inputs.dtype), mean, variance
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+        inputs, weight, mean, deviation = ctx.saved_tensors
+        gradient, x = _in_full(gradients[0]), _in_full(inputs)
+        centred = x - _per_channel(mean)
+        shift = gradient.sum((2, 3)).sum(0)
+        scale = (gradient * centred).sum((2, 3)).sum(0) * deviation
+        count = inputs.numel() // inputs.shape[1]
+        towards_inputs = _per_channel(weight * deviation) * (
+            gradient - _per_channel(shift / count) - centred * _per_channel(deviation * scale / count)
+        )
+        return towards_inputs.to(inputs.dtype), scale, shift, None
+
+
+def _in_full(x: Tensor) -> Tensor:
+    """Half precision as float32; anything else as it is."""
+    return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
+
+
+def _per_channel(values: Tensor) -> Tensor:
+    return values[None, :, None, None]
+
+
+def _phases_to_batch(x: Tensor) -> Tensor:
+    """[batch, channels, height, width] as [4 batch, channels, height / 2, width / 2], by parity."""
+    batch, channels, height, width = x.shape
+    rows = x.permute(0, 2, 3, 1).reshape(batch, height // 2, 2, width // 2, 2, channels)
+    phases = rows.permute(2, 4, 0, 1, 3, 5).reshape(4 * batch, height // 2, width // 2, channels)
+    return phases.permute(0, 3, 1, 2)
+
+
+def _batch_to_phases(x: Tensor) -> Tensor:
+    """The inverse."""
+    batch, channels, height, width = x.shape
+    phases = x.permute(0, 2, 3, 1).reshape(2, 2, batch // 4, height, width, channels)
+    rows = phases.permute(2, 3, 0, 4, 1, 5).reshape(batch // 4, 2 * height, 2 * width, channels)
+    return rows.permute(0, 3, 1, 2)
