@@ -7,12 +7,13 @@ compute is compared before anything is timed.
 from __future__ import annotations
 
 import argparse
+import copy
 import math
-import resource
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,28 +22,48 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, TensorDataset
 
-from benchmarks.record import alternate, machine, summary, write
-from nas_lightning.analysis import InstanceGradients, Point, loss_measure, random_directions, sum_gradients
+from benchmarks.record import (
+    DEVICE,
+    alternate,
+    machine,
+    memory_of,
+    print_times,
+    ratio_of,
+    summary,
+    write,
+)
+from nas_lightning.analysis import (
+    FoldedNetwork,
+    FusedGradients,
+    InstanceGradients,
+    Point,
+    loss_measure,
+    random_directions,
+    sum_gradients,
+)
 from nas_lightning.cells import get_genotype
 from nas_lightning.networks import CellNetwork, load_reference_weights
 from tests.oracles.plain_network import PlainNetwork
 
 GENOTYPE = get_genotype("darts_v2")
-DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 Batch = tuple[Tensor, Tensor]
 Forward = Callable[[Tensor], Tensor]
 Sums = tuple[Tensor, list[Tensor]]
 Contestants = dict[str, Callable[[], Any]]
 
-# What is divided by what, and what the ratio may be at most (None: for information).
+# What is divided by what, and what the ratio may be at most, or at least if it is negative (None: for
+# information).
 RATIOS: Mapping[tuple[str, str], float | None] = {
-    ("contour point", "evaluation pass"): 1.05,
-    ("contour point", "plain contour point"): None,
-    ("statistics", "ordinary backward"): 1.8,
-    ("statistics", "backward per instance"): 0.45,
-    ("statistics without set-up", "ordinary backward"): None,
-    ("statistics", "vmap"): None,
-    ("statistics", "plain ordinary backward"): None,
+    ("plain contour point", "contour point, compiled"): -4.5,
+    ("plain contour point", "contour point, fast"): None,
+    ("plain contour point", "contour point, reference"): None,
+    ("contour point, compiled", "compiled evaluation pass"): 1.05,
+    ("backward per instance", "statistics, compiled"): -5.0,
+    ("backward per instance", "statistics, fast"): None,
+    ("statistics, compiled", "plain ordinary backward"): 1.0,
+    ("statistics, fast", "plain ordinary backward"): None,
+    ("statistics, fast", "ordinary backward"): None,
+    ("vmap", "statistics, compiled"): None,
 }
 
 
@@ -115,12 +136,13 @@ def contour_contestants(settings: argparse.Namespace) -> Iterator[tuple[Contesta
     images, classes = make_images(settings, settings.images)
     batches = list(zip(*(torch.split(values, settings.batch) for values in (images, classes)), strict=True))
     loader = DataLoader(TensorDataset(images.cpu(), classes.cpu()), batch_size=settings.batch)
-    center = {name: parameter.detach().clone() for name, parameter in plain.named_parameters()}
+    w_star = {name: parameter.detach().clone() for name, parameter in plain.named_parameters()}
+    weights = copy.deepcopy(network.state_dict())
     first, second = random_directions(plain, seed=0)
 
     def plain_point(alpha: float, beta: float) -> float:
         for name, parameter in plain.named_parameters():
-            parameter.data = center[name] + alpha * first[name] + beta * second[name]
+            parameter.data = w_star[name] + alpha * first[name] + beta * second[name]
         total = 0.0
         with torch.no_grad():
             for inputs, targets in loader:
@@ -128,15 +150,23 @@ def contour_contestants(settings: argparse.Namespace) -> Iterator[tuple[Contesta
                 total += float(loss) * len(targets)
         return total / len(images)
 
-    with loss_measure(network, batches, {0: random_directions(network, seed=0)}) as measure:
+    directions = {0: random_directions(network, seed=0)}
+    folded = FoldedNetwork(network, compiled=True)
+    with ExitStack() as stack:
         contestants: Contestants = {
-            "evaluation pass": lambda: evaluation_pass(network, batches),
-            "contour point": lambda: measure(Point(0, 0.5, -0.5, (0, 0, 0))),
             "plain contour point": lambda: plain_point(0.5, -0.5),
+            "compiled evaluation pass": lambda: evaluation_pass(folded, batches),
         }
-        loss = measure(Point(0, 0.0, 0.0, (0, 0, 0)))["loss"]
-        differences = {"loss, evaluation pass": relative_difference(loss, evaluation_pass(network, batches))}
-        differences["loss, plain contour point"] = relative_difference(loss, plain_point(0.0, 0.0))
+        center, aside = Point(0, 0.0, 0.0, (0, 0, 0)), Point(0, 0.5, -0.5, (0, 0, 0))
+        expected = plain_point(0.0, 0.0)
+        differences = {
+            "loss, compiled evaluation pass": relative_difference(evaluation_pass(folded, batches), expected)
+        }
+        for speed in ("reference", "fast", "compiled"):
+            measure = stack.enter_context(loss_measure(network, batches, directions, speed=speed))
+            differences[f"loss, {speed}"] = relative_difference(measure(center)["loss"], expected)
+            contestants[f"contour point, {speed}"] = partial(measure, aside)
+            network.load_state_dict(weights)
         yield contestants, differences
 
 
@@ -145,18 +175,19 @@ def gradient_contestants(settings: argparse.Namespace) -> tuple[Contestants, dic
     plain, network = make_networks(settings)
     batch = make_images(settings, settings.batch)
     prepared = InstanceGradients(network, *batch)
+    fused = FusedGradients(network, prepared.parameters)
     live, plain_live = list(prepared.parameters.values()), list(plain.parameters())
     contestants: Contestants = {
         "ordinary backward": lambda: ordinary_backward(network, live, batch),
-        # As for a single batch: finding out the layers and checking their rules included.
-        "statistics": lambda: sum_gradients(InstanceGradients(network, *batch), [batch]).statistics(),
-        "statistics without set-up": lambda: sum_gradients(prepared, [batch]).statistics(),
+        "statistics, fast": lambda: sum_gradients(prepared, [batch]).statistics(),
+        "statistics, compiled": lambda: sum_gradients(prepared, [batch], fused).statistics(),
         "backward per instance": lambda: backward_per_instance(network, live, batch),
         "vmap": lambda: vmap_per_instance(network, batch),
         "plain ordinary backward": lambda: ordinary_backward(lambda x: plain(x)[0], plain_live, batch),
     }
-    exact = contestants["statistics"]()
-    differences: dict[str, float] = {}
+    exact = contestants["statistics, fast"]()
+    compiled = contestants["statistics, compiled"]()
+    differences = {"variance, compiled": relative_difference(compiled.variance, exact.variance)}
     for name in ("backward per instance", "vmap"):
         squares, sums = contestants[name]()
         norm = math.sqrt(sum_of_squares(sums)) / settings.batch
@@ -169,45 +200,31 @@ def gradient_contestants(settings: argparse.Namespace) -> tuple[Contestants, dic
     return contestants, differences
 
 
-def high_water_mark() -> float:
-    """Most memory this process has held so far, in MiB: allocated on a GPU, resident without one."""
-    if DEVICE.type == "cuda":
-        return torch.cuda.max_memory_allocated() / 2**20
-    status = Path("/proc/self/status")
-    if not status.exists():  # macOS, which counts bytes
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    # On Linux a child inherits its parent's ru_maxrss, in which its own mark would drown.
-    return int(status.read_text().partition("VmHWM:")[2].split()[0]) / 2**10
-
-
-def memory_rise(settings: argparse.Namespace, contestant: str) -> float:
-    """How far one contestant, set-up included, raises the high-water mark of this fresh process, in MiB.
-
-    It rises from where it is once network and batch are made and a forward pass without gradients has run.
-    """
-    _, network = make_networks(settings)
+def measure_memory(settings: argparse.Namespace, contestant: str) -> float:
+    """Memory of one contestant's gradients over a batch, in this fresh process, in MiB."""
+    plain, network = make_networks(settings)
     batch = make_images(settings, settings.batch)
-    evaluation_pass(network, [batch])
-    level = high_water_mark()
-    if contestant == "exact":
-        sum_gradients(InstanceGradients(network, *batch), [batch]).statistics()
-    else:
-        ordinary_backward(network, list(network.evaluated_parameters().values()), batch)
-    return high_water_mark() - level
+    if contestant == "plain":
+        return memory_of(lambda: ordinary_backward(lambda x: plain(x)[0], list(plain.parameters()), batch))
+    prepared = InstanceGradients(network, *batch)
+    fused = FusedGradients(network, prepared.parameters) if contestant == "compiled" else None
+    return memory_of(lambda: sum_gradients(prepared, [batch], fused))
 
 
 def memory_in_child(settings: argparse.Namespace, contestant: str) -> float:
-    """`memory_rise` of a contestant in a fresh process."""
+    """`measure_memory` of a contestant in a fresh process."""
     options = [f"--{name}={value}" for name, value in [("memory", contestant), *vars(settings).items()]]
     command = [sys.executable, "-m", "benchmarks.landscape", *options]
     root = Path(__file__).parents[1]
-    return float(subprocess.run(command, cwd=root, check=True, stdout=subprocess.PIPE).stdout)
+    return float(subprocess.run(command, cwd=root, check=True, stdout=subprocess.PIPE).stdout.split()[-1])
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, print and keep the record."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--memory", choices=("exact", "ordinary"), help="print one contestant's MiB, and end")
+    parser.add_argument(
+        "--memory", choices=("plain", "fast", "compiled"), help="print one contestant's MiB, and end"
+    )
     sizes = {"channels": 16, "cells": 8, "batch": 64, "images": 256, "image_size": 32, "rounds": 9}
     for name, default in sizes.items():
         parser.add_argument(f"--{name}", type=int, default=default)
@@ -216,24 +233,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.error(f"--rounds (={settings.rounds}) must be at least 2: there are no quartiles of one")
     torch.backends.cudnn.allow_tf32 = False  # float32 throughout
     if contestant := vars(settings).pop("memory"):
-        print(memory_rise(settings, contestant))
+        print(measure_memory(settings, contestant))
         return
     with contour_contestants(settings) as (contour, differences):
         gradient, gradient_differences = gradient_contestants(settings)
         seconds = alternate(contour, settings.rounds) | alternate(gradient, settings.rounds)
-    memory = {name: memory_in_child(settings, name) for name in ("exact", "ordinary")}
-    memory |= {"exact / ordinary": memory["exact"] / memory["ordinary"], "at_most": 1.5}
+    memory = {name: memory_in_child(settings, name) for name in ("plain", "fast", "compiled")}
+    memory |= {f"{name} / plain": memory[name] / memory["plain"] for name in ("fast", "compiled")}
     times: dict[str, Any] = {**summary(seconds)}
-    ratios: dict[str, Any] = {}
-    for (over, under), limit in RATIOS.items():
-        # Divided round by round: what slows the machine down for a while slows both.
-        divided = [a / b for a, b in zip(seconds[over], seconds[under], strict=True)]
-        ratios[f"{over} / {under}"] = {**summary({"": divided})[""], "at_most": limit}
+    ratios = {
+        f"{over} / {under}": ratio_of(seconds, over, under, limit) for (over, under), limit in RATIOS.items()
+    }
     print(f"{machine()['processor']}, {machine()['threads']} threads, {machine()['gpu'] or 'no GPU'}")
-    for name, values in (times | ratios).items():
-        low, median, high = (values[key] for key in ("lower_quartile", "median", "upper_quartile"))
-        remark = "s" if name in times else f"at most {values['at_most']}" if values["at_most"] else ""
-        print(f"{name:<46} {median:9.4f}  ({low:.4f} to {high:.4f})  {remark}".rstrip())
+    print_times(times, ratios)
     print("memory, MiB: " + ", ".join(f"{name} {value:.2f}" for name, value in memory.items()))
     record = {
         "settings": {"genotype": "darts_v2", **vars(settings)},

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import json
+import math
 import os
 import platform
 import statistics
@@ -16,6 +19,7 @@ import torch
 from nas_lightning.files import atomic_write
 from nas_lightning.provenance import software_versions
 
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 RESULTS = Path(__file__).parent / "results"
 
 
@@ -48,6 +52,56 @@ def summary(seconds: Mapping[str, list[float]]) -> dict[str, dict[str, float]]:
         low, median, high = statistics.quantiles(values, n=4, method="inclusive")
         result[name] = {"median": median, "lower_quartile": low, "upper_quartile": high, "calls": len(values)}
     return result
+
+
+def ratio_of(
+    seconds: Mapping[str, list[float]], over: str, under: str, limit: float | None = None
+) -> dict[str, float | None]:
+    """Ratio of two contestants' times, round by round: what slows the machine for a while slows both.
+
+    Args:
+        seconds: Seconds of every call, by name.
+        over: The numerator.
+        under: The denominator.
+        limit: What the ratio should be at most or, if negative, at least.
+    """
+    divided = [a / b for a, b in zip(seconds[over], seconds[under], strict=True)]
+    asked = {} if limit is None else {"at_most": limit} if limit > 0 else {"at_least": -limit}
+    return {**summary({"": divided})[""], **asked}
+
+
+def print_times(times: Mapping[str, Any], ratios: Mapping[str, Any]) -> None:
+    """A line for each contestant and each ratio: median and quartiles."""
+    for name, values in {**times, **ratios}.items():
+        low, median, high = (values[key] for key in ("lower_quartile", "median", "upper_quartile"))
+        asked = [f"{key.replace('_', ' ')} {values[key]}" for key in ("at_most", "at_least") if key in values]
+        remark = "s" if name in times else "".join(asked)
+        print(f"{name:<52} {median:9.4f}  ({low:.4f} to {high:.4f})  {remark}".rstrip())
+
+
+def memory_of(call: Callable[[], object]) -> float:
+    """Most memory that a call holds beyond what is held before it, in MiB, on its second time.
+
+    Allocated on a GPU; resident without one, where Linux can be asked, otherwise not a number.
+    """
+    call()  # compiles, and makes what stays
+    gc.collect()
+    if DEVICE.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        call()
+        return (torch.cuda.max_memory_allocated() - before) / 2**20
+    if not Path("/proc/self/clear_refs").exists():
+        return math.nan
+    ctypes.CDLL(None).malloc_trim(0)  # free memory counts as resident until it is given back
+    Path("/proc/self/clear_refs").write_text("5")  # the mark is where the process is now
+    before = _status("VmRSS")
+    call()
+    return (_status("VmHWM") - before) / 2**10
+
+
+def _status(name: str) -> int:
+    return int(Path("/proc/self/status").read_text().partition(f"{name}:")[2].split()[0])
 
 
 def machine() -> dict[str, Any]:

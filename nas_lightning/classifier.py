@@ -166,7 +166,7 @@ class CellClassifier(LightningModule):
         self._level = self._level_of(passes)
         if self._level.compiled:
             with_graphs = self._level.mixed and self.device.type == "cuda"
-            self.network.compile_regions("reduce-overhead" if with_graphs else None)
+            self.network.compile_regions(**({"mode": "reduce-overhead"} if with_graphs else {}))
         for optimizer in self.trainer.optimizers:
             if isinstance(optimizer, SGD):
                 for group in optimizer.param_groups:

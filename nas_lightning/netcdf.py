@@ -9,12 +9,14 @@ import io
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import xarray as xr
 
 from nas_lightning.files import atomic_write
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 Attributes = Mapping[str, str | int | float]
 
@@ -55,6 +57,8 @@ def read_dataset(path: str | os.PathLike[str]) -> xr.Dataset:
         raise ValueError(f"{path} is not a file")
     content = path.read_bytes()
     try:
+        import xarray as xr  # a third of a second, which not every start needs to wait for
+
         with xr.open_dataset(
             io.BytesIO(content), engine="scipy", mask_and_scale=False, decode_times=False
         ) as opened:
@@ -78,6 +82,8 @@ def write_dataset(path: str | os.PathLike[str], dataset: xr.Dataset) -> None:
         OSError: If it cannot be written; the message names it.
     """
     # In the order of the names: a continued surface has the bytes of an unbroken one.
+    import xarray as xr
+
     ordered = xr.Dataset(
         {name: dataset[name].variable for name in sorted(map(str, dataset.data_vars))},
         coords={name: dataset[name].variable for name in sorted(map(str, dataset.coords))},

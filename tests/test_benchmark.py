@@ -98,22 +98,23 @@ def test_contestants_that_disagree_are_not_timed(
     assert not list(tmp_path.iterdir())
 
 
-def test_high_water_mark_is_the_process_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(landscape, "DEVICE", torch.device("cpu"))
-    ballast = bytearray(b"1") * (512 * 2**20)  # more than the child will hold
-    assert landscape.high_water_mark() > 512
+def test_memory_is_what_a_call_holds_the_second_time() -> None:
     code = """
 import torch
-from benchmarks import landscape
-landscape.DEVICE = torch.device("cpu")
-before = landscape.high_water_mark()
-block = bytearray(b"1") * (64 * 2**20)
-print(landscape.high_water_mark() - before)
+from benchmarks import record
+record.DEVICE = torch.device("cpu")
+kept = []
+def call():
+    if not kept:
+        kept.append(bytearray(b"1") * (200 * 2**20))  # stays, so it is not counted
+    block = bytearray(b"1") * (64 * 2**20)
+    del block
+    return bytearray(b"1") * (16 * 2**20)
+print(record.memory_of(call))
 """
     root = Path(landscape.__file__).parents[1]
     child = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, check=True)
-    del ballast
-    assert 48 < float(child.stdout) < 80
+    assert 60 < float(child.stdout) < 76
 
 
 def test_one_round_is_refused(capsys: pytest.CaptureFixture[str]) -> None:

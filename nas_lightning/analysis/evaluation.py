@@ -53,17 +53,18 @@ def without_gradient(parameters: Iterable[nn.Parameter]) -> Iterator[None]:
 
 
 @contextmanager
-def differentiating(device_type: str) -> Iterator[None]:
+def differentiating(device_type: str, *, compiled: bool = False) -> Iterator[None]:
     """Gradients on, autocast off, compiled modules uncompiled: hooks and second derivatives need it so.
 
     Args:
         device_type: ``"cpu"`` or ``"cuda"``.
+        compiled: Whether compiled modules stay compiled.
     """
     # Fused attention has no second derivative.
     plain_attention = sdpa_kernel(SDPBackend.MATH)
     with torch.enable_grad(), torch.autocast(device_type, enabled=False), plain_attention:
         # Without dynamo nothing was compiled, and importing it takes seconds.
-        if "torch._dynamo" in sys.modules:
+        if "torch._dynamo" in sys.modules and not compiled:
             with torch.compiler.set_stance("force_eager"):
                 yield
         else:

@@ -118,7 +118,8 @@ class FoldedNetwork:
         """
         if inputs.device.type != "cpu" or inputs.ndim != 4:
             return self._some(inputs)
-        parts = inputs.contiguous(memory_format=torch.channels_last).split(images_at_once(len(inputs)))
+        arranged = inputs.contiguous(memory_format=torch.channels_last)
+        parts = torch.split(arranged, images_at_once(len(inputs)))
         return torch.cat([self._some(part) for part in parts]) if len(parts) > 1 else self._some(*parts)
 
     def _some(self, inputs: Tensor) -> Tensor:

@@ -13,11 +13,10 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
-import xarray as xr
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -30,12 +29,19 @@ from nas_lightning.analysis.evaluation import (
     evaluating,
     instance_losses,
 )
+from nas_lightning.analysis.fused_gradients import FusedGradients
 from nas_lightning.analysis.instance_gradients import InstanceGradients, Unsupported
 from nas_lightning.analysis.surface import Point, measured_plane
 from nas_lightning.provenance import weights_hash
 
+if TYPE_CHECKING:
+    import xarray as xr
+
 Method = Literal["exact", "minibatch"]
 """Every instance's gradient, or an unbiased estimate from the mean gradients of disjoint mini-batches."""
+
+BATCHES_FOR_AN_ERROR = 7
+"""Contrasts of mini-batches before their spread is trusted."""
 
 _VARIABLES: Mapping[str, Mapping[str, str]] = {
     "variance": {"long_name": "variance of the gradient over instances", "units": "nat2"},
@@ -115,6 +121,17 @@ class GradientSums:
         self.squared_norms[name] += torch.linalg.vector_norm(gradients, dtype=torch.float64).square()
         self.gradients[name] += gradients.sum(0, dtype=torch.float64)
 
+    def add_batch(self, squared_norms: Mapping[str, Tensor], gradients: Mapping[str, Tensor]) -> None:
+        """Add the sums over a batch.
+
+        Args:
+            squared_norms: sum_i ||grad f_i||^2 for each parameter.
+            gradients: sum_i grad f_i for each parameter.
+        """
+        names = list(self.gradients)
+        torch._foreach_add_(list(self.squared_norms.values()), [squared_norms[name] for name in names])
+        torch._foreach_add_(list(self.gradients.values()), [gradients[name].double() for name in names])
+
     def tensors(self) -> list[Tensor]:
         """All sums, to be added up in place over processes."""
         return [self.count, *self.squared_norms.values(), *self.gradients.values()]
@@ -134,12 +151,15 @@ class GradientSums:
         )
 
 
-def sum_gradients(gradients: InstanceGradients, batches: Batches) -> GradientSums:
+def sum_gradients(
+    gradients: InstanceGradients, batches: Batches, fused: FusedGradients | None = None
+) -> GradientSums:
     """Run all batches and add up what the statistics need.
 
     Args:
         gradients: The per-instance gradients of a module.
         batches: Batches of (inputs, targets); none at all gives zero.
+        fused: The same compiled; batches of another size than its first are measured without it.
 
     Returns:
         The sums over the batches' instances.
@@ -149,12 +169,17 @@ def sum_gradients(gradients: InstanceGradients, batches: Batches) -> GradientSum
         for inputs, targets in batches:
             if not len(targets):
                 continue
-            gradients.backward(inputs, targets, sums.add)
+            if fused is not None and fused.takes(len(targets)):
+                sums.add_batch(*fused.sums(inputs, targets))
+            else:
+                gradients.backward(inputs, targets, sums.add)
             sums.count += len(targets)
     return sums
 
 
-def estimate_statistics(gradients: InstanceGradients, batches: Batches) -> GradientStatistics:
+def estimate_statistics(
+    gradients: InstanceGradients, batches: Batches, tolerance: float | int = 0
+) -> GradientStatistics:
     """Unbiased estimate of the variance from the mean gradients of K disjoint mini-batches.
 
     With G_k the mean gradient of batch k of B_k instances, M_k that of the first k batches and N_k their
@@ -168,27 +193,38 @@ def estimate_statistics(gradients: InstanceGradients, batches: Batches) -> Gradi
     Its standard error is that of this mean: the spread of the estimate over samples of n instances. Other
     ways to deal the same instances spread less: for the split itself the error is on the safe side.
 
-    It costs one ordinary backward pass a batch.
+    It costs one ordinary backward pass a batch, of as many batches as it takes until the standard error is at
+    most ``tolerance`` times the estimate. Where that leaves batches out, the estimate is that for infinitely
+    many instances, and the square of the mean gradient's norm is freed of its bias, the estimate over the
+    number of instances.
 
     Args:
         gradients: Which parameters of which module count.
         batches: At least three batches of instances in random order.
+        tolerance: Largest relative standard error at which no more batches are needed; 0 takes all. It is
+            looked at from the eighth batch on, where the error itself is known to a quarter or so.
 
     Returns:
-        The estimate, exact in ``mean_gradient_norm``.
+        The estimate; with all batches exact in ``mean_gradient_norm``.
 
     Raises:
-        ValueError: If there are fewer than three batches.
+        ValueError: If there are fewer than three batches, or the tolerance is negative.
     """
+    if tolerance < 0:
+        raise ValueError(f"`tolerance` (={tolerance}) must not be negative")
     module, parameters = gradients.module, list(gradients.parameters.values())
     count = 0
     means: list[Tensor] = []
     terms: list[Tensor] = []
+    is_partial = False
     with evaluating(module), differentiating(parameters[0].device.type):
         for inputs, targets in batches:
             size = len(targets)
             if not size:
                 continue
+            if tolerance and len(terms) >= BATCHES_FOR_AN_ERROR and _relative_error(terms) <= tolerance:
+                is_partial = True
+                break
             loss = instance_losses(module, inputs, targets).mean()
             found = [g.double() for g in torch.autograd.grad(loss, parameters)]
             if not means:
@@ -203,15 +239,23 @@ def estimate_statistics(gradients: InstanceGradients, batches: Batches) -> Gradi
         raise ValueError(
             f"{len(terms) + bool(means)} batches are too few to estimate a variance and its error: at least 3"
         )
-    contrasts = torch.stack(terms) * (count - 1) / count
+    contrasts = torch.stack(terms) * (1 if is_partial else (count - 1) / count)
     variances = contrasts.mean(0)
+    square = float(torch.stack([mean.square().sum() for mean in means]).sum())
+    if is_partial:
+        square = max(square - float(variances.sum()) / count, 0.0)
     return GradientStatistics(
         count=count,
-        mean_gradient_norm=math.sqrt(float(torch.stack([mean.square().sum() for mean in means]).sum())),
+        mean_gradient_norm=math.sqrt(square),
         variance=float(variances.sum()),
         standard_error=float(contrasts.sum(1).std() / math.sqrt(len(terms))),
         variance_by_parameter=dict(zip(gradients.parameters, variances.tolist(), strict=True)),
     )
+
+
+def _relative_error(terms: list[Tensor]) -> float:
+    totals = torch.stack(terms).sum(1)
+    return float(totals.std() / totals.mean() / math.sqrt(len(terms)))
 
 
 def gradient_statistics(
@@ -298,6 +342,9 @@ def variance_measure(
     batches: Batches,
     directions_by_seed: Mapping[int, Directions],
     method: Method = "exact",
+    *,
+    tolerance: float | int = 0,
+    fused: FusedGradients | None = None,
 ) -> Iterator[Callable[[Point], dict[str, float]]]:
     """What a gradient-variance surface measures at a point, for :func:`nas_lightning.analysis.surface.fill`.
 
@@ -306,6 +353,8 @@ def variance_measure(
         batches: Batches of (inputs, targets) on the module's device.
         directions_by_seed: w1 and w2 for every direction seed.
         method: See :func:`gradient_statistics`.
+        tolerance: See :func:`estimate_statistics`.
+        fused: See :func:`sum_gradients`.
 
     Yields:
         The values of a point by name. When the block ends the weights are w*, bit for bit.
@@ -314,7 +363,7 @@ def variance_measure(
 
         def measure(point: Point) -> dict[str, float]:
             move_to(point)
-            statistics = _statistics(gradients, batches, method)
+            statistics = _statistics(gradients, batches, method, tolerance, fused)
             return {name: getattr(statistics, name) for name in variance_variables(method)}
 
         yield measure
@@ -331,9 +380,15 @@ def _first(batches: Batches) -> tuple[Tensor, Tensor]:
     raise ValueError("`batches` is empty: there is no gradient to measure")
 
 
-def _statistics(gradients: InstanceGradients, batches: Batches, method: Method) -> GradientStatistics:
+def _statistics(
+    gradients: InstanceGradients,
+    batches: Batches,
+    method: Method,
+    tolerance: float | int = 0,
+    fused: FusedGradients | None = None,
+) -> GradientStatistics:
     if method == "exact":
-        return sum_gradients(gradients, batches).statistics()
+        return sum_gradients(gradients, batches, fused).statistics()
     if method == "minibatch":
-        return estimate_statistics(gradients, batches)
+        return estimate_statistics(gradients, batches, tolerance)
     raise ValueError(f"`method` (={method!r}) must be 'exact' or 'minibatch'")

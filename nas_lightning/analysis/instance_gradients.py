@@ -28,6 +28,7 @@ from nas_lightning.analysis.evaluation import (
     instance_losses,
     without_gradient,
 )
+from nas_lightning.analysis.instance_rules import Rule, rule_of
 
 Unsupported = Literal["refuse", "vmap"]
 """What becomes of a layer without a rule of its own: an error, or ``torch.func.vmap`` over its instances."""
@@ -157,7 +158,7 @@ class _Unit:
     name: str
     module: nn.Module
     parameters: dict[str, str]  # full name by the name inside the module
-    rule: Callable[[Any, Tensor, Tensor], dict[str, Tensor]] | None
+    rule: Rule | None
 
     def hand_over(self, inputs: tuple[Any, ...], gradient: Tensor, consume: Consumer) -> None:
         """Compute the gradients of a batch's instances, some instances at a time."""
@@ -219,83 +220,6 @@ class _Hook:
 def _versions(values: tuple[Any, ...]) -> tuple[int, ...]:
     """How often each tensor has been changed in place."""
     return tuple(x._version for x in values if isinstance(x, Tensor))
-
-
-def _convolution(
-    layer: nn.Conv2d,
-    inputs: Float[Tensor, "batch in_channels in_height in_width"],
-    gradient: Float[Tensor, "batch out_channels out_height out_width"],
-) -> dict[str, Tensor]:
-    """Weight [batch, out_channels, in_channels / groups, height, width] and bias of a convolution."""
-    batch, shape = len(inputs), layer.weight.shape
-    padding = layer.padding
-    assert not isinstance(padding, str)
-    values = {}
-    if layer.kernel_size == (1, 1) and layer.groups == 1 and padding == (0, 0):
-        strided = inputs[:, :, :: layer.stride[0], :: layer.stride[1]]
-        values["weight"] = torch.bmm(gradient.flatten(2), strided.flatten(2).mT).view(batch, *shape)
-    else:
-        # The instances side by side, as groups of one convolution: none shares a weight with another.
-        _, weight, _ = torch.ops.aten.convolution_backward(
-            gradient.reshape(1, -1, *gradient.shape[2:]),
-            inputs.reshape(1, -1, *inputs.shape[2:]),
-            layer.weight.new_empty(()).expand(batch * shape[0], *shape[1:]),  # only its shape is read
-            None,
-            layer.stride,
-            padding,
-            layer.dilation,
-            False,
-            [0, 0],
-            batch * layer.groups,
-            [False, True, False],
-        )
-        values["weight"] = weight.view(batch, *shape)
-    if layer.bias is not None:
-        values["bias"] = gradient.sum((2, 3))
-    return values
-
-
-def _batch_norm(
-    layer: _BatchNorm,
-    inputs: Float[Tensor, "batch channels *size"],
-    gradient: Float[Tensor, "batch channels *size"],
-) -> dict[str, Tensor]:
-    """Scale [batch, channels] and shift of a batch norm with running statistics."""
-    assert layer.running_mean is not None
-    assert layer.running_var is not None
-    positions = tuple(range(2, gradient.ndim))
-    shift = gradient.sum(positions) if positions else gradient
-    product = (gradient * inputs).sum(positions) if positions else gradient * inputs
-    scale = (product - layer.running_mean * shift) * torch.rsqrt(layer.running_var + layer.eps)
-    return {"weight": scale, "bias": shift}
-
-
-def _linear(
-    layer: nn.Linear,
-    inputs: Float[Tensor, "batch *_ in_features"],
-    gradient: Float[Tensor, "batch *_ classes"],
-) -> dict[str, Tensor]:
-    """Weight [batch, out_features, in_features] and bias of a linear layer."""
-    rows, columns = (x.flatten(1, -2) if x.ndim > 2 else x[:, None] for x in (gradient, inputs))
-    values = {"weight": torch.bmm(rows.mT, columns)}
-    if layer.bias is not None:
-        values["bias"] = rows.sum(1)
-    return values
-
-
-def _rule(layer: nn.Module) -> Callable[[Any, Tensor, Tensor], dict[str, Tensor]] | None:
-    """The rule of a layer, if it has one; a subclass that computes something else has none."""
-    forward = type(layer).forward
-    same_function = getattr(type(layer), "same_function", False)  # a subclass's word for it
-    if isinstance(layer, nn.Conv2d):
-        is_plain = forward is nn.Conv2d.forward and type(layer)._conv_forward is nn.Conv2d._conv_forward
-        is_plain = is_plain or same_function
-        is_padded = layer.padding_mode != "zeros" or isinstance(layer.padding, str)
-        return _convolution if is_plain and not is_padded else None
-    if isinstance(layer, _BatchNorm):
-        is_plain = same_function or forward in (_BatchNorm.forward, nn.SyncBatchNorm.forward)
-        return _batch_norm if is_plain else None
-    return _linear if forward is nn.Linear.forward else None
 
 
 def _by_vmap(
@@ -391,7 +315,7 @@ def _find_units(
             continue  # measured together with a module around it
         inside = [name for other, names in roots.items() if _is_inside(other, root) for name in names]
         parameters = {name.removeprefix(f"{root}.") if root else name: name for name in sorted(inside)}
-        rule = _rule(modules[root]) if parameters.keys() <= {"weight", "bias"} else None
+        rule = rule_of(modules[root]) if parameters.keys() <= {"weight", "bias"} else None
         units.append(_Unit(root, modules[root], parameters, rule))
     return units
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from functools import partial
-from typing import Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
 import torch
-import xarray as xr
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
@@ -22,6 +21,9 @@ from nas_lightning.analysis.folding import FoldedNetwork
 from nas_lightning.analysis.surface import Point, measured_plane
 from nas_lightning.provenance import weights_hash
 from nas_lightning.speed import Speed, level_of
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 BatchNorm: TypeAlias = Literal["frozen", "reestimated"]
 

@@ -20,6 +20,7 @@ from torch import nn
 from nas_lightning.callbacks.measurement import Measurement
 from nas_lightning.callbacks.protocols import cell_module, image_data
 from nas_lightning.callbacks.split_batches import check_split, split_batches
+from nas_lightning.speed import Speed, check_speed
 
 
 class Analysis(Callback, ABC):
@@ -40,6 +41,8 @@ class Analysis(Callback, ABC):
         every_n_epochs: Measure every so many epochs as well; None only at the end of training.
         name: Beginning of the file's name; a second callback of the same class needs another one.
         folder: Where the files go; None is ``landscape/`` in the run's folder.
+        speed: How it is computed, see :class:`nas_lightning.speed.Level`; ``"auto"`` compiles where the work
+            repays it. Only ``"max"`` shortens numbers, which is noted in the file.
 
     Raises:
         ValueError: If a setting is out of range.
@@ -56,7 +59,9 @@ class Analysis(Callback, ABC):
         every_n_epochs: int | None = None,
         name: str | None = None,
         folder: str | None = None,
+        speed: Speed = "auto",
     ) -> None:
+        check_speed(speed)
         for key, value in (
             ("max_samples", 1 if max_samples is None else max_samples),
             ("batch_size", batch_size),
@@ -75,6 +80,7 @@ class Analysis(Callback, ABC):
         self.every_n_epochs = every_n_epochs
         self.name = name or self.kind
         self.folder = folder
+        self.speed: Speed = speed
         self.checkpoint_epoch: int | None = None
         """Set to measure a checkpoint of that epoch after a validation; -1 for weights of unknown origin."""
         self._measured_epoch: int | None = None

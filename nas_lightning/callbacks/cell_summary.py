@@ -21,7 +21,7 @@ class CellSummary(Callback):
 
     @rank_zero_only
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Draw and count; a resumed run has done so before."""
+        """Count; a resumed run has done so before."""
         if trainer.current_epoch > 0:
             return
         module = cell_module(pl_module)
@@ -31,13 +31,21 @@ class CellSummary(Callback):
             f"{module.genotype_name}: width {width}, depth {depth}, {description['parameters']:,} parameters"
             f" ({description['live_parameters']:,} live), {description['multiply_adds']:,} multiply-adds"
         )
+        for logger in trainer.loggers:
+            logger.log_metrics({f"cell/{name}": float(value) for name, value in description.items()}, step=0)
+
+    @rank_zero_only
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Draw, when the first step need not wait for it any more."""
+        if trainer.current_epoch > 0:
+            return
+        module = cell_module(pl_module)
         genotype = module.genotype
         cells = {
             "normal": (genotype.normal, genotype.normal_concat),
             "reduction": (genotype.reduce, genotype.reduce_concat),
         }
         for logger in trainer.loggers:
-            logger.log_metrics({f"cell/{name}": float(value) for name, value in description.items()}, step=0)
             if isinstance(logger, TensorBoardLogger):
                 for name, (edges, concat) in cells.items():
                     image = figure_to_array(

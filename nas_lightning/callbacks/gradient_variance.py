@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 from lightning.pytorch import Trainer
@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 
 from nas_lightning.analysis import (
     Directions,
+    FusedGradients,
     GradientStatistics,
     InstanceGradients,
     Surface,
@@ -20,7 +21,7 @@ from nas_lightning.analysis import (
     variance_scalars,
     variance_variables,
 )
-from nas_lightning.callbacks.measurement import Measurement
+from nas_lightning.callbacks.measurement import DataArray, Dataset, Measurement
 from nas_lightning.callbacks.protocols import CellNetworkLike, image_data
 from nas_lightning.callbacks.surface_analysis import Measure, SurfaceAnalysis, panel
 from nas_lightning.figures import (
@@ -32,8 +33,8 @@ from nas_lightning.figures import (
     draw_variance_by_node,
 )
 
-if TYPE_CHECKING:
-    import xarray as xr  # takes as long to import as the rest of the analyses together
+PASSES_OF_A_GRADIENT = 3
+"""What forward and backward cost, in forward passes."""
 
 PREPROCESSING = "preprocess"
 PARTS = ("stem", "cells", "classifier")
@@ -50,6 +51,8 @@ class GradientVariance(SurfaceAnalysis):
         resolution: Points along each direction, as for :class:`SurfaceAnalysis`.
         method: ``"exact"``: the gradient of every image; ``"minibatch"``: an unbiased estimate with its
             standard error from disjoint mini-batches of ``batch_size`` images in random order.
+        tolerance: For ``"minibatch"``: relative standard error at which a point needs no more batches; 0
+            takes all images.
         batch_size: Images in a batch, the paper's by default: a point needs the memory of a training step.
         settings: As for :class:`SurfaceAnalysis` and :class:`nas_lightning.callbacks.analysis.Analysis`.
 
@@ -65,9 +68,13 @@ class GradientVariance(SurfaceAnalysis):
         resolution: int = 21,
         method: Literal["exact", "minibatch"] = "exact",
         batch_size: int = 80,
+        tolerance: float = 0.0,
         **settings: Any,
     ) -> None:
         super().__init__(resolution, batch_size=batch_size, **settings)
+        if not 0 <= tolerance < 1:
+            raise ValueError(f"`tolerance` (={tolerance}) must be at least 0 and below 1")
+        self.tolerance = tolerance
         self.method: Literal["exact", "minibatch"] = method
 
     def check(self, trainer: Trainer) -> None:
@@ -89,9 +96,9 @@ class GradientVariance(SurfaceAnalysis):
         """Variance, norm of the mean gradient and, estimated, the standard error."""
         return variance_variables(self.method)
 
-    def own_attributes(self) -> Mapping[str, str]:
-        """Exact or estimated."""
-        return {"method": self.method}
+    def own_attributes(self) -> Mapping[str, str | float]:
+        """Exact or estimated, and how well."""
+        return {"method": self.method} | ({"tolerance": self.tolerance} if self.tolerance else {})
 
     @contextmanager
     def measuring(
@@ -101,14 +108,21 @@ class GradientVariance(SurfaceAnalysis):
         gradients = InstanceGradients(at.network, *next(iter(at.batches)), unsupported="vmap")
         if gradients.by_vmap:
             at.say(f"gradients of {', '.join(gradients.by_vmap)}: by torch.func.vmap")
+        points = surface.total - surface.finished + 1
+        is_compiled = at.level(self.speed, points, PASSES_OF_A_GRADIENT).compiled
+        fused = None
+        if is_compiled and self.method == "exact" and not gradients.by_vmap:
+            fused = FusedGradients(at.network, gradients.parameters)
         if "center_variance" not in surface.dataset:
-            sums = sum_gradients(gradients, at.batches.share(at.rank, at.world_size))
+            sums = sum_gradients(gradients, at.batches.share(at.rank, at.world_size), fused)
             at.sum_over_ranks(sums.tensors())
             surface.attach(_center(sums.statistics(), at.module.network))
-        with variance_measure(gradients, at.batches, directions, self.method) as measure:
+        with variance_measure(
+            gradients, at.batches, directions, self.method, tolerance=self.tolerance, fused=fused
+        ) as measure:
             yield measure
 
-    def scalars(self, dataset: xr.Dataset) -> xr.Dataset:
+    def scalars(self, dataset: Dataset) -> Dataset:
         """Means over rings; see :func:`nas_lightning.analysis.variance_scalars`."""
         center = dataset[[name for name in dataset.data_vars if str(name).startswith("center_")]]
         return center.merge(variance_scalars(dataset)) if self.has_center else center
@@ -143,7 +157,7 @@ class GradientVariance(SurfaceAnalysis):
         return figures
 
 
-def _center(statistics: GradientStatistics, network: CellNetworkLike) -> dict[str, xr.DataArray]:
+def _center(statistics: GradientStatistics, network: CellNetworkLike) -> dict[str, DataArray]:
     """The statistics at w*, and the variance by part, cell and node."""
     import xarray as xr
 

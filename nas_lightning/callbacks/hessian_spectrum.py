@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from lightning.pytorch import Trainer
@@ -17,13 +17,10 @@ from nas_lightning.analysis import (
     HessianSpectrum as Spectrum,
 )
 from nas_lightning.callbacks.analysis import Analysis
-from nas_lightning.callbacks.measurement import Measurement
+from nas_lightning.callbacks.measurement import Dataset, Measurement
 from nas_lightning.callbacks.protocols import cell_module
 from nas_lightning.figures import draw_spectrum
 from nas_lightning.netcdf import matching_dataset, write_dataset
-
-if TYPE_CHECKING:
-    import xarray as xr  # takes as long to import as the rest of the analyses together
 
 
 class HessianSpectrum(Analysis):
@@ -115,7 +112,7 @@ class HessianSpectrum(Analysis):
             end = " (the loss at w* or a gradient is not finite)"
         at.say(f"{at.path}: {words}{end}")
 
-    def _measured(self, at: Measurement, attributes: Mapping[str, str | int | float]) -> xr.Dataset:
+    def _measured(self, at: Measurement, attributes: Mapping[str, str | int | float]) -> Dataset:
         """Lanczos on rank 0; the other ranks compute their shares of its products."""
         share = at.batches.share(at.rank, at.world_size)
         product = HessianProduct(at.network, share, total=len(at.batches.targets))
@@ -131,7 +128,7 @@ class HessianSpectrum(Analysis):
                 at.say(f"Hessian: {made} products")
             return at.reduce(product.partial(broadcast(vector)))
 
-        def spectrum() -> xr.Dataset:
+        def spectrum() -> Dataset:
             try:
                 found = hessian_eigenvalues(at.network, at.batches, **self.settings, product=of_all_ranks)  # type: ignore[arg-type]
             finally:
@@ -147,7 +144,7 @@ class HessianSpectrum(Analysis):
         return at.on_rank_zero(spectrum)
 
 
-def _as_dataset(spectrum: Spectrum, attributes: Mapping[str, str | int | float]) -> xr.Dataset:
+def _as_dataset(spectrum: Spectrum, attributes: Mapping[str, str | int | float]) -> Dataset:
     import xarray as xr
 
     curvature = {"units": "nat per squared weight"}
@@ -182,7 +179,7 @@ def _as_dataset(spectrum: Spectrum, attributes: Mapping[str, str | int | float])
     )
 
 
-def _figure(dataset: xr.Dataset) -> Figure:
+def _figure(dataset: Dataset) -> Figure:
     return draw_spectrum(
         dataset["eigenvalue"].values,
         dataset["residual"].values,

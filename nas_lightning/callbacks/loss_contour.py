@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from matplotlib.figure import Figure
 
 from nas_lightning.analysis import LOSS_VARIABLES, Directions, Surface, loss_measure, loss_scalars
-from nas_lightning.callbacks.measurement import Measurement
+from nas_lightning.callbacks.measurement import Dataset, Measurement
 from nas_lightning.callbacks.surface_analysis import Measure, SurfaceAnalysis, panel
 from nas_lightning.figures import (
     LOSS_LEVELS,
@@ -19,9 +19,6 @@ from nas_lightning.figures import (
     draw_spread,
     draw_surfaces,
 )
-
-if TYPE_CHECKING:
-    import xarray as xr  # takes as long to import as the rest of the analyses together
 
 
 class LossContour(SurfaceAnalysis):
@@ -59,16 +56,19 @@ class LossContour(SurfaceAnalysis):
         return LOSS_VARIABLES
 
     def own_attributes(self) -> Mapping[str, str]:
-        """The choice for batch norm."""
-        return {"batch_norm": self.batch_norm}
+        """The choice for batch norm, and whether numbers are shortened."""
+        shortened = {"autocast": "bfloat16"} if self.speed == "max" else {}
+        return {"batch_norm": self.batch_norm, **shortened}
 
     def measuring(
         self, at: Measurement, directions: Mapping[int, Directions], surface: Surface
     ) -> AbstractContextManager[Measure]:
         """One pass over the images a point."""
-        return loss_measure(at.network, at.batches, directions, self.batch_norm)
+        passes = 2 if self.batch_norm == "reestimated" else 1
+        level = at.level(self.speed, surface.total - surface.finished, passes)
+        return loss_measure(at.network, at.batches, directions, self.batch_norm, speed=level.name)
 
-    def scalars(self, dataset: xr.Dataset) -> xr.Dataset:
+    def scalars(self, dataset: Dataset) -> Dataset:
         """Width, convexity and curvature; see :func:`nas_lightning.analysis.loss_scalars`."""
         import xarray as xr
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
@@ -22,6 +23,15 @@ from nas_lightning.callbacks.protocols import CellModule, image_data
 from nas_lightning.callbacks.split_batches import SplitBatches
 from nas_lightning.figures import figure_to_array
 from nas_lightning.provenance import run_seed, software_versions, weights_hash
+from nas_lightning.speed import Level, Speed, level_of
+
+if TYPE_CHECKING:
+    from xarray import DataArray as DataArray
+    from xarray import Dataset as Dataset
+else:
+    # xarray, half a second of import, is for the end of a training. The callbacks take these names from here
+    # because jsonargparse, to resolve their settings, executes the TYPE_CHECKING blocks of their own modules.
+    DataArray = Dataset = Any
 
 Result = TypeVar("Result")
 
@@ -74,6 +84,22 @@ class Measurement:
             "device": str(self.batches.images.device),
             "versions": json.dumps(software_versions()),
         }
+
+    def level(self, speed: Speed, points: int, passes: int) -> Level:
+        """The level of speed for an analysis.
+
+        Args:
+            speed: The setting.
+            points: Points at which all images are measured, of all ranks.
+            passes: Forward passes that the work of an image is worth at a point.
+        """
+        images = math.ceil(points / self.world_size) * len(self.batches.targets)
+        work = 0
+        if speed == "auto":
+            description = self.module.cell_description(image_data(self.trainer).image_size)
+            work = passes * images * int(description["multiply_adds"])
+        device_type = self.batches.images.device.type
+        return level_of(speed, device_type, passes=images / self.batches.batch_size, work=work)
 
     def reduce(self, values: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
         """Sum over all ranks, in float64.

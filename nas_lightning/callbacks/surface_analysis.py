@@ -6,7 +6,7 @@ import math
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -23,12 +23,9 @@ from nas_lightning.analysis import (
     spread,
 )
 from nas_lightning.callbacks.analysis import Analysis
-from nas_lightning.callbacks.measurement import Measurement
+from nas_lightning.callbacks.measurement import Dataset, Measurement
 from nas_lightning.callbacks.progress import PointProgress
 from nas_lightning.figures import SurfacePanel
-
-if TYPE_CHECKING:
-    import xarray as xr  # takes as long to import as the rest of the analyses together
 
 Measure = Callable[[Point], Mapping[str, float]]
 
@@ -91,7 +88,7 @@ class SurfaceAnalysis(Analysis):
         """What is measured at every point, with the attributes of each."""
 
     @abstractmethod
-    def own_attributes(self) -> Mapping[str, str]:
+    def own_attributes(self) -> Mapping[str, str | float]:
         """What decides the values, beyond data, weights and directions."""
 
     @abstractmethod
@@ -101,7 +98,7 @@ class SurfaceAnalysis(Analysis):
         """Yields the function that measures a point."""
 
     @abstractmethod
-    def scalars(self, dataset: xr.Dataset) -> xr.Dataset:
+    def scalars(self, dataset: Dataset) -> Dataset:
         """Numbers to compare architectures by, of a complete surface; over direction seeds, or not."""
 
     @abstractmethod
@@ -185,7 +182,7 @@ def panel(
     return SurfacePanel(shown["alpha"].values, shown["beta"].values, mean, title)
 
 
-def _statistics(scalars: xr.Dataset) -> Iterator[tuple[str, float, float]]:
+def _statistics(scalars: Dataset) -> Iterator[tuple[str, float, float]]:
     """Name, mean and standard deviation over direction seeds of every single number."""
     for name, values in spread(scalars).data_vars.items():
         mean, deviation = values.values.reshape(2, -1)
@@ -195,7 +192,7 @@ def _statistics(scalars: xr.Dataset) -> Iterator[tuple[str, float, float]]:
                 yield f"{name}{ring}", float(mean[index]), float(deviation[index])
 
 
-def _by_tag(scalars: xr.Dataset) -> dict[str, float]:
+def _by_tag(scalars: Dataset) -> dict[str, float]:
     tags = {}
     for name, mean, deviation in _statistics(scalars):
         tags[f"landscape/{name}"] = mean
@@ -204,7 +201,7 @@ def _by_tag(scalars: xr.Dataset) -> dict[str, float]:
     return tags
 
 
-def _in_words(scalars: xr.Dataset, names: Sequence[str]) -> str:
+def _in_words(scalars: Dataset, names: Sequence[str]) -> str:
     numbers = []
     for name, mean, deviation in _statistics(scalars) if scalars.data_vars else ():
         if name in names:

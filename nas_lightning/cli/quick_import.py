@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import gc
 import importlib
 import sys
@@ -37,6 +38,7 @@ def quick_import(name: str) -> ModuleType:
         if collecting:
             gc.freeze()
             gc.enable()
+            atexit.register(gc.unfreeze)  # what is frozen at the end counts as leaked
 
 
 @contextmanager
@@ -64,8 +66,8 @@ class SignalOnDemand(ModuleType):
     hamming = None
 
     def __getattr__(self, name: str) -> Any:
-        """An attribute of SciPy's own module; the import system's own questions do not load it."""
-        if name.startswith("__"):
+        """An attribute of SciPy's own module; who only looks over all modules does not load it."""
+        if name.startswith("__") and name != "__path__":  # that is asked by imports of its submodules
             raise AttributeError(name)
         _clear()
         return getattr(importlib.import_module(SIGNAL), name)

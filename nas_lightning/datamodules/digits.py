@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
-from pathlib import Path
 from typing import Literal
 
-import numpy as np
 import torch
-from jaxtyping import Float, Float64, Int64, UInt8
+from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 from torch.nn import functional
 
@@ -41,31 +38,14 @@ class Digits(ImageDataModule):
         self, split: Literal["train", "test"]
     ) -> tuple[UInt8[Tensor, "count 3 size size"], Int64[Tensor, " count"]]:
         """Read the digits of one split from scikit-learn's installed files."""
-        images, classes = read_digits()
-        targets = torch.from_numpy(classes).to(torch.int64)
-        train, test = stratified_split(targets, TEST_SIZE, seed=0)
-        rows = train if split == "train" else test
-        levels = torch.from_numpy(images).to(torch.float32)[rows]
-        return scale_digits(levels, self.image_size), targets[rows]
-
-
-def read_digits() -> tuple[Float64[np.ndarray, "count 8 8"], Float64[np.ndarray, " count"]]:
-    """Read scikit-learn's table of digits, what its ``load_digits`` returns, without importing scikit-learn.
-
-    The import takes up to a second, and the whole of it is a part of a training's start.
-
-    Returns:
-        Levels 0 .. 16, and classes.
-    """
-    package = find_spec("sklearn")
-    file = Path(package.origin or "").parent / "datasets" / "data" / "digits.csv.gz" if package else None
-    if file is None or not file.is_file():  # where another version may keep it, only scikit-learn knows
-        from sklearn.datasets import load_digits
+        from sklearn.datasets import load_digits  # takes a second to import
 
         digits = load_digits()
-        return digits.images, digits.target.astype(np.float64)
-    table = np.loadtxt(file, delimiter=",")
-    return table[:, :-1].reshape(-1, 8, 8), table[:, -1]
+        targets = torch.from_numpy(digits.target).to(torch.int64)
+        train, test = stratified_split(targets, TEST_SIZE, seed=0)
+        rows = train if split == "train" else test
+        levels = torch.from_numpy(digits.images).to(torch.float32)[rows]
+        return scale_digits(levels, self.image_size), targets[rows]
 
 
 def scale_digits(levels: Float[Tensor, "count 8 8"], size: int = 32) -> UInt8[Tensor, "count 3 size size"]:

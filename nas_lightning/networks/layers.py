@@ -29,10 +29,12 @@ class Convolution(nn.Conv2d):
     ) -> Float[Tensor, "batch out_channels _ _"]:
         if self._is_slow_in_half(input):
             with torch.autocast("cpu", enabled=False):
-                return self._conv_forward(input.float(), weight.float(), bias)
+                in_full: Tensor = self._conv_forward(input.float(), weight.float(), bias)
+                return in_full
         is_even = input.shape[2] % 2 == 0 and input.shape[3] % 2 == 0
         if self.dilation != (2, 2) or input.device.type != "cpu" or not is_even:
-            return super()._conv_forward(input, weight, bias)
+            plainly: Tensor = super()._conv_forward(input, weight, bias)
+            return plainly
         assert not isinstance(self.padding, str)
         padding = (self.padding[0] // 2, self.padding[1] // 2)
         if self.stride == (2, 2):
@@ -67,12 +69,11 @@ class BatchNorm(nn.BatchNorm2d):
         output, mean, variance = _BatchNormTraining.apply(input, self.weight, self.bias, self.eps)
         count = input.numel() // input.shape[1]
         self.num_batches_tracked.add_(1)
-        momentum = self.momentum
-        if momentum is None:
-            momentum = 1 / self.num_batches_tracked
         with torch.no_grad():
-            self.running_mean.lerp_(mean, momentum)
-            self.running_var.lerp_(variance * (count / max(count - 1, 1)), momentum)
+            share = 1 / self.num_batches_tracked if self.momentum is None else torch.tensor(self.momentum)
+            share = share.to(mean.dtype)
+            self.running_mean.lerp_(mean, share)
+            self.running_var.lerp_(variance * (count / max(count - 1, 1)), share)
         return output  # type: ignore[no-any-return]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -178,19 +179,19 @@ class CellNetwork(nn.Module):
         node = int(inside[2]) // 2 + 2 if inside[1] == "edges" else None
         return part, int(inside[0]), node
 
-    def compile_regions(self, mode: str | None = None) -> None:
+    def compile_regions(self, **options: Any) -> None:
         """Compile the cells in place, each by itself: cells that are alike share the compiled code.
 
-        Names, parameters and values stay; the first pass takes minutes. In the bodies of the compiled cells
-        sizes are fixed: batches of another size should be run uncompiled.
+        Names, parameters and values stay; the first pass takes minutes. Sizes are fixed: a batch of another
+        size would be compiled for anew.
 
         Args:
-            mode: As for :func:`torch.compile`.
+            options: As for :func:`torch.compile`.
         """
         # One entry for each different cell, in training and in evaluation; dynamo's own limit is 8.
         torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 64)
         for cell in self.cells:
-            cell.compile(dynamic=False, mode=mode)
+            cell.compile(dynamic=False, **options)
 
     def check_image_size(self, image_size: int) -> None:
         """Refuse images that the reduction cells cannot halve, or that do not fit the auxiliary tower.

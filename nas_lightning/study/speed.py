@@ -42,7 +42,7 @@ def measure_speed(study: Study, sharing: Sharing | None = None, timeout: float |
 
     Raises:
         ValueError: If no network's size is known, or a run takes more GPUs than there are.
-        OSError: If a measurement fails; the message has the last line of its output.
+        OSError: If a measurement fails; the message has the last error of its output.
     """
     sharing = sharing or Sharing()
     if not sharing.at_a_time and study.runs:

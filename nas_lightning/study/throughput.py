@@ -73,7 +73,7 @@ def measure_throughput(
 
     Raises:
         ValueError: If the executor has no room for so many processes, or ``processes`` is below 1.
-        OSError: If a process ends or the time is up; the message has the last line of its output.
+        OSError: If a process ends or the time is up; the message has the last error of its output.
     """
     if processes < 1:
         raise ValueError(f"`processes` (={processes}) must be at least 1")
@@ -139,7 +139,7 @@ def _watch(
         rates = [_rates(path) for path in paths]
         # Asked after the curves were read: whoever is missing here was training until then.
         for end in executor.ended():
-            raise OSError(_last_line(folder / f"{end.name}.txt") or end.reason or "ended by itself")
+            raise OSError(_last_error(folder / f"{end.name}.txt") or end.reason or "ended by itself")
         now = time.monotonic()
         if not first and all(rates):
             # Beside others, the epoch that one is in began before the last had ended its first one.
@@ -164,9 +164,11 @@ def _rates(path: Path) -> list[float]:
         return []
 
 
-def _last_line(log: Path) -> str:
+def _last_error(log: Path) -> str:
+    """The last line that tells an error; other libraries may talk after it. Else the last line of all."""
     lines = log.read_text(errors="replace").strip().splitlines()
-    return lines[-1] if lines else ""
+    errors = [line for line in lines if re.search(r"[Ee]rror: ", line)]
+    return (errors or lines or [""])[-1]
 
 
 def _device(log: Path) -> str:
