@@ -25,6 +25,12 @@ typecheck: $(VENV)/.tests
 benchmark: $(VENV)/.tests
 	$(BIN)/python -m benchmarks.training
 	$(BIN)/python -m benchmarks.landscape
+	$(BIN)/python -m benchmarks.rewrites
+	$(BIN)/python -m benchmarks.accuracy
+	$(BIN)/python -m benchmarks.scaling
+	$(BIN)/python -m benchmarks.processes
+	$(BIN)/python -m benchmarks.performance_figures
+	$(BIN)/python -m benchmarks.table
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)

@@ -121,8 +121,8 @@ def machine() -> dict[str, Any]:
 
 
 def write(name: str, record: Mapping[str, Any]) -> Path:
-    """Keep a record, with the machine's description, as ``results/NAME.json``."""
-    path = RESULTS / f"{name}.json"
+    """Keep a record, with the machine's description, as ``results/NAME.json``, or ``NAME-gpu.json``."""
+    path = RESULTS / f"{name}{'-gpu' if DEVICE.type == 'cuda' else ''}.json"
     with atomic_write(path) as file:
         json.dump({"machine": machine(), **record}, file, indent=2)
         file.write("\n")

@@ -161,6 +161,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--genotype", default="darts_v2")
     parser.add_argument("--levels", default=",".join(LEVELS), help="which levels, separated by commas")
     sizes = {"init_channels": 16, "num_cells": 8, "batch_size": 64, "image_size": 32, "cutout": 16}
+    if DEVICE.type == "cuda":  # the paper's network
+        sizes |= {"init_channels": 36, "num_cells": 20, "batch_size": 80}
     for name, default in {**sizes, "rounds": 9}.items():
         parser.add_argument(f"--{name}", type=int, default=default)
     settings = parser.parse_args(arguments)

@@ -77,6 +77,82 @@ class BatchNorm(nn.BatchNorm2d):
         return output  # type: ignore[no-any-return]
 
 
+class MaxPool(nn.MaxPool2d):
+    """``torch.nn.MaxPool2d``; compiled for a CPU, PyTorch's own kernels all the same.
+
+    A compiler makes a loop of it that looks at one number at a time.
+    """
+
+    same_function: ClassVar[bool] = True
+
+    def forward(self, input: Float[Tensor, "batch channels height width"]) -> Tensor:
+        """The largest of each window."""
+        if input.device.type != "cpu" or not torch.compiler.is_compiling():
+            plainly: Tensor = super().forward(input)
+            return plainly
+        stride = self.stride if isinstance(self.stride, int) else self.stride[0]
+        size = self.kernel_size if isinstance(self.kernel_size, int) else self.kernel_size[0]
+        padding = self.padding if isinstance(self.padding, int) else self.padding[0]
+        output, _ = _max_pool(input, size, stride, padding)
+        return output  # type: ignore[no-any-return]
+
+
+_WINDOW = "int size, int stride, int padding"
+
+
+@torch.library.custom_op(
+    "nas_lightning::max_pool", mutates_args=(), schema=f"(Tensor x, {_WINDOW}) -> (Tensor, Tensor)"
+)
+def _max_pool(x: Tensor, size: int, stride: int, padding: int) -> tuple[Tensor, Tensor]:
+    output, indices = torch.ops.aten.max_pool2d_with_indices(
+        x, [size, size], [stride, stride], [padding, padding]
+    )
+    return output, indices
+
+
+@torch.library.custom_op(
+    "nas_lightning::max_pool_backward",
+    mutates_args=(),
+    schema=f"(Tensor gradient, Tensor x, Tensor indices, {_WINDOW}) -> Tensor",
+)
+def _max_pool_backward(
+    gradient: Tensor, x: Tensor, indices: Tensor, size: int, stride: int, padding: int
+) -> Tensor:
+    window = ([size, size], [stride, stride], [padding, padding], [1, 1], False)
+    towards_input: Tensor = torch.ops.aten.max_pool2d_with_indices_backward(gradient, x, *window, indices)
+    return towards_input
+
+
+@_max_pool.register_fake
+def _(x: Tensor, size: int, stride: int, padding: int) -> tuple[Tensor, Tensor]:
+    rows, columns = ((length + 2 * padding - size) // stride + 1 for length in x.shape[2:])
+    output = torch.empty_like(x[:, :, :1, :1].expand(-1, -1, rows, columns), memory_format=_format(x))
+    return output, torch.empty_like(output, dtype=torch.int64)
+
+
+@_max_pool_backward.register_fake
+def _(gradient: Tensor, x: Tensor, indices: Tensor, size: int, stride: int, padding: int) -> Tensor:
+    return torch.empty_like(x, memory_format=_format(x))
+
+
+def _format(x: Tensor) -> torch.memory_format:
+    is_last = x.is_contiguous(memory_format=torch.channels_last)
+    return torch.channels_last if is_last else torch.contiguous_format
+
+
+def _save_for_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    ctx.save_for_backward(inputs[0], output[1])
+    ctx.window = inputs[1:]
+
+
+def _differentiate(ctx: Any, gradient: Tensor, _: Tensor) -> tuple[Tensor, None, None, None]:
+    x, indices = ctx.saved_tensors
+    return _max_pool_backward(gradient, x, indices, *ctx.window), None, None, None
+
+
+_max_pool.register_autograd(_differentiate, setup_context=_save_for_backward)
+
+
 class _BatchNormTraining(torch.autograd.Function):
     """Output, mean and (biased) variance of a batch."""
 

@@ -139,17 +139,18 @@ class CellNetwork(nn.Module):
         live = self._live_in_evaluation if tower is None else self._live_in_training
         factors = self._drop_path_factors(len(x))
         auxiliary_logits: Tensor | None = None
-        # Every reader of a cell's output but the classifier begins with a ReLU, so it is applied once, here.
-        output: Tensor | None = self.stem(x)
-        before_last = last = _relu(output)
+        # Every reader of a cell's output but the classifier begins with a ReLU, so it is applied once.
+        before_last: Tensor | None = functional.relu(self.stem(x))
+        last = before_last
+        final = len(self.cells) - 1
         for index, cell in enumerate(self.cells):
-            output = cell(before_last, last, factors[index]) if live[index] else None
-            if index + 1 < len(self.cells) or index == self.plan.auxiliary_index:
-                before_last, last = last, _relu(output)
+            output = cell(before_last, last, factors[index], rectify=index < final) if live[index] else None
+            before_last, last = last, output
             if tower is not None and index == self.plan.auxiliary_index:
-                auxiliary_logits = tower(last)
-        assert output is not None  # the last cell is always live
-        logits: Tensor = self.classifier(functional.adaptive_avg_pool2d(output, 1).flatten(1))
+                assert output is not None  # the tower's cell is live where the tower is
+                auxiliary_logits = tower(functional.relu(output) if index == final else output)
+        assert last is not None  # the last cell is always live
+        logits: Tensor = self.classifier(functional.adaptive_avg_pool2d(last, 1).flatten(1))
         return logits if auxiliary_logits is None else (logits, auxiliary_logits)
 
     def evaluated_parameters(self) -> dict[str, nn.Parameter]:
@@ -180,7 +181,7 @@ class CellNetwork(nn.Module):
         return part, int(inside[0]), node
 
     def compile_regions(self, **options: Any) -> None:
-        """Compile the cells in place, each by itself: cells that are alike share the compiled code.
+        """Compile stem and cells in place, each by itself: cells that are alike share the compiled code.
 
         Names, parameters and values stay; the first pass takes minutes. Sizes are fixed: a batch of another
         size would be compiled for anew.
@@ -190,8 +191,8 @@ class CellNetwork(nn.Module):
         """
         # One entry for each different cell, in training and in evaluation; dynamo's own limit is 8.
         torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 64)
-        for cell in self.cells:
-            cell.compile(dynamic=False, **options)
+        for region in (self.stem, *self.cells):
+            region.compile(dynamic=False, **options)
 
     def check_image_size(self, image_size: int) -> None:
         """Refuse images that the reduction cells cannot halve, or that do not fit the auxiliary tower.
@@ -210,7 +211,3 @@ class CellNetwork(nn.Module):
             return (None,) * len(self.cells)
         factors = drop_path_factors(sum(self._droppable_edges), batch, self._drop_path_probability)
         return torch.split(factors, self._droppable_edges)
-
-
-def _relu(x: Tensor | None) -> Tensor | None:
-    return None if x is None else functional.relu(x)

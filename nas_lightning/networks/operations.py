@@ -21,7 +21,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from nas_lightning.cells.operations import declare_operation
-from nas_lightning.networks.layers import BatchNorm, Convolution
+from nas_lightning.networks.layers import BatchNorm, Convolution, MaxPool
 
 OperationFactory = Callable[[int, int, bool], nn.Module]
 """Makes the operation of one edge from (channels, stride, affine): channels in and out, stride 1 or 2."""
@@ -167,7 +167,7 @@ def _skip(channels: int, stride: int, affine: bool) -> nn.Module:
 
 BUILT_IN_FACTORIES: dict[str, OperationFactory] = {
     "none": lambda channels, stride, affine: Zero(stride),
-    "max_pool_3x3": lambda channels, stride, affine: nn.MaxPool2d(3, stride, padding=1),
+    "max_pool_3x3": lambda channels, stride, affine: MaxPool(3, stride, padding=1),
     # count_include_pad=False: the mean is over the pixels inside the image
     "avg_pool_3x3": lambda channels, stride, affine: nn.AvgPool2d(
         3, stride, padding=1, count_include_pad=False

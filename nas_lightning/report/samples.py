@@ -28,6 +28,7 @@ SETTINGS = (
 
 NOT_COMPARED = (
     "settings.model.genotype",
+    "settings.model.speed",
     "settings.data.root",
     "settings.data.evaluation_batch_size",
     "settings.data.seed",

@@ -57,6 +57,7 @@ _SETTINGS = (
     "model.stem_stride",
     "model.drop_path",
     "model.auxiliary_weight",
+    "model.speed",
     "model.optimizer.class_path",
     "model.optimizer.init_args.lr",
     "model.optimizer.init_args.momentum",

@@ -1,0 +1,116 @@
+"""Writes what was measured into docs/performance.md, between its two markers.
+
+Records of a machine with a GPU lie beside the others as ``NAME-gpu.json``; ``make benchmark`` on such a
+machine writes them, at the size of the paper's network.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from benchmarks.record import RESULTS
+from nas_lightning.files import atomic_write
+
+PAGE = Path(__file__).parents[1] / "docs" / "performance.md"
+START, END = "<!-- measured: start -->\n", "<!-- measured: end -->\n"
+
+# What, the least or most that was asked for on a CPU and on a GPU, and where it stands in which record.
+Find = Callable[[Mapping[str, Any]], Any]
+MEASURES: tuple[tuple[str, str, str, str, Find], ...] = (
+    (
+        *("training step, plain / float32", "at least 3.5", "at least 2.5", "training"),
+        lambda record: record["ratios"]["step, plain / compiled"],
+    ),
+    (
+        *("training step, plain / mixed precision", "", "at least 5", "training"),
+        lambda record: record["ratios"]["step, plain / max"],
+    ),
+    (
+        *("training step, plain / float32, uncompiled", "", "", "training"),
+        lambda record: record["ratios"]["step, plain / fast"],
+    ),
+    (
+        *("contour point, plain with a data loader / ours", "at least 4.5", "at least 10", "landscape"),
+        lambda record: record["ratios"]["plain contour point / contour point, compiled"],
+    ),
+    (
+        *("the same, uncompiled", "", "", "landscape"),
+        lambda record: record["ratios"]["plain contour point / contour point, fast"],
+    ),
+    (
+        *("contour point, ours / a bare compiled pass", "at most 1.05", "at most 1.05", "landscape"),
+        lambda record: record["ratios"]["contour point, compiled / compiled evaluation pass"],
+    ),
+    (
+        *("exact variance, a pass per instance / ours", "at least 5", "at least 60", "landscape"),
+        lambda record: record["ratios"]["backward per instance / statistics, compiled"],
+    ),
+    (
+        *("exact variance, ours / plain forward and backward", "at most 1.0", "at most 1.2", "landscape"),
+        lambda record: record["ratios"]["statistics, compiled / plain ordinary backward"],
+    ),
+    (
+        *("the same, uncompiled", "", "", "landscape"),
+        lambda record: record["ratios"]["statistics, fast / plain ordinary backward"],
+    ),
+    (
+        *("data preparation / step", "under 0.02", "under 0.02", "training"),
+        lambda record: record["ratios"]["data preparation / step"],
+    ),
+    (
+        *("memory of a step, compiled / plain", "at most 1.1", "at most 1.1", "training"),
+        lambda record: record["memory_mib"]["compiled / plain"],
+    ),
+    (
+        *("memory of the variance, compiled / plain backward", "at most 1.1", "at most 1.1", "landscape"),
+        lambda record: record["memory_mib"]["compiled / plain"],
+    ),
+)
+
+
+def measured_table(results: Path = RESULTS) -> str:
+    """The measures in Markdown.
+
+    Args:
+        results: Folder of the records.
+    """
+    lines = [
+        "| what | two CPU cores: asked | measured | one GPU: asked | measured |",
+        "|---|---|---|---|---|",
+    ]
+    for what, on_cpu, on_gpu, name, find in MEASURES:
+        found = [_value(results / f"{name}{suffix}.json", find) for suffix in ("", "-gpu")]
+        lines.append(f"| {what} | {on_cpu} | {found[0]} | {on_gpu} | {found[1]} |")
+    return "\n".join(lines) + "\n"
+
+
+def with_table(page: str, table: str) -> str:
+    """The page with another table between its markers."""
+    before, _, rest = page.partition(START)
+    _, _, after = rest.partition(END)
+    return f"{before}{START}\n{table}\n{END}{after}"
+
+
+def _value(path: Path, find: Find) -> str:
+    """Median and quartiles, in three digits."""
+    if not path.exists():
+        return "not measured"
+    found = find(json.loads(path.read_text()))
+    if not isinstance(found, Mapping):
+        return f"{found:.3g}"
+    low, median, high = (found[key] for key in ("lower_quartile", "median", "upper_quartile"))
+    return f"{median:.3g} ({low:.3g} to {high:.3g})"
+
+
+def main() -> None:
+    """Write the table."""
+    page = with_table(PAGE.read_text(encoding="utf-8"), measured_table())
+    with atomic_write(PAGE) as file:
+        file.write(page)
+
+
+if __name__ == "__main__":
+    main()
