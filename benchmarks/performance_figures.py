@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -56,8 +57,9 @@ _UNITS = {"channels": "channels", "cells": "cells", "batch": "images", "image_si
 def draw_scaling(record: Record) -> Figure:
     """Draw seconds against each size that was varied, loss surfaces against points, and processes.
 
-    A line is a level's medians, a bar its quartiles. A thin grey line is what each would cost in proportion
-    to the counted multiply-adds, to the points, or to the processes, from the base size or the first value.
+    A line is a level's medians, a bar its quartiles. A thin grey line is what a training step would take in
+    proportion to its multiply-adds, from the base size, or a surface to its points; for processes, what they
+    would reach if none waited for another.
 
     Args:
         record: What ``benchmarks.scaling`` keeps.
@@ -81,7 +83,7 @@ def draw_scaling(record: Record) -> Figure:
         _draw_ranks(figure.add_subplot(2, 3, 6), record["ranks"])
     handles = [_level_handle(level) for level in _levels(record)]
     handles += [Line2D([], [], color="black", linestyle=dashes, label=n) for n, dashes in _DASHES.items()]
-    handles.append(Line2D([], [], color=_GUIDE, linewidth=1, label="in proportion"))
+    handles.append(Line2D([], [], color=_GUIDE, linewidth=1, label="in proportion to the work"))
     figure.legend(
         handles=handles,
         loc="outside lower center",
@@ -99,7 +101,8 @@ def draw_roofline(record: Record) -> Figure:
     The roof is the smaller of the measured rate of matrix products and of the memory's bandwidth times the
     arithmetic intensity; the caches' bandwidth is drawn as well. Points of levels that are not compiled stand
     at the multiply-adds per byte of the operations one by one, those of compiled levels at that of the
-    convolutions and matrix products alone, which is what is left to move if everything else is fused.
+    convolutions and matrix products alone, which is what is left to move if everything else is fused. A thin
+    line joins the levels of one size; the fastest level's points are named.
 
     Args:
         record: What ``benchmarks.scaling`` keeps.
@@ -111,7 +114,9 @@ def draw_roofline(record: Record) -> Figure:
     left, right = figure.subplots(1, 2, width_ratios=(1.5, 1.0))
     _draw_roof(left, record)
     _draw_kinds(right, record["seconds_by_kind"])
-    figure.suptitle(_size_of(record, "A training step under the machine's limits; base size "), fontsize=9)
+    figure.suptitle(
+        _size_of(record, "A training step under the machine's limits; base size "), fontsize=TITLE_POINTS
+    )
     return settle(figure)
 
 
@@ -142,7 +147,8 @@ def _draw_sizes(axes: Axes, quantity: str, measurements: Sequence[Record]) -> No
         base = next(one for one in chosen if one["varied"] is None)
         x = [one[quantity] for one in chosen]
         each = base["seconds"]["median"] / base["multiply_adds"]
-        _draw_guide(axes, x, [each * one["multiply_adds"] for one in chosen])
+        if kind == "training":
+            _draw_guide(axes, x, [each * one["multiply_adds"] for one in chosen])
         _draw_line(axes, x, [one["seconds"] for one in chosen], level, kind)
     values = sorted({one[quantity] for one in measurements if one["varied"] in (None, quantity)})
     _finish(axes, values, _QUANTITIES[quantity])
@@ -181,7 +187,7 @@ def _draw_line(axes: Axes, x: Sequence[float], seconds: Sequence[Record], level:
     y = [one["median"] for one in seconds]
     below = [one["median"] - one["lower_quartile"] for one in seconds]
     above = [one["upper_quartile"] - one["median"] for one in seconds]
-    look = {"color": colour, "marker": marker, "linestyle": _DASHES[kind]}
+    look: dict[str, Any] = {"color": colour, "marker": marker, "linestyle": _DASHES[kind]}
     axes.errorbar(x, y, [below, above], markersize=4.5, linewidth=1.3, elinewidth=0.9, zorder=3, **look)
 
 
@@ -203,45 +209,109 @@ def _tidy(axes: Axes) -> None:
 
 def _draw_roof(axes: Axes, record: Record) -> None:
     steps = [one for one in record["measurements"] if one["pass"] == "training"]
-    places = [(_intensity(one), one["multiply_adds_per_second"] / 1e9) for one in steps]
     limits = record["limits"]
     rates = {name: rate / 1e9 for name, rate in limits["multiply_adds_per_second"].items()}
     dtypes = ["float32"] + ["bfloat16"] * any(LEVELS[one["level"]].mixed for one in steps)
     memory, caches = (limits["bytes_per_second"][place] / 1e9 for place in ("memory", "caches"))
     top = max(rates[dtype] for dtype in dtypes)
+    places = [_place(one) for one in steps]
     low = min(x for x, _ in places) / 2.5
-    high = max(*(x for x, _ in places), top / memory) * 2.5
+    high = max(*(x * 4 for x, _ in places), top / memory * 3)
+    bottom = min(*(y for _, y in places), memory * low) / 2
     for dtype in dtypes:
         rate = rates[dtype]
         ridge = rate / memory
         axes.plot([low, ridge, high], [memory * low, rate, rate], color=_LIMIT, linewidth=1.6, zorder=1)
-        _note(axes, (high, rate), f"matrix product in {dtype}: {rate:.3g} GMAC/s", (0, 3), ha="right")
-    _note(axes, (low, memory * low), f"memory: {memory:.3g} GB/s", (6, -10), ha="left")
+        _note(axes, f"matrix product in {dtype}: {rate:.3g} GMAC/s", (high, rate), (0, 3), ha="right")
     axes.plot([low, top / caches], [caches * low, top], color=_LIMIT, linewidth=1, linestyle=":", zorder=1)
-    bottom = min(*(y for _, y in places), memory * low) / 1.8
-    for one, (x, y) in zip(steps, places, strict=True):
-        colour, marker = LOOKS[one["level"]]
-        axes.plot(x, y, marker, color=colour, markersize=5, markeredgecolor="white", markeredgewidth=0.4)
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.set_xlim(low, high)
     axes.set_ylim(bottom, top * 1.7)
+    _draw_steps(axes, steps)
     axes.set_xlabel("arithmetic intensity (multiply-adds per byte)", fontsize=LABEL_POINTS)
     axes.set_ylabel("GMAC/s (1e9 multiply-adds per second)", fontsize=LABEL_POINTS)
+    handles = [_level_handle(level) for level in _levels(record)]
+    for level, handle in zip(_levels(record), handles, strict=True):
+        handle.set(linestyle="", label=f"{level} (bytes of {_counted(level)})")
+    handles.append(Line2D([], [], color=_LIMIT, linewidth=1.6, label=f"memory: {memory:.3g} GB/s"))
+    handles.append(
+        Line2D([], [], color=_LIMIT, linewidth=1, linestyle=":", label=f"caches: {caches:.3g} GB/s")
+    )
+    _add_legend(axes, handles)
     _tidy(axes)
 
 
+def _draw_steps(axes: Axes, steps: Sequence[Record]) -> None:
+    """A point for each step, a thin line through the levels of a size, and labels beside the points."""
+    sizes: dict[str, list[Record]] = {}
+    for one in steps:
+        sizes.setdefault(_label(one), []).append(one)
+    for chosen in sizes.values():
+        axes.plot(*zip(*map(_place, chosen), strict=True), color=_GUIDE, linewidth=0.7, zorder=2)
+    for one in steps:
+        colour, marker = LOOKS[one["level"]]
+        x, y = _place(one)
+        axes.plot(
+            x, y, marker, color=colour, markersize=5, markeredgecolor="white", markeredgewidth=0.4, zorder=3
+        )
+    # The lines lead from the fastest level's points, which are named, to the others'.
+    level = [level for level in LOOKS if any(one["level"] == level for one in steps)][-1]
+    _label_steps(axes, [one for one in steps if one["level"] == level])
+
+
+def _label_steps(axes: Axes, steps: Sequence[Record]) -> None:
+    """Names of sizes in a column at the right, as near to the height of their points as lets all be read."""
+    low, high = (math.log(end) for end in axes.get_ylim())
+    gap = 0.037 * (high - low)
+    ordered = sorted(steps, key=lambda one: _place(one)[1])
+    x = 1.6 * max(_place(one)[0] for one in ordered)
+    wanted = [math.log(_place(one)[1]) for one in ordered]
+    heights = list(itertools.accumulate(wanted, lambda below, height: max(height, below + gap)))
+    shift = sum(a - b for a, b in zip(heights, wanted, strict=True)) / len(wanted)
+    for one, height in zip(ordered, heights, strict=True):
+        axes.annotate(
+            _label(one),
+            _place(one),
+            xytext=(x, math.exp(height - shift)),
+            va="center",
+            fontsize=NOTE_POINTS,
+            arrowprops={"arrowstyle": "-", "color": _GUIDE, "linewidth": 0.5, "shrinkA": 1, "shrinkB": 2},
+        )
+
+
+def _label(one: Record) -> str:
+    varied = one["varied"]
+    return f"{one[varied]} {_UNITS[varied]}" if varied else "base size"
+
+
+def _place(one: Record) -> tuple[float, float]:
+    """Arithmetic intensity, and GMAC/s."""
+    moved = one["bytes_of_products" if LEVELS[one["level"]].compiled else "bytes"]
+    return one["multiply_adds"] / moved, one["multiply_adds_per_second"] / 1e9
+
+
+def _counted(level: str) -> str:
+    return "convolutions alone" if LEVELS[level].compiled else "operations one by one"
+
+
+def _add_legend(axes: Axes, handles: Sequence[Line2D | Patch]) -> None:
+    axes.legend(
+        handles=handles,
+        loc="upper center",
+        bbox_to_anchor=(0.5, -0.11),
+        ncols=2,
+        fontsize=TICK_POINTS,
+        frameon=False,
+    )
+
+
 def _note(
-    axes: Axes, place: tuple[float, float], text: str, offset: tuple[float, float], **look: Any
+    axes: Axes, text: str, place: tuple[float, float], offset: tuple[float, float], **look: Any
 ) -> None:
     axes.annotate(
         text, place, xytext=offset, textcoords="offset points", fontsize=NOTE_POINTS, color=_LIMIT, **look
     )
-
-
-def _intensity(one: Record) -> float:
-    moved = "bytes_of_products" if LEVELS[one["level"]].compiled else "bytes"
-    return float(one["multiply_adds"] / one[moved])
 
 
 def _draw_kinds(axes: Axes, kinds: Mapping[str, Mapping[str, float]]) -> None:
@@ -258,14 +328,7 @@ def _draw_kinds(axes: Axes, kinds: Mapping[str, Mapping[str, float]]) -> None:
         bottoms = [bottom + height for bottom, height in zip(bottoms, heights, strict=True)]
     axes.set_ylabel("milliseconds of a step, under the profiler", fontsize=LABEL_POINTS)
     axes.set_xlim(-0.6, len(levels) - 0.4)
-    axes.legend(
-        handles=handles[::-1],
-        loc="upper center",
-        bbox_to_anchor=(0.5, -0.1),
-        ncols=2,
-        fontsize=TICK_POINTS,
-        frameon=False,
-    )
+    _add_legend(axes, handles[::-1])
     _tidy(axes)
     axes.grid(visible=False, axis="x")
 

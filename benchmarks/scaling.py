@@ -153,8 +153,11 @@ def measure_limits(matrix: int, mebibytes: int, rounds: int) -> dict[str, dict[s
         out = torch.empty_like(first)
         rates[name] = matrix**3 / best_seconds(partial(torch.mm, first, second, out=out), rounds)
     bandwidths: dict[str, float] = {"memory": 0.0, "caches": 0.0}
-    for place, size in (("memory", mebibytes), *(("caches", small) for small in (1, 4, 16))):
-        a, b, c = torch.ones(3, size * 2**18, device=DEVICE)
+    for place, size in (
+        ("memory", float(mebibytes)),
+        *(("caches", small) for small in (0.25, 1.0, 4.0, 16.0)),
+    ):
+        a, b, c = torch.ones(3, int(size * 2**18), device=DEVICE)
         contestants = {2: partial(a.copy_, b), 3: partial(torch.add, a, b, out=c)}
         for arrays, call in contestants.items():
             rate = arrays * a.nbytes / best_seconds(call, rounds)
@@ -386,6 +389,7 @@ def measure_ranks(settings: argparse.Namespace) -> dict[str, Any]:
             seconds = json.loads((Path(folder) / "seconds").read_text())
         times = summary({"": seconds})[""]
         processes[str(ranks)] = {
+            "threads_of_each": max(1, torch.get_num_threads() // ranks),
             "seconds": times,
             "images_per_second": ranks * settings.batch / times["median"],
         }

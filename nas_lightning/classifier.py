@@ -152,7 +152,8 @@ class CellClassifier(LightningModule):
             self.network.check_image_size(image_size)
 
     def on_fit_start(self) -> None:
-        """Refuse a drop path that nothing schedules."""
+        """Refuse a drop path that nothing schedules, and a level that cannot be had here."""
+        level_of(self.speed, self.device.type, passes=0, work=0)
         callbacks: list[Callback] = self.trainer.callbacks  # type: ignore[attr-defined]
         classes = {base.__name__ for callback in callbacks for base in type(callback).__mro__}
         if self.drop_path > 0 and "DropPathSchedule" not in classes:

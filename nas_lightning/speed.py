@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from dataclasses import dataclass
 from typing import Literal, TypeAlias, get_args
 
@@ -38,7 +40,7 @@ LEVELS: dict[str, Level] = {
 """The levels, each faster than the one before where the run is long enough."""
 
 LONG_WORK = 2e13
-"""Multiply-adds on a CPU above which compiling is repaid, about a quarter of an hour of two cores."""
+"""Multiply-adds on a CPU above which compiling is repaid: about half an hour of two cores, uncompiled."""
 
 LONG_PASSES = 20_000
 """Passes on a GPU, forward alone or forward and backward, above which compiling is repaid."""
@@ -73,14 +75,26 @@ def level_of(speed: Speed, device_type: str, *, passes: float | int, work: float
     Returns:
         The level.
 
+    Raises:
+        ValueError: If the level does not exist, or must be compiled and there is no compiler.
+
     Example:
         >>> level_of("auto", "cpu", passes=100, work=1e9).name
         'fast'
     """
     check_speed(speed)
-    if speed != "auto":
-        return LEVELS[speed]
-    is_long = (device_type == "cpu" and work >= LONG_WORK) or (
-        device_type == "cuda" and passes >= LONG_PASSES
-    )
-    return LEVELS["compiled" if is_long else "fast"]
+    if speed == "auto":
+        enough = {"cpu": work >= LONG_WORK, "cuda": passes >= LONG_PASSES}
+        return LEVELS["compiled" if enough.get(device_type, False) and _has_compiler() else "fast"]
+    level = LEVELS[speed]
+    if level.compiled and not _has_compiler():
+        raise ValueError(
+            f"`speed` (={speed!r}) needs a C++ compiler, such as g++, and none is found: install one, name it"
+            " in the environment variable CXX, or choose 'fast'"
+        )
+    return level
+
+
+def _has_compiler() -> bool:
+    """Whether torch.compile finds what it writes C++ for; on a GPU it needs one too."""
+    return any(shutil.which(name) for name in (os.environ.get("CXX", ""), "g++", "clang++", "c++") if name)

@@ -6,6 +6,7 @@ import copy
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from lightning.pytorch import Trainer
@@ -16,7 +17,9 @@ from nas_lightning.analysis import (
     FoldedNetwork,
     FusedGradients,
     InstanceGradients,
+    estimate_statistics,
     evaluate,
+    gradient_statistics,
     loss_surface,
     random_directions,
     sum_gradients,
@@ -37,6 +40,11 @@ SMALL = Genotype(
     [2, 3],
 )
 """Every kind of layer, few of each."""
+TINY = Genotype(
+    *([("sep_conv_3x3", 0), ("max_pool_3x3", 1)], [2]),
+    *([("dil_conv_3x3", 0), ("skip_connect", 1)], [2]),
+)
+"""What is compiled in earnest, which takes a minute."""
 SIZES: dict[str, Any] = {"init_channels": 4, "num_cells": 3}
 RECIPE: dict[str, Any] = {"lr": 0.025, "momentum": 0.9, "weight_decay": 3e-4}
 
@@ -199,20 +207,25 @@ def test_fast_surfaces_differ_by_less_than_a_ten_thousandth(mode: Any) -> None:
     assert all(torch.equal(weights[name], values) for name, values in network.state_dict().items())
 
 
+def compile_quickly(module: nn.Module) -> None:
+    """Traced as for compiling, but run by PyTorch's own kernels."""
+    assert isinstance(module, CellNetwork)
+    module.compile_regions(backend="aot_eager")
+
+
 @pytest.mark.slow
-def test_surfaces_are_the_same_at_every_level() -> None:
-    network = networks(SMALL, torch.float32)[1]
+def test_surfaces_are_the_same_at_every_level(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = networks(TINY, torch.float32)[1]
     data = [batch(torch.float32, 32), batch(torch.float32, 9)]
     network(data[0][0])
-    directions = random_directions(network, 0)
-    losses = {
-        speed: loss_surface(network, data, directions, [-0.5, 0.0, 0.5], [0.0, 0.5], speed=speed)["loss"]
-        for speed in ("reference", "compiled", "max")
-    }
-    assert float(abs(losses["compiled"] / losses["reference"] - 1).max()) < 1e-4
-    shortened = float(abs(losses["max"] / losses["reference"] - 1).max())
-    assert 1e-6 < shortened < 2e-2
-    assert losses["reference"].sel(alpha=0, beta=0).item() == pytest.approx(evaluate(network, data)[0])
+    arguments = (network, data, random_directions(network, 0), [-0.5, 0.0, 0.5], [0.0, 0.5])
+    reference = loss_surface(*arguments, speed="reference")["loss"]
+    compiled = loss_surface(*arguments, speed="compiled")["loss"]
+    monkeypatch.setattr("nas_lightning.analysis.folding.compile_module", compile_quickly)
+    shortened = loss_surface(*arguments, speed="max")["loss"]
+    assert float(abs(compiled / reference - 1).max()) < 1e-4
+    assert 1e-6 < float(abs(shortened / reference - 1).max()) < 2e-2
+    assert reference.sel(alpha=0, beta=0).item() == pytest.approx(evaluate(network, data)[0])
 
 
 @pytest.mark.parametrize("name", ["darts_v2", "nasnet", "small"])
@@ -232,7 +245,7 @@ def test_fused_gradients_are_those_of_the_instances(name: str) -> None:
 
 @pytest.mark.slow
 def test_compiled_gradient_sums_are_the_same() -> None:
-    network = networks(SMALL, torch.float64)[1]
+    network = networks(TINY, torch.float64)[1]
     x, targets = batch()
     network(x)
     gradients = InstanceGradients(network, x, targets)
@@ -243,6 +256,35 @@ def test_compiled_gradient_sums_are_the_same() -> None:
     assert compiled.statistics().variance == pytest.approx(expected.statistics().variance, rel=1e-10)
     norm = expected.statistics().mean_gradient_norm
     assert compiled.statistics().mean_gradient_norm == pytest.approx(norm, rel=1e-10)
+
+
+def test_an_estimate_ends_where_its_error_suffices() -> None:
+    torch.manual_seed(0)
+    module = nn.Linear(12, 3, bias=False).double()
+    count, size = 1200, 6
+    inputs = torch.randn(count, 12, dtype=torch.float64) + 1
+    targets = torch.randint(3, (count,))
+    exact = gradient_statistics(module, [(inputs, targets)])
+    gradients = InstanceGradients(module, inputs, targets)
+    taken, deviations, norms = [], [], []
+    for seed in range(40):
+        order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
+        batches = list(zip(inputs[order].split(size), targets[order].split(size), strict=True))
+        found = estimate_statistics(gradients, batches, tolerance=0.08)
+        assert found.standard_error <= 0.08 * found.variance
+        taken.append(found.count)
+        deviations.append((found.variance - exact.variance) / found.standard_error)
+        norms.append(found.mean_gradient_norm**2)
+    assert size * 8 <= min(taken)
+    assert max(taken) < count / 2
+    assert np.mean(np.abs(deviations) < 2) > 0.8
+    spread = np.std(norms, ddof=1) / np.sqrt(len(norms))
+    assert abs(np.mean(norms) - exact.mean_gradient_norm**2) < 4 * spread
+    whole = estimate_statistics(gradients, batches)
+    assert whole.count == count
+    assert whole.mean_gradient_norm == pytest.approx(exact.mean_gradient_norm)
+    with pytest.raises(ValueError, match=r"`tolerance` \(=-1\) must not be negative"):
+        estimate_statistics(gradients, batches, -1)
 
 
 def test_automatic_levels_follow_the_work() -> None:

@@ -71,7 +71,6 @@ class Cell(nn.Module):
         before_last: Float[Tensor, "batch _ _ _"] | None,
         last: Float[Tensor, "batch _ _ _"] | None,
         factors: Float[Tensor, "droppable batch"] | None = None,
-        rectify: bool = False,
     ) -> Float[Tensor, "batch _ _ _"]:
         """Output of the cell.
 
@@ -79,10 +78,9 @@ class Cell(nn.Module):
             before_last: Input 0, rectified; may be None where no live edge reads it.
             last: Input 1, likewise.
             factors: Drop path's factor for every edge of ``droppable_edges`` and sample; None drops nothing.
-            rectify: Whether the output is rectified, as all its readers but the classifier want it.
 
         Returns:
-            The concatenated nodes: ``[batch, output_channels, height, width]``.
+            The concatenated nodes, not rectified: ``[batch, output_channels, height, width]``.
         """
         nodes: list[Tensor | None] = [
             projection(x) if live else None
@@ -111,8 +109,7 @@ class Cell(nn.Module):
             if total is None and node in self.live_nodes:
                 total = self._zero_node(nodes)
             nodes.append(total)
-        output = torch.cat([x for node in self.concat if (x := nodes[node]) is not None], dim=1)
-        return functional.relu(output) if rectify else output
+        return torch.cat([x for node in self.concat if (x := nodes[node]) is not None], dim=1)
 
     def _zero_node(self, nodes: list[Tensor | None]) -> Tensor:
         """A node without live edges, at the resolution of the cell's nodes."""

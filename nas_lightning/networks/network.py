@@ -144,7 +144,9 @@ class CellNetwork(nn.Module):
         last = before_last
         final = len(self.cells) - 1
         for index, cell in enumerate(self.cells):
-            output = cell(before_last, last, factors[index], rectify=index < final) if live[index] else None
+            output = cell(before_last, last, factors[index]) if live[index] else None
+            if output is not None and index < final:
+                output = functional.relu(output)
             before_last, last = last, output
             if tower is not None and index == self.plan.auxiliary_index:
                 assert output is not None  # the tower's cell is live where the tower is
@@ -181,7 +183,7 @@ class CellNetwork(nn.Module):
         return part, int(inside[0]), node
 
     def compile_regions(self, **options: Any) -> None:
-        """Compile stem and cells in place, each by itself: cells that are alike share the compiled code.
+        """Compile the cells in place, each by itself: cells that are alike share the compiled code.
 
         Names, parameters and values stay; the first pass takes minutes. Sizes are fixed: a batch of another
         size would be compiled for anew.
@@ -191,8 +193,8 @@ class CellNetwork(nn.Module):
         """
         # One entry for each different cell, in training and in evaluation; dynamo's own limit is 8.
         torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 64)
-        for region in (self.stem, *self.cells):
-            region.compile(dynamic=False, **options)
+        for cell in self.cells:
+            cell.compile(dynamic=False, **options)
 
     def check_image_size(self, image_size: int) -> None:
         """Refuse images that the reduction cells cannot halve, or that do not fit the auxiliary tower.

@@ -232,7 +232,7 @@ def never(*_: object, **__: object) -> None:
 class Unmeasured:
     """Stands in for the measure of a surface that is complete."""
 
-    def __init__(self, *_: object) -> None: ...
+    def __init__(self, *_: object, **__: object) -> None: ...
 
     def __enter__(self) -> Callable[..., None]:
         return never
