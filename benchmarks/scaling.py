@@ -362,7 +362,7 @@ def measure_kinds(settings: argparse.Namespace) -> dict[str, dict[str, float]]:
 
 
 def measure_ranks(settings: argparse.Namespace) -> dict[str, Any]:
-    """Images per second of a training step in one and in two processes that average their gradients.
+    """Images per second of a training step in so many processes that average their gradients.
 
     Every process has the base size's batch, and on a CPU its part of the threads. The level is the last that
     is not compiled.
@@ -371,13 +371,13 @@ def measure_ranks(settings: argparse.Namespace) -> dict[str, Any]:
         ``level``, ``backend`` and by number of ``processes`` seconds and ``images_per_second``; what
         ``failed`` and why.
     """
-    on_gpus = torch.cuda.device_count() >= 2
+    on_gpus = torch.cuda.device_count() >= max(settings.processes) > 1
     uncompiled = [name for name in settings.levels if not LEVELS[name].compiled]
     level = uncompiled[-1] if uncompiled else "fast"
     options = argparse.Namespace(**vars(settings) | {"levels": [level]})
     result: dict[str, Any] = {"level": level, "backend": "nccl" if on_gpus else "gloo"}
     processes, failed = {}, {}
-    for ranks in (1, 2):
+    for ranks in settings.processes:
         with tempfile.TemporaryDirectory() as folder:
             arguments = (ranks, options, Path(folder), torch.get_num_threads())
             try:
@@ -398,7 +398,7 @@ def measure_ranks(settings: argparse.Namespace) -> dict[str, Any]:
 
 def train_rank(rank: int, ranks: int, settings: argparse.Namespace, folder: Path, threads: int) -> None:
     """One process's training steps; the first one's seconds are kept in the folder."""
-    on_gpus = torch.cuda.device_count() >= 2
+    on_gpus = torch.cuda.device_count() >= max(settings.processes) > 1
     if on_gpus:
         torch.cuda.set_device(rank)
     elif DEVICE.type == "cuda":
@@ -470,6 +470,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--factors", type=_numbers(float), default=[0.5, 1, 2], metavar="A,B")
     parser.add_argument("--points", type=_numbers(int), default=[1, 4, 9, 25], metavar="A,B")
+    parser.add_argument("--processes", type=_numbers(int), default=[1, 2], metavar="A,B")
     sizes = {"channels": 8, "cells": 5, "batch": 32, "image_size": 32, "rounds": 7}
     matrix = 1024 if DEVICE.type == "cpu" else 8192
     for name, default in {**sizes, "matrix": matrix, "memory_mib": 512}.items():

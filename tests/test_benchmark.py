@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import torch
 from matplotlib.axes import Axes
+from matplotlib.text import Text
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import DataLoader
@@ -345,7 +346,7 @@ def test_scaling_keeps_what_it_measured(
 ) -> None:
     monkeypatch.setattr(record, "RESULTS", tmp_path)
     sizes = {"channels": 4, "cells": 3, "batch": 4, "image_size": 16, "rounds": 2, "factors": 2}
-    tiny = {**sizes, "points": "1,3", "matrix": 64, "memory_mib": 1}
+    tiny = {**sizes, "points": "1,3", "processes": "2", "matrix": 64, "memory_mib": 1}
     scaling.main([f"--{name}={value}" for name, value in tiny.items()])
     kept = json.loads((tmp_path / "scaling.json").read_text())
     found = {(one["varied"], one["pass"], one["level"]): one for one in kept["measurements"]}
@@ -370,7 +371,7 @@ def test_scaling_keeps_what_it_measured(
     assert base["multiply_adds"] == 3 * forward - 4 * 12 * 16 * 16 * (3 * 3 * 3)
     points = [(one["level"], one["points"]) for one in kept["grid_points"]]
     assert points == [("reference", 1), ("reference", 3), ("fast", 1), ("fast", 3)]
-    assert set(kept["ranks"]["processes"]) | set(kept["ranks"]["failed"]) == {"1", "2"}
+    assert set(kept["ranks"]["processes"]) | set(kept["ranks"]["failed"]) == {"2"}
     for ranks, one in kept["ranks"]["processes"].items():
         assert one["images_per_second"] == int(ranks) * 4 / one["seconds"]["median"]
     for kinds in kept["seconds_by_kind"].values():
@@ -382,7 +383,7 @@ def test_scaling_keeps_what_it_measured(
 def made_up_scaling() -> dict[str, Any]:
     """A machine of 100 GMAC/s and 20 GB/s, on which each size takes in proportion to its multiply-adds."""
     sizes = [(None, 8), ("channels", 4), ("channels", 16), ("cells", 6), ("batch", 16), ("image_size", 64)]
-    measurements = []
+    measurements: list[dict[str, Any]] = []
     for (varied, value), level, kind in itertools.product(sizes, ("reference", "compiled"), scaling.PASSES):
         size = {"channels": 8, "cells": 3, "batch": 8, "image_size": 32} | ({varied: value} if varied else {})
         multiply_adds = 10**6 * size["channels"] ** 2 * size["cells"]
@@ -442,7 +443,7 @@ def test_the_roof_is_drawn_from_the_limits() -> None:
     assert sorted(names) == sorted(
         ["base size", "4 channels", "16 channels", "6 cells", "16 images", "64 pixels"]
     )
-    boxes = [text.get_window_extent() for text in roof.texts[1:]]
+    boxes = [Text.get_window_extent(text) for text in roof.texts[1:]]  # without the lines to the points
     assert not any(a.overlaps(b) for a, b in itertools.combinations(boxes, 2))
     tops = [
         max(bar.get_y() + bar.get_height() for bar in stack) for stack in zip(*bars.containers, strict=True)

@@ -108,11 +108,16 @@ def test_channels_last_training_with_a_fused_step_is_the_plain_one() -> None:
 
 
 @pytest.mark.slow
-def test_compiled_training_is_the_plain_one_step_by_step() -> None:
+@pytest.mark.parametrize("whole_cells", [10, 2])
+def test_compiled_training_is_the_plain_one_step_by_step(
+    whole_cells: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nas_lightning.networks.network.WHOLE_CELLS", whole_cells)
     plain, network = networks(SMALL, torch.float64)
     expected = trained_losses(plain, 6, torch.float64)
     # Traced and differentiated as for compiling, but run by PyTorch's own kernels.
     network.compile_regions(backend="aot_eager")
+    assert (network._compiled_call_impl is None) == (whole_cells == 2)
     assert trained_losses(network, 6, torch.float64) == pytest.approx(expected, rel=1e-10)
     statistics = dict(network.named_buffers())
     for name, values in copy.deepcopy(network).named_buffers():

@@ -16,6 +16,9 @@ from nas_lightning.networks.cell import Cell
 from nas_lightning.networks.layers import BatchNorm, Convolution
 from nas_lightning.networks.regularization import AuxiliaryTower, drop_path_factors
 
+WHOLE_CELLS = 10
+"""Most cells of a network that is compiled as a whole, in some minutes on two cores."""
+
 
 class CellNetwork(nn.Module):
     """Classifier of stacked cells (Shu et al., ICLR 2020, appendix A.3; Liu et al., ICLR 2019, section 3.2).
@@ -183,14 +186,18 @@ class CellNetwork(nn.Module):
         return part, int(inside[0]), node
 
     def compile_regions(self, **options: Any) -> None:
-        """Compile the cells in place, each by itself: cells that are alike share the compiled code.
+        """Compile the network in place: as a whole up to :data:`WHOLE_CELLS` cells, otherwise cell by cell.
 
-        Names, parameters and values stay; the first pass takes minutes. Sizes are fixed: a batch of another
+        As a whole it is faster, but takes longer to compile with every cell; cell by cell, those that are
+        alike share the compiled code. Names, parameters and values stay. Sizes are fixed: a batch of another
         size would be compiled for anew.
 
         Args:
             options: As for :func:`torch.compile`.
         """
+        if len(self.cells) <= WHOLE_CELLS:
+            self.compile(dynamic=False, **options)
+            return
         # One entry for each different cell, in training and in evaluation; dynamo's own limit is 8.
         torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 64)
         for cell in self.cells:
