@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -112,7 +113,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for one, other in zip(*both, strict=True):
             torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-3 * float(one.abs().max()))
         for kind, function in (("written", written), ("rewritten", rewritten)):
-            contestants[f"{name}, {kind}"] = lambda f=function, i=inputs: forward_and_backward(f, i)
+            contestants[f"{name}, {kind}"] = partial(forward_and_backward, function, inputs)
     seconds = alternate(contestants, settings.rounds)
     ratios = {name: ratio_of(seconds, f"{name}, written", f"{name}, rewritten") for name in ideas}
     print(f"{machine()['processor']}, {machine()['threads']} threads, {machine()['gpu'] or 'no GPU'}")

@@ -274,7 +274,7 @@ def test_an_estimate_ends_where_its_error_suffices() -> None:
     taken, deviations, norms = [], [], []
     for seed in range(40):
         order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
-        batches = list(zip(inputs[order].split(size), targets[order].split(size), strict=True))
+        batches = list(zip(torch.split(inputs[order], size), torch.split(targets[order], size), strict=True))
         found = estimate_statistics(gradients, batches, tolerance=0.08)
         assert found.standard_error <= 0.08 * found.variance
         taken.append(found.count)
