@@ -70,8 +70,8 @@ class BatchNorm(nn.BatchNorm2d):
         count = input.numel() // input.shape[1]
         self.num_batches_tracked.add_(1)
         with torch.no_grad():
-            share = 1 / self.num_batches_tracked if self.momentum is None else torch.tensor(self.momentum)
-            share = share.to(mean.dtype)
+            tracked = self.num_batches_tracked.to(mean.dtype)
+            share = 1 / tracked if self.momentum is None else torch.full_like(tracked, self.momentum)
             self.running_mean.lerp_(mean, share)
             self.running_var.lerp_(variance * (count / max(count - 1, 1)), share)
         return output  # type: ignore[no-any-return]

@@ -195,11 +195,11 @@ class CellNetwork(nn.Module):
         Args:
             options: As for :func:`torch.compile`.
         """
+        # One entry for each different cell, in training and in evaluation; dynamo's own limit is 8.
+        torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 64)
         if len(self.cells) <= WHOLE_CELLS:
             self.compile(dynamic=False, **options)
             return
-        # One entry for each different cell, in training and in evaluation; dynamo's own limit is 8.
-        torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 64)
         for cell in self.cells:
             cell.compile(dynamic=False, **options)
 
