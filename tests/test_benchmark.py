@@ -20,7 +20,16 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import DataLoader
 
-from benchmarks import landscape, performance_figures, processes, record, scaling
+from benchmarks import (
+    accuracy,
+    landscape,
+    performance_figures,
+    processes,
+    record,
+    rewrites,
+    scaling,
+    table,
+)
 from benchmarks.training import PlainImages, make_networks
 from nas_lightning.datamodules import Synthetic
 from nas_lightning.networks import CellNetwork
@@ -497,3 +506,28 @@ def test_both_pictures_are_written_and_nothing_is_cut(tmp_path: Path) -> None:
         assert box.y0 >= -0.01
         assert box.x1 <= width + 0.01
         assert box.y1 <= height + 0.01
+
+
+def test_the_page_shows_what_the_records_hold() -> None:
+    page = table.PAGE.read_text(encoding="utf-8")
+    assert table.with_table(page, table.measured_table()) == page
+    record_of_training = json.loads((record.RESULTS / "training.json").read_text())
+    median = record_of_training["ratios"]["step, plain / compiled"]["median"]
+    assert f"| training step, plain / float32 | at least 3.5 | {median:.3g} (" in page
+
+
+def test_differences_within_seeds_are_compared_exactly() -> None:
+    found = accuracy.compare([0.9, 0.8, 0.7], [0.89, 0.79, 0.69])
+    assert found["mean_difference"] == pytest.approx(0.01)
+    assert found["p"] == 2 / 8  # all three of one sign
+    even = accuracy.compare([0.9, 0.8], [0.8, 0.9])
+    assert (even["p"], even["mean_difference"]) == (1.0, pytest.approx(0.0))
+    assert even["lower"] < 0 < even["upper"]
+
+
+def test_rewritten_mathematics_is_what_is_timed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(record, "RESULTS", tmp_path)
+    rewrites.main(["--batch", "2", "--channels", "4", "--image_size", "8", "--rounds", "2"])
+    kept = json.loads((tmp_path / "rewrites.json").read_text())
+    assert len(kept["ratios"]) == 7
+    assert all(ratio["median"] > 0 for ratio in kept["ratios"].values())
