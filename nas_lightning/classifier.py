@@ -51,7 +51,7 @@ class CellClassifier(LightningModule):
             :func:`nas_lightning.networks.register_operation`.
         speed: How the training is computed, see :class:`nas_lightning.speed.Level`. ``"reference"``: layer
             by layer, as written. ``"fast"``: the same float32 mathematics in another order. ``"compiled"``:
-            the cells compiled as well. ``"max"``: compiled, in bfloat16 where that is safe, with CUDA graphs.
+            the network compiled as well. ``"max"``: compiled, in bfloat16 where that is safe, with CUDA graphs.
             ``"auto"``: ``"fast"``, or ``"compiled"`` where the training is long enough to repay it.
             Checkpoints and logs are the same at every level.
 
@@ -171,8 +171,9 @@ class CellClassifier(LightningModule):
         for optimizer in self.trainer.optimizers:
             if isinstance(optimizer, SGD):
                 for group in optimizer.param_groups:
-                    group["fused"] = self._level.rearranged and not group["differentiable"]
-                    group["foreach"] = None
+                    is_left_open = not any(group[name] for name in ("fused", "foreach", "differentiable"))
+                    if is_left_open and self.device.type in ("cpu", "cuda"):
+                        group["fused"] = self._level.rearranged or None
 
     def _level_of(self, passes: int) -> Level:
         """The level for a training of so many steps: a pass forward and backward costs three forward."""

@@ -19,10 +19,10 @@ class Level:
         name: Its name.
         rearranged: The same float32 mathematics in another order: channels-last tensors on a CPU, batch norm
             folded into convolutions where nothing is trained, the optimiser's fused step.
-        compiled: Cells compiled by ``torch.compile``, once for each different one; what is compiled is kept
-            on disk for the next process.
+        compiled: The network compiled by ``torch.compile``; what is compiled is kept on disk for the next
+            process.
         mixed: Convolutions and matrix products in bfloat16 with float32 weights, batch norm, losses and
-            optimiser; TF32 for what remains in float32; CUDA graphs.
+            optimiser; in training on a GPU, CUDA graphs.
     """
 
     name: Speed

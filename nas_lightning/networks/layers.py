@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.library import custom_op
 from torch.nn import functional
 
 
@@ -100,9 +101,7 @@ class MaxPool(nn.MaxPool2d):
 _WINDOW = "int size, int stride, int padding"
 
 
-@torch.library.custom_op(
-    "nas_lightning::max_pool", mutates_args=(), schema=f"(Tensor x, {_WINDOW}) -> (Tensor, Tensor)"
-)
+@custom_op("nas_lightning::max_pool", mutates_args=(), schema=f"(Tensor x, {_WINDOW}) -> (Tensor, Tensor)")
 def _max_pool(x: Tensor, size: int, stride: int, padding: int) -> tuple[Tensor, Tensor]:
     output, indices = torch.ops.aten.max_pool2d_with_indices(
         x, [size, size], [stride, stride], [padding, padding]
@@ -110,7 +109,7 @@ def _max_pool(x: Tensor, size: int, stride: int, padding: int) -> tuple[Tensor, 
     return output, indices
 
 
-@torch.library.custom_op(
+@custom_op(
     "nas_lightning::max_pool_backward",
     mutates_args=(),
     schema=f"(Tensor gradient, Tensor x, Tensor indices, {_WINDOW}) -> Tensor",
