@@ -51,7 +51,8 @@ class CellClassifier(LightningModule):
             :func:`nas_lightning.networks.register_operation`.
         speed: How the training is computed, see :class:`nas_lightning.speed.Level`. ``"reference"``: layer
             by layer, as written. ``"fast"``: the same float32 mathematics in another order. ``"compiled"``:
-            the network compiled as well. ``"max"``: compiled, in bfloat16 where that is safe, with CUDA graphs.
+            the network compiled as well. ``"max"``: compiled, in bfloat16 where that is safe, and with CUDA
+            graphs.
             ``"auto"``: ``"fast"``, or ``"compiled"`` where the training is long enough to repay it.
             Checkpoints and logs are the same at every level.
 

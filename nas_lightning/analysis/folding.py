@@ -149,7 +149,7 @@ class _FoldedConvolution(nn.Module):
 
     def __init__(self, convolution: nn.Conv2d) -> None:
         super().__init__()
-        # Not registered: optimisers and state dicts have nothing to do with it.
+        # A method, not the layer: that has parameters of its own, which are not these.
         self.convolve: Callable[[Tensor, Tensor, Tensor], Tensor] = convolution._conv_forward
         self.register_buffer("weight", torch.empty_like(convolution.weight.detach()), persistent=False)
         channels = convolution.out_channels
