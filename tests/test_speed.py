@@ -167,6 +167,16 @@ def test_compiled_batch_norm_is_torch_s(momentum: float | None) -> None:
     torch.testing.assert_close(dict(layer.named_buffers()), dict(expected.named_buffers()))
 
 
+@pytest.mark.parametrize("settings", [{"affine": False}, {"track_running_stats": False}])
+def test_compiled_batch_norm_without_weights_or_statistics_is_torch_s(settings: dict[str, bool]) -> None:
+    torch.manual_seed(0)
+    layer, expected = BatchNorm(4, **settings).double(), nn.BatchNorm2d(4, **settings).double()
+    x = torch.randn(5, 4, 3, 6, dtype=torch.float64)
+    compiled = torch.compile(layer, backend="aot_eager", dynamic=False)
+    torch.testing.assert_close(compiled(x), expected(x), rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(dict(layer.named_buffers()), dict(expected.named_buffers()))
+
+
 @pytest.mark.parametrize("name", ["darts_v2", "nasnet", "eeea_net_c", "small"])
 def test_a_folded_network_is_the_network(name: str) -> None:
     network = networks(SMALL if name == "small" else get_genotype(name), torch.float64)[1]

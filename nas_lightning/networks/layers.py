@@ -1,4 +1,4 @@
-"""Convolution and batch norm as PyTorch defines them, computed in the order that suits a processor's caches.
+"""Layers as PyTorch defines them, computed in the order that suits a processor's caches.
 
 Names, parameters and values are those of the classes they stand for.
 """
@@ -41,7 +41,7 @@ class Convolution(nn.Conv2d):
         if self.stride == (2, 2):
             return functional.conv2d(input[:, :, ::2, ::2], weight, bias, 1, padding, 1, self.groups)
         phases = _phases_to_batch(input)
-        return _batch_to_phases(functional.conv2d(phases, weight, bias, 1, padding, 1, self.groups))
+        return _phases_from_batch(functional.conv2d(phases, weight, bias, 1, padding, 1, self.groups))
 
     def _is_slow_in_half(self, input: Tensor) -> bool:
         """Whether bfloat16 would take many times as long as float32: strided or large depthwise on a CPU."""
@@ -62,7 +62,8 @@ class BatchNorm(nn.BatchNorm2d):
         self, input: Float[Tensor, "batch channels height width"]
     ) -> Float[Tensor, "batch channels height width"]:
         """The normalised input."""
-        if not (self.training and input.device.type == "cpu" and torch.compiler.is_compiling()):
+        is_usual = self.training and self.affine and self.track_running_stats
+        if not (is_usual and input.device.type == "cpu" and torch.compiler.is_compiling()):
             return super().forward(input)
         assert self.running_mean is not None
         assert self.running_var is not None
@@ -83,8 +84,6 @@ class MaxPool(nn.MaxPool2d):
 
     A compiler makes a loop of it that looks at one number at a time.
     """
-
-    same_function: ClassVar[bool] = True
 
     def forward(self, input: Float[Tensor, "batch channels height width"]) -> Tensor:
         """The largest of each window."""
@@ -202,8 +201,8 @@ def _phases_to_batch(x: Tensor) -> Tensor:
     return phases.permute(0, 3, 1, 2)
 
 
-def _batch_to_phases(x: Tensor) -> Tensor:
-    """The inverse."""
+def _phases_from_batch(x: Tensor) -> Tensor:
+    """The inverse of :func:`_phases_to_batch`."""
     batch, channels, height, width = x.shape
     phases = x.permute(0, 2, 3, 1).reshape(2, 2, batch // 4, height, width, channels)
     rows = phases.permute(2, 3, 0, 4, 1, 5).reshape(batch // 4, 2 * height, 2 * width, channels)
