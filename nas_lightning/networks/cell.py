@@ -56,7 +56,6 @@ class Cell(nn.Module):
         self.edges = nn.ModuleList(
             build_operation(op, plan.channels, plan.stride(source)) for op, source in edges
         )
-        self._rectified_input = tuple(getattr(edge, "rectified_input", False) for edge in self.edges)
         for modules, live in ((self.preprocess, plan.live_inputs), (self.edges, plan.live_edges)):
             for module, is_live in zip(modules, live, strict=True):
                 if not is_live:
@@ -94,13 +93,13 @@ class Cell(nn.Module):
             total: Tensor | None = None
             for index in (2 * (node - 2), 2 * (node - 2) + 1):
                 source = self.sources[index]
-                x = nodes[source]
+                edge, x = self.edges[index], nodes[source]
                 if not self.plan.live_edges[index] or x is None:
                     continue
-                if self._rectified_input[index]:
+                if getattr(edge, "rectified_input", False) and not getattr(edge, "rectifies", False):
                     x = rectified[source] if source in rectified else functional.relu(x)
                     rectified[source] = x
-                value = self.edges[index](x)
+                value = edge(x)
                 if index not in scales:
                     total = value if total is None else total + value
                     continue

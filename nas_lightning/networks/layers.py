@@ -65,18 +65,29 @@ class BatchNorm(nn.BatchNorm2d):
         is_usual = self.training and self.affine and self.track_running_stats
         if not (is_usual and input.device.type == "cpu" and torch.compiler.is_compiling()):
             return super().forward(input)
+        output, mean, variance = _BatchNormTraining.apply(input, self.weight, self.bias, self.eps)
+        self.track(mean, variance, count=input.numel() // input.shape[1])
+        return output  # type: ignore[no-any-return]
+
+    @torch.no_grad()
+    def track(
+        self, mean: Float[Tensor, " channels"], variance: Float[Tensor, " channels"], count: int
+    ) -> None:
+        """Take the statistics of a training batch into the running ones.
+
+        Args:
+            mean: Mean of every channel.
+            variance: Its variance, biased.
+            count: Number of values of a channel.
+        """
         assert self.running_mean is not None
         assert self.running_var is not None
         assert self.num_batches_tracked is not None
-        output, mean, variance = _BatchNormTraining.apply(input, self.weight, self.bias, self.eps)
-        count = input.numel() // input.shape[1]
         self.num_batches_tracked.add_(1)
-        with torch.no_grad():
-            tracked = self.num_batches_tracked.to(mean.dtype)
-            share = 1 / tracked if self.momentum is None else torch.full_like(tracked, self.momentum)
-            self.running_mean.lerp_(mean, share)
-            self.running_var.lerp_(variance * (count / max(count - 1, 1)), share)
-        return output  # type: ignore[no-any-return]
+        tracked = self.num_batches_tracked.to(mean.dtype)
+        share = 1 / tracked if self.momentum is None else torch.full_like(tracked, self.momentum)
+        self.running_mean.lerp_(mean, share)
+        self.running_var.lerp_(variance * (count / max(count - 1, 1)), share)
 
 
 class MaxPool(nn.MaxPool2d):

@@ -14,7 +14,9 @@ from nas_lightning.cells import Genotype, check_image_size, stack_plan
 from nas_lightning.cells.stack import check_positive
 from nas_lightning.networks.cell import Cell
 from nas_lightning.networks.layers import BatchNorm, Convolution
+from nas_lightning.networks.operations import ConvolutionStages
 from nas_lightning.networks.regularization import AuxiliaryTower, drop_path_factors
+from nas_lightning.networks.stages import can_compute_stages
 
 WHOLE_CELLS = 10
 """Most cells of a network that is compiled as a whole, in some minutes on two cores."""
@@ -184,6 +186,17 @@ class CellNetwork(nn.Module):
             return part, None, None
         node = int(inside[2]) // 2 + 2 if inside[1] == "edges" else None
         return part, int(inside[0]), node
+
+    def take_one_pass(self, wanted: bool = True) -> None:
+        """Compute stages of convolution and batch norm in one pass each in training, where that can be.
+
+        Args:
+            wanted: Whether to, or to go back to layer by layer.
+        """
+        is_possible = wanted and can_compute_stages(self.classifier.weight)
+        for module in self.modules():
+            if isinstance(module, ConvolutionStages):
+                module.in_one_pass = is_possible
 
     def compile_regions(self, **options: Any) -> None:
         """Compile the network in place: as a whole up to :data:`WHOLE_CELLS` cells, otherwise cell by cell.

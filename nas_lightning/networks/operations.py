@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import copy
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import ClassVar
 
 import torch
@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from nas_lightning.cells.operations import declare_operation
 from nas_lightning.networks.layers import BatchNorm, Convolution, MaxPool
+from nas_lightning.networks.stages import Stage, compute_stages
 
 OperationFactory = Callable[[int, int, bool], nn.Module]
 """Makes the operation of one edge from (channels, stride, affine): channels in and out, stride 1 or 2."""
@@ -34,6 +35,42 @@ class RectifiedSequential(nn.Sequential):
 
     def __init__(self, **layers: nn.Module) -> None:
         super().__init__(OrderedDict(layers))
+
+
+class ConvolutionStages(RectifiedSequential):
+    """Stages of ReLU, depthwise convolution (or none), 1x1 convolution and batch norm.
+
+    Fed with the ReLU of a node like any other, unless the stages are computed in one pass each, which
+    includes it.
+
+    Attributes:
+        in_one_pass: Whether to do so in training, see :mod:`nas_lightning.networks.stages`.
+    """
+
+    def __init__(self, **layers: nn.Module) -> None:
+        super().__init__(**layers)
+        self.in_one_pass = False
+
+    def forward(self, input: Float[Tensor, "batch in_channels height width"]) -> Float[Tensor, "batch _ _ _"]:
+        """The layers in turn, or the stages."""
+        if not self.rectifies:
+            return super().forward(input)  # type: ignore[no-any-return, no-untyped-call]
+        return compute_stages(input, list(self._stages()))
+
+    @property
+    def rectifies(self) -> bool:
+        """Whether the input may come as it is, because it is rectified here."""
+        return self.in_one_pass and self.training
+
+    def _stages(self) -> Iterator[Stage]:
+        convolutions: list[nn.Conv2d] = []
+        for layer in self.children():
+            if isinstance(layer, nn.Conv2d):
+                convolutions.append(layer)
+            elif isinstance(layer, BatchNorm):
+                *depthwise, pointwise = convolutions
+                yield Stage(depthwise[0] if depthwise else None, pointwise, layer)
+                convolutions = []
 
 
 class Zero(nn.Module):
@@ -104,9 +141,9 @@ class InvertedResidual(nn.Module):
         return x + out if self.stride == 1 else out
 
 
-def pointwise_projection(input_channels: int, channels: int) -> RectifiedSequential:
+def pointwise_projection(input_channels: int, channels: int) -> ConvolutionStages:
     """1x1 convolution and batch norm of a rectified input: how a cell brings an input to its own channels."""
-    return RectifiedSequential(
+    return ConvolutionStages(
         convolution=Convolution(input_channels, channels, 1, bias=False), norm=BatchNorm(channels)
     )
 
@@ -124,7 +161,7 @@ def _depthwise(channels: int, kernel_size: int, stride: int, dilation: int = 1) 
 
 def _separable(kernel_size: int) -> OperationFactory:
     def build(channels: int, stride: int, affine: bool) -> nn.Module:
-        return RectifiedSequential(
+        return ConvolutionStages(
             depthwise_1=_depthwise(channels, kernel_size, stride),
             pointwise_1=_pointwise(channels),
             norm_1=BatchNorm(channels, affine=affine),
@@ -139,7 +176,7 @@ def _separable(kernel_size: int) -> OperationFactory:
 
 def _dilated(kernel_size: int) -> OperationFactory:
     def build(channels: int, stride: int, affine: bool) -> nn.Module:
-        return RectifiedSequential(
+        return ConvolutionStages(
             depthwise=_depthwise(channels, kernel_size, stride, dilation=2),
             pointwise=_pointwise(channels),
             norm=BatchNorm(channels, affine=affine),
