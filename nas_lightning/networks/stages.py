@@ -104,24 +104,11 @@ def _forward(
     x: Tensor, weights: Sequence[Tensor | None], sizes: Sequence[int], eps: Sequence[float]
 ) -> list[Tensor]:
     """The output, and of every stage what comes out of its 1x1 convolution, with mean and variance."""
-    library = _loaded(x.dtype)
-    source = x.contiguous(memory_format=torch.channels_last)
-    affine: tuple[Tensor, Tensor] | None = None
-    inner: list[Tensor] = []
-    y, scale, shift = source, source, source
-    for depthwise, pointwise, weight, bias, stride, dilation, own_eps in _by_stage(weights, sizes, eps):
-        shape = _Shape.of(source, depthwise, pointwise, stride, dilation)
-        y = _empty_output(source, pointwise, stride)
-        mean, variance = torch.empty_like(weight), torch.empty_like(weight)
-        library.stage_forward(
-            ctypes.byref(shape),
-            *_pointers(source, *(affine or (None, None)), depthwise, pointwise, y, mean, variance),
-        )
-        inner += [y, mean, variance]
-        scale, shift = _scale_and_shift(weight, bias, mean, variance, own_eps)
-        source, affine = y, (scale, shift)
-    output = torch.empty_like(y)
-    library.normalise(*_norm_sizes(y), *_pointers(y, scale, shift, output))
+    x = x.contiguous(memory_format=torch.channels_last)
+    inner = _empty_inner(x, weights, sizes, eps)
+    output = torch.empty_like(inner[-3])
+    stages = _stages(x, weights, sizes, eps, inner)
+    _loaded(x.dtype).stages_forward(stages, len(stages), x.data_ptr(), output.data_ptr())
     return [output, *inner]
 
 
@@ -140,55 +127,25 @@ def _backward(
     eps: Sequence[float],
 ) -> list[Tensor]:
     """Gradients of the input and of every weight there is."""
-    library = _loaded(x.dtype)
-    gradient = gradient.contiguous(memory_format=torch.channels_last)
-    stages = list(_by_stage(weights, sizes, eps))
-    y, mean, _ = inner[-3:]
-    sums = torch.empty(2, y.shape[1], dtype=torch.float64)
-    library.norm_sums(*_norm_sizes(y), *_pointers(gradient, y, mean, sums))
-    found: list[Tensor] = []
-    for index in reversed(range(len(stages))):
-        depthwise, pointwise, weight, _, stride, dilation, own_eps = stages[index]
-        y, mean, variance = inner[3 * index : 3 * index + 3]
-        deviation = torch.rsqrt(variance + own_eps)
-        source = x.contiguous(memory_format=torch.channels_last)
-        before: tuple[Tensor | None, ...] = (None, None, None)
-        if index:
-            source, mean_before, variance_before = inner[3 * index - 3 : 3 * index]
-            _, _, weight_before, bias_before, _, _, eps_before = stages[index - 1]
-            before = (
-                *_scale_and_shift(weight_before, bias_before, mean_before, variance_before, eps_before),
-                mean_before,
-            )
-        towards_source, towards_pointwise = torch.empty_like(source), torch.empty_like(pointwise)
-        towards_depthwise = None if depthwise is None else torch.empty_like(depthwise)
-        sums_before = torch.empty(2, source.shape[1], dtype=torch.float64)
-        library.stage_backward(
-            ctypes.byref(_Shape.of(source, depthwise, pointwise, stride, dilation)),
-            *_pointers(source, *before, depthwise, pointwise, y, gradient, weight, mean, deviation, sums),
-            *_pointers(towards_source, towards_depthwise, towards_pointwise, sums_before),
-        )
-        of_stage = (
-            towards_depthwise,
-            towards_pointwise,
-            (sums[1] * deviation).to(x.dtype),
-            sums[0].to(x.dtype),
-        )
-        found = [*(value for value in of_stage if value is not None), *found]
-        gradient, sums = towards_source, sums_before
-    return [gradient, *found]
+    x = x.contiguous(memory_format=torch.channels_last)
+    step = _pixel_step(gradient)
+    if step is None:
+        gradient, step = gradient.contiguous(memory_format=torch.channels_last), gradient.shape[1]
+    towards_x = torch.empty_like(x)
+    towards = [None if weight is None else torch.empty_like(weight) for weight in weights]
+    between = [torch.empty_like(y) for y in inner[:-3:3]]
+    stages = _stages(x, weights, sizes, eps, inner, towards, between)
+    pointers = (x.data_ptr(), gradient.data_ptr(), step, towards_x.data_ptr())
+    _loaded(x.dtype).stages_backward(stages, len(stages), *pointers)
+    return [towards_x, *(gradient for gradient in towards if gradient is not None)]
 
 
 @_forward.register_fake
 def _(
     x: Tensor, weights: Sequence[Tensor | None], sizes: Sequence[int], eps: Sequence[float]
 ) -> list[Tensor]:
-    inner: list[Tensor] = []
-    y = x
-    for _depthwise, pointwise, weight, _bias, stride, _dilation, _eps in _by_stage(weights, sizes, eps):
-        y = _empty_output(y, pointwise, stride)
-        inner += [y, torch.empty_like(weight), torch.empty_like(weight)]
-    return [torch.empty_like(y), *inner]
+    inner = _empty_inner(x, weights, sizes, eps)
+    return [torch.empty_like(inner[-3]), *inner]
 
 
 @_backward.register_fake
@@ -204,51 +161,71 @@ def _(
     return [towards_x, *(torch.empty_like(weight) for weight in weights if weight is not None)]
 
 
-def _by_stage(weights: Sequence[Tensor | None], sizes: Sequence[int], eps: Sequence[float]) -> Any:
-    """(depthwise, pointwise, norm's weight and bias, stride, dilation, eps) of every stage."""
-    for index, own_eps in enumerate(eps):
-        yield *weights[4 * index : 4 * index + 4], *sizes[2 * index : 2 * index + 2], own_eps
+def _empty_inner(
+    x: Tensor, weights: Sequence[Tensor | None], sizes: Sequence[int], eps: Sequence[float]
+) -> list[Tensor]:
+    """Room for what comes out of every stage's 1x1 convolution, its mean and its variance."""
+    inner: list[Tensor] = []
+    height, width = x.shape[2:]
+    for index in range(len(eps)):
+        norm = weights[4 * index + 2]
+        assert norm is not None
+        stride = sizes[2 * index]
+        height, width = (height + stride - 1) // stride, (width + stride - 1) // stride
+        shape = (x.shape[0], norm.shape[0], height, width)
+        y = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
+        inner += [y, torch.empty_like(norm), torch.empty_like(norm)]
+    return inner
 
 
-def _empty_output(x: Tensor, pointwise: Tensor, stride: int) -> Tensor:
-    height, width = ((size + stride - 1) // stride for size in x.shape[2:])
-    shape = (x.shape[0], pointwise.shape[0], height, width)
-    return torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
+def _pixel_step(gradient: Tensor) -> int | None:
+    """Numbers between the pixels of channels-last images, maybe some channels of wider ones; else None."""
+    _, channels, height, width = gradient.shape
+    step = gradient.stride(3)
+    is_usual = gradient.stride() == (height * width * step, 1, width * step, step) and step >= channels
+    return step if is_usual else None
 
 
-def _scale_and_shift(
-    weight: Tensor, bias: Tensor, mean: Tensor, variance: Tensor, eps: float
-) -> tuple[Tensor, Tensor]:
-    scale = weight * torch.rsqrt(variance + eps)
-    return scale, bias - mean * scale
+_SIZES = ("batch", "height", "width", "in_channels", "channels", "kernel", "stride", "dilation", "threads")
+_POINTERS = (
+    *("depthwise", "pointwise", "weight", "bias", "y", "mean", "variance", "towards_output"),
+    *("towards_depthwise", "towards_pointwise", "towards_weight", "towards_bias"),
+)
 
 
-_WINDOW = ("kernel", "stride", "dilation")
-
-
-class _Shape(ctypes.Structure):
+class _Stage(ctypes.Structure):
     """``stage`` of ``stages.c``."""
 
-    _fields_ = tuple(
-        (name, ctypes.c_int64)
-        for name in ("batch", "height", "width", "in_channels", "channels", *_WINDOW, "threads")
+    _fields_ = (
+        *((name, ctypes.c_int64) for name in _SIZES),
+        ("eps", ctypes.c_double),
+        *((name, ctypes.c_void_p) for name in _POINTERS),
     )
 
-    @classmethod
-    def of(cls, x: Tensor, depthwise: Tensor | None, pointwise: Tensor, stride: int, dilation: int) -> _Shape:
-        batch, channels, height, width = x.shape
-        kernel = 0 if depthwise is None else depthwise.shape[-1]
-        sizes = (batch, height, width, channels, pointwise.shape[0], kernel, stride, dilation)
-        return cls(*sizes, torch.get_num_threads())
 
-
-def _norm_sizes(y: Tensor) -> list[ctypes.c_int64]:
-    batch, channels, height, width = y.shape
-    return [ctypes.c_int64(size) for size in (batch, height * width, channels, torch.get_num_threads())]
-
-
-def _pointers(*tensors: Tensor | None) -> list[ctypes.c_void_p | None]:
-    return [None if tensor is None else ctypes.c_void_p(tensor.data_ptr()) for tensor in tensors]
+def _stages(
+    x: Tensor,
+    weights: Sequence[Tensor | None],
+    sizes: Sequence[int],
+    eps: Sequence[float],
+    inner: Sequence[Tensor],
+    towards: Sequence[Tensor | None] = (),
+    between: Sequence[Tensor] = (),
+) -> ctypes.Array[_Stage]:
+    """The stages as C sees them; the tensors must outlive them."""
+    stages = (_Stage * len(eps))()
+    source, threads = x, torch.get_num_threads()
+    for index, own_eps in enumerate(eps):
+        own, results = weights[4 * index : 4 * index + 4], inner[3 * index : 3 * index + 3]
+        batch, channels, height, width = source.shape
+        kernel = 0 if own[0] is None else own[0].shape[-1]
+        shape = (batch, height, width, channels, results[0].shape[1], kernel)
+        gradients = towards[4 * index : 4 * index + 4] or (None,) * 4
+        tensors = (*own, *results, between[index] if index < len(between) else None, *gradients)
+        addresses = (0 if tensor is None else tensor.data_ptr() for tensor in tensors)
+        stages[index] = _Stage(*shape, *sizes[2 * index : 2 * index + 2], threads, own_eps, *addresses)
+        source = results[0]
+    return stages
 
 
 def _loaded(dtype: torch.dtype) -> Any:
@@ -268,14 +245,21 @@ def _library(number: str) -> ctypes.CDLL | None:
     name = f"stages-{number}-{hashlib.sha256(identity.encode()).hexdigest()[:16]}.so"
     path = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "nas_lightning" / name
     with suppress(OSError):
-        return ctypes.CDLL(str(path))
+        return _with_types(ctypes.CDLL(str(path)))
     with tempfile.TemporaryDirectory() as folder, suppress(OSError, subprocess.SubprocessError):
         made = Path(folder) / name
         subprocess.run([*command, "-o", str(made)], check=True, capture_output=True)
         with suppress(OSError), atomic_write(path, "wb") as file:  # for the next process, where there is room
             file.write(made.read_bytes())
-        return ctypes.CDLL(str(made))
+        return _with_types(ctypes.CDLL(str(made)))
     return None
+
+
+def _with_types(library: ctypes.CDLL) -> ctypes.CDLL:
+    pointer, number = ctypes.c_void_p, ctypes.c_int64
+    library.stages_forward.argtypes = (pointer, number, pointer, pointer)
+    library.stages_backward.argtypes = (pointer, number, pointer, pointer, number, pointer)
+    return library
 
 
 def _processor() -> str:
