@@ -74,7 +74,7 @@ class Cell(nn.Module):
         """Output of the cell.
 
         Args:
-            before_last: Input 0, rectified; may be None where no live edge reads it.
+            before_last: Input 0, as ``preprocess`` expects it; may be None where no live edge reads it.
             last: Input 1, likewise.
             factors: Drop path's factor for every edge of ``droppable_edges`` and sample; None drops nothing.
 
@@ -96,7 +96,7 @@ class Cell(nn.Module):
                 edge, x = self.edges[index], nodes[source]
                 if not self.plan.live_edges[index] or x is None:
                     continue
-                if getattr(edge, "rectified_input", False) and not getattr(edge, "rectifies", False):
+                if getattr(edge, "rectified_input", False):
                     x = rectified[source] if source in rectified else functional.relu(x)
                     rectified[source] = x
                 value = edge(x)

@@ -14,7 +14,7 @@ from nas_lightning.cells import Genotype, check_image_size, stack_plan
 from nas_lightning.cells.stack import check_positive
 from nas_lightning.networks.cell import Cell
 from nas_lightning.networks.layers import BatchNorm, Convolution
-from nas_lightning.networks.operations import ConvolutionStages
+from nas_lightning.networks.operations import OnePass
 from nas_lightning.networks.regularization import AuxiliaryTower, drop_path_factors
 from nas_lightning.networks.stages import can_compute_stages
 
@@ -106,6 +106,7 @@ class CellNetwork(nn.Module):
 
         self._droppable_edges = [len(cell.droppable_edges) for cell in cells]
         self._uses_drop_path = drop_path
+        self._in_one_pass = False
         # Not saved: a freshly loaded network drops nothing. A tensor: compiled code reads its value at run
         # time.
         self.register_buffer("_drop_path_probability", torch.zeros(()), persistent=False)
@@ -144,18 +145,21 @@ class CellNetwork(nn.Module):
         live = self._live_in_evaluation if tower is None else self._live_in_training
         factors = self._drop_path_factors(len(x))
         auxiliary_logits: Tensor | None = None
-        # Every reader of a cell's output but the classifier begins with a ReLU, so it is applied once.
-        before_last: Tensor | None = functional.relu(self.stem(x))
+        # Every reader of a cell's output but the classifier begins with a ReLU: it is applied once, unless it
+        # is a part of the readers' own passes.
+        is_rectified = not (self.training and self._in_one_pass)
+        features = self.stem(x)
+        before_last: Tensor | None = functional.relu(features) if is_rectified else features
         last = before_last
         final = len(self.cells) - 1
         for index, cell in enumerate(self.cells):
             output = cell(before_last, last, factors[index]) if live[index] else None
-            if output is not None and index < final:
+            if output is not None and index < final and is_rectified:
                 output = functional.relu(output)
             before_last, last = last, output
             if tower is not None and index == self.plan.auxiliary_index:
                 assert output is not None  # the tower's cell is live where the tower is
-                auxiliary_logits = tower(functional.relu(output) if index == final else output)
+                auxiliary_logits = tower(functional.relu(output))
         assert last is not None  # the last cell is always live
         logits: Tensor = self.classifier(functional.adaptive_avg_pool2d(last, 1).flatten(1))
         return logits if auxiliary_logits is None else (logits, auxiliary_logits)
@@ -193,10 +197,10 @@ class CellNetwork(nn.Module):
         Args:
             wanted: Whether to, or to go back to layer by layer.
         """
-        is_possible = wanted and can_compute_stages(self.classifier.weight)
+        self._in_one_pass = wanted and can_compute_stages(self.classifier.weight)
         for module in self.modules():
-            if isinstance(module, ConvolutionStages):
-                module.in_one_pass = is_possible
+            if isinstance(module, OnePass):
+                module.in_one_pass = self._in_one_pass
 
     def compile_regions(self, **options: Any) -> None:
         """Compile the network in place: as a whole up to :data:`WHOLE_CELLS` cells, otherwise cell by cell.

@@ -37,30 +37,32 @@ class RectifiedSequential(nn.Sequential):
         super().__init__(OrderedDict(layers))
 
 
-class ConvolutionStages(RectifiedSequential):
-    """Stages of ReLU, depthwise convolution (or none), 1x1 convolution and batch norm.
-
-    Fed with the ReLU of a node like any other, unless the stages are computed in one pass each, which
-    includes it.
+class OnePass(nn.Module):
+    """An operation that begins with a ReLU, which in training can be a part of its own pass over memory.
 
     Attributes:
-        in_one_pass: Whether to do so in training, see :mod:`nas_lightning.networks.stages`.
+        in_one_pass: Whether to compute so in training, see :mod:`nas_lightning.networks.stages`.
     """
 
+    in_one_pass: bool = False
+
+    @property
+    def rectified_input(self) -> bool:
+        """Whether the ReLU of the node is expected, not the node."""
+        return not (self.in_one_pass and self.training)
+
+
+class ConvolutionStages(OnePass, nn.Sequential):
+    """Stages of ReLU, depthwise convolution (or none), 1x1 convolution and batch norm."""
+
     def __init__(self, **layers: nn.Module) -> None:
-        super().__init__(**layers)
-        self.in_one_pass = False
+        super().__init__(OrderedDict(layers))
 
     def forward(self, input: Float[Tensor, "batch in_channels height width"]) -> Float[Tensor, "batch _ _ _"]:
         """The layers in turn, or the stages."""
-        if not self.rectifies:
+        if self.rectified_input:
             return super().forward(input)  # type: ignore[no-any-return, no-untyped-call]
         return compute_stages(input, list(self._stages()))
-
-    @property
-    def rectifies(self) -> bool:
-        """Whether the input may come as it is, because it is rectified here."""
-        return self.in_one_pass and self.training
 
     def _stages(self) -> Iterator[Stage]:
         convolutions: list[nn.Conv2d] = []
@@ -85,19 +87,17 @@ class Zero(nn.Module):
         return torch.zeros_like(x[:, :, :: self.stride, :: self.stride])
 
 
-class FactorizedReduction(nn.Module):
+class FactorizedReduction(OnePass):
     """Halves the resolution with two 1x1 convolutions of every second pixel, the second shifted by one.
 
     Each makes half of the output channels, so that together they read every second row and column of both
     parities (Liu et al., ICLR 2019, the authors' code). Height and width must be even.
 
     Args:
-        input_channels: Channels of the rectified input.
+        input_channels: Channels of the input.
         channels: Channels of the output, an even number.
         affine: Whether the batch norm has scale and shift.
     """
-
-    rectified_input: ClassVar[bool] = True
 
     def __init__(self, input_channels: int, channels: int, affine: bool = True) -> None:
         super().__init__()
@@ -108,7 +108,9 @@ class FactorizedReduction(nn.Module):
     def forward(self, x: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch _ _ _"]:
         """Even pixels through one convolution, odd pixels through the other, then batch norm."""
         # Only every fourth pixel is read: a strided convolution's backward pass would touch them all.
-        halves = (self.convolution_even(x[:, :, ::2, ::2]), self.convolution_odd(x[:, :, 1::2, 1::2]))
+        pixels = (x[:, :, ::2, ::2], x[:, :, 1::2, 1::2])
+        even, odd = pixels if self.rectified_input else (part.relu() for part in pixels)
+        halves = (self.convolution_even(even), self.convolution_odd(odd))
         return self.norm(torch.cat(halves, dim=1))  # type: ignore[no-any-return]
 
 
