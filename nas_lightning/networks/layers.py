@@ -39,7 +39,7 @@ class Convolution(nn.Conv2d):
         assert not isinstance(self.padding, str)
         padding = (self.padding[0] // 2, self.padding[1] // 2)
         if self.stride == (2, 2):
-            return functional.conv2d(input[:, :, ::2, ::2], weight, bias, 1, padding, 1, self.groups)
+            return functional.conv2d(every_second_pixel(input, 0), weight, bias, 1, padding, 1, self.groups)
         phases = _phases_to_batch(input)
         return _phases_from_batch(functional.conv2d(phases, weight, bias, 1, padding, 1, self.groups))
 
@@ -193,6 +193,15 @@ class _BatchNormTraining(torch.autograd.Function):
             gradient - _per_channel(shift / count) - centred * _per_channel(deviation * scale / count)
         )
         return towards_inputs.to(inputs.dtype), scale, shift, None
+
+
+def every_second_pixel(
+    x: Float[Tensor, "batch channels height width"], first: int
+) -> Float[Tensor, "batch channels _ _"]:
+    """Every second row and column, from the ``first`` on; the gradient keeps the memory format."""
+    if x.is_contiguous(memory_format=torch.channels_last):
+        return x.permute(0, 2, 3, 1)[:, first::2, first::2].permute(0, 3, 1, 2)
+    return x[:, :, first::2, first::2]
 
 
 def _in_full(x: Tensor) -> Tensor:

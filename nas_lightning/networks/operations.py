@@ -21,7 +21,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from nas_lightning.cells.operations import declare_operation
-from nas_lightning.networks.layers import BatchNorm, Convolution, MaxPool
+from nas_lightning.networks.layers import BatchNorm, Convolution, MaxPool, every_second_pixel
 from nas_lightning.networks.stages import Stage, compute_stages
 
 OperationFactory = Callable[[int, int, bool], nn.Module]
@@ -108,7 +108,7 @@ class FactorizedReduction(OnePass):
     def forward(self, x: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch _ _ _"]:
         """Even pixels through one convolution, odd pixels through the other, then batch norm."""
         # Only every fourth pixel is read: a strided convolution's backward pass would touch them all.
-        pixels = (x[:, :, ::2, ::2], x[:, :, 1::2, 1::2])
+        pixels = (every_second_pixel(x, 0), every_second_pixel(x, 1))
         even, odd = pixels if self.rectified_input else (part.relu() for part in pixels)
         halves = (self.convolution_even(even), self.convolution_odd(odd))
         return self.norm(torch.cat(halves, dim=1))  # type: ignore[no-any-return]
