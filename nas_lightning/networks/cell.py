@@ -8,7 +8,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from nas_lightning.cells import CellPlan, Genotype, live_nodes
-from nas_lightning.networks.operations import FactorizedReduction, build_operation, pointwise_projection
+from nas_lightning.networks.operations import (
+    ConvolutionStages,
+    FactorizedReduction,
+    build_operation,
+    pointwise_projection,
+)
 
 
 class Cell(nn.Module):
@@ -95,6 +100,9 @@ class Cell(nn.Module):
                 source = self.sources[index]
                 edge, x = self.edges[index], nodes[source]
                 if not self.plan.live_edges[index] or x is None:
+                    continue
+                if isinstance(edge, ConvolutionStages) and not edge.rectified_input:
+                    total = edge.add_to(total, x, scales.get(index))
                     continue
                 if getattr(edge, "rectified_input", False):
                     x = rectified[source] if source in rectified else functional.relu(x)

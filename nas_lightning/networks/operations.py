@@ -62,7 +62,22 @@ class ConvolutionStages(OnePass, nn.Sequential):
         """The layers in turn, or the stages."""
         if self.rectified_input:
             return super().forward(input)  # type: ignore[no-any-return, no-untyped-call]
-        return compute_stages(input, list(self._stages()))
+        return self.add_to(None, input)
+
+    def add_to(
+        self,
+        total: Float[Tensor, "batch channels _h _w"] | None,
+        input: Float[Tensor, "batch in_channels height width"],
+        factors: Float[Tensor, " batch"] | None = None,
+    ) -> Float[Tensor, "batch channels _h _w"]:
+        """The sum of a node so far and this operation's output, in one pass over both.
+
+        Args:
+            total: The sum; None is zero.
+            input: The node that is read, as it is.
+            factors: Factor of every image's output; None is 1.
+        """
+        return compute_stages(input, list(self._stages()), factors, total)
 
     def _stages(self) -> Iterator[Stage]:
         convolutions: list[nn.Conv2d] = []

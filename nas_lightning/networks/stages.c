@@ -27,7 +27,9 @@ typedef struct {
   double eps;
   const REAL *depthwise, *pointwise, *weight, *bias;                 /* of the convolutions and the norm */
   REAL *y, *mean, *variance;                                         /* the norm's input and its statistics */
-  REAL *towards_output;                                              /* gradient of the norm's output */
+  const REAL *factors;                                               /* of every image's output, or NULL */
+  const REAL *addend;                                                /* of the output, or NULL */
+  REAL *towards_output;                                              /* gradient of the output */
   REAL *towards_depthwise, *towards_pointwise, *towards_weight, *towards_bias;
 } stage;
 
@@ -383,14 +385,14 @@ static void keep_results(const stage *s, const layout *l, int64_t pixels, int64_
 }
 
 /* Gradient of `pixels` results of a stage from that of the norm behind it; coefficients [4][padded]. */
-static void through_norm(const stage *s, const layout *l, int64_t pixels, const REAL *g, int64_t g_step, const REAL *y,
-                         const REAL *coefficients, REAL *to) {
+static void through_norm(const stage *s, const layout *l, int64_t pixels, const REAL *g, int64_t g_step, REAL factor,
+                         const REAL *y, const REAL *coefficients, REAL *to) {
   for (int64_t b = 0; b < l->blocks; b++) {
     const REAL *own = coefficients + b * LANES;
-    vector factor = load(own), constant = load(own + l->padded);
+    vector scale = load(own) * factor, constant = load(own + l->padded);
     vector slope = load(own + 2 * l->padded), centre = load(own + 3 * l->padded);
     for (int64_t p = 0; p < pixels; p++)
-      store(to + p * l->padded + b * LANES, load_block(g + p * g_step, b, s->channels) * factor +
+      store(to + p * l->padded + b * LANES, load_block(g + p * g_step, b, s->channels) * scale +
                                                 (load_block(y + p * s->channels, b, s->channels) - centre) * slope +
                                                 constant);
   }
@@ -483,20 +485,28 @@ static void forward(const stage *s, const REAL *x, const REAL *scale, const REAL
   free(taps), free(matrix), free(means);
 }
 
-/* y * scale + shift by channel. */
+/* The norm's output, times the factor, plus the addend. */
 static void normalise(const stage *s, REAL *to) {
   const layout l = layout_of(s);
   REAL *affine = affine_of(s);
 #pragma omp parallel for schedule(static) num_threads((int)s->threads)
-  for (int64_t p = 0; p < s->batch * l.pixels; p++)
-    for (int64_t b = 0; b < l.blocks; b++)
-      store_block(to + p * s->channels, b, s->channels,
-                  load_block(s->y + p * s->channels, b, s->channels) * load_block(affine, b, s->channels) +
-                      load_block(affine + s->channels, b, s->channels));
+  for (int64_t n = 0; n < s->batch; n++) {
+    const REAL factor = s->factors ? s->factors[n] : 1;
+    for (int64_t b = 0; b < l.blocks; b++) {
+      const vector scale = load_block(affine, b, s->channels) * factor;
+      const vector shift = load_block(affine + s->channels, b, s->channels) * factor;
+      for (int64_t p = n * l.pixels; p < (n + 1) * l.pixels; p++) {
+        vector v = load_block(s->y + p * s->channels, b, s->channels) * scale + shift;
+        if (s->addend) v += load_block(s->addend + p * s->channels, b, s->channels);
+        store_block(to + p * s->channels, b, s->channels, v);
+      }
+    }
+  }
   free(affine);
 }
 
-/* Sums over all pixels of g and of g * (y - mean), [2][channels]; pixels of g are `g_step` numbers apart. */
+/* Sums over all pixels of g and of g * (y - mean), g with its factor, [2][channels]; pixels of g are `g_step`
+ * numbers apart. */
 static void norm_sums(const stage *s, const REAL *g, int64_t g_step, double *to) {
   const layout l = layout_of(s);
   double *all = sums_of(s->threads * 2 * s->channels);
@@ -506,6 +516,7 @@ static void norm_sums(const stage *s, const REAL *g, int64_t g_step, double *to)
 #pragma omp for schedule(static)
     for (int64_t n = 0; n < s->batch; n++)
       for (int64_t b = 0; b < l.blocks; b++) {
+        const REAL factor = s->factors ? s->factors[n] : 1;
         vector sum = {0}, product = {0}, centre = load_block(s->mean, b, s->channels);
         for (int64_t p = n * l.pixels; p < (n + 1) * l.pixels; p++) {
           vector v = load_block(g + p * g_step, b, s->channels);
@@ -513,8 +524,8 @@ static void norm_sums(const stage *s, const REAL *g, int64_t g_step, double *to)
           product += v * (load_block(s->y + p * s->channels, b, s->channels) - centre);
         }
         for (int64_t k = 0; k < LANES && b * LANES + k < s->channels; k++) {
-          own[b * LANES + k] += sum[k];
-          own[s->channels + b * LANES + k] += product[k];
+          own[b * LANES + k] += (double)(sum[k] * factor);
+          own[s->channels + b * LANES + k] += (double)(product[k] * factor);
         }
       }
   }
@@ -577,7 +588,7 @@ static void backward(const stage *s, const stage *before, const REAL *x, const R
       for (int64_t h = 0; h < l.out_height; h += l.rows) {
         const int64_t rows = smaller(l.rows, l.out_height - h), pixels = rows * l.out_width, done = h * l.out_width;
         const int64_t at = n * l.pixels + done;
-        through_norm(s, &l, pixels, g + at * g_step, g_step, s->y + at * s->channels, coefficients, towards_y);
+        through_norm(s, &l, pixels, g + at * g_step, g_step, s->factors ? s->factors[n] : 1, s->y + at * s->channels, coefficients, towards_y);
         if (s->kernel) {
           const REAL *first = image + h * s->stride * image_row;
           REAL *spread_first = spread + corner + h * s->stride * image_row;

@@ -51,12 +51,16 @@ def can_compute_stages(weight: Tensor) -> bool:
     )
 
 
-def compute_stages(x: Tensor, stages: Sequence[Stage]) -> Tensor:
+def compute_stages(
+    x: Tensor, stages: Sequence[Stage], factors: Tensor | None = None, addend: Tensor | None = None
+) -> Tensor:
     """Output of stages in training; tracks the statistics of their norms.
 
     Args:
         x: ``[batch, channels, height, width]``; whether it is rectified already does not matter.
         stages: The stages, see :func:`can_compute_stages`.
+        factors: Factor of every image's output, ``[batch]``, a constant; None is 1.
+        addend: What is added to the output, ``[batch, channels, _, _]``; None is 0.
 
     Returns:
         ``[batch, channels, _, _]``, channels-last.
@@ -66,8 +70,10 @@ def compute_stages(x: Tensor, stages: Sequence[Stage]) -> Tensor:
     for depthwise, pointwise, norm in stages:
         weights += [None if depthwise is None else depthwise.weight, pointwise.weight, norm.weight, norm.bias]
         sizes += (1, 1) if depthwise is None else (depthwise.stride[0], depthwise.dilation[0])
-    x = x.to(stages[0].pointwise.weight.dtype)
-    output, *statistics = _Stages.apply(x, sizes, [stage.norm.eps for stage in stages], *weights)
+    dtype = stages[0].pointwise.weight.dtype
+    factors, addend = (None if value is None else value.to(dtype) for value in (factors, addend))
+    eps = [stage.norm.eps for stage in stages]
+    output, *statistics = _Stages.apply(x.to(dtype), factors, addend, sizes, eps, *weights)
     count = output.numel() // output.shape[1]
     for stage, mean, variance in zip(stages, statistics[::2], statistics[1::2], strict=True):
         stage.norm.track(mean, variance, count)
@@ -78,9 +84,17 @@ class _Stages(torch.autograd.Function):
     """Output; mean and (biased) variance of every stage's norm."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, sizes: list[int], eps: list[float], *weights: Tensor | None) -> Any:
-        output, *inner = _forward(x, list(weights), sizes, eps)
-        ctx.save_for_backward(x, *inner, *weights)
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        factors: Tensor | None,
+        addend: Tensor | None,
+        sizes: list[int],
+        eps: list[float],
+        *weights: Tensor | None,
+    ) -> Any:
+        output, *inner = _forward(x, factors, addend, list(weights), sizes, eps)
+        ctx.save_for_backward(x, factors, *inner, *weights)
         ctx.sizes, ctx.eps = sizes, eps
         statistics = [value for index, value in enumerate(inner) if index % 3]
         ctx.mark_non_differentiable(*statistics)
@@ -88,26 +102,37 @@ class _Stages(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
-        x, *rest = ctx.saved_tensors
+        x, factors, *rest = ctx.saved_tensors
         inner, weights = rest[: 3 * len(ctx.eps)], rest[3 * len(ctx.eps) :]
-        towards_x, *found = _backward(gradient, x, inner, weights, ctx.sizes, ctx.eps)
+        towards_x, *found = _backward(gradient, x, factors, inner, weights, ctx.sizes, ctx.eps)
         of_weights = iter(found)
-        return towards_x, None, None, *(None if weight is None else next(of_weights) for weight in weights)
+        towards_weights = (None if weight is None else next(of_weights) for weight in weights)
+        towards_addend = gradient if ctx.needs_input_grad[2] else None
+        return towards_x, None, towards_addend, None, None, *towards_weights
 
 
 @custom_op(
     "nas_lightning::stages",
     mutates_args=(),
-    schema="(Tensor x, Tensor?[] weights, int[] sizes, float[] eps) -> Tensor[]",
+    schema="(Tensor x, Tensor? factors, Tensor? addend, Tensor?[] weights, int[] sizes, float[] eps)"
+    " -> Tensor[]",
 )
 def _forward(
-    x: Tensor, weights: Sequence[Tensor | None], sizes: Sequence[int], eps: Sequence[float]
+    x: Tensor,
+    factors: Tensor | None,
+    addend: Tensor | None,
+    weights: Sequence[Tensor | None],
+    sizes: Sequence[int],
+    eps: Sequence[float],
 ) -> list[Tensor]:
     """The output, and of every stage what comes out of its 1x1 convolution, with mean and variance."""
     x = x.contiguous(memory_format=torch.channels_last)
     inner = _empty_inner(x, weights, sizes, eps)
     output = torch.empty_like(inner[-3])
+    if addend is not None:
+        addend = addend.contiguous(memory_format=torch.channels_last)
     stages = _stages(x, weights, sizes, eps, inner)
+    stages[-1].set(factors=factors, addend=addend)
     _loaded(x.dtype).stages_forward(stages, len(stages), x.data_ptr(), output.data_ptr())
     return [output, *inner]
 
@@ -115,12 +140,13 @@ def _forward(
 @custom_op(
     "nas_lightning::stages_backward",
     mutates_args=(),
-    schema="(Tensor gradient, Tensor x, Tensor[] inner, Tensor?[] weights, int[] sizes, float[] eps)"
-    " -> Tensor[]",
+    schema="(Tensor gradient, Tensor x, Tensor? factors, Tensor[] inner, Tensor?[] weights, int[] sizes,"
+    " float[] eps) -> Tensor[]",
 )
 def _backward(
     gradient: Tensor,
     x: Tensor,
+    factors: Tensor | None,
     inner: Sequence[Tensor],
     weights: Sequence[Tensor | None],
     sizes: Sequence[int],
@@ -134,7 +160,12 @@ def _backward(
     towards_x = torch.empty_like(x)
     towards = [None if weight is None else torch.empty_like(weight) for weight in weights]
     between = [torch.empty_like(y) for y in inner[:-3:3]]
-    stages = _stages(x, weights, sizes, eps, inner, towards, between)
+    stages = _stages(x, weights, sizes, eps, inner)
+    for index, stage in enumerate(stages):
+        stage.set(**dict(zip(_TOWARDS, towards[4 * index : 4 * index + 4], strict=True)))
+    for stage, y in zip(stages, between, strict=False):
+        stage.set(towards_output=y)
+    stages[-1].set(factors=factors)
     pointers = (x.data_ptr(), gradient.data_ptr(), step, towards_x.data_ptr())
     _loaded(x.dtype).stages_backward(stages, len(stages), *pointers)
     return [towards_x, *(gradient for gradient in towards if gradient is not None)]
@@ -142,7 +173,12 @@ def _backward(
 
 @_forward.register_fake
 def _(
-    x: Tensor, weights: Sequence[Tensor | None], sizes: Sequence[int], eps: Sequence[float]
+    x: Tensor,
+    factors: Tensor | None,
+    addend: Tensor | None,
+    weights: Sequence[Tensor | None],
+    sizes: Sequence[int],
+    eps: Sequence[float],
 ) -> list[Tensor]:
     inner = _empty_inner(x, weights, sizes, eps)
     return [torch.empty_like(inner[-3]), *inner]
@@ -152,6 +188,7 @@ def _(
 def _(
     gradient: Tensor,
     x: Tensor,
+    factors: Tensor | None,
     inner: Sequence[Tensor],
     weights: Sequence[Tensor | None],
     sizes: Sequence[int],
@@ -187,20 +224,23 @@ def _pixel_step(gradient: Tensor) -> int | None:
 
 
 _SIZES = ("batch", "height", "width", "in_channels", "channels", "kernel", "stride", "dilation", "threads")
-_POINTERS = (
-    *("depthwise", "pointwise", "weight", "bias", "y", "mean", "variance", "towards_output"),
-    *("towards_depthwise", "towards_pointwise", "towards_weight", "towards_bias"),
-)
+_TENSORS = ("depthwise", "pointwise", "weight", "bias", "y", "mean", "variance")
+_TOWARDS = ("towards_depthwise", "towards_pointwise", "towards_weight", "towards_bias")
 
 
 class _Stage(ctypes.Structure):
-    """``stage`` of ``stages.c``."""
+    """``stage`` of ``stages.c``; the tensors must outlive it."""
 
     _fields_ = (
         *((name, ctypes.c_int64) for name in _SIZES),
         ("eps", ctypes.c_double),
-        *((name, ctypes.c_void_p) for name in _POINTERS),
+        *((name, ctypes.c_void_p) for name in (*_TENSORS, "factors", "addend", "towards_output", *_TOWARDS)),
     )
+
+    def set(self, **tensors: Tensor | None) -> None:
+        """Point to tensors by the names of fields; None is a null pointer."""
+        for name, tensor in tensors.items():
+            setattr(self, name, None if tensor is None else tensor.data_ptr())
 
 
 def _stages(
@@ -209,10 +249,8 @@ def _stages(
     sizes: Sequence[int],
     eps: Sequence[float],
     inner: Sequence[Tensor],
-    towards: Sequence[Tensor | None] = (),
-    between: Sequence[Tensor] = (),
 ) -> ctypes.Array[_Stage]:
-    """The stages as C sees them; the tensors must outlive them."""
+    """The stages as C sees them."""
     stages = (_Stage * len(eps))()
     source, threads = x, torch.get_num_threads()
     for index, own_eps in enumerate(eps):
@@ -220,10 +258,8 @@ def _stages(
         batch, channels, height, width = source.shape
         kernel = 0 if own[0] is None else own[0].shape[-1]
         shape = (batch, height, width, channels, results[0].shape[1], kernel)
-        gradients = towards[4 * index : 4 * index + 4] or (None,) * 4
-        tensors = (*own, *results, between[index] if index < len(between) else None, *gradients)
-        addresses = (0 if tensor is None else tensor.data_ptr() for tensor in tensors)
-        stages[index] = _Stage(*shape, *sizes[2 * index : 2 * index + 2], threads, own_eps, *addresses)
+        stages[index] = _Stage(*shape, *sizes[2 * index : 2 * index + 2], threads, own_eps)
+        stages[index].set(**dict(zip(_TENSORS, (*own, *results), strict=True)))
         source = results[0]
     return stages
 
