@@ -13,6 +13,7 @@
 
 #define VECTOR_BYTES 64
 #define LARGEST_KERNEL 7
+#define GROUPS 16 /* of images, whose gradients are summed apart: the sums do not depend on the threads */
 #define BLOCK 64 /* pixels worked on at a time, so that their channels stay in the first cache */
 #define LANES ((int64_t)(VECTOR_BYTES / sizeof(REAL)))
 #define INLINE static inline __attribute__((always_inline))
@@ -450,7 +451,7 @@ static void forward(const stage *s, const REAL *x, const REAL *scale, const REAL
     REAL *middle = image + image_size, *result = middle + middle_size, *moments = result + result_size;
     memset(image, 0, image_size * sizeof(REAL));
     REAL *inside = image + (l.padding * l.padded_width + l.padding) * l.in_padded;
-#pragma omp for schedule(static)
+#pragma omp for schedule(dynamic)
     for (int64_t n = 0; n < s->batch; n++) {
       const REAL *in = x + n * s->height * s->width * s->in_channels;
       if (s->kernel)
@@ -489,7 +490,7 @@ static void forward(const stage *s, const REAL *x, const REAL *scale, const REAL
 static void normalise(const stage *s, REAL *to) {
   const layout l = layout_of(s);
   REAL *affine = affine_of(s);
-#pragma omp parallel for schedule(static) num_threads((int)s->threads)
+#pragma omp parallel for schedule(dynamic) num_threads((int)s->threads)
   for (int64_t n = 0; n < s->batch; n++) {
     const REAL factor = s->factors ? s->factors[n] : 1;
     for (int64_t b = 0; b < l.blocks; b++) {
@@ -509,29 +510,27 @@ static void normalise(const stage *s, REAL *to) {
  * numbers apart. */
 static void norm_sums(const stage *s, const REAL *g, int64_t g_step, double *to) {
   const layout l = layout_of(s);
-  double *all = sums_of(s->threads * 2 * s->channels);
-#pragma omp parallel num_threads((int)s->threads)
-  {
-    double *own = all + omp_get_thread_num() * 2 * s->channels;
-#pragma omp for schedule(static)
-    for (int64_t n = 0; n < s->batch; n++)
-      for (int64_t b = 0; b < l.blocks; b++) {
-        const REAL factor = s->factors ? s->factors[n] : 1;
-        vector sum = {0}, product = {0}, centre = load_block(s->mean, b, s->channels);
-        for (int64_t p = n * l.pixels; p < (n + 1) * l.pixels; p++) {
-          vector v = load_block(g + p * g_step, b, s->channels);
-          sum += v;
-          product += v * (load_block(s->y + p * s->channels, b, s->channels) - centre);
-        }
-        for (int64_t k = 0; k < LANES && b * LANES + k < s->channels; k++) {
-          own[b * LANES + k] += (double)(sum[k] * factor);
-          own[s->channels + b * LANES + k] += (double)(product[k] * factor);
-        }
+  double *all = sums_of(s->batch * 2 * s->channels);
+#pragma omp parallel for schedule(dynamic) num_threads((int)s->threads)
+  for (int64_t n = 0; n < s->batch; n++) {
+    double *own = all + n * 2 * s->channels;
+    const REAL factor = s->factors ? s->factors[n] : 1;
+    for (int64_t b = 0; b < l.blocks; b++) {
+      vector sum = {0}, product = {0}, centre = load_block(s->mean, b, s->channels);
+      for (int64_t p = n * l.pixels; p < (n + 1) * l.pixels; p++) {
+        vector v = load_block(g + p * g_step, b, s->channels);
+        sum += v;
+        product += v * (load_block(s->y + p * s->channels, b, s->channels) - centre);
       }
+      for (int64_t k = 0; k < LANES && b * LANES + k < s->channels; k++) {
+        own[b * LANES + k] = (double)(sum[k] * factor);
+        own[s->channels + b * LANES + k] = (double)(product[k] * factor);
+      }
+    }
   }
   for (int64_t k = 0; k < 2 * s->channels; k++) {
     to[k] = 0;
-    for (int64_t t = 0; t < s->threads; t++) to[k] += all[t * 2 * s->channels + k];
+    for (int64_t n = 0; n < s->batch; n++) to[k] += all[n * 2 * s->channels + k];
   }
   free(all);
 }
@@ -547,9 +546,10 @@ static void backward(const stage *s, const stage *before, const REAL *x, const R
   const REAL *scale = affine, *shift = before ? affine + s->in_channels : NULL;
   const REAL *in_mean = before ? before->mean : NULL;
   const int64_t taps_size = s->kernel * s->kernel * l.in_padded, matrix_size = s->in_channels * l.padded;
+  const int64_t groups = smaller(GROUPS, s->batch);
   const int64_t own_size = taps_size + matrix_size + 2 * l.in_padded;
   REAL *taps = numbers(taps_size), *turned = numbers(taps_size), *matrix = numbers(s->channels * l.in_padded);
-  REAL *coefficients = numbers(4 * l.padded), *all = numbers(s->threads * own_size);
+  REAL *coefficients = numbers(4 * l.padded), *all = numbers(groups * own_size);
   arrange_depthwise(s, &l, 0, taps);
   arrange_depthwise(s, &l, 1, turned);
   arrange_backward(s, &l, matrix);
@@ -575,13 +575,14 @@ static void backward(const stage *s, const stage *before, const REAL *x, const R
     REAL *image = reserve(2 * image_size + 2 * middle_size + result_size);
     REAL *spread = image + image_size, *middle = spread + image_size;
     REAL *towards_middle = middle + middle_size, *towards_y = towards_middle + middle_size;
-    REAL *own_taps = all + omp_get_thread_num() * own_size;
-    REAL *own_matrix = own_taps + taps_size, *own_sums = own_matrix + matrix_size;
     memset(image, 0, 2 * image_size * sizeof(REAL));
     const int64_t corner = (l.padding * l.padded_width + l.padding) * l.in_padded;
     const int64_t image_row = l.padded_width * l.in_padded, row = s->width * l.in_padded;
-#pragma omp for schedule(static)
-    for (int64_t n = 0; n < s->batch; n++) {
+#pragma omp for schedule(dynamic)
+    for (int64_t group = 0; group < groups; group++)
+    for (int64_t n = group * s->batch / groups; n < (group + 1) * s->batch / groups; n++) {
+      REAL *own_taps = all + group * own_size;
+      REAL *own_matrix = own_taps + taps_size, *own_sums = own_matrix + matrix_size;
       const REAL *in = x + n * s->height * s->width * s->in_channels;
       REAL *out = towards_x + n * s->height * s->width * s->in_channels;
       if (s->kernel) rectify(s, &l, s->height, in, scale, shift, image + corner, image_row);
@@ -614,8 +615,8 @@ static void backward(const stage *s, const stage *before, const REAL *x, const R
         }
     }
   }
-  for (int64_t t = 1; t < s->threads; t++)
-    for (int64_t k = 0; k < own_size; k++) all[k] += all[t * own_size + k];
+  for (int64_t group = 1; group < groups; group++)
+    for (int64_t k = 0; k < own_size; k++) all[k] += all[group * own_size + k];
   for (int64_t c = 0; c < s->in_channels; c++) {
     for (int64_t tap = 0; tap < s->kernel * s->kernel; tap++)
       s->towards_depthwise[c * s->kernel * s->kernel + tap] = all[tap * l.in_padded + c];

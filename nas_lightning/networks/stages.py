@@ -12,6 +12,7 @@ import hashlib
 import os
 import platform
 import shutil
+import struct
 import subprocess
 import tempfile
 from collections.abc import Sequence
@@ -131,9 +132,8 @@ def _forward(
     output = torch.empty_like(inner[-3])
     if addend is not None:
         addend = addend.contiguous(memory_format=torch.channels_last)
-    stages = _stages(x, weights, sizes, eps, inner)
-    stages[-1].set(factors=factors, addend=addend)
-    _loaded(x.dtype).stages_forward(stages, len(stages), x.data_ptr(), output.data_ptr())
+    stages = _packed(x, weights, sizes, eps, inner, factors=factors, addend=addend)
+    _loaded(x.dtype).stages_forward(stages, len(eps), x.data_ptr(), output.data_ptr())
     return [output, *inner]
 
 
@@ -160,14 +160,9 @@ def _backward(
     towards_x = torch.empty_like(x)
     towards = [None if weight is None else torch.empty_like(weight) for weight in weights]
     between = [torch.empty_like(y) for y in inner[:-3:3]]
-    stages = _stages(x, weights, sizes, eps, inner)
-    for index, stage in enumerate(stages):
-        stage.set(**dict(zip(_TOWARDS, towards[4 * index : 4 * index + 4], strict=True)))
-    for stage, y in zip(stages, between, strict=False):
-        stage.set(towards_output=y)
-    stages[-1].set(factors=factors)
+    stages = _packed(x, weights, sizes, eps, inner, towards, between, factors=factors)
     pointers = (x.data_ptr(), gradient.data_ptr(), step, towards_x.data_ptr())
-    _loaded(x.dtype).stages_backward(stages, len(stages), *pointers)
+    _loaded(x.dtype).stages_backward(stages, len(eps), *pointers)
     return [towards_x, *(gradient for gradient in towards if gradient is not None)]
 
 
@@ -223,45 +218,49 @@ def _pixel_step(gradient: Tensor) -> int | None:
     return step if is_usual else None
 
 
-_SIZES = ("batch", "height", "width", "in_channels", "channels", "kernel", "stride", "dilation", "threads")
-_TENSORS = ("depthwise", "pointwise", "weight", "bias", "y", "mean", "variance")
-_TOWARDS = ("towards_depthwise", "towards_pointwise", "towards_weight", "towards_bias")
+_STAGE = struct.Struct("@9q d 14P")
+"""``stage`` of ``stages.c``."""
 
 
-class _Stage(ctypes.Structure):
-    """``stage`` of ``stages.c``; the tensors must outlive it."""
-
-    _fields_ = (
-        *((name, ctypes.c_int64) for name in _SIZES),
-        ("eps", ctypes.c_double),
-        *((name, ctypes.c_void_p) for name in (*_TENSORS, "factors", "addend", "towards_output", *_TOWARDS)),
-    )
-
-    def set(self, **tensors: Tensor | None) -> None:
-        """Point to tensors by the names of fields; None is a null pointer."""
-        for name, tensor in tensors.items():
-            setattr(self, name, None if tensor is None else tensor.data_ptr())
-
-
-def _stages(
+def _packed(
     x: Tensor,
     weights: Sequence[Tensor | None],
     sizes: Sequence[int],
     eps: Sequence[float],
     inner: Sequence[Tensor],
-) -> ctypes.Array[_Stage]:
-    """The stages as C sees them."""
-    stages = (_Stage * len(eps))()
-    source, threads = x, torch.get_num_threads()
+    towards: Sequence[Tensor | None] = (),
+    between: Sequence[Tensor] = (),
+    *,
+    factors: Tensor | None = None,
+    addend: Tensor | None = None,
+) -> bytes:
+    """The stages as C sees them; the tensors must outlive them."""
+    packed = []
+    (batch, channels, height, width), threads = x.shape, torch.get_num_threads()
     for index, own_eps in enumerate(eps):
-        own, results = weights[4 * index : 4 * index + 4], inner[3 * index : 3 * index + 3]
-        batch, channels, height, width = source.shape
-        kernel = 0 if own[0] is None else own[0].shape[-1]
-        shape = (batch, height, width, channels, results[0].shape[1], kernel)
-        stages[index] = _Stage(*shape, *sizes[2 * index : 2 * index + 2], threads, own_eps)
-        stages[index].set(**dict(zip(_TENSORS, (*own, *results), strict=True)))
-        source = results[0]
-    return stages
+        is_last = index == len(eps) - 1
+        depthwise, *others = weights[4 * index : 4 * index + 4]
+        y, mean, variance = inner[3 * index : 3 * index + 3]
+        kernel = 0 if depthwise is None else depthwise.shape[-1]
+        tensors = (
+            *(depthwise, *others, y, mean, variance),
+            *((factors, addend, None) if is_last else (None, None, between[index] if between else None)),
+            *(towards[4 * index : 4 * index + 4] or (None,) * 4),
+        )
+        shape = (
+            batch,
+            height,
+            width,
+            channels,
+            y.shape[1],
+            kernel,
+            *sizes[2 * index : 2 * index + 2],
+            threads,
+        )
+        addresses = (0 if tensor is None else tensor.data_ptr() for tensor in tensors)
+        packed.append(_STAGE.pack(*shape, own_eps, *addresses))
+        channels, height, width = y.shape[1:]
+    return b"".join(packed)
 
 
 def _loaded(dtype: torch.dtype) -> Any:
