@@ -29,7 +29,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from benchmarks.record import DEVICE, alternate, machine, summary, write
-from benchmarks.training import Batch, compile_for, make_networks, step_function
+from benchmarks.training import Batch, prepare_for, make_networks, step_function
 from nas_lightning.analysis import FoldedNetwork, Point, loss_measure, random_directions
 from nas_lightning.analysis.folding import sharing_copy
 from nas_lightning.networks import CellNetwork
@@ -238,7 +238,7 @@ def measure_size(settings: argparse.Namespace, size: Mapping[str, Any]) -> list[
     losses = {}
     for name, network in networks_of(settings, size).items():
         contestants[f"evaluation {name}"] = partial(evaluation_function(network, LEVELS[name]), batch)
-        compile_for(network, LEVELS[name])
+        prepare_for(network, LEVELS[name])
         step = step_function(network, LEVELS[name])
         losses[name] = float(step(batch))
         rtol = 2e-2 if LEVELS[name].mixed else 1e-4
@@ -356,7 +356,7 @@ def measure_kinds(settings: argparse.Namespace) -> dict[str, dict[str, float]]:
     batch = batch_of(size)
     kinds = {}
     for name, network in networks_of(settings, size).items():
-        compile_for(network, LEVELS[name])
+        prepare_for(network, LEVELS[name])
         kinds[name] = profile_kinds(partial(step_function(network, LEVELS[name]), batch))
     return kinds
 

@@ -124,8 +124,9 @@ def make_networks(
     return plain, networks
 
 
-def compile_for(network: CellNetwork, level: Level) -> None:
-    """Compile a network as CellClassifier does at a level."""
+def prepare_for(network: CellNetwork, level: Level) -> None:
+    """Make a network ready for a level, as CellClassifier does."""
+    network.take_one_pass(level.rearranged)
     if level.compiled:
         with_graphs = level.mixed and DEVICE.type == "cuda"
         network.compile_regions(**({"mode": "reduce-overhead"} if with_graphs else {}))
@@ -139,7 +140,7 @@ def measure_memory(settings: argparse.Namespace) -> float:
     network: nn.Module = plain
     if name != "plain":
         network = networks[name]
-        compile_for(networks[name], level)
+        prepare_for(networks[name], level)
     step = step_function(network, level)
     images = torch.randn(settings.batch_size, 3, settings.image_size, settings.image_size, device=DEVICE)
     targets = torch.randint(10, (settings.batch_size,), device=DEVICE)
@@ -197,7 +198,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     batch = prepare()
     steps = {"plain": step_function(plain, LEVELS["reference"])}
     for name, network in networks.items():
-        compile_for(network, LEVELS[name])
+        prepare_for(network, LEVELS[name])
         steps[name] = step_function(network, LEVELS[name])
     first_seconds, differences = {}, {}
     expected = math.nan

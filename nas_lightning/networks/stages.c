@@ -545,7 +545,7 @@ static void backward(const stage *s, const stage *before, const REAL *x, const R
   REAL *affine = before ? affine_of(before) : NULL;
   const REAL *scale = affine, *shift = before ? affine + s->in_channels : NULL;
   const REAL *in_mean = before ? before->mean : NULL;
-  const int64_t taps_size = s->kernel * s->kernel * l.in_padded, matrix_size = s->in_channels * l.padded;
+  const int64_t taps_size = s->kernel * s->kernel * l.in_padded, matrix_size = s->channels * l.in_padded;
   const int64_t groups = smaller(GROUPS, s->batch);
   const int64_t own_size = taps_size + matrix_size + 2 * l.in_padded;
   REAL *taps = numbers(taps_size), *turned = numbers(taps_size), *matrix = numbers(s->channels * l.in_padded);
@@ -604,7 +604,7 @@ static void backward(const stage *s, const stage *before, const REAL *x, const R
           product(pixels, l.in_blocks, s->channels, towards_y, l.padded, matrix, towards_middle, l.in_padded);
           through_relu(s, &l, rows, towards_middle, middle, row, in + start, in_mean, out + start, own_sums);
         }
-        outer(pixels, s->in_channels, middle, l.in_padded, l.blocks, towards_y, own_matrix);
+        outer(pixels, s->channels, towards_y, l.padded, l.in_blocks, middle, own_matrix);
       }
       if (s->kernel)
         for (int64_t h = 0; h < s->height; h += l.rows) {
@@ -621,7 +621,7 @@ static void backward(const stage *s, const stage *before, const REAL *x, const R
     for (int64_t tap = 0; tap < s->kernel * s->kernel; tap++)
       s->towards_depthwise[c * s->kernel * s->kernel + tap] = all[tap * l.in_padded + c];
     for (int64_t d = 0; d < s->channels; d++)
-      s->towards_pointwise[d * s->in_channels + c] = all[taps_size + c * l.padded + d];
+      s->towards_pointwise[d * s->in_channels + c] = all[taps_size + d * l.in_padded + c];
     in_sums[c] = all[taps_size + matrix_size + c];
     in_sums[s->in_channels + c] = all[taps_size + matrix_size + l.in_padded + c];
   }
