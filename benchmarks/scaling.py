@@ -29,7 +29,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from benchmarks.record import DEVICE, alternate, machine, summary, write
-from benchmarks.training import Batch, prepare_for, make_networks, step_function
+from benchmarks.training import Batch, make_networks, prepare_for, step_function
 from nas_lightning.analysis import FoldedNetwork, Point, loss_measure, random_directions
 from nas_lightning.analysis.folding import sharing_copy
 from nas_lightning.networks import CellNetwork

@@ -55,6 +55,9 @@ class OnePass(nn.Module):
 class ConvolutionStages(OnePass, nn.Sequential):
     """Stages of ReLU, depthwise convolution (or none), 1x1 convolution and batch norm."""
 
+    same_function: ClassVar[bool] = True
+    """Whether the class computes what its base class in torch does, here in evaluation mode."""
+
     def __init__(self, **layers: nn.Module) -> None:
         super().__init__(OrderedDict(layers))
 

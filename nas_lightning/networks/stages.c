@@ -1,6 +1,6 @@
 /* A stage of a separable convolution on channels-last images: per-channel scale and shift, ReLU, depthwise
- * convolution, 1x1 convolution and the sums of the batch norm behind it, an image at a time, so that what lies
- * between the stages' inputs and outputs stays in a core's cache. The backward pass computes it anew.
+ * convolution, 1x1 convolution and the sums of the batch norm behind it, an image at a time, so that what
+ * lies between the stages' inputs and outputs stays in a core's cache. The backward pass computes it anew.
  *
  * Compiled once for float and once for double (-DREAL=float). Channels are padded to whole vectors inside.
  */
@@ -14,7 +14,7 @@
 #define VECTOR_BYTES 64
 #define LARGEST_KERNEL 7
 #define GROUPS 16 /* of images, whose gradients are summed apart: the sums do not depend on the threads */
-#define BLOCK 64 /* pixels worked on at a time, so that their channels stay in the first cache */
+#define BLOCK 64  /* pixels worked on at a time, so that their channels stay in the first cache */
 #define LANES ((int64_t)(VECTOR_BYTES / sizeof(REAL)))
 #define INLINE static inline __attribute__((always_inline))
 
@@ -26,11 +26,11 @@ typedef struct {
   int64_t kernel, stride, dilation; /* kernel 0: no depthwise convolution */
   int64_t threads;
   double eps;
-  const REAL *depthwise, *pointwise, *weight, *bias;                 /* of the convolutions and the norm */
-  REAL *y, *mean, *variance;                                         /* the norm's input and its statistics */
-  const REAL *factors;                                               /* of every image's output, or NULL */
-  const REAL *addend;                                                /* of the output, or NULL */
-  REAL *towards_output;                                              /* gradient of the output */
+  const REAL *depthwise, *pointwise, *weight, *bias; /* of the convolutions and the norm */
+  REAL *y, *mean, *variance;                         /* the norm's input and its statistics */
+  const REAL *factors;                               /* of every image's output, or NULL */
+  const REAL *addend;                                /* of the output, or NULL */
+  REAL *towards_output;                              /* gradient of the output */
   REAL *towards_depthwise, *towards_pointwise, *towards_weight, *towards_bias;
 } stage;
 
@@ -38,7 +38,7 @@ typedef struct {
 typedef struct {
   int64_t padding, padded_width, padded_height, out_height, out_width, pixels;
   int64_t in_blocks, blocks, in_padded, padded; /* vectors of channels; channels of whole vectors */
-  int64_t rows; /* of the output, worked on at a time */
+  int64_t rows;                                 /* of the output, worked on at a time */
 } layout;
 
 static layout layout_of(const stage *s) {
@@ -107,8 +107,10 @@ INLINE vector load_block(const REAL *from, int64_t block, int64_t channels) {
 
 INLINE void store_block(REAL *to, int64_t block, int64_t channels, vector v) {
   int64_t left = channels - block * LANES;
-  if (left >= LANES) store(to + block * LANES, v);
-  else memcpy(to + block * LANES, &v, (size_t)left * sizeof(REAL));
+  if (left >= LANES)
+    store(to + block * LANES, v);
+  else
+    memcpy(to + block * LANES, &v, (size_t)left * sizeof(REAL));
 }
 
 /* v where `seen` is above zero or not a number, else zero: ReLU, and its backward pass. */
@@ -213,7 +215,8 @@ static void depthwise_3x3(const layout *l, int64_t rows, int64_t width, const RE
             for (int r = 0; r < 2; r++)
 #pragma GCC unroll 8
               for (int p = 0; p < 8; p++)
-                if (i - r >= 0 && i - r < 3 && j - p >= 0 && j - p < 3) sums[r][p] += v * taps[3 * (i - r) + j - p];
+                if (i - r >= 0 && i - r < 3 && j - p >= 0 && j - p < 3)
+                  sums[r][p] += v * taps[3 * (i - r) + j - p];
           }
         REAL *out = to + (h * width + w) * channels + b * LANES;
 #pragma GCC unroll 2
@@ -228,15 +231,18 @@ static void depthwise(int64_t kernel, int64_t stride, int64_t dilation, const la
                       int64_t width, const REAL *from, const REAL *weight, REAL *to) {
   if (kernel == 3 && stride == 1 && dilation == 1 && rows % 2 == 0 && width % 8 == 0)
     depthwise_3x3(l, rows, width, from, weight, to);
-  else if (kernel == 3 && stride == 1) depthwise_of(3, 1, dilation, l, rows, width, from, weight, to);
-  else if (kernel == 5 && stride == 1) depthwise_of(5, 1, dilation, l, rows, width, from, weight, to);
-  else depthwise_of(kernel, stride, dilation, l, rows, width, from, weight, to);
+  else if (kernel == 3 && stride == 1)
+    depthwise_of(3, 1, dilation, l, rows, width, from, weight, to);
+  else if (kernel == 5 && stride == 1)
+    depthwise_of(5, 1, dilation, l, rows, width, from, weight, to);
+  else
+    depthwise_of(kernel, stride, dilation, l, rows, width, from, weight, to);
 }
 
 /* Gradient of the depthwise weights, added to `to`: products of the padded image and the gradient of `rows`
  * rows of results, which lies spread out like the image. */
-INLINE void depthwise_weights_of(int64_t kernel, int64_t at_once, const stage *s, const layout *l, int64_t rows,
-                                 const REAL *image, const REAL *gradient, REAL *to) {
+INLINE void depthwise_weights_of(int64_t kernel, int64_t at_once, const stage *s, const layout *l,
+                                 int64_t rows, const REAL *image, const REAL *gradient, REAL *to) {
   const int64_t channels = l->in_padded, step = s->stride * channels, row_step = l->padded_width * step;
   for (int64_t b = 0; b < l->in_blocks; b++)
     for (int64_t i = 0; i < kernel; i++) {
@@ -248,7 +254,8 @@ INLINE void depthwise_weights_of(int64_t kernel, int64_t at_once, const stage *s
         for (; w + at_once <= l->out_width; w += at_once)
           for (int64_t p = 0; p < at_once; p++)
             for (int64_t j = 0; j < kernel; j++)
-              sums[p][j] += load(pixels + (w + p) * step + j * s->dilation * channels) * load(g + (w + p) * step);
+              sums[p][j] +=
+                  load(pixels + (w + p) * step + j * s->dilation * channels) * load(g + (w + p) * step);
         for (; w < l->out_width; w++)
           for (int64_t j = 0; j < kernel; j++)
             sums[0][j] += load(pixels + w * step + j * s->dilation * channels) * load(g + w * step);
@@ -292,10 +299,14 @@ static void depthwise_weights_3x3(const stage *s, const layout *l, int64_t rows,
 
 static void depthwise_weights(const stage *s, const layout *l, int64_t rows, const REAL *image,
                               const REAL *gradient, REAL *to) {
-  if (s->kernel == 3 && s->stride == 1 && s->dilation == 1) depthwise_weights_3x3(s, l, rows, image, gradient, to);
-  else if (s->kernel == 3) depthwise_weights_of(3, 4, s, l, rows, image, gradient, to);
-  else if (s->kernel == 5) depthwise_weights_of(5, 2, s, l, rows, image, gradient, to);
-  else depthwise_weights_of(s->kernel, 1, s, l, rows, image, gradient, to);
+  if (s->kernel == 3 && s->stride == 1 && s->dilation == 1)
+    depthwise_weights_3x3(s, l, rows, image, gradient, to);
+  else if (s->kernel == 3)
+    depthwise_weights_of(3, 4, s, l, rows, image, gradient, to);
+  else if (s->kernel == 5)
+    depthwise_weights_of(5, 2, s, l, rows, image, gradient, to);
+  else
+    depthwise_weights_of(s->kernel, 1, s, l, rows, image, gradient, to);
 }
 
 /* Products of rows of numbers with a matrix [inner][columns' vectors]. */
@@ -332,8 +343,8 @@ static void product(int64_t pixels, int64_t blocks, int64_t inner, const REAL *f
 }
 
 /* Sums over pixels of the products of every two channels, added to `to` [rows][columns' vectors]. */
-INLINE void outer_of(int64_t rows, int64_t columns, int64_t pixels, const REAL *a, int64_t a_step, const REAL *b,
-                     int64_t b_step, REAL *to) {
+INLINE void outer_of(int64_t rows, int64_t columns, int64_t pixels, const REAL *a, int64_t a_step,
+                     const REAL *b, int64_t b_step, REAL *to) {
   vector sums[8][2];
   for (int64_t r = 0; r < rows; r++)
     for (int64_t k = 0; k < columns; k++) sums[r][k] = load(to + r * b_step + k * LANES);
@@ -362,7 +373,8 @@ static void outer(int64_t pixels, int64_t rows, const REAL *a, int64_t a_step, i
       outer_of(1, 1, pixels, a + r, a_step, b + k * LANES, step, to + r * step + k * LANES);
 }
 
-/* Keep a block of results, and take it into the mean and the sum of squares [2][padded] of `before` pixels. */
+/* Keep a block of results, and take it into the mean and the sum of squares [2][padded] of `before` pixels.
+ */
 static void keep_results(const stage *s, const layout *l, int64_t pixels, int64_t before, const REAL *result,
                          REAL *y, REAL *moments) {
   const REAL share = (REAL)pixels / (REAL)(before + pixels);
@@ -386,20 +398,21 @@ static void keep_results(const stage *s, const layout *l, int64_t pixels, int64_
 }
 
 /* Gradient of `pixels` results of a stage from that of the norm behind it; coefficients [4][padded]. */
-static void through_norm(const stage *s, const layout *l, int64_t pixels, const REAL *g, int64_t g_step, REAL factor,
-                         const REAL *y, const REAL *coefficients, REAL *to) {
+static void through_norm(const stage *s, const layout *l, int64_t pixels, const REAL *g, int64_t g_step,
+                         REAL factor, const REAL *y, const REAL *coefficients, REAL *to) {
   for (int64_t b = 0; b < l->blocks; b++) {
     const REAL *own = coefficients + b * LANES;
     vector scale = load(own) * factor, constant = load(own + l->padded);
     vector slope = load(own + 2 * l->padded), centre = load(own + 3 * l->padded);
     for (int64_t p = 0; p < pixels; p++)
-      store(to + p * l->padded + b * LANES, load_block(g + p * g_step, b, s->channels) * scale +
-                                                (load_block(y + p * s->channels, b, s->channels) - centre) * slope +
-                                                constant);
+      store(to + p * l->padded + b * LANES,
+            load_block(g + p * g_step, b, s->channels) * scale +
+                (load_block(y + p * s->channels, b, s->channels) - centre) * slope + constant);
   }
 }
 
-/* Gradient of `rows` rows of a stage's input from that of its ReLU; with a norm before it, sums [2][in_padded]. */
+/* Gradient of `rows` rows of a stage's input from that of its ReLU; with a norm before it, sums
+ * [2][in_padded]. */
 static void through_relu(const stage *s, const layout *l, int64_t rows, const REAL *g, const REAL *rectified,
                          int64_t rectified_row, const REAL *x, const REAL *mean, REAL *to, REAL *sums) {
   for (int64_t b = 0; b < l->in_blocks; b++) {
@@ -454,11 +467,11 @@ static void forward(const stage *s, const REAL *x, const REAL *scale, const REAL
 #pragma omp for schedule(dynamic)
     for (int64_t n = 0; n < s->batch; n++) {
       const REAL *in = x + n * s->height * s->width * s->in_channels;
-      if (s->kernel)
-        rectify(s, &l, s->height, in, scale, shift, inside, l.padded_width * l.in_padded);
+      if (s->kernel) rectify(s, &l, s->height, in, scale, shift, inside, l.padded_width * l.in_padded);
       memset(moments, 0, (size_t)(2 * l.padded) * sizeof(REAL));
       for (int64_t h = 0; h < l.out_height; h += l.rows) {
-        const int64_t rows = smaller(l.rows, l.out_height - h), pixels = rows * l.out_width, before = h * l.out_width;
+        const int64_t rows = smaller(l.rows, l.out_height - h), pixels = rows * l.out_width,
+                      before = h * l.out_width;
         if (s->kernel)
           depthwise(s->kernel, s->stride, s->dilation, &l, rows, l.out_width,
                     image + h * s->stride * l.padded_width * l.in_padded, taps, middle);
@@ -559,8 +572,7 @@ static void backward(const stage *s, const stage *before, const REAL *x, const R
     const double factor = s->weight[c] * deviation;
     coefficients[c] = (REAL)factor;
     coefficients[l.padded + c] = (REAL)(-factor * sums[c] / count);
-    coefficients[2 * l.padded + c] =
-        (REAL)(-factor * deviation * deviation * sums[s->channels + c] / count);
+    coefficients[2 * l.padded + c] = (REAL)(-factor * deviation * deviation * sums[s->channels + c] / count);
     coefficients[3 * l.padded + c] = s->mean[c];
     s->towards_weight[c] = (REAL)(sums[s->channels + c] * deviation);
     s->towards_bias[c] = (REAL)sums[c];
@@ -580,40 +592,45 @@ static void backward(const stage *s, const stage *before, const REAL *x, const R
     const int64_t image_row = l.padded_width * l.in_padded, row = s->width * l.in_padded;
 #pragma omp for schedule(dynamic)
     for (int64_t group = 0; group < groups; group++)
-    for (int64_t n = group * s->batch / groups; n < (group + 1) * s->batch / groups; n++) {
-      REAL *own_taps = all + group * own_size;
-      REAL *own_matrix = own_taps + taps_size, *own_sums = own_matrix + matrix_size;
-      const REAL *in = x + n * s->height * s->width * s->in_channels;
-      REAL *out = towards_x + n * s->height * s->width * s->in_channels;
-      if (s->kernel) rectify(s, &l, s->height, in, scale, shift, image + corner, image_row);
-      for (int64_t h = 0; h < l.out_height; h += l.rows) {
-        const int64_t rows = smaller(l.rows, l.out_height - h), pixels = rows * l.out_width, done = h * l.out_width;
-        const int64_t at = n * l.pixels + done;
-        through_norm(s, &l, pixels, g + at * g_step, g_step, s->factors ? s->factors[n] : 1, s->y + at * s->channels, coefficients, towards_y);
-        if (s->kernel) {
-          const REAL *first = image + h * s->stride * image_row;
-          REAL *spread_first = spread + corner + h * s->stride * image_row;
-          depthwise(s->kernel, s->stride, s->dilation, &l, rows, l.out_width, first, taps, middle);
-          for (int64_t r = 0; r < rows; r++)
-            product(l.out_width, l.in_blocks, s->channels, towards_y + r * l.out_width * l.padded, l.padded, matrix,
-                    spread_first + r * s->stride * image_row, s->stride * l.in_padded);
-          depthwise_weights(s, &l, rows, first, spread_first, own_taps);
-        } else {
-          const int64_t start = done * s->in_channels;
-          rectify(s, &l, rows, in + start, scale, shift, middle, row);
-          product(pixels, l.in_blocks, s->channels, towards_y, l.padded, matrix, towards_middle, l.in_padded);
-          through_relu(s, &l, rows, towards_middle, middle, row, in + start, in_mean, out + start, own_sums);
+      for (int64_t n = group * s->batch / groups; n < (group + 1) * s->batch / groups; n++) {
+        REAL *own_taps = all + group * own_size;
+        REAL *own_matrix = own_taps + taps_size, *own_sums = own_matrix + matrix_size;
+        const REAL *in = x + n * s->height * s->width * s->in_channels;
+        REAL *out = towards_x + n * s->height * s->width * s->in_channels;
+        if (s->kernel) rectify(s, &l, s->height, in, scale, shift, image + corner, image_row);
+        for (int64_t h = 0; h < l.out_height; h += l.rows) {
+          const int64_t rows = smaller(l.rows, l.out_height - h), pixels = rows * l.out_width,
+                        done = h * l.out_width;
+          const int64_t at = n * l.pixels + done;
+          through_norm(s, &l, pixels, g + at * g_step, g_step, s->factors ? s->factors[n] : 1,
+                       s->y + at * s->channels, coefficients, towards_y);
+          if (s->kernel) {
+            const REAL *first = image + h * s->stride * image_row;
+            REAL *spread_first = spread + corner + h * s->stride * image_row;
+            depthwise(s->kernel, s->stride, s->dilation, &l, rows, l.out_width, first, taps, middle);
+            for (int64_t r = 0; r < rows; r++)
+              product(l.out_width, l.in_blocks, s->channels, towards_y + r * l.out_width * l.padded, l.padded,
+                      matrix, spread_first + r * s->stride * image_row, s->stride * l.in_padded);
+            depthwise_weights(s, &l, rows, first, spread_first, own_taps);
+          } else {
+            const int64_t start = done * s->in_channels;
+            rectify(s, &l, rows, in + start, scale, shift, middle, row);
+            product(pixels, l.in_blocks, s->channels, towards_y, l.padded, matrix, towards_middle,
+                    l.in_padded);
+            through_relu(s, &l, rows, towards_middle, middle, row, in + start, in_mean, out + start,
+                         own_sums);
+          }
+          outer(pixels, s->channels, towards_y, l.padded, l.in_blocks, middle, own_matrix);
         }
-        outer(pixels, s->channels, towards_y, l.padded, l.in_blocks, middle, own_matrix);
+        if (s->kernel)
+          for (int64_t h = 0; h < s->height; h += l.rows) {
+            const int64_t rows = smaller(l.rows, s->height - h), start = h * s->width * s->in_channels;
+            depthwise(s->kernel, 1, s->dilation, &l, rows, s->width, spread + h * image_row, turned,
+                      towards_middle);
+            through_relu(s, &l, rows, towards_middle, image + corner + h * image_row, image_row, in + start,
+                         in_mean, out + start, own_sums);
+          }
       }
-      if (s->kernel)
-        for (int64_t h = 0; h < s->height; h += l.rows) {
-          const int64_t rows = smaller(l.rows, s->height - h), start = h * s->width * s->in_channels;
-          depthwise(s->kernel, 1, s->dilation, &l, rows, s->width, spread + h * image_row, turned, towards_middle);
-          through_relu(s, &l, rows, towards_middle, image + corner + h * image_row, image_row, in + start, in_mean,
-                       out + start, own_sums);
-        }
-    }
   }
   for (int64_t group = 1; group < groups; group++)
     for (int64_t k = 0; k < own_size; k++) all[k] += all[group * own_size + k];
@@ -641,7 +658,8 @@ void stages_forward(const stage *stages, int64_t count, const REAL *x, REAL *out
   normalise(stages + count - 1, output);
 }
 
-/* The gradient of the input; fills all `towards_` of every stage but towards_output of the last, which is `g`. */
+/* The gradient of the input; fills all `towards_` of every stage but towards_output of the last, which is
+ * `g`. */
 void stages_backward(const stage *stages, int64_t count, const REAL *x, const REAL *g, int64_t g_step,
                      REAL *towards_x) {
   double *sums = sums_of(2 * stages[count - 1].channels);
@@ -649,8 +667,8 @@ void stages_backward(const stage *stages, int64_t count, const REAL *x, const RE
   for (int64_t k = count - 1; k >= 0; k--) {
     const stage *before = k ? stages + k - 1 : NULL;
     double *in_sums = sums_of(2 * stages[k].in_channels);
-    backward(stages + k, before, before ? before->y : x, g, g_step, sums, before ? before->towards_output : towards_x,
-             in_sums);
+    backward(stages + k, before, before ? before->y : x, g, g_step, sums,
+             before ? before->towards_output : towards_x, in_sums);
     free(sums);
     sums = in_sums;
     if (before) g = before->towards_output, g_step = before->channels;
