@@ -23,7 +23,7 @@ typedef REAL loose_vector __attribute__((vector_size(VECTOR_BYTES), aligned(size
 
 typedef struct {
   int64_t batch, height, width, in_channels, channels;
-  int64_t kernel, stride, dilation; /* kernel 0: no depthwise convolution */
+  int64_t kernel, stride, dilation; /* kernel 0: no depthwise convolution; stride 1 */
   int64_t threads;
   double eps;
   const REAL *depthwise, *pointwise, *weight, *bias; /* of the convolutions and the norm */
@@ -75,13 +75,15 @@ static REAL *reserve(size_t count) {
 
 INLINE size_t in_whole_lines(size_t count) { return (count + 63) / 64 * 64; }
 
-/* Zeros, to be freed. */
-static REAL *numbers(int64_t count) {
-  size_t bytes = in_whole_lines((size_t)count + 1) * sizeof(REAL);
-  REAL *made = aligned_alloc(64, bytes);
+/* Room, to be freed. */
+static REAL *room_for(int64_t count) {
+  REAL *made = aligned_alloc(64, in_whole_lines((size_t)count + 1) * sizeof(REAL));
   if (!made) abort();
-  return memset(made, 0, bytes);
+  return made;
 }
+
+/* Zeros, to be freed. */
+static REAL *numbers(int64_t count) { return memset(room_for(count), 0, (size_t)count * sizeof(REAL)); }
 
 static double *sums_of(int64_t count) {
   double *made = calloc((size_t)count, sizeof(double));
@@ -562,7 +564,7 @@ static void backward(const stage *s, const stage *before, const REAL *x, const R
   const int64_t groups = smaller(GROUPS, s->batch);
   const int64_t own_size = taps_size + matrix_size + 2 * l.in_padded;
   REAL *taps = numbers(taps_size), *turned = numbers(taps_size), *matrix = numbers(s->channels * l.in_padded);
-  REAL *coefficients = numbers(4 * l.padded), *all = numbers(groups * own_size);
+  REAL *coefficients = numbers(4 * l.padded), *all = room_for(groups * own_size);
   arrange_depthwise(s, &l, 0, taps);
   arrange_depthwise(s, &l, 1, turned);
   arrange_backward(s, &l, matrix);
@@ -591,10 +593,11 @@ static void backward(const stage *s, const stage *before, const REAL *x, const R
     const int64_t corner = (l.padding * l.padded_width + l.padding) * l.in_padded;
     const int64_t image_row = l.padded_width * l.in_padded, row = s->width * l.in_padded;
 #pragma omp for schedule(dynamic)
-    for (int64_t group = 0; group < groups; group++)
+    for (int64_t group = 0; group < groups; group++) {
+      REAL *own_taps = all + group * own_size;
+      REAL *own_matrix = own_taps + taps_size, *own_sums = own_matrix + matrix_size;
+      memset(own_taps, 0, (size_t)own_size * sizeof(REAL));
       for (int64_t n = group * s->batch / groups; n < (group + 1) * s->batch / groups; n++) {
-        REAL *own_taps = all + group * own_size;
-        REAL *own_matrix = own_taps + taps_size, *own_sums = own_matrix + matrix_size;
         const REAL *in = x + n * s->height * s->width * s->in_channels;
         REAL *out = towards_x + n * s->height * s->width * s->in_channels;
         if (s->kernel) rectify(s, &l, s->height, in, scale, shift, image + corner, image_row);
@@ -631,9 +634,11 @@ static void backward(const stage *s, const stage *before, const REAL *x, const R
                          in_mean, out + start, own_sums);
           }
       }
+    }
+#pragma omp for schedule(static)
+    for (int64_t k = 0; k < own_size; k++)
+      for (int64_t group = 1; group < groups; group++) all[k] += all[group * own_size + k];
   }
-  for (int64_t group = 1; group < groups; group++)
-    for (int64_t k = 0; k < own_size; k++) all[k] += all[group * own_size + k];
   for (int64_t c = 0; c < s->in_channels; c++) {
     for (int64_t tap = 0; tap < s->kernel * s->kernel; tap++)
       s->towards_depthwise[c * s->kernel * s->kernel + tap] = all[tap * l.in_padded + c];
