@@ -83,7 +83,9 @@ class FoldedNetwork:
         self._pairs: list[tuple[nn.Conv2d, _BatchNorm, _FoldedConvolution]] = []
         for layer in list(self.network.modules()):
             is_plain = type(layer).forward is nn.Sequential.forward
-            if isinstance(layer, nn.Sequential) and (is_plain or getattr(type(layer), "same_function", False)):
+            if isinstance(layer, nn.Sequential) and (
+                is_plain or getattr(type(layer), "same_function", False)
+            ):
                 self._fold(layer)
         self.folded = len(self._pairs)
         self.refresh()

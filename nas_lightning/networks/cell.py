@@ -97,26 +97,34 @@ class Cell(nn.Module):
         for node in range(2, len(self.edges) // 2 + 2):
             total: Tensor | None = None
             for index in (2 * (node - 2), 2 * (node - 2) + 1):
-                source = self.sources[index]
-                edge, x = self.edges[index], nodes[source]
-                if not self.plan.live_edges[index] or x is None:
-                    continue
-                if isinstance(edge, ConvolutionStages) and not edge.rectified_input:
-                    total = edge.add_to(total, x, scales.get(index))
-                    continue
-                if getattr(edge, "rectified_input", False):
-                    x = rectified[source] if source in rectified else functional.relu(x)
-                    rectified[source] = x
-                value = edge(x)
-                if index not in scales:
-                    total = value if total is None else total + value
-                    continue
-                scale = scales[index].to(value.dtype).view(-1, 1, 1, 1)
-                total = value * scale if total is None else torch.addcmul(total, value, scale)
+                x = nodes[self.sources[index]]
+                if self.plan.live_edges[index] and x is not None:
+                    total = self._add_edge(total, index, x, rectified, scales.get(index))
             if total is None and node in self.live_nodes:
                 total = self._zero_node(nodes)
             nodes.append(total)
         return torch.cat([x for node in self.concat if (x := nodes[node]) is not None], dim=1)
+
+    def _add_edge(
+        self,
+        total: Tensor | None,
+        index: int,
+        x: Tensor,
+        rectified: dict[int, Tensor],
+        factors: Tensor | None,
+    ) -> Tensor:
+        """A node's sum so far and an edge's value, times drop path's factors; keeps the ReLU it reads."""
+        edge, source = self.edges[index], self.sources[index]
+        if isinstance(edge, ConvolutionStages) and not edge.rectified_input:
+            return edge.add_to(total, x, factors)
+        if getattr(edge, "rectified_input", False):
+            x = rectified[source] if source in rectified else functional.relu(x)
+            rectified[source] = x
+        value: Tensor = edge(x)
+        if factors is None:
+            return value if total is None else total + value
+        scale = factors.to(value.dtype).view(-1, 1, 1, 1)
+        return value * scale if total is None else torch.addcmul(total, value, scale)
 
     def _zero_node(self, nodes: list[Tensor | None]) -> Tensor:
         """A node without live edges, at the resolution of the cell's nodes."""
