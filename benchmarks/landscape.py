@@ -225,7 +225,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--memory", choices=("plain", "fast", "compiled"), help="print one contestant's MiB, and end"
     )
-    sizes = {"channels": 16, "cells": 8, "batch": 64, "images": 1000, "image_size": 32, "rounds": 9}
+    sizes = {"channels": 16, "cells": 8, "batch": 64, "images": 512, "image_size": 32, "rounds": 9}
     if DEVICE.type == "cuda":  # the paper's network
         sizes |= {"channels": 36, "cells": 20, "batch": 80, "images": 10_000}
     for name, default in sizes.items():

@@ -126,7 +126,7 @@ def make_networks(
 
 def prepare_for(network: CellNetwork, level: Level) -> None:
     """Make a network ready for a level, as CellClassifier does."""
-    network.take_one_pass(level.rearranged)
+    network.take_one_pass("training" if level.rearranged else None)
     if level.compiled:
         with_graphs = level.mixed and DEVICE.type == "cuda"
         network.compile_regions(**({"mode": "reduce-overhead"} if with_graphs else {}))

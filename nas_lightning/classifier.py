@@ -166,7 +166,7 @@ class CellClassifier(LightningModule):
         """Take the level of speed: the length of the training is known, and the checkpoint is loaded."""
         passes = int(self.trainer.num_training_batches) * max(self.trainer.max_epochs or 1, 1)
         self._level = self._level_of(passes)
-        self.network.take_one_pass(self._level.rearranged)
+        self.network.take_one_pass("training" if self._level.rearranged else None)
         if self._level.compiled:
             with_graphs = self._level.mixed and self.device.type == "cuda"
             self.network.compile_regions(**({"mode": "reduce-overhead"} if with_graphs else {}))

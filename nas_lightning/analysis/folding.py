@@ -80,8 +80,13 @@ class FoldedNetwork:
 
     def __init__(self, module: nn.Module, *, compiled: bool = False) -> None:
         self.network = sharing_copy(module).eval()
+        take_one_pass = getattr(self.network, "take_one_pass", None)
+        if callable(take_one_pass):  # then these parts read the module's weights and statistics themselves
+            take_one_pass("evaluation")
         self._pairs: list[tuple[nn.Conv2d, _BatchNorm, _FoldedConvolution]] = []
         for layer in list(self.network.modules()):
+            if getattr(layer, "one_pass_in", None) == "evaluation":
+                continue
             is_plain = type(layer).forward is nn.Sequential.forward
             if isinstance(layer, nn.Sequential) and (
                 is_plain or getattr(type(layer), "same_function", False)

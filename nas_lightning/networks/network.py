@@ -14,7 +14,7 @@ from nas_lightning.cells import Genotype, check_image_size, stack_plan
 from nas_lightning.cells.stack import check_positive
 from nas_lightning.networks.cell import Cell
 from nas_lightning.networks.layers import BatchNorm, Convolution
-from nas_lightning.networks.operations import OnePass
+from nas_lightning.networks.operations import Mode, OnePass
 from nas_lightning.networks.regularization import AuxiliaryTower, drop_path_factors
 from nas_lightning.networks.stages import can_compute_stages
 
@@ -106,7 +106,7 @@ class CellNetwork(nn.Module):
 
         self._droppable_edges = [len(cell.droppable_edges) for cell in cells]
         self._uses_drop_path = drop_path
-        self._in_one_pass = False
+        self._one_pass_in: Mode | None = None
         # Not saved: a freshly loaded network drops nothing. A tensor: compiled code reads its value at run
         # time.
         self.register_buffer("_drop_path_probability", torch.zeros(()), persistent=False)
@@ -147,7 +147,7 @@ class CellNetwork(nn.Module):
         auxiliary_logits: Tensor | None = None
         # Every reader of a cell's output but the classifier begins with a ReLU: it is applied once, unless it
         # is a part of the readers' own passes.
-        is_rectified = not (self.training and self._in_one_pass)
+        is_rectified = self._one_pass_in != ("training" if self.training else "evaluation")
         features = self.stem(x)
         before_last: Tensor | None = functional.relu(features) if is_rectified else features
         last = before_last
@@ -191,16 +191,21 @@ class CellNetwork(nn.Module):
         node = int(inside[2]) // 2 + 2 if inside[1] == "edges" else None
         return part, int(inside[0]), node
 
-    def take_one_pass(self, wanted: bool = True) -> None:
-        """Compute stages of convolution and batch norm in one pass each in training, where that can be.
+    def take_one_pass(self, mode: Mode | None = "training") -> bool:
+        """Compute stages of convolution and batch norm in one pass over memory each, where that can be.
 
         Args:
-            wanted: Whether to, or to go back to layer by layer.
+            mode: In which mode to, ``"training"`` or, without gradients, ``"evaluation"``; None goes back to
+                layer by layer.
+
+        Returns:
+            Whether they are computed so.
         """
-        self._in_one_pass = wanted and can_compute_stages(self.classifier.weight)
+        self._one_pass_in = mode if can_compute_stages(self.classifier.weight) else None
         for module in self.modules():
             if isinstance(module, OnePass):
-                module.in_one_pass = self._in_one_pass
+                module.one_pass_in = self._one_pass_in
+        return self._one_pass_in is not None
 
     def compile_regions(self, **options: Any) -> None:
         """Compile the network in place: as a whole up to :data:`WHOLE_CELLS` cells, otherwise cell by cell.

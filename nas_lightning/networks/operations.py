@@ -14,7 +14,7 @@ from __future__ import annotations
 import copy
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from typing import ClassVar
+from typing import ClassVar, Literal, TypeAlias
 
 import torch
 from jaxtyping import Float
@@ -22,7 +22,10 @@ from torch import Tensor, nn
 
 from nas_lightning.cells.operations import declare_operation
 from nas_lightning.networks.layers import BatchNorm, Convolution, MaxPool, every_second_pixel
-from nas_lightning.networks.stages import Stage, compute_stages
+from nas_lightning.networks.stages import Stage, compute_stages, evaluate_stages
+
+Mode: TypeAlias = Literal["training", "evaluation"]
+"""Of a module: what PyTorch calls ``train()`` and ``eval()``."""
 
 OperationFactory = Callable[[int, int, bool], nn.Module]
 """Makes the operation of one edge from (channels, stride, affine): channels in and out, stride 1 or 2."""
@@ -38,25 +41,26 @@ class RectifiedSequential(nn.Sequential):
 
 
 class OnePass(nn.Module):
-    """An operation that begins with a ReLU, which in training can be a part of its own pass over memory.
+    """An operation that begins with a ReLU, which can be a part of its own pass over memory.
 
     Attributes:
-        in_one_pass: Whether to compute so in training, see :mod:`nas_lightning.networks.stages`.
+        one_pass_in: The mode, ``"training"`` or ``"evaluation"``, in which it is, see
+            :mod:`nas_lightning.networks.stages`; None in neither.
     """
 
-    in_one_pass: bool = False
+    one_pass_in: Mode | None = None
 
     @property
     def rectified_input(self) -> bool:
         """Whether the ReLU of the node is expected, not the node."""
-        return not (self.in_one_pass and self.training)
+        return self.one_pass_in != ("training" if self.training else "evaluation")
 
 
 class ConvolutionStages(OnePass, nn.Sequential):
     """Stages of ReLU, depthwise convolution (or none), 1x1 convolution and batch norm."""
 
     same_function: ClassVar[bool] = True
-    """Whether the class computes what its base class in torch does, here in evaluation mode."""
+    """Whether the class computes what its base class in torch does."""
 
     def __init__(self, **layers: nn.Module) -> None:
         super().__init__(OrderedDict(layers))
@@ -78,9 +82,14 @@ class ConvolutionStages(OnePass, nn.Sequential):
         Args:
             total: The sum; None is zero.
             input: The node that is read, as it is.
-            factors: Factor of every image's output; None is 1.
+            factors: Factor of every image's output, in training; None is 1.
         """
-        return compute_stages(input, list(self._stages()), factors, total)
+        stages = list(self._stages())
+        return (
+            compute_stages(input, stages, factors, total)
+            if self.training
+            else evaluate_stages(input, stages, total)
+        )
 
     def _stages(self) -> Iterator[Stage]:
         convolutions: list[nn.Conv2d] = []

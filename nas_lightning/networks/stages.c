@@ -399,6 +399,33 @@ static void keep_results(const stage *s, const layout *l, int64_t pixels, int64_
   }
 }
 
+/* ReLU of the norm of `rows` rows of results, into the inside of the next stage's image. */
+static void hand_on(const stage *s, const layout *l, int64_t rows, const REAL *result, const REAL *affine,
+                    REAL *to, int64_t to_row) {
+  for (int64_t b = 0; b < l->blocks; b++) {
+    const vector scale = load_block(affine, b, s->channels);
+    const vector shift = load_block(affine + s->channels, b, s->channels);
+    for (int64_t h = 0; h < rows; h++)
+      for (int64_t w = 0; w < l->out_width; w++)
+        store(to + h * to_row + w * l->padded + b * LANES,
+              positive(load(result + (h * l->out_width + w) * l->padded + b * LANES) * scale + shift));
+  }
+}
+
+/* The norm of a block of results, plus the addend. */
+static void keep_output(const stage *s, const layout *l, int64_t pixels, const REAL *result,
+                        const REAL *affine, const REAL *addend, REAL *to) {
+  for (int64_t b = 0; b < l->blocks; b++) {
+    const vector scale = load_block(affine, b, s->channels);
+    const vector shift = load_block(affine + s->channels, b, s->channels);
+    for (int64_t p = 0; p < pixels; p++) {
+      vector v = load(result + p * l->padded + b * LANES) * scale + shift;
+      if (addend) v += load_block(addend + p * s->channels, b, s->channels);
+      store_block(to + p * s->channels, b, s->channels, v);
+    }
+  }
+}
+
 /* Gradient of `pixels` results of a stage from that of the norm behind it; coefficients [4][padded]. */
 static void through_norm(const stage *s, const layout *l, int64_t pixels, const REAL *g, int64_t g_step,
                          REAL factor, const REAL *y, const REAL *coefficients, REAL *to) {
@@ -679,4 +706,74 @@ void stages_backward(const stage *stages, int64_t count, const REAL *x, const RE
     if (before) g = before->towards_output, g_step = before->channels;
   }
   free(sums);
+}
+
+/* The output of `count` stages with means and variances as they are: an image goes through all of them in the
+ * cache, and no y is kept. */
+void stages_evaluate(const stage *stages, int64_t count, const REAL *x, REAL *output) {
+  layout *layouts = malloc((size_t)count * sizeof(layout));
+  REAL **affines = malloc((size_t)count * sizeof(REAL *)), **taps = malloc((size_t)count * sizeof(REAL *));
+  REAL **matrices = malloc((size_t)count * sizeof(REAL *));
+  size_t *starts = malloc((size_t)(count + 1) * sizeof(size_t)); /* of the stages' images */
+  if (!layouts || !affines || !taps || !matrices || !starts) abort();
+  size_t middle_size = 0, result_size = 0;
+  starts[0] = 0;
+  for (int64_t k = 0; k < count; k++) {
+    const stage *s = stages + k;
+    const layout l = layouts[k] = layout_of(s);
+    affines[k] = affine_of(s);
+    taps[k] = numbers(s->kernel * s->kernel * l.in_padded);
+    matrices[k] = numbers(s->in_channels * l.padded);
+    arrange_depthwise(s, &l, 0, taps[k]);
+    arrange_forward(s, &l, matrices[k]);
+    starts[k + 1] = starts[k] + in_whole_lines((size_t)(l.padded_height * l.padded_width * l.in_padded));
+    const size_t middle = in_whole_lines((size_t)(l.rows * l.out_width * l.in_padded));
+    const size_t result = in_whole_lines((size_t)(l.rows * l.out_width * l.padded));
+    middle_size = middle > middle_size ? middle : middle_size;
+    result_size = result > result_size ? result : result_size;
+  }
+
+#pragma omp parallel num_threads((int)stages->threads)
+  {
+    REAL *images = reserve(starts[count] + middle_size + result_size);
+    REAL *middle = images + starts[count], *result = middle + middle_size;
+    memset(images, 0, starts[count] * sizeof(REAL));
+#pragma omp for schedule(dynamic)
+    for (int64_t n = 0; n < stages->batch; n++)
+      for (int64_t k = 0; k < count; k++) {
+        const stage *s = stages + k;
+        const layout l = layouts[k];
+        const REAL *in = x + n * s->height * s->width * s->in_channels; /* the first stage's */
+        REAL *image = images + starts[k];
+        if (k == 0 && s->kernel)
+          rectify(s, &l, s->height, in, NULL, NULL,
+                  image + (l.padding * l.padded_width + l.padding) * l.in_padded,
+                  l.padded_width * l.in_padded);
+        for (int64_t h = 0; h < l.out_height; h += l.rows) {
+          const int64_t rows = smaller(l.rows, l.out_height - h), done = h * l.out_width;
+          const REAL *inner = middle;
+          if (s->kernel)
+            depthwise(s->kernel, s->stride, s->dilation, &l, rows, l.out_width,
+                      image + h * s->stride * l.padded_width * l.in_padded, taps[k], middle);
+          else if (k == 0)
+            rectify(s, &l, rows, in + done * s->in_channels, NULL, NULL, middle, s->width * l.in_padded);
+          else
+            inner = image + done * l.in_padded;
+          product(rows * l.out_width, l.blocks, s->in_channels, inner, l.in_padded, matrices[k], result,
+                  l.padded);
+          if (k + 1 < count) {
+            const layout next = layouts[k + 1];
+            REAL *to = images + starts[k + 1] +
+                       ((h + next.padding) * next.padded_width + next.padding) * next.in_padded;
+            hand_on(s, &l, rows, result, affines[k], to, next.padded_width * next.in_padded);
+          } else {
+            const int64_t at = (n * l.pixels + done) * s->channels;
+            keep_output(s, &l, rows * l.out_width, result, affines[k], s->addend ? s->addend + at : NULL,
+                        output + at);
+          }
+        }
+      }
+  }
+  for (int64_t k = 0; k < count; k++) free(affines[k]), free(taps[k]), free(matrices[k]);
+  free(layouts), free(affines), free(taps), free(matrices), free(starts);
 }

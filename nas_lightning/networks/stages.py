@@ -66,19 +66,43 @@ def compute_stages(
     Returns:
         ``[batch, channels, _, _]``, channels-last.
     """
-    weights: list[Tensor | None] = []
-    sizes: list[int] = []
-    for depthwise, pointwise, norm in stages:
-        weights += [None if depthwise is None else depthwise.weight, pointwise.weight, norm.weight, norm.bias]
-        sizes += (1, 1) if depthwise is None else (depthwise.stride[0], depthwise.dilation[0])
+    weights, sizes, eps = _described(stages)
     dtype = stages[0].pointwise.weight.dtype
     factors, addend = (None if value is None else value.to(dtype) for value in (factors, addend))
-    eps = [stage.norm.eps for stage in stages]
     output, *statistics = _Stages.apply(x.to(dtype), factors, addend, sizes, eps, *weights)
     count = output.numel() // output.shape[1]
     for stage, mean, variance in zip(stages, statistics[::2], statistics[1::2], strict=True):
         stage.norm.track(mean, variance, count)
     return output  # type: ignore[no-any-return]
+
+
+def evaluate_stages(x: Tensor, stages: Sequence[Stage], addend: Tensor | None = None) -> Tensor:
+    """Output of stages with the running statistics of their norms; it has no gradient.
+
+    Args:
+        x: ``[batch, channels, height, width]``; whether it is rectified already does not matter.
+        stages: The stages, see :func:`can_compute_stages`.
+        addend: What is added to the output, ``[batch, channels, _, _]``; None is 0.
+
+    Returns:
+        ``[batch, channels, _, _]``, channels-last.
+    """
+    weights, sizes, eps = _described(stages)
+    statistics = [value for stage in stages for value in (stage.norm.running_mean, stage.norm.running_var)]
+    dtype = stages[0].pointwise.weight.dtype
+    addend = None if addend is None else addend.to(dtype)
+    output: Tensor = _evaluate(x.to(dtype), addend, weights, statistics, sizes, eps)
+    return output
+
+
+def _described(stages: Sequence[Stage]) -> tuple[list[Tensor | None], list[int], list[float]]:
+    """Weights (depthwise, pointwise, norm's weight and bias), strides and dilations, and eps of stages."""
+    weights: list[Tensor | None] = []
+    sizes: list[int] = []
+    for depthwise, pointwise, norm in stages:
+        weights += [None if depthwise is None else depthwise.weight, pointwise.weight, norm.weight, norm.bias]
+        sizes += (1, 1) if depthwise is None else (depthwise.stride[0], depthwise.dilation[0])
+    return weights, sizes, [stage.norm.eps for stage in stages]
 
 
 class _Stages(torch.autograd.Function):
@@ -128,13 +152,39 @@ def _forward(
 ) -> list[Tensor]:
     """The output, and of every stage what comes out of its 1x1 convolution, with mean and variance."""
     x = x.contiguous(memory_format=torch.channels_last)
-    inner = _empty_inner(x, weights, sizes, eps)
+    inner = _empty_inner(x, weights, sizes)
     output = torch.empty_like(inner[-3])
     if addend is not None:
         addend = addend.contiguous(memory_format=torch.channels_last)
     stages = _packed(x, weights, sizes, eps, inner, factors=factors, addend=addend)
     _loaded(x.dtype).stages_forward(stages, len(eps), x.data_ptr(), output.data_ptr())
     return [output, *inner]
+
+
+@custom_op(
+    "nas_lightning::stages_evaluated",
+    mutates_args=(),
+    schema="(Tensor x, Tensor? addend, Tensor?[] weights, Tensor[] statistics, int[] sizes, float[] eps)"
+    " -> Tensor",
+)
+def _evaluate(
+    x: Tensor,
+    addend: Tensor | None,
+    weights: Sequence[Tensor | None],
+    statistics: Sequence[Tensor],
+    sizes: Sequence[int],
+    eps: Sequence[float],
+) -> Tensor:
+    x = x.contiguous(memory_format=torch.channels_last)
+    if addend is not None:
+        addend = addend.contiguous(memory_format=torch.channels_last)
+    output = _empty_outputs(x, weights, sizes)[-1]
+    inner: list[Tensor | None] = []
+    for mean, variance in zip(statistics[::2], statistics[1::2], strict=True):
+        inner += [None, mean, variance]
+    stages = _packed(x, weights, sizes, eps, inner, addend=addend)
+    _loaded(x.dtype).stages_evaluate(stages, len(eps), x.data_ptr(), output.data_ptr())
+    return output
 
 
 @custom_op(
@@ -175,7 +225,7 @@ def _(
     sizes: Sequence[int],
     eps: Sequence[float],
 ) -> list[Tensor]:
-    inner = _empty_inner(x, weights, sizes, eps)
+    inner = _empty_inner(x, weights, sizes)
     return [torch.empty_like(inner[-3]), *inner]
 
 
@@ -193,21 +243,34 @@ def _(
     return [towards_x, *(torch.empty_like(weight) for weight in weights if weight is not None)]
 
 
-def _empty_inner(
-    x: Tensor, weights: Sequence[Tensor | None], sizes: Sequence[int], eps: Sequence[float]
-) -> list[Tensor]:
-    """Room for what comes out of every stage's 1x1 convolution, its mean and its variance."""
-    inner: list[Tensor] = []
+@_evaluate.register_fake
+def _(
+    x: Tensor,
+    addend: Tensor | None,
+    weights: Sequence[Tensor | None],
+    statistics: Sequence[Tensor],
+    sizes: Sequence[int],
+    eps: Sequence[float],
+) -> Tensor:
+    return _empty_outputs(x, weights, sizes)[-1]
+
+
+def _empty_outputs(x: Tensor, weights: Sequence[Tensor | None], sizes: Sequence[int]) -> list[Tensor]:
+    """Room for what comes out of every stage's 1x1 convolution."""
+    outputs: list[Tensor] = []
     height, width = x.shape[2:]
-    for index in range(len(eps)):
-        norm = weights[4 * index + 2]
+    for norm, stride in zip(weights[2::4], sizes[::2], strict=True):
         assert norm is not None
-        stride = sizes[2 * index]
         height, width = (height + stride - 1) // stride, (width + stride - 1) // stride
         shape = (x.shape[0], norm.shape[0], height, width)
-        y = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
-        inner += [y, torch.empty_like(norm), torch.empty_like(norm)]
-    return inner
+        outputs.append(torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=torch.channels_last))
+    return outputs
+
+
+def _empty_inner(x: Tensor, weights: Sequence[Tensor | None], sizes: Sequence[int]) -> list[Tensor]:
+    """The same, each with room for its mean and its variance."""
+    outputs = _empty_outputs(x, weights, sizes)
+    return [value for y in outputs for value in (y, y.new_empty(y.shape[1]), y.new_empty(y.shape[1]))]
 
 
 def _pixel_step(gradient: Tensor) -> int | None:
@@ -227,7 +290,7 @@ def _packed(
     weights: Sequence[Tensor | None],
     sizes: Sequence[int],
     eps: Sequence[float],
-    inner: Sequence[Tensor],
+    inner: Sequence[Tensor | None],
     towards: Sequence[Tensor | None] = (),
     between: Sequence[Tensor] = (),
     *,
@@ -239,27 +302,20 @@ def _packed(
     (batch, channels, height, width), threads = x.shape, torch.get_num_threads()
     for index, own_eps in enumerate(eps):
         is_last = index == len(eps) - 1
-        depthwise, *others = weights[4 * index : 4 * index + 4]
-        y, mean, variance = inner[3 * index : 3 * index + 3]
+        depthwise, pointwise, *norm = weights[4 * index : 4 * index + 4]
+        assert pointwise is not None
         kernel = 0 if depthwise is None else depthwise.shape[-1]
+        stride, dilation = sizes[2 * index : 2 * index + 2]
         tensors = (
-            *(depthwise, *others, y, mean, variance),
+            *(depthwise, pointwise, *norm, *inner[3 * index : 3 * index + 3]),
             *((factors, addend, None) if is_last else (None, None, between[index] if between else None)),
             *(towards[4 * index : 4 * index + 4] or (None,) * 4),
         )
-        shape = (
-            batch,
-            height,
-            width,
-            channels,
-            y.shape[1],
-            kernel,
-            *sizes[2 * index : 2 * index + 2],
-            threads,
-        )
+        shape = (batch, height, width, channels, pointwise.shape[0], kernel, stride, dilation, threads)
         addresses = (0 if tensor is None else tensor.data_ptr() for tensor in tensors)
         packed.append(_STAGE.pack(*shape, own_eps, *addresses))
-        channels, height, width = y.shape[1:]
+        channels = pointwise.shape[0]
+        height, width = (height + stride - 1) // stride, (width + stride - 1) // stride
     return b"".join(packed)
 
 
@@ -293,6 +349,7 @@ def _library(number: str) -> ctypes.CDLL | None:
 def _with_types(library: ctypes.CDLL) -> ctypes.CDLL:
     pointer, number = ctypes.c_void_p, ctypes.c_int64
     library.stages_forward.argtypes = (pointer, number, pointer, pointer)
+    library.stages_evaluate.argtypes = (pointer, number, pointer, pointer)
     library.stages_backward.argtypes = (pointer, number, pointer, pointer, number, pointer)
     return library
 
