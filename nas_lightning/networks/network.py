@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -201,11 +202,17 @@ class CellNetwork(nn.Module):
         Returns:
             Whether they are computed so.
         """
-        self._one_pass_in = mode if can_compute_stages(self.classifier.weight) else None
+        self._one_pass_in = mode if mode and can_compute_stages(self.classifier.weight) else None
         for module in self.modules():
             if isinstance(module, OnePass):
                 module.one_pass_in = self._one_pass_in
         return self._one_pass_in is not None
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> CellNetwork:
+        """Move or cast the network; where it arrives, one pass may not be possible."""
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        self.take_one_pass(self._one_pass_in)
+        return self
 
     def compile_regions(self, **options: Any) -> None:
         """Compile the network in place: as a whole up to :data:`WHOLE_CELLS` cells, otherwise cell by cell.

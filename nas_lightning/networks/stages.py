@@ -139,6 +139,7 @@ class _Stages(torch.autograd.Function):
 @custom_op(
     "nas_lightning::stages",
     mutates_args=(),
+    device_types="cpu",
     schema="(Tensor x, Tensor? factors, Tensor? addend, Tensor?[] weights, int[] sizes, float[] eps)"
     " -> Tensor[]",
 )
@@ -164,6 +165,7 @@ def _forward(
 @custom_op(
     "nas_lightning::stages_evaluated",
     mutates_args=(),
+    device_types="cpu",
     schema="(Tensor x, Tensor? addend, Tensor?[] weights, Tensor[] statistics, int[] sizes, float[] eps)"
     " -> Tensor",
 )
@@ -190,6 +192,7 @@ def _evaluate(
 @custom_op(
     "nas_lightning::stages_backward",
     mutates_args=(),
+    device_types="cpu",
     schema="(Tensor gradient, Tensor x, Tensor? factors, Tensor[] inner, Tensor?[] weights, int[] sizes,"
     " float[] eps) -> Tensor[]",
 )

@@ -217,6 +217,16 @@ def test_a_network_in_one_pass_is_the_network(auxiliary: bool, compiled: bool) -
     assert not any(getattr(part, "one_pass_in", None) for part in in_one_pass.modules())
 
 
+@needs_compiler
+def test_a_network_that_is_cast_goes_back_to_layers() -> None:
+    network = CellNetwork(GENOTYPE, 10, init_channels=4, num_cells=3)
+    assert network.take_one_pass()
+    assert network.double().cells[0].preprocess[1].one_pass_in == "training"  # type: ignore[index, union-attr]
+    network.to(torch.bfloat16)
+    assert network(torch.zeros(2, 3, 32, 32, dtype=torch.bfloat16)).isfinite().all()
+    assert not any(getattr(part, "one_pass_in", None) for part in network.modules())
+
+
 def test_without_a_compiler_layers_are_computed_one_by_one(
     monkeypatch: pytest.MonkeyPatch, fresh_library: None, tmp_path: Path
 ) -> None:
