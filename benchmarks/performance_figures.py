@@ -32,6 +32,7 @@ LOOKS = {
     "max": ("#009E73", "D"),
 }
 _KIND_COLOURS = {
+    "stages in one pass": "#332288",
     "convolution forward": "#0072B2",
     "convolution backward": "#56B4E9",
     "batch norm": "#E69F00",
@@ -319,7 +320,7 @@ def _draw_kinds(axes: Axes, kinds: Mapping[str, Mapping[str, float]]) -> None:
     bottoms = [0.0] * len(levels)
     handles = []
     for kind, colour in _KIND_COLOURS.items():
-        heights = [1e3 * kinds[level][kind] for level in levels]
+        heights = [1e3 * kinds[level].get(kind, 0.0) for level in levels]
         if any(heights):
             axes.bar(
                 levels, heights, 0.62, bottoms, color=colour, edgecolor="white", linewidth=0.5, label=kind

@@ -29,9 +29,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from benchmarks.record import DEVICE, alternate, machine, summary, write
-from benchmarks.training import Batch, make_networks, prepare_for, step_function
+from benchmarks.training import Batch, make_networks, step_function
 from nas_lightning.analysis import FoldedNetwork, Point, loss_measure, random_directions
 from nas_lightning.analysis.folding import sharing_copy
+from nas_lightning.classifier import prepare_training
 from nas_lightning.networks import CellNetwork
 from nas_lightning.speed import LEVELS, Level
 
@@ -45,6 +46,7 @@ PROFILED_STEPS = 3
 KINDS: Mapping[str, tuple[str, ...]] = {
     "optimiser": ("optimizer.", "_foreach_", "_fused_sgd", "linalg_vector_norm"),
     "fused by the compiler": ("torch-compiled", "compiledf", "triton_", "cpp_fused", "cudagraph"),
+    "stages in one pass": ("nas_lightning::stages", "_stages"),
     "convolution backward": ("convolution_backward", "convolutionbackward", "conv2d_backward"),
     "convolution forward": ("conv",),
     "batch norm": ("batch_norm", "batchnorm"),
@@ -238,7 +240,7 @@ def measure_size(settings: argparse.Namespace, size: Mapping[str, Any]) -> list[
     losses = {}
     for name, network in networks_of(settings, size).items():
         contestants[f"evaluation {name}"] = partial(evaluation_function(network, LEVELS[name]), batch)
-        prepare_for(network, LEVELS[name])
+        prepare_training(network, LEVELS[name])
         step = step_function(network, LEVELS[name])
         losses[name] = float(step(batch))
         rtol = 2e-2 if LEVELS[name].mixed else 1e-4
@@ -356,7 +358,7 @@ def measure_kinds(settings: argparse.Namespace) -> dict[str, dict[str, float]]:
     batch = batch_of(size)
     kinds = {}
     for name, network in networks_of(settings, size).items():
-        prepare_for(network, LEVELS[name])
+        prepare_training(network, LEVELS[name])
         kinds[name] = profile_kinds(partial(step_function(network, LEVELS[name]), batch))
     return kinds
 

@@ -35,6 +35,7 @@ from benchmarks.record import (
     write,
 )
 from nas_lightning.cells import get_genotype
+from nas_lightning.classifier import prepare_training
 from nas_lightning.datamodules import Synthetic
 from nas_lightning.networks import CellNetwork, load_reference_weights
 from nas_lightning.speed import LEVELS, Level
@@ -124,14 +125,6 @@ def make_networks(
     return plain, networks
 
 
-def prepare_for(network: CellNetwork, level: Level) -> None:
-    """Make a network ready for a level, as CellClassifier does."""
-    network.take_one_pass("training" if level.rearranged else None)
-    if level.compiled:
-        with_graphs = level.mixed and DEVICE.type == "cuda"
-        network.compile_regions(**({"mode": "reduce-overhead"} if with_graphs else {}))
-
-
 def measure_memory(settings: argparse.Namespace) -> float:
     """Memory of one contestant's step in this fresh process, in MiB."""
     name = settings.memory
@@ -140,7 +133,7 @@ def measure_memory(settings: argparse.Namespace) -> float:
     network: nn.Module = plain
     if name != "plain":
         network = networks[name]
-        prepare_for(networks[name], level)
+        prepare_training(networks[name], level)
     step = step_function(network, level)
     images = torch.randn(settings.batch_size, 3, settings.image_size, settings.image_size, device=DEVICE)
     targets = torch.randint(10, (settings.batch_size,), device=DEVICE)
@@ -198,7 +191,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     batch = prepare()
     steps = {"plain": step_function(plain, LEVELS["reference"])}
     for name, network in networks.items():
-        prepare_for(network, LEVELS[name])
+        prepare_training(network, LEVELS[name])
         steps[name] = step_function(network, LEVELS[name])
     first_seconds, differences = {}, {}
     expected = math.nan

@@ -25,6 +25,19 @@ from nas_lightning.provenance import run_seed
 from nas_lightning.speed import LEVELS, Level, Speed, check_speed, level_of
 
 
+def prepare_training(network: CellNetwork, level: Level) -> None:
+    """Have a network computed in training as a level says: in one pass, compiled, with CUDA graphs.
+
+    Args:
+        network: The network, on its device.
+        level: The level.
+    """
+    network.take_one_pass("training" if level.rearranged else None)
+    if level.compiled:
+        with_graphs = level.mixed and network.classifier.weight.is_cuda
+        network.compile_regions(**({"mode": "reduce-overhead"} if with_graphs else {}))
+
+
 class CellClassifier(LightningModule):
     """Image classification with a network of stacked cells.
 
@@ -166,10 +179,7 @@ class CellClassifier(LightningModule):
         """Take the level of speed: the length of the training is known, and the checkpoint is loaded."""
         passes = int(self.trainer.num_training_batches) * max(self.trainer.max_epochs or 1, 1)
         self._level = self._level_of(passes)
-        self.network.take_one_pass("training" if self._level.rearranged else None)
-        if self._level.compiled:
-            with_graphs = self._level.mixed and self.device.type == "cuda"
-            self.network.compile_regions(**({"mode": "reduce-overhead"} if with_graphs else {}))
+        prepare_training(self.network, self._level)
         for optimizer in self.trainer.optimizers:
             if isinstance(optimizer, SGD):
                 for group in optimizer.param_groups:

@@ -69,6 +69,9 @@ class FoldedNetwork:
     The folded weights are tensors of their own that are written in place, so that what is compiled, or
     recorded as a CUDA graph, need not be made anew for other weights.
 
+    A module with a method ``take_one_pass`` may compute parts of itself in one pass over memory in
+    evaluation, with batch norm; those are not folded.
+
     Args:
         module: The module; it is not changed.
         compiled: Whether to compile the folded network.
@@ -81,16 +84,13 @@ class FoldedNetwork:
     def __init__(self, module: nn.Module, *, compiled: bool = False) -> None:
         self.network = sharing_copy(module).eval()
         take_one_pass = getattr(self.network, "take_one_pass", None)
-        if callable(take_one_pass):  # then these parts read the module's weights and statistics themselves
-            take_one_pass("evaluation")
+        # What is computed in one pass reads the module's weights and statistics itself.
+        in_one_pass = take_one_pass("evaluation") if callable(take_one_pass) else ()
         self._pairs: list[tuple[nn.Conv2d, _BatchNorm, _FoldedConvolution]] = []
         for layer in list(self.network.modules()):
-            if getattr(layer, "one_pass_in", None) == "evaluation":
-                continue
-            is_plain = type(layer).forward is nn.Sequential.forward
-            if isinstance(layer, nn.Sequential) and (
-                is_plain or getattr(type(layer), "same_function", False)
-            ):
+            is_plain = isinstance(layer, nn.Sequential) and type(layer).forward is nn.Sequential.forward
+            if is_plain and layer not in in_one_pass:
+                assert isinstance(layer, nn.Sequential)
                 self._fold(layer)
         self.folded = len(self._pairs)
         self.refresh()

@@ -75,23 +75,33 @@ class Cell(nn.Module):
         before_last: Float[Tensor, "batch _ _ _"] | None,
         last: Float[Tensor, "batch _ _ _"] | None,
         factors: Float[Tensor, "droppable batch"] | None = None,
+        *,
+        in_one_pass: bool = False,
     ) -> Float[Tensor, "batch _ _ _"]:
         """Output of the cell.
 
         Args:
-            before_last: Input 0, as ``preprocess`` expects it; may be None where no live edge reads it.
+            before_last: Input 0, rectified unless in one pass; may be None where no live edge reads it.
             last: Input 1, likewise.
             factors: Drop path's factor for every edge of ``droppable_edges`` and sample; None drops nothing.
+            in_one_pass: Whether stages of convolution and batch norm are computed in one pass each.
 
         Returns:
             The concatenated nodes, not rectified: ``[batch, output_channels, height, width]``.
         """
-        nodes: list[Tensor | None] = [
-            projection(x) if live else None
-            for projection, x, live in zip(
-                self.preprocess, (before_last, last), self.plan.live_inputs, strict=True
-            )
-        ]
+        nodes: list[Tensor | None] = []
+        for projection, x, live in zip(
+            self.preprocess, (before_last, last), self.plan.live_inputs, strict=True
+        ):
+            if not live or x is None:
+                nodes.append(None)
+            elif not in_one_pass:
+                nodes.append(projection(x))
+            elif isinstance(projection, FactorizedReduction):
+                nodes.append(projection.of_node(x))
+            else:
+                assert isinstance(projection, ConvolutionStages)
+                nodes.append(projection.add_to(None, x))
         rectified: dict[int, Tensor] = {}
         scales = dict(zip(self.droppable_edges, () if factors is None else factors, strict=False))
         for node in range(2, len(self.edges) // 2 + 2):
@@ -99,7 +109,7 @@ class Cell(nn.Module):
             for index in (2 * (node - 2), 2 * (node - 2) + 1):
                 x = nodes[self.sources[index]]
                 if self.plan.live_edges[index] and x is not None:
-                    total = self._add_edge(total, index, x, rectified, scales.get(index))
+                    total = self._add_edge(total, index, x, rectified, scales.get(index), in_one_pass)
             if total is None and node in self.live_nodes:
                 total = self._zero_node(nodes)
             nodes.append(total)
@@ -112,10 +122,11 @@ class Cell(nn.Module):
         x: Tensor,
         rectified: dict[int, Tensor],
         factors: Tensor | None,
+        in_one_pass: bool,
     ) -> Tensor:
         """A node's sum so far and an edge's value, times drop path's factors; keeps the ReLU it reads."""
         edge, source = self.edges[index], self.sources[index]
-        if isinstance(edge, ConvolutionStages) and not edge.rectified_input:
+        if in_one_pass and isinstance(edge, ConvolutionStages):
             return edge.add_to(total, x, factors)
         if getattr(edge, "rectified_input", False):
             x = rectified[source] if source in rectified else functional.relu(x)

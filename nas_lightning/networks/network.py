@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import torch
 from jaxtyping import Float
@@ -15,10 +14,11 @@ from nas_lightning.cells import Genotype, check_image_size, stack_plan
 from nas_lightning.cells.stack import check_positive
 from nas_lightning.networks.cell import Cell
 from nas_lightning.networks.layers import BatchNorm, Convolution
-from nas_lightning.networks.operations import Mode, OnePass
+from nas_lightning.networks.operations import ConvolutionStages, FactorizedReduction
 from nas_lightning.networks.regularization import AuxiliaryTower, drop_path_factors
-from nas_lightning.networks.stages import can_compute_stages
 
+Mode: TypeAlias = Literal["training", "evaluation"]
+"""Of a module: ``train()`` or ``eval()``."""
 WHOLE_CELLS = 10
 """Most cells of a network that is compiled as a whole, in some minutes on two cores."""
 
@@ -148,19 +148,19 @@ class CellNetwork(nn.Module):
         auxiliary_logits: Tensor | None = None
         # Every reader of a cell's output but the classifier begins with a ReLU: it is applied once, unless it
         # is a part of the readers' own passes.
-        is_rectified = self._one_pass_in != ("training" if self.training else "evaluation")
+        in_one_pass = self._is_in_one_pass()
         features = self.stem(x)
-        before_last: Tensor | None = functional.relu(features) if is_rectified else features
+        before_last: Tensor | None = features if in_one_pass else functional.relu(features)
         last = before_last
         final = len(self.cells) - 1
         for index, cell in enumerate(self.cells):
-            output = cell(before_last, last, factors[index]) if live[index] else None
-            if output is not None and index < final and is_rectified:
+            output = cell(before_last, last, factors[index], in_one_pass=in_one_pass) if live[index] else None
+            if output is not None and index < final and not in_one_pass:
                 output = functional.relu(output)
             before_last, last = last, output
             if tower is not None and index == self.plan.auxiliary_index:
                 assert output is not None  # the tower's cell is live where the tower is
-                auxiliary_logits = tower(functional.relu(output))
+                auxiliary_logits = tower(functional.relu(output) if in_one_pass or index == final else output)
         assert last is not None  # the last cell is always live
         logits: Tensor = self.classifier(functional.adaptive_avg_pool2d(last, 1).flatten(1))
         return logits if auxiliary_logits is None else (logits, auxiliary_logits)
@@ -192,27 +192,36 @@ class CellNetwork(nn.Module):
         node = int(inside[2]) // 2 + 2 if inside[1] == "edges" else None
         return part, int(inside[0]), node
 
-    def take_one_pass(self, mode: Mode | None = "training") -> bool:
-        """Compute stages of convolution and batch norm in one pass over memory each, where that can be.
+    def take_one_pass(self, mode: Mode | None = "training") -> tuple[nn.Module, ...]:
+        """Compute stages of convolution and batch norm in one pass over memory each.
+
+        It is done while all of them can be, see :func:`nas_lightning.networks.stages.can_compute_stage`;
+        otherwise, and in the other mode, the network is computed layer by layer. Hooks of the layers in
+        compiled code, and gradients in evaluation, are not seen to: the latter is for a copy that only
+        evaluates.
 
         Args:
-            mode: In which mode to, ``"training"`` or, without gradients, ``"evaluation"``; None goes back to
-                layer by layer.
+            mode: In which mode to, ``"training"`` or ``"evaluation"``; None is layer by layer.
 
         Returns:
-            Whether they are computed so.
+            The operations that are computed so, in that mode; none where it cannot be.
         """
-        self._one_pass_in = mode if mode and can_compute_stages(self.classifier.weight) else None
-        for module in self.modules():
-            if isinstance(module, OnePass):
-                module.one_pass_in = self._one_pass_in
-        return self._one_pass_in is not None
+        self._one_pass_in = mode
+        parts = self._one_pass_parts() if self._is_in_one_pass(mode) else ()
+        return tuple(part for part in parts if isinstance(part, ConvolutionStages))
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> CellNetwork:
-        """Move or cast the network; where it arrives, one pass may not be possible."""
-        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        self.take_one_pass(self._one_pass_in)
-        return self
+    def _is_in_one_pass(self, mode: Mode | None = None) -> bool:
+        """Whether operations are computed in one pass in a mode, or in that which the network is in."""
+        wanted = mode or ("training" if self.training else "evaluation")
+        if self._one_pass_in != wanted:
+            return False
+        return all(part.can_take_one_pass(wanted == "training") for part in self._one_pass_parts())
+
+    def _one_pass_parts(self) -> tuple[ConvolutionStages | FactorizedReduction, ...]:
+        """Those of the cells themselves: what a user's own operation holds is its own affair."""
+        cells = (cell for cell in self.cells if isinstance(cell, Cell))
+        parts = [part for cell in cells for part in (*cell.preprocess, *cell.edges)]
+        return tuple(part for part in parts if isinstance(part, ConvolutionStages | FactorizedReduction))
 
     def compile_regions(self, **options: Any) -> None:
         """Compile the network in place: as a whole up to :data:`WHOLE_CELLS` cells, otherwise cell by cell.

@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import copy
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
-from typing import ClassVar, Literal, TypeAlias
+from collections.abc import Callable
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -22,10 +22,13 @@ from torch import Tensor, nn
 
 from nas_lightning.cells.operations import declare_operation
 from nas_lightning.networks.layers import BatchNorm, Convolution, MaxPool, every_second_pixel
-from nas_lightning.networks.stages import Stage, compute_stages, evaluate_stages
-
-Mode: TypeAlias = Literal["training", "evaluation"]
-"""Of a module: what PyTorch calls ``train()`` and ``eval()``."""
+from nas_lightning.networks.stages import (
+    Stage,
+    can_compute_stage,
+    compute_stages,
+    evaluate_stages,
+    is_watched,
+)
 
 OperationFactory = Callable[[int, int, bool], nn.Module]
 """Makes the operation of one edge from (channels, stride, affine): channels in and out, stride 1 or 2."""
@@ -40,66 +43,45 @@ class RectifiedSequential(nn.Sequential):
         super().__init__(OrderedDict(layers))
 
 
-class OnePass(nn.Module):
-    """An operation that begins with a ReLU, which can be a part of its own pass over memory.
-
-    Attributes:
-        one_pass_in: The mode, ``"training"`` or ``"evaluation"``, in which it is, see
-            :mod:`nas_lightning.networks.stages`; None in neither.
-    """
-
-    one_pass_in: Mode | None = None
-
-    @property
-    def rectified_input(self) -> bool:
-        """Whether the ReLU of the node is expected, not the node."""
-        return self.one_pass_in != ("training" if self.training else "evaluation")
-
-
-class ConvolutionStages(OnePass, nn.Sequential):
+class ConvolutionStages(RectifiedSequential):
     """Stages of ReLU, depthwise convolution (or none), 1x1 convolution and batch norm."""
 
-    same_function: ClassVar[bool] = True
-    """Whether the class computes what its base class in torch does."""
-
-    def __init__(self, **layers: nn.Module) -> None:
-        super().__init__(OrderedDict(layers))
-
-    def forward(self, input: Float[Tensor, "batch in_channels height width"]) -> Float[Tensor, "batch _ _ _"]:
-        """The layers in turn, or the stages."""
-        if self.rectified_input:
-            return super().forward(input)  # type: ignore[no-any-return, no-untyped-call]
-        return self.add_to(None, input)
-
-    def add_to(
-        self,
-        total: Float[Tensor, "batch channels _h _w"] | None,
-        input: Float[Tensor, "batch in_channels height width"],
-        factors: Float[Tensor, " batch"] | None = None,
-    ) -> Float[Tensor, "batch channels _h _w"]:
-        """The sum of a node so far and this operation's output, in one pass over both.
-
-        Args:
-            total: The sum; None is zero.
-            input: The node that is read, as it is.
-            factors: Factor of every image's output, in training; None is 1.
-        """
-        stages = list(self._stages())
-        return (
-            compute_stages(input, stages, factors, total)
-            if self.training
-            else evaluate_stages(input, stages, total)
-        )
-
-    def _stages(self) -> Iterator[Stage]:
+    def stages(self) -> tuple[Stage, ...]:
+        """The layers, by stages."""
+        found: list[Stage] = []
         convolutions: list[nn.Conv2d] = []
         for layer in self.children():
             if isinstance(layer, nn.Conv2d):
                 convolutions.append(layer)
-            elif isinstance(layer, BatchNorm):
+            elif convolutions:  # the norm, or what has taken its place
                 *depthwise, pointwise = convolutions
-                yield Stage(depthwise[0] if depthwise else None, pointwise, layer)
+                found.append(Stage(depthwise[0] if depthwise else None, pointwise, layer))
                 convolutions = []
+        return tuple(found)
+
+    def can_take_one_pass(self, training: bool) -> bool:
+        """Whether :meth:`add_to` computes what the layers do, in training or in evaluation."""
+        return self.training == training and all(
+            can_compute_stage(stage, training) for stage in self.stages()
+        )
+
+    def add_to(
+        self,
+        total: Float[Tensor, "batch channels _h _w"] | None,
+        node: Float[Tensor, "batch in_channels height width"],
+        factors: Float[Tensor, " batch"] | None = None,
+    ) -> Float[Tensor, "batch channels _h _w"]:
+        """A node's sum so far and this operation's output, every stage in one pass over memory.
+
+        Args:
+            total: The sum; None is zero.
+            node: The node that is read, not rectified.
+            factors: Factor of every image's output, in training; None is 1.
+        """
+        if self.training:
+            return compute_stages(node, self.stages(), factors, total)
+        assert factors is None, "drop path is a matter of training"
+        return evaluate_stages(node, self.stages(), total)
 
 
 class Zero(nn.Module):
@@ -114,17 +96,19 @@ class Zero(nn.Module):
         return torch.zeros_like(x[:, :, :: self.stride, :: self.stride])
 
 
-class FactorizedReduction(OnePass):
+class FactorizedReduction(nn.Module):
     """Halves the resolution with two 1x1 convolutions of every second pixel, the second shifted by one.
 
     Each makes half of the output channels, so that together they read every second row and column of both
     parities (Liu et al., ICLR 2019, the authors' code). Height and width must be even.
 
     Args:
-        input_channels: Channels of the input.
+        input_channels: Channels of the rectified input.
         channels: Channels of the output, an even number.
         affine: Whether the batch norm has scale and shift.
     """
+
+    rectified_input: ClassVar[bool] = True
 
     def __init__(self, input_channels: int, channels: int, affine: bool = True) -> None:
         super().__init__()
@@ -134,9 +118,18 @@ class FactorizedReduction(OnePass):
 
     def forward(self, x: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch _ _ _"]:
         """Even pixels through one convolution, odd pixels through the other, then batch norm."""
+        return self._of_pixels(every_second_pixel(x, 0), every_second_pixel(x, 1))
+
+    def of_node(self, node: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch _ _ _"]:
+        """The same of a node that is not rectified: only the pixels that are read will be."""
+        return self._of_pixels(every_second_pixel(node, 0).relu(), every_second_pixel(node, 1).relu())
+
+    def can_take_one_pass(self, training: bool) -> bool:
+        """Whether :meth:`of_node` computes what the layers do of the node's ReLU."""
+        return not is_watched(self)
+
+    def _of_pixels(self, even: Tensor, odd: Tensor) -> Tensor:
         # Only every fourth pixel is read: a strided convolution's backward pass would touch them all.
-        pixels = (every_second_pixel(x, 0), every_second_pixel(x, 1))
-        even, odd = pixels if self.rectified_input else (part.relu() for part in pixels)
         halves = (self.convolution_even(even), self.convolution_odd(odd))
         return self.norm(torch.cat(halves, dim=1))  # type: ignore[no-any-return]
 

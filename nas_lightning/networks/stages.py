@@ -2,54 +2,89 @@
 
 A stage is ReLU, a depthwise convolution (or none), a 1x1 convolution and batch norm. Layer by layer, each
 reads and writes the whole batch; ``stages.c`` takes a stage through an image at a time, in a core's cache,
-and computes in the backward pass what lies inside anew. The system's C compiler makes it, once for a machine.
+and computes in the backward pass what lies inside anew. See ``stage_library.py`` for the compiler.
 """
 
 from __future__ import annotations
 
-import ctypes
-import hashlib
-import os
-import platform
-import shutil
 import struct
-import subprocess
-import tempfile
 from collections.abc import Sequence
-from contextlib import suppress
-from functools import cache
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.library import custom_op
 
-from nas_lightning.files import atomic_write
 from nas_lightning.networks.layers import BatchNorm
+from nas_lightning.networks.stage_library import stage_library
 
-_SOURCE = Path(__file__).with_suffix(".c")
-_FLAGS = ("-O3", "-march=native", "-fopenmp", "-fPIC", "-shared", "-Wno-psabi")
-_TYPES = {torch.float32: "float", torch.float64: "double"}
+LARGEST_KERNEL = 7
+"""Largest depthwise kernel of ``stages.c``."""
 
 
 class Stage(NamedTuple):
-    """The layers of a stage behind its ReLU."""
+    """The layers of a stage behind its ReLU; ``norm`` is a :class:`BatchNorm` if it can be computed here."""
 
     depthwise: nn.Conv2d | None
     pointwise: nn.Conv2d
-    norm: BatchNorm
+    norm: nn.Module
 
 
-def can_compute_stages(weight: Tensor) -> bool:
-    """Whether stages with weights like this one can be computed in one pass each.
+def can_compute_stage(stage: Stage, training: bool) -> bool:
+    """Whether a stage can be computed in one pass, to the values of its layers.
+
+    Its weights must be a CPU's, float32 or float64, the norm in the mode asked for, with weights and running
+    statistics of its own, the layers without hooks and of a geometry that ``stages.c`` knows, and a C
+    compiler with OpenMP be found.
 
     Args:
-        weight: Any of them; it must be a CPU's, float32 or float64, and a C compiler with OpenMP be found.
+        stage: The stage.
+        training: Whether for training.
     """
+    depthwise, pointwise, norm = stage
+    if type(norm) is not BatchNorm or norm.training != training or not norm.track_running_stats:
+        return False
+    if torch.compiler.is_compiling():  # what follows is settled before
+        return True
     return (
-        weight.device.type == "cpu" and weight.dtype in _TYPES and _library(_TYPES[weight.dtype]) is not None
+        norm.weight is not None
+        and (depthwise is None or _is_depthwise(depthwise))
+        and _is_pointwise(pointwise)
+        and not any(map(is_watched, (layer for layer in stage if layer is not None)))
+        and all(
+            map(can_compute_with, (p for layer in stage if layer is not None for p in layer.parameters()))
+        )
     )
+
+
+def can_compute_with(weight: Tensor) -> bool:
+    """Whether ``stages.c`` can be had for a weight's device and numbers."""
+    is_near = weight.device.type == "cpu" and weight.is_contiguous()
+    return is_near and stage_library(weight.dtype) is not None
+
+
+def _is_depthwise(layer: nn.Conv2d) -> bool:
+    size, (stride, dilation) = layer.kernel_size[0], (layer.stride[0], layer.dilation[0])
+    return (
+        *(layer.kernel_size, layer.stride, layer.dilation, layer.padding),
+        *(layer.groups, layer.out_channels, layer.bias),
+    ) == (
+        *((size, size), (stride, stride), (dilation, dilation), (dilation * (size - 1) // 2,) * 2),
+        *(layer.in_channels, layer.in_channels, None),
+    ) and (size % 2 == 1 and size <= LARGEST_KERNEL and layer.padding_mode == "zeros")
+
+
+def _is_pointwise(layer: nn.Conv2d) -> bool:
+    geometry = (layer.kernel_size, layer.stride, layer.padding, layer.groups, layer.bias)
+    return geometry == ((1, 1), (1, 1), (0, 0), 1, None)
+
+
+def is_watched(layer: nn.Module) -> bool:
+    """Whether a layer has hooks; compiled code does not look, as :func:`torch.compile` does not."""
+    if torch.compiler.is_compiling():
+        return False
+    hooks = (layer._forward_hooks, layer._forward_pre_hooks, layer._backward_hooks, layer._backward_pre_hooks)
+    return any(hooks)
 
 
 def compute_stages(
@@ -59,7 +94,7 @@ def compute_stages(
 
     Args:
         x: ``[batch, channels, height, width]``; whether it is rectified already does not matter.
-        stages: The stages, see :func:`can_compute_stages`.
+        stages: The stages, see :func:`can_compute_stage`.
         factors: Factor of every image's output, ``[batch]``, a constant; None is 1.
         addend: What is added to the output, ``[batch, channels, _, _]``; None is 0.
 
@@ -68,11 +103,16 @@ def compute_stages(
     """
     weights, sizes, eps = _described(stages)
     dtype = stages[0].pointwise.weight.dtype
-    factors, addend = (None if value is None else value.to(dtype) for value in (factors, addend))
+    factors = None if factors is None else factors.to(dtype).contiguous()
+    addend = None if addend is None else addend.to(dtype)
     output, *statistics = _Stages.apply(x.to(dtype), factors, addend, sizes, eps, *weights)
     count = output.numel() // output.shape[1]
+    if count == 1:
+        raise ValueError(
+            f"batch norm needs more than 1 value per channel in training, got {tuple(output.shape)}"
+        )
     for stage, mean, variance in zip(stages, statistics[::2], statistics[1::2], strict=True):
-        stage.norm.track(mean, variance, count)
+        _norm_of(stage).track(mean, variance, count)
     return output  # type: ignore[no-any-return]
 
 
@@ -81,14 +121,15 @@ def evaluate_stages(x: Tensor, stages: Sequence[Stage], addend: Tensor | None = 
 
     Args:
         x: ``[batch, channels, height, width]``; whether it is rectified already does not matter.
-        stages: The stages, see :func:`can_compute_stages`.
+        stages: The stages, see :func:`can_compute_stage`.
         addend: What is added to the output, ``[batch, channels, _, _]``; None is 0.
 
     Returns:
         ``[batch, channels, _, _]``, channels-last.
     """
     weights, sizes, eps = _described(stages)
-    statistics = [value for stage in stages for value in (stage.norm.running_mean, stage.norm.running_var)]
+    norms = map(_norm_of, stages)
+    statistics = [value for norm in norms for value in (norm.running_mean, norm.running_var)]
     dtype = stages[0].pointwise.weight.dtype
     addend = None if addend is None else addend.to(dtype)
     output: Tensor = _evaluate(x.to(dtype), addend, weights, statistics, sizes, eps)
@@ -99,10 +140,17 @@ def _described(stages: Sequence[Stage]) -> tuple[list[Tensor | None], list[int],
     """Weights (depthwise, pointwise, norm's weight and bias), strides and dilations, and eps of stages."""
     weights: list[Tensor | None] = []
     sizes: list[int] = []
-    for depthwise, pointwise, norm in stages:
-        weights += [None if depthwise is None else depthwise.weight, pointwise.weight, norm.weight, norm.bias]
+    for stage in stages:
+        depthwise, norm = stage.depthwise, _norm_of(stage)
+        weights += [None if depthwise is None else depthwise.weight, stage.pointwise.weight]
+        weights += [norm.weight, norm.bias]
         sizes += (1, 1) if depthwise is None else (depthwise.stride[0], depthwise.dilation[0])
-    return weights, sizes, [stage.norm.eps for stage in stages]
+    return weights, sizes, [_norm_of(stage).eps for stage in stages]
+
+
+def _norm_of(stage: Stage) -> BatchNorm:
+    assert isinstance(stage.norm, BatchNorm), "can_compute_stage() was not asked"
+    return stage.norm
 
 
 class _Stages(torch.autograd.Function):
@@ -158,7 +206,7 @@ def _forward(
     if addend is not None:
         addend = addend.contiguous(memory_format=torch.channels_last)
     stages = _packed(x, weights, sizes, eps, inner, factors=factors, addend=addend)
-    _loaded(x.dtype).stages_forward(stages, len(eps), x.data_ptr(), output.data_ptr())
+    _library(x.dtype).stages_forward(stages, len(eps), x.data_ptr(), output.data_ptr())
     return [output, *inner]
 
 
@@ -185,7 +233,7 @@ def _evaluate(
     for mean, variance in zip(statistics[::2], statistics[1::2], strict=True):
         inner += [None, mean, variance]
     stages = _packed(x, weights, sizes, eps, inner, addend=addend)
-    _loaded(x.dtype).stages_evaluate(stages, len(eps), x.data_ptr(), output.data_ptr())
+    _library(x.dtype).stages_evaluate(stages, len(eps), x.data_ptr(), output.data_ptr())
     return output
 
 
@@ -215,7 +263,7 @@ def _backward(
     between = [torch.empty_like(y) for y in inner[:-3:3]]
     stages = _packed(x, weights, sizes, eps, inner, towards, between, factors=factors)
     pointers = (x.data_ptr(), gradient.data_ptr(), step, towards_x.data_ptr())
-    _loaded(x.dtype).stages_backward(stages, len(eps), *pointers)
+    _library(x.dtype).stages_backward(stages, len(eps), *pointers)
     return [towards_x, *(gradient for gradient in towards if gradient is not None)]
 
 
@@ -322,45 +370,7 @@ def _packed(
     return b"".join(packed)
 
 
-def _loaded(dtype: torch.dtype) -> Any:
-    library = _library(_TYPES[dtype])
-    assert library is not None, "can_compute_stages() was not asked"
+def _library(dtype: torch.dtype) -> Any:
+    library = stage_library(dtype)
+    assert library is not None, "can_compute_stage() was not asked"
     return library
-
-
-@cache
-def _library(number: str) -> ctypes.CDLL | None:
-    """``stages.c`` for ``float`` or ``double``, compiled unless it has been; None where it cannot be."""
-    compiler = next(filter(shutil.which, (os.environ.get("CC", ""), "gcc", "cc", "clang")), None)
-    if compiler is None:
-        return None
-    command = [compiler, *_FLAGS, f"-DREAL={number}", str(_SOURCE), "-lm"]
-    identity = "\n".join((*command, _processor(), _SOURCE.read_text()))
-    name = f"stages-{number}-{hashlib.sha256(identity.encode()).hexdigest()[:16]}.so"
-    path = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "nas_lightning" / name
-    with suppress(OSError):
-        return _with_types(ctypes.CDLL(str(path)))
-    with tempfile.TemporaryDirectory() as folder, suppress(OSError, subprocess.SubprocessError):
-        made = Path(folder) / name
-        subprocess.run([*command, "-o", str(made)], check=True, capture_output=True)
-        with suppress(OSError), atomic_write(path, "wb") as file:  # for the next process, where there is room
-            file.write(made.read_bytes())
-        return _with_types(ctypes.CDLL(str(made)))
-    return None
-
-
-def _with_types(library: ctypes.CDLL) -> ctypes.CDLL:
-    pointer, number = ctypes.c_void_p, ctypes.c_int64
-    library.stages_forward.argtypes = (pointer, number, pointer, pointer)
-    library.stages_evaluate.argtypes = (pointer, number, pointer, pointer)
-    library.stages_backward.argtypes = (pointer, number, pointer, pointer, number, pointer)
-    return library
-
-
-def _processor() -> str:
-    """What ``-march=native`` depends on: machines that share a home directory may differ."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    return "\n".join(sorted({line for line in lines if line.startswith(("model name", "flags", "Features"))}))

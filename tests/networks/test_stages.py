@@ -6,24 +6,27 @@ import copy
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+import torch.nn.utils.prune
+from torch import Tensor, nn
 
+from nas_lightning.analysis import FoldedNetwork
 from nas_lightning.cells import Genotype
-from nas_lightning.networks import CellNetwork, build_operation
-from nas_lightning.networks import stages as module
-from nas_lightning.networks.operations import ConvolutionStages, pointwise_projection
-from nas_lightning.networks.stages import can_compute_stages
+from nas_lightning.networks import Cell, CellNetwork, build_operation
+from nas_lightning.networks import stage_library as module
+from nas_lightning.networks.operations import ConvolutionStages, FactorizedReduction, pointwise_projection
+from nas_lightning.networks.stages import can_compute_with
 
 CELL = [("sep_conv_3x3", 0), ("dil_conv_3x3", 1), ("skip_connect", 2), ("sep_conv_5x5", 1)]
 GENOTYPE = Genotype(CELL, [2, 3], CELL, [2, 3])
 
 needs_compiler = pytest.mark.skipif(
-    not can_compute_stages(torch.zeros(1)), reason="needs a C compiler with OpenMP"
+    not can_compute_with(torch.zeros(1)), reason="needs a C compiler with OpenMP"
 )
 
 
@@ -60,8 +63,8 @@ def assert_equal_in_one_pass(
 ) -> None:
     """Outputs, gradients and statistics; the gradient that arrives is some channels of wider images."""
     in_one_pass = copy.deepcopy(operation)
-    in_one_pass.one_pass_in = "training"
-    expected, actual = operation(x.relu()), in_one_pass(x)
+    assert in_one_pass.can_take_one_pass(training=True)
+    expected, actual = operation(x.relu()), in_one_pass.add_to(None, x)
     torch.testing.assert_close(actual, expected, rtol=rtol, atol=atol)
     torch.manual_seed(2)
     batch, channels, *size = expected.shape
@@ -119,8 +122,7 @@ def test_a_far_mean_does_not_spoil_the_variance() -> None:
     operation = made("projection", 16, 1, torch.float32)
     x = (images(48, (16, 16), torch.float32).detach() + 1000).requires_grad_()
     double = copy.deepcopy(operation).double()
-    operation.one_pass_in = "training"
-    operation(x)
+    operation.add_to(None, x)
     double(x.double().relu())
     variances = [list(one.buffers())[1].double() for one in (operation, double)]
     torch.testing.assert_close(*variances, rtol=1e-3, atol=0.0)
@@ -130,7 +132,6 @@ def test_a_far_mean_does_not_spoil_the_variance() -> None:
 def test_factors_and_a_sum_are_taken_into_the_last_pass() -> None:
     operation, x = made("sep_conv_3x3", 18, 1), images(18, (9, 9))
     in_one_pass = copy.deepcopy(operation)
-    in_one_pass.one_pass_in = "training"
     total = images(18, (9, 9)).detach().flip(0).requires_grad_()
     factors = torch.tensor([0.0, 1.25, 1.25, 0.0, 2.0], dtype=torch.float64)
     expected = total + operation(x.relu()) * factors[:, None, None, None]
@@ -154,8 +155,7 @@ def test_an_evaluation_in_one_pass_is_that_of_the_layers(name: str, stride: int)
         x = images(3 * channels if name == "projection" else channels, size)
         operation(x.relu())  # statistics other than 0 and 1
         expected = operation.eval()(x.relu())
-        operation.one_pass_in = "evaluation"
-        torch.testing.assert_close(operation(x), expected, rtol=1e-10, atol=1e-11)
+        torch.testing.assert_close(operation.add_to(None, x), expected, rtol=1e-10, atol=1e-11)
         total = torch.randn_like(expected)
         torch.testing.assert_close(operation.add_to(total, x), total + expected, rtol=1e-10, atol=1e-11)
 
@@ -171,8 +171,7 @@ def test_the_number_of_threads_changes_no_bit() -> None:
                 made("sep_conv_3x3", 18, 1, torch.float32),
                 images(18, (9, 9), torch.float32, batch=37),
             )
-            operation.one_pass_in = "training"
-            output = operation(x)
+            output = operation.add_to(None, x)
             gradients = torch.autograd.grad(output.square().sum(), [x, *operation.parameters()])
             results.append([output, *gradients, *operation.buffers()])
     finally:
@@ -184,8 +183,7 @@ def test_the_number_of_threads_changes_no_bit() -> None:
 def test_what_is_not_a_number_stays_so() -> None:
     operation, x = made("sep_conv_3x3", 16, 1), images(16, (8, 8)).detach()
     x[0, 0, 0, 0] = float("nan")
-    operation.one_pass_in = "training"
-    assert operation(x).isnan().any()
+    assert operation.add_to(None, x).isnan().any()
 
 
 @needs_compiler
@@ -213,18 +211,103 @@ def test_a_network_in_one_pass_is_the_network(auxiliary: bool, compiled: bool) -
         torch.testing.assert_close(actual, expected, rtol=1e-8, atol=1e-9)
     network.eval()
     assert torch.allclose(in_one_pass.eval()(x), network(x), rtol=1e-8)
-    in_one_pass.take_one_pass(None)
-    assert not any(getattr(part, "one_pass_in", None) for part in in_one_pass.modules())
+
+
+def frozen_cell(network: CellNetwork) -> None:
+    network.cells[1].eval()
+
+
+def frozen_norms(network: CellNetwork) -> None:
+    for part in network.modules():
+        if isinstance(part, nn.BatchNorm2d):
+            part.eval()
+
+
+def untracked_norms(network: CellNetwork) -> None:
+    for part in network.modules():
+        if isinstance(part, nn.BatchNorm2d):
+            part.track_running_stats = False
+
+
+def doubling_hooks(network: CellNetwork) -> None:
+    for part in network.modules():
+        if isinstance(part, nn.BatchNorm2d | FactorizedReduction):
+            part.register_forward_hook(lambda layer, inputs, output: 2 * output)
+
+
+def pruned_weights(network: CellNetwork) -> None:
+    for part in network.modules():
+        if isinstance(part, nn.Conv2d):
+            torch.nn.utils.prune.l1_unstructured(part, "weight", 0.3)  # type: ignore[no-untyped-call]
+
+
+def transposed_weights(network: CellNetwork) -> None:
+    for part in network.modules():
+        if isinstance(part, nn.Conv2d) and part.kernel_size == (1, 1):
+            part.weight.data = part.weight.data.transpose(0, 1).contiguous().transpose(0, 1)
+
+
+@needs_compiler
+@pytest.mark.parametrize(
+    "change", [frozen_cell, frozen_norms, untracked_norms, doubling_hooks, pruned_weights, transposed_weights]
+)
+@pytest.mark.parametrize("mode", ["training", "evaluation"])
+def test_what_cannot_be_computed_in_one_pass_is_computed_by_layers(
+    change: Callable[[CellNetwork], None], mode: Any
+) -> None:
+    torch.manual_seed(0)
+    network = CellNetwork(GENOTYPE, 10, init_channels=4, num_cells=3).double()
+    network.train(mode == "training")
+    in_one_pass = copy.deepcopy(network)
+    assert in_one_pass.take_one_pass(mode)
+    x = torch.randn(3, 3, 16, 16, dtype=torch.float64)
+    for one in (network, in_one_pass):
+        change(one)
+        for _ in range(2):
+            if mode == "training":
+                one(x).square().sum().backward()
+    torch.testing.assert_close(in_one_pass(x), network(x), rtol=1e-9, atol=1e-10)
+    torch.testing.assert_close(list(in_one_pass.buffers()), list(network.buffers()), rtol=1e-9, atol=1e-10)
+
+
+@needs_compiler
+def test_synchronised_norms_are_left_to_the_layers() -> None:
+    network = CellNetwork(GENOTYPE, 10, init_channels=4, num_cells=3)
+    network(torch.randn(6, 3, 16, 16))
+    converted = nn.SyncBatchNorm.convert_sync_batchnorm(copy.deepcopy(network))  # type: ignore[no-untyped-call]
+    assert isinstance(converted, CellNetwork)
+    assert converted.take_one_pass() == ()
+    x = torch.randn(4, 3, 16, 16)
+    torch.testing.assert_close(FoldedNetwork(converted)(x), network.eval()(x), rtol=1e-4, atol=1e-5)
+
+
+@needs_compiler
+def test_a_built_in_operation_inside_a_user_s_own_stays_as_it_is() -> None:
+    torch.manual_seed(0)
+    network = CellNetwork(GENOTYPE, 10, init_channels=4, num_cells=3).double()
+    own = nn.Sequential(nn.GELU(), build_operation("sep_conv_3x3", 4, 1)).double()
+    cell = network.cells[0]
+    assert isinstance(cell, Cell)
+    cell.edges[0] = own
+    in_one_pass = copy.deepcopy(network)
+    assert in_one_pass.take_one_pass()
+    x = torch.randn(3, 3, 16, 16, dtype=torch.float64)
+    torch.testing.assert_close(in_one_pass(x), network(x), rtol=1e-9, atol=1e-10)
 
 
 @needs_compiler
 def test_a_network_that_is_cast_goes_back_to_layers() -> None:
     network = CellNetwork(GENOTYPE, 10, init_channels=4, num_cells=3)
     assert network.take_one_pass()
-    assert network.double().cells[0].preprocess[1].one_pass_in == "training"  # type: ignore[index, union-attr]
+    assert network.double()(torch.zeros(2, 3, 32, 32, dtype=torch.float64)).isfinite().all()
     network.to(torch.bfloat16)
     assert network(torch.zeros(2, 3, 32, 32, dtype=torch.bfloat16)).isfinite().all()
-    assert not any(getattr(part, "one_pass_in", None) for part in network.modules())
+
+
+@needs_compiler
+def test_one_value_a_channel_is_refused_as_by_torch() -> None:
+    with pytest.raises(ValueError, match="more than 1 value per channel"):
+        made("projection", 4, 1).add_to(None, images(12, (1, 1), batch=1))
 
 
 def test_without_a_compiler_layers_are_computed_one_by_one(
@@ -233,21 +316,46 @@ def test_without_a_compiler_layers_are_computed_one_by_one(
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("CC", raising=False)
     network = CellNetwork(GENOTYPE, 10, init_channels=4, num_cells=3)
-    network.take_one_pass()
-    assert not can_compute_stages(torch.zeros(1))
-    assert not any(getattr(part, "one_pass_in", None) for part in network.modules())
+    assert network.take_one_pass() == ()
+    assert network(torch.zeros(2, 3, 32, 32)).isfinite().all()
 
 
-def test_a_compiler_that_fails_is_none(
+def broken_compiler(folder: Path) -> str:
+    path = folder / "broken"
+    path.write_text("#!/bin/sh\necho this is no compiler >&2\nexit 1\n")
+    path.chmod(0o755)
+    return str(path)
+
+
+def test_compilers_that_fail_are_none_and_are_told(
     monkeypatch: pytest.MonkeyPatch, fresh_library: None, tmp_path: Path
 ) -> None:
-    broken = tmp_path / "gcc"
-    broken.write_text("#!/bin/sh\nexit 1\n")
-    broken.chmod(0o755)
-    monkeypatch.setenv("CC", str(broken))
+    monkeypatch.setenv("CC", broken_compiler(tmp_path))
+    monkeypatch.setenv("PATH", "/bin-that-is-not")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    assert not can_compute_stages(torch.zeros(1))
+    with pytest.warns(UserWarning, match="layer by layer.*this is no compiler"):
+        assert not can_compute_with(torch.zeros(1))
     assert not list((tmp_path / "cache").rglob("*.so"))
+
+
+@needs_compiler
+def test_after_a_compiler_that_fails_the_next_is_tried(
+    monkeypatch: pytest.MonkeyPatch, fresh_library: None, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("CC", broken_compiler(tmp_path))
+    assert can_compute_with(torch.zeros(1))
+
+
+@needs_compiler
+def test_a_user_without_a_home_compiles_for_the_process(
+    monkeypatch: pytest.MonkeyPatch, fresh_library: None
+) -> None:
+    def no_home() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(Path, "home", no_home)
+    assert can_compute_with(torch.zeros(1))
 
 
 @needs_compiler
@@ -255,15 +363,15 @@ def test_what_was_compiled_is_found_again(
     monkeypatch: pytest.MonkeyPatch, fresh_library: None, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert can_compute_stages(torch.zeros(1))
+    assert can_compute_with(torch.zeros(1))
     (library,) = (tmp_path / "nas_lightning").iterdir()
     written = library.stat().st_mtime_ns
     module._library.cache_clear()
-    assert can_compute_stages(torch.zeros(1))
+    assert can_compute_with(torch.zeros(1))
     assert library.stat().st_mtime_ns == written
     library.unlink()  # the loaded one stays as it is
     library.write_bytes(b"no library")
-    code = "import torch; from nas_lightning.networks.stages import can_compute_stages as can"
+    code = "import torch; from nas_lightning.networks.stages import can_compute_with as can"
     subprocess.run([sys.executable, "-c", f"{code}; assert can(torch.zeros(1))"], check=True)
     assert library.stat().st_size > 1000
 
@@ -275,9 +383,9 @@ def test_a_place_that_cannot_be_written_costs_only_the_next_compilation(
 ) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", os.fspath(tmp_path / place))
-    assert can_compute_stages(torch.zeros(1))
+    assert can_compute_with(torch.zeros(1))
 
 
 def test_other_numbers_are_left_to_the_layers() -> None:
-    assert not can_compute_stages(torch.zeros(1, dtype=torch.bfloat16))
-    assert not can_compute_stages(torch.zeros(1, device="meta"))
+    assert not can_compute_with(torch.zeros(1, dtype=torch.bfloat16))
+    assert not can_compute_with(torch.zeros(1, device="meta"))

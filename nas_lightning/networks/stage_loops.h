@@ -1,0 +1,467 @@
+/* Loops over the pixels of an image on channels-last numbers, for stages.c.
+ *
+ * Channels are padded to whole vectors; an image is padded with zeros as its depthwise convolution demands.
+ */
+
+#include <math.h>
+#include <omp.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define VECTOR_BYTES 64
+#define LARGEST_KERNEL 7
+#define GROUPS 16 /* of images, whose gradients are summed apart: the sums do not depend on the threads */
+#define BLOCK 64  /* pixels worked on at a time, so that their channels stay in the first cache */
+#define LANES ((int64_t)(VECTOR_BYTES / sizeof(REAL)))
+#define INLINE static inline __attribute__((always_inline))
+
+typedef REAL vector __attribute__((vector_size(VECTOR_BYTES)));
+typedef REAL loose_vector __attribute__((vector_size(VECTOR_BYTES), aligned(sizeof(REAL))));
+
+typedef struct {
+  int64_t batch, height, width, in_channels, channels;
+  int64_t kernel, stride, dilation; /* kernel 0: no depthwise convolution; stride 1 */
+  int64_t threads;
+  double eps;
+  const REAL *depthwise, *pointwise, *weight, *bias; /* of the convolutions and the norm */
+  REAL *y, *mean, *variance;                         /* the norm's input and its statistics */
+  const REAL *factors;                               /* of every image's output, or NULL */
+  const REAL *addend;                                /* of the output, or NULL */
+  REAL *towards_output;                              /* gradient of the output */
+  REAL *towards_depthwise, *towards_pointwise, *towards_weight, *towards_bias;
+} stage;
+
+/* Sizes that follow from a stage's. */
+typedef struct {
+  int64_t padding, padded_width, padded_height, out_height, out_width, pixels;
+  int64_t in_blocks, blocks, in_padded, padded; /* vectors of channels; channels of whole vectors */
+  int64_t rows;                                 /* of the output, worked on at a time */
+} layout;
+
+static layout layout_of(const stage *s) {
+  layout l;
+  l.padding = s->kernel ? s->dilation * (s->kernel - 1) / 2 : 0;
+  l.padded_height = s->height + 2 * l.padding;
+  l.padded_width = s->width + 2 * l.padding;
+  l.out_height = (s->height + s->stride - 1) / s->stride;
+  l.out_width = (s->width + s->stride - 1) / s->stride;
+  l.pixels = l.out_height * l.out_width;
+  l.in_blocks = (s->in_channels + LANES - 1) / LANES;
+  l.blocks = (s->channels + LANES - 1) / LANES;
+  l.in_padded = l.in_blocks * LANES;
+  l.padded = l.blocks * LANES;
+  l.rows = BLOCK / l.out_width < 1 ? 1 : BLOCK / l.out_width;
+  return l;
+}
+
+/* ---- memory of a thread, kept between calls ---- */
+
+static _Thread_local char *memory = NULL;
+static _Thread_local size_t memory_size = 0;
+
+static REAL *reserve(size_t count) {
+  size_t bytes = (count * sizeof(REAL) + 4095) / 4096 * 4096;
+  if (bytes > memory_size) {
+    free(memory);
+    memory = aligned_alloc(4096, bytes);
+    memory_size = memory ? bytes : 0;
+    if (!memory) abort();
+  }
+  return (REAL *)memory;
+}
+
+INLINE size_t in_whole_lines(size_t count) { return (count + 63) / 64 * 64; }
+
+/* Room, to be freed. */
+static REAL *room_for(int64_t count) {
+  REAL *made = aligned_alloc(64, in_whole_lines((size_t)count + 1) * sizeof(REAL));
+  if (!made) abort();
+  return made;
+}
+
+/* Numbers of a padded image. */
+static size_t image_size_of(const layout *l) {
+  return in_whole_lines((size_t)(l->padded_height * l->padded_width * l->in_padded));
+}
+
+/* Zeros, to be freed. */
+static REAL *numbers(int64_t count) { return memset(room_for(count), 0, (size_t)count * sizeof(REAL)); }
+
+static double *sums_of(int64_t count) {
+  double *made = calloc((size_t)count, sizeof(double));
+  if (!made) abort();
+  return made;
+}
+
+/* ---- vectors ---- */
+
+INLINE vector load(const REAL *from) { return *(const loose_vector *)from; }
+INLINE void store(REAL *to, vector v) { *(loose_vector *)to = v; }
+
+INLINE vector load_some(const REAL *from, int64_t count) {
+  vector v = {0};
+  memcpy(&v, from, (size_t)count * sizeof(REAL));
+  return v;
+}
+
+INLINE vector load_block(const REAL *from, int64_t block, int64_t channels) {
+  int64_t left = channels - block * LANES;
+  return left >= LANES ? load(from + block * LANES) : load_some(from + block * LANES, left);
+}
+
+INLINE void store_block(REAL *to, int64_t block, int64_t channels, vector v) {
+  int64_t left = channels - block * LANES;
+  if (left >= LANES)
+    store(to + block * LANES, v);
+  else
+    memcpy(to + block * LANES, &v, (size_t)left * sizeof(REAL));
+}
+
+/* v where `seen` is above zero or not a number, else zero: ReLU, and its backward pass. */
+INLINE vector where_positive(vector v, vector seen) {
+  __typeof__(seen <= 0) is_kept = ~(seen <= 0);
+  return (vector)(is_kept & (__typeof__(is_kept))v);
+}
+INLINE vector positive(vector v) { return where_positive(v, v); }
+
+/* ---- weights in whole vectors ---- */
+
+/* [channels, 1, kernel, kernel] as [kernel * kernel][in_padded], turned by half a turn or not. */
+static void arrange_depthwise(const stage *s, const layout *l, int turned, REAL *to) {
+  int64_t taps = s->kernel * s->kernel;
+  for (int64_t c = 0; c < s->in_channels; c++)
+    for (int64_t tap = 0; tap < taps; tap++)
+      to[(turned ? taps - 1 - tap : tap) * l->in_padded + c] = s->depthwise[c * taps + tap];
+}
+
+/* [channels, in_channels] as [in_channels][padded]. */
+static void arrange_forward(const stage *s, const layout *l, REAL *to) {
+  for (int64_t d = 0; d < s->channels; d++)
+    for (int64_t c = 0; c < s->in_channels; c++) to[c * l->padded + d] = s->pointwise[d * s->in_channels + c];
+}
+
+/* [channels, in_channels] as [channels][in_padded]. */
+static void arrange_backward(const stage *s, const layout *l, REAL *to) {
+  for (int64_t d = 0; d < s->channels; d++)
+    memcpy(to + d * l->in_padded, s->pointwise + d * s->in_channels, (size_t)s->in_channels * sizeof(REAL));
+}
+
+/* ---- parts of an image's work ---- */
+
+INLINE int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
+
+/* ReLU of `rows` rows of a (scaled and shifted) image; rows of the result are `to_row` numbers apart. */
+static void rectify(const stage *s, const layout *l, int64_t rows, const REAL *x, const REAL *scale,
+                    const REAL *shift, REAL *to, int64_t to_row) {
+  for (int64_t b = 0; b < l->in_blocks; b++) {
+    vector factor = {0}, constant = {0};
+    if (scale) factor = load_block(scale, b, s->in_channels), constant = load_block(shift, b, s->in_channels);
+    for (int64_t h = 0; h < rows; h++) {
+      const REAL *row = x + h * s->width * s->in_channels;
+      REAL *out = to + h * to_row + b * LANES;
+      for (int64_t w = 0; w < s->width; w++) {
+        vector v = load_block(row + w * s->in_channels, b, s->in_channels);
+        store(out + w * l->in_padded, positive(scale ? v * factor + constant : v));
+      }
+    }
+  }
+}
+
+/* Depthwise convolution of `rows` x `width` pixels, from the upper left corner of a padded image on. */
+INLINE void depthwise_of(int64_t kernel, int64_t stride, int64_t dilation, const layout *l, int64_t rows,
+                         int64_t width, const REAL *from, const REAL *weight, REAL *to) {
+  const int64_t channels = l->in_padded;
+  for (int64_t h = 0; h < rows; h++)
+    for (int64_t b = 0; b < l->in_blocks; b++) {
+      const REAL *corner = from + h * stride * l->padded_width * channels + b * LANES;
+      REAL *out = to + h * width * channels + b * LANES;
+      int64_t w = 0;
+      for (; w + 8 <= width; w += 8) {
+        vector sums[8] = {{0}};
+        for (int64_t i = 0; i < kernel; i++)
+          for (int64_t j = 0; j < kernel; j++) {
+            vector tap = load(weight + (i * kernel + j) * channels + b * LANES);
+            const REAL *at = corner + (i * dilation * l->padded_width + w * stride + j * dilation) * channels;
+            for (int64_t p = 0; p < 8; p++) sums[p] += load(at + p * stride * channels) * tap;
+          }
+        for (int64_t p = 0; p < 8; p++) store(out + (w + p) * channels, sums[p]);
+      }
+      for (; w < width; w++) {
+        vector sum = {0};
+        for (int64_t i = 0; i < kernel; i++)
+          for (int64_t j = 0; j < kernel; j++)
+            sum += load(corner + (i * dilation * l->padded_width + w * stride + j * dilation) * channels) *
+                   load(weight + (i * kernel + j) * channels + b * LANES);
+        store(out + w * channels, sum);
+      }
+    }
+}
+
+/* The same for 3x3 weights, stride and dilation 1, two rows and eight columns at a time: each pixel is loaded
+ * once for all its products. */
+static void depthwise_3x3(const layout *l, int64_t rows, int64_t width, const REAL *from, const REAL *weight,
+                          REAL *to) {
+  const int64_t channels = l->in_padded, row_step = l->padded_width * channels;
+  for (int64_t b = 0; b < l->in_blocks; b++) {
+    vector taps[9];
+#pragma GCC unroll 9
+    for (int tap = 0; tap < 9; tap++) taps[tap] = load(weight + tap * channels + b * LANES);
+    for (int64_t h = 0; h < rows; h += 2)
+      for (int64_t w = 0; w < width; w += 8) {
+        vector sums[2][8] = {{{0}}};
+        const REAL *corner = from + h * row_step + w * channels + b * LANES;
+#pragma GCC unroll 4
+        for (int i = 0; i < 4; i++)
+#pragma GCC unroll 10
+          for (int j = 0; j < 10; j++) {
+            vector v = load(corner + i * row_step + j * channels);
+#pragma GCC unroll 2
+            for (int r = 0; r < 2; r++)
+#pragma GCC unroll 8
+              for (int p = 0; p < 8; p++)
+                if (i - r >= 0 && i - r < 3 && j - p >= 0 && j - p < 3)
+                  sums[r][p] += v * taps[3 * (i - r) + j - p];
+          }
+        REAL *out = to + (h * width + w) * channels + b * LANES;
+#pragma GCC unroll 2
+        for (int r = 0; r < 2; r++)
+#pragma GCC unroll 8
+          for (int p = 0; p < 8; p++) store(out + (r * width + p) * channels, sums[r][p]);
+      }
+  }
+}
+
+static void depthwise(int64_t kernel, int64_t stride, int64_t dilation, const layout *l, int64_t rows,
+                      int64_t width, const REAL *from, const REAL *weight, REAL *to) {
+  if (kernel == 3 && stride == 1 && dilation == 1 && rows % 2 == 0 && width % 8 == 0)
+    depthwise_3x3(l, rows, width, from, weight, to);
+  else if (kernel == 3 && stride == 1)
+    depthwise_of(3, 1, dilation, l, rows, width, from, weight, to);
+  else if (kernel == 5 && stride == 1)
+    depthwise_of(5, 1, dilation, l, rows, width, from, weight, to);
+  else
+    depthwise_of(kernel, stride, dilation, l, rows, width, from, weight, to);
+}
+
+/* Gradient of the depthwise weights, added to `to`: products of the padded image and the gradient of `rows`
+ * rows of results, which lies spread out like the image. */
+INLINE void depthwise_weights_of(int64_t kernel, int64_t at_once, const stage *s, const layout *l,
+                                 int64_t rows, const REAL *image, const REAL *gradient, REAL *to) {
+  const int64_t channels = l->in_padded, step = s->stride * channels, row_step = l->padded_width * step;
+  for (int64_t b = 0; b < l->in_blocks; b++)
+    for (int64_t i = 0; i < kernel; i++) {
+      vector sums[4][LARGEST_KERNEL] = {{{0}}};
+      for (int64_t h = 0; h < rows; h++) {
+        const REAL *pixels = image + h * row_step + i * s->dilation * l->padded_width * channels + b * LANES;
+        const REAL *g = gradient + h * row_step + b * LANES;
+        int64_t w = 0;
+        for (; w + at_once <= l->out_width; w += at_once)
+          for (int64_t p = 0; p < at_once; p++)
+            for (int64_t j = 0; j < kernel; j++)
+              sums[p][j] +=
+                  load(pixels + (w + p) * step + j * s->dilation * channels) * load(g + (w + p) * step);
+        for (; w < l->out_width; w++)
+          for (int64_t j = 0; j < kernel; j++)
+            sums[0][j] += load(pixels + w * step + j * s->dilation * channels) * load(g + w * step);
+      }
+      for (int64_t p = 0; p < at_once; p++)
+        for (int64_t j = 0; j < kernel; j++) {
+          REAL *at = to + (i * kernel + j) * channels + b * LANES;
+          store(at, load(at) + sums[p][j]);
+        }
+    }
+}
+
+/* The same for 3x3 weights, stride and dilation 1: each pixel and each gradient is loaded once a row. */
+static void depthwise_weights_3x3(const stage *s, const layout *l, int64_t rows, const REAL *image,
+                                  const REAL *gradient, REAL *to) {
+  const int64_t channels = l->in_padded, row_step = l->padded_width * channels;
+  for (int64_t b = 0; b < l->in_blocks; b++) {
+    vector sums[9] = {{0}};
+    for (int64_t h = 0; h < rows; h++) {
+      const REAL *pixels = image + h * row_step + b * LANES, *g = gradient + h * row_step + b * LANES;
+      vector before_last = {0}, last = {0};
+      for (int64_t w = 0; w < s->width + 2; w++) {
+        vector now = load(g + w * channels); /* zero behind the last column: `gradient` is padded */
+#pragma GCC unroll 3
+        for (int i = 0; i < 3; i++) {
+          vector v = load(pixels + i * row_step + w * channels);
+          sums[3 * i] += v * now;
+          sums[3 * i + 1] += v * last;
+          sums[3 * i + 2] += v * before_last;
+        }
+        before_last = last, last = now;
+      }
+    }
+#pragma GCC unroll 9
+    for (int tap = 0; tap < 9; tap++) {
+      REAL *at = to + tap * channels + b * LANES;
+      store(at, load(at) + sums[tap]);
+    }
+  }
+}
+
+static void depthwise_weights(const stage *s, const layout *l, int64_t rows, const REAL *image,
+                              const REAL *gradient, REAL *to) {
+  if (s->kernel == 3 && s->stride == 1 && s->dilation == 1)
+    depthwise_weights_3x3(s, l, rows, image, gradient, to);
+  else if (s->kernel == 3)
+    depthwise_weights_of(3, 4, s, l, rows, image, gradient, to);
+  else if (s->kernel == 5)
+    depthwise_weights_of(5, 2, s, l, rows, image, gradient, to);
+  else
+    depthwise_weights_of(s->kernel, 1, s, l, rows, image, gradient, to);
+}
+
+/* Products of rows of numbers with a matrix [inner][columns' vectors]. */
+INLINE void product_of(int64_t pixels, int64_t columns, int64_t inner, const REAL *from, int64_t from_step,
+                       const REAL *matrix, int64_t matrix_step, REAL *to, int64_t to_step) {
+  vector sums[8][2] = {{{0}}};
+  for (int64_t c = 0; c < inner; c++) {
+    vector row[2];
+    for (int64_t k = 0; k < columns; k++) row[k] = load(matrix + c * matrix_step + k * LANES);
+    for (int64_t p = 0; p < pixels; p++)
+      for (int64_t k = 0; k < columns; k++) sums[p][k] += row[k] * from[p * from_step + c];
+  }
+  for (int64_t p = 0; p < pixels; p++)
+    for (int64_t k = 0; k < columns; k++) store(to + p * to_step + k * LANES, sums[p][k]);
+}
+
+static void product(int64_t pixels, int64_t blocks, int64_t inner, const REAL *from, int64_t from_step,
+                    const REAL *matrix, REAL *to, int64_t to_step) {
+  const int64_t step = blocks * LANES;
+  int64_t p = 0;
+  for (; p + 8 <= pixels; p += 8) {
+    const REAL *rows = from + p * from_step;
+    REAL *out = to + p * to_step;
+    int64_t b = 0;
+    for (; b + 2 <= blocks; b += 2)
+      product_of(8, 2, inner, rows, from_step, matrix + b * LANES, step, out + b * LANES, to_step);
+    if (b < blocks)
+      product_of(8, 1, inner, rows, from_step, matrix + b * LANES, step, out + b * LANES, to_step);
+  }
+  for (; p < pixels; p++)
+    for (int64_t b = 0; b < blocks; b++)
+      product_of(1, 1, inner, from + p * from_step, from_step, matrix + b * LANES, step,
+                 to + p * to_step + b * LANES, to_step);
+}
+
+/* Sums over pixels of the products of every two channels, added to `to` [rows][columns' vectors]. */
+INLINE void outer_of(int64_t rows, int64_t columns, int64_t pixels, const REAL *a, int64_t a_step,
+                     const REAL *b, int64_t b_step, REAL *to) {
+  vector sums[8][2];
+  for (int64_t r = 0; r < rows; r++)
+    for (int64_t k = 0; k < columns; k++) sums[r][k] = load(to + r * b_step + k * LANES);
+  for (int64_t p = 0; p < pixels; p++) {
+    vector right[2];
+    for (int64_t k = 0; k < columns; k++) right[k] = load(b + p * b_step + k * LANES);
+    for (int64_t r = 0; r < rows; r++)
+      for (int64_t k = 0; k < columns; k++) sums[r][k] += right[k] * a[p * a_step + r];
+  }
+  for (int64_t r = 0; r < rows; r++)
+    for (int64_t k = 0; k < columns; k++) store(to + r * b_step + k * LANES, sums[r][k]);
+}
+
+static void outer(int64_t pixels, int64_t rows, const REAL *a, int64_t a_step, int64_t blocks, const REAL *b,
+                  REAL *to) {
+  const int64_t step = blocks * LANES;
+  int64_t r = 0;
+  for (; r + 8 <= rows; r += 8) {
+    int64_t k = 0;
+    for (; k + 2 <= blocks; k += 2)
+      outer_of(8, 2, pixels, a + r, a_step, b + k * LANES, step, to + r * step + k * LANES);
+    if (k < blocks) outer_of(8, 1, pixels, a + r, a_step, b + k * LANES, step, to + r * step + k * LANES);
+  }
+  for (; r < rows; r++)
+    for (int64_t k = 0; k < blocks; k++)
+      outer_of(1, 1, pixels, a + r, a_step, b + k * LANES, step, to + r * step + k * LANES);
+}
+
+/* Keep a block of results, and take it into the mean and the sum of squares [2][padded] of `before` pixels.
+ */
+static void keep_results(const stage *s, const layout *l, int64_t pixels, int64_t before, const REAL *result,
+                         REAL *y, REAL *moments) {
+  const REAL share = (REAL)pixels / (REAL)(before + pixels);
+  for (int64_t b = 0; b < l->blocks; b++) {
+    vector sum = {0}, squares = {0};
+    for (int64_t p = 0; p < pixels; p++) {
+      vector v = load(result + p * l->padded + b * LANES);
+      sum += v;
+      store_block(y + p * s->channels, b, s->channels, v);
+    }
+    vector centre = sum / (REAL)pixels;
+    for (int64_t p = 0; p < pixels; p++) {
+      vector v = load(result + p * l->padded + b * LANES) - centre;
+      squares += v * v;
+    }
+    REAL *mean = moments + b * LANES, *apart = mean + l->padded;
+    vector difference = centre - load(mean);
+    store(mean, load(mean) + difference * share);
+    store(apart, load(apart) + squares + difference * difference * (share * (REAL)before));
+  }
+}
+
+/* ReLU of the norm of `rows` rows of results, into the inside of the next stage's image. */
+static void hand_on(const stage *s, const layout *l, int64_t rows, const REAL *result, const REAL *affine,
+                    REAL *to, int64_t to_row) {
+  for (int64_t b = 0; b < l->blocks; b++) {
+    const vector scale = load_block(affine, b, s->channels);
+    const vector shift = load_block(affine + s->channels, b, s->channels);
+    for (int64_t h = 0; h < rows; h++)
+      for (int64_t w = 0; w < l->out_width; w++)
+        store(to + h * to_row + w * l->padded + b * LANES,
+              positive(load(result + (h * l->out_width + w) * l->padded + b * LANES) * scale + shift));
+  }
+}
+
+/* The norm of a block of results, plus the addend. */
+static void keep_output(const stage *s, const layout *l, int64_t pixels, const REAL *result,
+                        const REAL *affine, const REAL *addend, REAL *to) {
+  for (int64_t b = 0; b < l->blocks; b++) {
+    const vector scale = load_block(affine, b, s->channels);
+    const vector shift = load_block(affine + s->channels, b, s->channels);
+    for (int64_t p = 0; p < pixels; p++) {
+      vector v = load(result + p * l->padded + b * LANES) * scale + shift;
+      if (addend) v += load_block(addend + p * s->channels, b, s->channels);
+      store_block(to + p * s->channels, b, s->channels, v);
+    }
+  }
+}
+
+/* Gradient of `pixels` results of a stage from that of the norm behind it; coefficients [4][padded]. */
+static void through_norm(const stage *s, const layout *l, int64_t pixels, const REAL *g, int64_t g_step,
+                         REAL factor, const REAL *y, const REAL *coefficients, REAL *to) {
+  for (int64_t b = 0; b < l->blocks; b++) {
+    const REAL *own = coefficients + b * LANES;
+    vector scale = load(own) * factor, constant = load(own + l->padded);
+    vector slope = load(own + 2 * l->padded), centre = load(own + 3 * l->padded);
+    for (int64_t p = 0; p < pixels; p++)
+      store(to + p * l->padded + b * LANES,
+            load_block(g + p * g_step, b, s->channels) * scale +
+                (load_block(y + p * s->channels, b, s->channels) - centre) * slope + constant);
+  }
+}
+
+/* Gradient of `rows` rows of a stage's input from that of its ReLU; with a norm before it, sums
+ * [2][in_padded]. */
+static void through_relu(const stage *s, const layout *l, int64_t rows, const REAL *g, const REAL *rectified,
+                         int64_t rectified_row, const REAL *x, const REAL *mean, REAL *to, REAL *sums) {
+  for (int64_t b = 0; b < l->in_blocks; b++) {
+    vector sum = {0}, products = {0}, centre = {0};
+    if (mean) centre = load_block(mean, b, s->in_channels);
+    for (int64_t h = 0; h < rows; h++)
+      for (int64_t w = 0; w < s->width; w++) {
+        int64_t p = h * s->width + w;
+        vector v = where_positive(load(g + p * l->in_padded + b * LANES),
+                                  load(rectified + h * rectified_row + w * l->in_padded + b * LANES));
+        store_block(to + p * s->in_channels, b, s->in_channels, v);
+        if (mean) {
+          sum += v;
+          products += v * (load_block(x + p * s->in_channels, b, s->in_channels) - centre);
+        }
+      }
+    store(sums + b * LANES, load(sums + b * LANES) + sum);
+    store(sums + l->in_padded + b * LANES, load(sums + l->in_padded + b * LANES) + products);
+  }
+}
