@@ -6,7 +6,8 @@ inverted residuals, and the user's own.
 
 Most convolutional operations begin with a ReLU of their input. That ReLU belongs to the node that is read,
 not to the edge: it is the same for all edges that read the node, so the cell computes it once. Operations
-that expect it carry the class attribute ``rectified_input = True``; all others read the node as it is.
+that expect it carry the class attribute ``rectified_input = True``; all others read the node as it is. Those
+that can be computed in one pass over memory (``can_take_one_pass``) then take the ReLU into it.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ import ctypes
 import hashlib
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 import tempfile
@@ -30,34 +31,63 @@ def stage_library(dtype: torch.dtype) -> ctypes.CDLL | None:
 
 @cache
 def _library(number: str) -> ctypes.CDLL | None:
-    complaint = ""
-    for compiler in filter(shutil.which, dict.fromkeys((os.environ.get("CC", ""), "gcc", "cc", "clang"))):
-        command = [compiler, *_FLAGS, f"-DREAL={number}", str(_SOURCE), "-lm"]
+    kept = _cache_folder()
+    complaint = "no C compiler is found"
+    for compiler in (os.environ.get("CC", ""), "gcc", "cc", "clang"):
+        command = [*shlex.split(compiler), *_FLAGS, f"-DREAL={number}", str(_SOURCE), "-lm"]
+        if not compiler or not shutil.which(command[0]):
+            continue
         sources = (source.read_text() for source in sorted(_SOURCE.parent.glob("stage*.[ch]")))
         identity = "\n".join((*command, _processor(), *sources))
         name = f"stages-{number}-{hashlib.sha256(identity.encode()).hexdigest()[:16]}.so"
-        kept = _cache_folder()
-        if kept is not None:
-            with suppress(OSError):
+        if kept is not None and _is_whole(kept / name):
+            with suppress(OSError, AttributeError):
                 return _with_types(ctypes.CDLL(str(kept / name)))
-        with tempfile.TemporaryDirectory() as folder:
-            made = Path(folder) / name
-            try:
-                subprocess.run(
-                    [*command, "-o", str(made)], check=True, capture_output=True, text=True, timeout=120
-                )
-                if kept is not None:  # for the next process, where there is room
-                    with suppress(OSError), atomic_write(kept / name, "wb") as file:
-                        file.write(made.read_bytes())
-                    with suppress(OSError):
-                        return _with_types(ctypes.CDLL(str(kept / name)))
-                return _with_types(ctypes.CDLL(str(made)))
-            except (OSError, AttributeError, subprocess.SubprocessError) as error:
-                said = getattr(error, "stderr", None) or str(error)
-                complaint = f"{compiler}: {' '.join(str(said).split())[:200]}"
-    if complaint:
-        warnings.warn(f"convolutions are computed layer by layer, which is slower: {complaint}", stacklevel=2)
+        try:
+            return _compiled(command, name, kept)
+        except (OSError, AttributeError, subprocess.SubprocessError) as error:
+            said = getattr(error, "stderr", None) or str(error)
+            complaint = f"{compiler}: {' '.join(str(said).split())[:200]}"
+    warnings.warn(f"convolutions are computed layer by layer, which is slower: {complaint}", stacklevel=2)
     return None
+
+
+def _compiled(command: list[str], name: str, kept: Path | None) -> ctypes.CDLL:
+    """The library, made anew and kept for the next process where there is room."""
+    with _workplace(kept) as folder:
+        made = Path(folder) / name
+        subprocess.run(
+            [*command, "-o", str(made)],
+            check=True,
+            capture_output=True,
+            text=True,
+            stdin=subprocess.DEVNULL,
+            timeout=120,
+        )
+        library = _with_types(ctypes.CDLL(str(made)))
+        if kept is not None:
+            with suppress(OSError), atomic_write(kept / name, "wb") as file:
+                code = made.read_bytes()
+                file.write(code + hashlib.sha256(code).digest())
+        return library
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether a kept library ends with its own digest: loading a damaged one would kill the process."""
+    try:
+        content = path.read_bytes()
+    except OSError:
+        return False
+    return len(content) > 32 and hashlib.sha256(content[:-32]).digest() == content[-32:]
+
+
+def _workplace(kept: Path | None) -> tempfile.TemporaryDirectory[str]:
+    """A folder beside what is kept, from where code may be run, or the system's."""
+    if kept is not None:
+        with suppress(OSError):
+            kept.mkdir(parents=True, exist_ok=True)
+            return tempfile.TemporaryDirectory(dir=kept)
+    return tempfile.TemporaryDirectory()
 
 
 def _cache_folder() -> Path | None:
