@@ -222,7 +222,7 @@ def test_a_contour_of_several_direction_seeds_is_that_of_each() -> None:
 def test_synchronised_batch_norm_is_estimated_by_each_rank_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     module, data = network(), batches()
     directions = random_directions(module, 0)
-    expected = loss_surface(module, data, directions, STEPS, STEPS, "reestimated")
+    expected = loss_surface(module, data, directions, STEPS, STEPS, "reestimated", speed="reference")
     synchronised = nn.SyncBatchNorm.convert_sync_batchnorm(copy.deepcopy(module))  # type: ignore[no-untyped-call]
 
     def forward(layer: nn.SyncBatchNorm, x: Tensor) -> Tensor:
@@ -230,7 +230,7 @@ def test_synchronised_batch_norm_is_estimated_by_each_rank_alone(monkeypatch: py
         return nn.BatchNorm2d.forward(layer, x)
 
     monkeypatch.setattr(nn.SyncBatchNorm, "forward", forward)
-    with loss_measure(synchronised, data, {0: directions}, "reestimated") as measure:
+    with loss_measure(synchronised, data, {0: directions}, "reestimated", speed="reference") as measure:
         centre = measure(Point(0, 0.0, 0.0, (0, 1, 1)))
     assert centre["loss"] == expected["loss"].sel(alpha=0, beta=0).item()
     assert not any("forward" in vars(layer) for layer in synchronised.modules())
