@@ -148,7 +148,7 @@ class CellNetwork(nn.Module):
         auxiliary_logits: Tensor | None = None
         # Every reader of a cell's output but the classifier begins with a ReLU: it is applied once, unless it
         # is a part of the readers' own passes.
-        in_one_pass = self._is_in_one_pass()
+        in_one_pass = len(x) > 0 and self._is_in_one_pass()
         features = self.stem(x)
         before_last: Tensor | None = features if in_one_pass else functional.relu(features)
         last = before_last

@@ -62,9 +62,8 @@ class ConvolutionStages(RectifiedSequential):
 
     def can_take_one_pass(self, training: bool) -> bool:
         """Whether :meth:`add_to` computes what the layers do, in training or in evaluation."""
-        return self.training == training and all(
-            can_compute_stage(stage, training) for stage in self.stages()
-        )
+        is_plain = self.training == training and not is_watched(self)
+        return is_plain and all(can_compute_stage(stage, training) for stage in self.stages())
 
     def add_to(
         self,

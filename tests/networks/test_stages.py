@@ -235,6 +235,12 @@ def doubling_hooks(network: CellNetwork) -> None:
             part.register_forward_hook(lambda layer, inputs, output: 2 * output)
 
 
+def doubled_operations(network: CellNetwork) -> None:
+    for part in network.modules():
+        if isinstance(part, ConvolutionStages):
+            part.register_forward_hook(lambda layer, inputs, output: 2 * output)
+
+
 def pruned_weights(network: CellNetwork) -> None:
     for part in network.modules():
         if isinstance(part, nn.Conv2d):
@@ -249,7 +255,16 @@ def transposed_weights(network: CellNetwork) -> None:
 
 @needs_compiler
 @pytest.mark.parametrize(
-    "change", [frozen_cell, frozen_norms, untracked_norms, doubling_hooks, pruned_weights, transposed_weights]
+    "change",
+    [
+        frozen_cell,
+        frozen_norms,
+        untracked_norms,
+        doubling_hooks,
+        doubled_operations,
+        pruned_weights,
+        transposed_weights,
+    ],
 )
 @pytest.mark.parametrize("mode", ["training", "evaluation"])
 def test_what_cannot_be_computed_in_one_pass_is_computed_by_layers(
@@ -302,6 +317,14 @@ def test_a_network_that_is_cast_goes_back_to_layers() -> None:
     assert network.double()(torch.zeros(2, 3, 32, 32, dtype=torch.float64)).isfinite().all()
     network.to(torch.bfloat16)
     assert network(torch.zeros(2, 3, 32, 32, dtype=torch.bfloat16)).isfinite().all()
+
+
+@needs_compiler
+def test_a_batch_without_images_is_left_to_the_layers() -> None:
+    network = CellNetwork(GENOTYPE, 10, init_channels=4, num_cells=3)
+    assert network.take_one_pass()
+    network(torch.zeros(0, 3, 16, 16)).sum().backward()
+    assert all(torch.isfinite(buffer).all() for buffer in network.buffers())
 
 
 @needs_compiler
