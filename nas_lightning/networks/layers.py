@@ -9,8 +9,7 @@ from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
-from torch.library import custom_op
+from torch import Tensor, library, nn
 from torch.nn import functional
 
 
@@ -111,7 +110,9 @@ class MaxPool(nn.MaxPool2d):
 _WINDOW = "int size, int stride, int padding"
 
 
-@custom_op("nas_lightning::max_pool", mutates_args=(), schema=f"(Tensor x, {_WINDOW}) -> (Tensor, Tensor)")
+@library.custom_op(
+    "nas_lightning::max_pool", mutates_args=(), schema=f"(Tensor x, {_WINDOW}) -> (Tensor, Tensor)"
+)
 def _max_pool(x: Tensor, size: int, stride: int, padding: int) -> tuple[Tensor, Tensor]:
     output, indices = torch.ops.aten.max_pool2d_with_indices(
         x, [size, size], [stride, stride], [padding, padding]
@@ -119,7 +120,7 @@ def _max_pool(x: Tensor, size: int, stride: int, padding: int) -> tuple[Tensor, 
     return output, indices
 
 
-@custom_op(
+@library.custom_op(
     "nas_lightning::max_pool_backward",
     mutates_args=(),
     schema=f"(Tensor gradient, Tensor x, Tensor indices, {_WINDOW}) -> Tensor",

@@ -12,8 +12,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
-from torch.library import custom_op
+from torch import Tensor, library, nn
 
 from nas_lightning.networks.layers import BatchNorm
 from nas_lightning.networks.stage_library import stage_library
@@ -46,14 +45,12 @@ def can_compute_stage(stage: Stage, training: bool) -> bool:
         return False
     if torch.compiler.is_compiling():  # what follows is settled before
         return True
+    weights = (pointwise.weight, norm.weight, pointwise.weight if depthwise is None else depthwise.weight)
     return (
-        norm.weight is not None
-        and (depthwise is None or _is_depthwise(depthwise))
+        not (is_watched(norm) or is_watched(pointwise) or (depthwise is not None and is_watched(depthwise)))
+        and all(weight is not None and can_compute_with(weight) for weight in weights)
         and _is_pointwise(pointwise)
-        and not any(map(is_watched, (layer for layer in stage if layer is not None)))
-        and all(
-            map(can_compute_with, (p for layer in stage if layer is not None for p in layer.parameters()))
-        )
+        and (depthwise is None or _is_depthwise(depthwise))
     )
 
 
@@ -64,14 +61,16 @@ def can_compute_with(weight: Tensor) -> bool:
 
 
 def _is_depthwise(layer: nn.Conv2d) -> bool:
-    size, (stride, dilation) = layer.kernel_size[0], (layer.stride[0], layer.dilation[0])
+    (size, _), (stride, _), (dilation, _) = layer.kernel_size, layer.stride, layer.dilation
+    reach = dilation * (size - 1) // 2
     return (
-        *(layer.kernel_size, layer.stride, layer.dilation, layer.padding),
-        *(layer.groups, layer.out_channels, layer.bias),
-    ) == (
-        *((size, size), (stride, stride), (dilation, dilation), (dilation * (size - 1) // 2,) * 2),
-        *(layer.in_channels, layer.in_channels, None),
-    ) and (size % 2 == 1 and size <= LARGEST_KERNEL and layer.padding_mode == "zeros")
+        size % 2 == 1
+        and size <= LARGEST_KERNEL
+        and layer.groups == layer.in_channels == layer.out_channels
+        and (layer.bias, layer.padding_mode, layer.padding) == (None, "zeros", (reach, reach))
+        and (layer.kernel_size, layer.stride, layer.dilation)
+        == ((size, size), (stride, stride), (dilation, dilation))
+    )
 
 
 def _is_pointwise(layer: nn.Conv2d) -> bool:
@@ -184,7 +183,7 @@ class _Stages(torch.autograd.Function):
         return towards_x, None, towards_addend, None, None, *towards_weights
 
 
-@custom_op(
+@library.custom_op(
     "nas_lightning::stages",
     mutates_args=(),
     device_types="cpu",
@@ -206,11 +205,11 @@ def _forward(
     if addend is not None:
         addend = addend.contiguous(memory_format=torch.channels_last)
     stages = _packed(x, weights, sizes, eps, inner, factors=factors, addend=addend)
-    _library(x.dtype).stages_forward(stages, len(eps), x.data_ptr(), output.data_ptr())
+    _loaded(x.dtype).stages_forward(stages, len(eps), x.data_ptr(), output.data_ptr())
     return [output, *inner]
 
 
-@custom_op(
+@library.custom_op(
     "nas_lightning::stages_evaluated",
     mutates_args=(),
     device_types="cpu",
@@ -233,11 +232,11 @@ def _evaluate(
     for mean, variance in zip(statistics[::2], statistics[1::2], strict=True):
         inner += [None, mean, variance]
     stages = _packed(x, weights, sizes, eps, inner, addend=addend)
-    _library(x.dtype).stages_evaluate(stages, len(eps), x.data_ptr(), output.data_ptr())
+    _loaded(x.dtype).stages_evaluate(stages, len(eps), x.data_ptr(), output.data_ptr())
     return output
 
 
-@custom_op(
+@library.custom_op(
     "nas_lightning::stages_backward",
     mutates_args=(),
     device_types="cpu",
@@ -263,46 +262,24 @@ def _backward(
     between = [torch.empty_like(y) for y in inner[:-3:3]]
     stages = _packed(x, weights, sizes, eps, inner, towards, between, factors=factors)
     pointers = (x.data_ptr(), gradient.data_ptr(), step, towards_x.data_ptr())
-    _library(x.dtype).stages_backward(stages, len(eps), *pointers)
+    _loaded(x.dtype).stages_backward(stages, len(eps), *pointers)
     return [towards_x, *(gradient for gradient in towards if gradient is not None)]
 
 
 @_forward.register_fake
-def _(
-    x: Tensor,
-    factors: Tensor | None,
-    addend: Tensor | None,
-    weights: Sequence[Tensor | None],
-    sizes: Sequence[int],
-    eps: Sequence[float],
-) -> list[Tensor]:
+def _(x: Tensor, factors: Any, addend: Any, weights: Any, sizes: Any, eps: Any) -> list[Tensor]:
     inner = _empty_inner(x, weights, sizes)
     return [torch.empty_like(inner[-3]), *inner]
 
 
 @_backward.register_fake
-def _(
-    gradient: Tensor,
-    x: Tensor,
-    factors: Tensor | None,
-    inner: Sequence[Tensor],
-    weights: Sequence[Tensor | None],
-    sizes: Sequence[int],
-    eps: Sequence[float],
-) -> list[Tensor]:
+def _(gradient: Any, x: Tensor, factors: Any, inner: Any, weights: Any, sizes: Any, eps: Any) -> list[Tensor]:
     towards_x = torch.empty_like(x, memory_format=torch.channels_last)
     return [towards_x, *(torch.empty_like(weight) for weight in weights if weight is not None)]
 
 
 @_evaluate.register_fake
-def _(
-    x: Tensor,
-    addend: Tensor | None,
-    weights: Sequence[Tensor | None],
-    statistics: Sequence[Tensor],
-    sizes: Sequence[int],
-    eps: Sequence[float],
-) -> Tensor:
+def _(x: Tensor, addend: Any, weights: Any, statistics: Any, sizes: Any, eps: Any) -> Tensor:
     return _empty_outputs(x, weights, sizes)[-1]
 
 
@@ -370,7 +347,7 @@ def _packed(
     return b"".join(packed)
 
 
-def _library(dtype: torch.dtype) -> Any:
-    library = stage_library(dtype)
-    assert library is not None, "can_compute_stage() was not asked"
-    return library
+def _loaded(dtype: torch.dtype) -> Any:
+    loaded = stage_library(dtype)
+    assert loaded is not None, "can_compute_stage() was not asked"
+    return loaded
