@@ -13,6 +13,7 @@ from nas_lightning.networks.operations import (
     FactorizedReduction,
     build_operation,
     pointwise_projection,
+    pooling_key,
 )
 
 
@@ -77,17 +78,19 @@ class Cell(nn.Module):
         factors: Float[Tensor, "droppable batch"] | None = None,
         *,
         in_one_pass: bool = False,
-    ) -> Float[Tensor, "batch _ _ _"]:
+    ) -> Float[Tensor, "batch _ _ _"] | tuple[Float[Tensor, "batch channels _ _"], ...]:
         """Output of the cell.
 
         Args:
-            before_last: Input 0, rectified unless in one pass; may be None where no live edge reads it.
+            before_last: Input 0, rectified; in one pass projected (:attr:`preprocess`) as well. May be None
+                where no live edge reads it.
             last: Input 1, likewise.
             factors: Drop path's factor for every edge of ``droppable_edges`` and sample; None drops nothing.
             in_one_pass: Whether stages of convolution and batch norm are computed in one pass each.
 
         Returns:
-            The concatenated nodes, not rectified: ``[batch, output_channels, height, width]``.
+            The concatenated nodes, not rectified: ``[batch, output_channels, height, width]``; in one pass
+            the nodes one by one.
         """
         nodes: list[Tensor | None] = []
         for projection, x, live in zip(
@@ -95,43 +98,50 @@ class Cell(nn.Module):
         ):
             if not live or x is None:
                 nodes.append(None)
-            elif not in_one_pass:
-                nodes.append(projection(x))
-            elif isinstance(projection, FactorizedReduction):
-                nodes.append(projection.of_node(x))
             else:
-                assert isinstance(projection, ConvolutionStages)
-                nodes.append(projection.add_to(None, x))
-        rectified: dict[int, Tensor] = {}
+                nodes.append(x if in_one_pass else projection(x))
+        known: dict[object, Tensor] = {}
         scales = dict(zip(self.droppable_edges, () if factors is None else factors, strict=False))
         for node in range(2, len(self.edges) // 2 + 2):
             total: Tensor | None = None
             for index in (2 * (node - 2), 2 * (node - 2) + 1):
                 x = nodes[self.sources[index]]
                 if self.plan.live_edges[index] and x is not None:
-                    total = self._add_edge(total, index, x, rectified, scales.get(index), in_one_pass)
+                    total = self._add_edge(total, index, x, known, scales.get(index), in_one_pass)
             if total is None and node in self.live_nodes:
                 total = self._zero_node(nodes)
             nodes.append(total)
-        return torch.cat([x for node in self.concat if (x := nodes[node]) is not None], dim=1)
+        output = tuple(x for node in self.concat if (x := nodes[node]) is not None)
+        return output if in_one_pass else torch.cat(output, dim=1)
 
     def _add_edge(
         self,
         total: Tensor | None,
         index: int,
         x: Tensor,
-        rectified: dict[int, Tensor],
+        known: dict[object, Tensor],
         factors: Tensor | None,
         in_one_pass: bool,
     ) -> Tensor:
-        """A node's sum so far and an edge's value, times drop path's factors; keeps the ReLU it reads."""
+        """A node's sum so far and an edge's value, times drop path's factors.
+
+        What several edges have in common is kept in ``known``: the ReLU of a node, and its pooling.
+        """
         edge, source = self.edges[index], self.sources[index]
         if in_one_pass and isinstance(edge, ConvolutionStages):
             return edge.add_to(total, x, factors)
         if getattr(edge, "rectified_input", False):
-            x = rectified[source] if source in rectified else functional.relu(x)
-            rectified[source] = x
-        value: Tensor = edge(x)
+            if source not in known:
+                known[source] = functional.relu(x)
+            x = known[source]
+        key = pooling_key(edge)
+        value: Tensor
+        if key is None:
+            value = edge(x)
+        else:
+            if (source, key) not in known:
+                known[source, key] = edge(x)
+            value = known[source, key]
         if factors is None:
             return value if total is None else total + value
         scale = factors.to(value.dtype).view(-1, 1, 1, 1)

@@ -83,8 +83,9 @@ class BatchNorm(nn.BatchNorm2d):
         assert self.running_var is not None
         assert self.num_batches_tracked is not None
         self.num_batches_tracked.add_(1)
-        tracked = self.num_batches_tracked.to(mean.dtype)
-        share = 1 / tracked if self.momentum is None else torch.full_like(tracked, self.momentum)
+        share: Any = self.momentum
+        if share is None:
+            share = 1 / self.num_batches_tracked.to(mean.dtype)
         self.running_mean.lerp_(mean, share)
         self.running_var.lerp_(variance * (count / max(count - 1, 1)), share)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Sequence
 from typing import Any, Literal, TypeAlias
 
 import torch
@@ -16,6 +17,7 @@ from nas_lightning.networks.cell import Cell
 from nas_lightning.networks.layers import BatchNorm, Convolution
 from nas_lightning.networks.operations import ConvolutionStages, FactorizedReduction
 from nas_lightning.networks.regularization import AuxiliaryTower, drop_path_factors
+from nas_lightning.networks.stages import is_watched, project
 
 Mode: TypeAlias = Literal["training", "evaluation"]
 """Of a module: ``train()`` or ``eval()``."""
@@ -145,25 +147,79 @@ class CellNetwork(nn.Module):
         tower = self.auxiliary_tower if self.training else None
         live = self._live_in_evaluation if tower is None else self._live_in_training
         factors = self._drop_path_factors(len(x))
-        auxiliary_logits: Tensor | None = None
-        # Every reader of a cell's output but the classifier begins with a ReLU: it is applied once, unless it
-        # is a part of the readers' own passes.
-        in_one_pass = len(x) > 0 and self._is_in_one_pass()
-        features = self.stem(x)
-        before_last: Tensor | None = features if in_one_pass else functional.relu(features)
+        is_in_one_pass = len(x) > 0 and self._is_in_one_pass()
+        compute = self._compute_in_one_pass if is_in_one_pass else self._compute_by_layers
+        pooled, read_by_tower = compute(self.stem(x), live, factors)
+        logits: Tensor = self.classifier(pooled)
+        if tower is None:
+            return logits
+        assert read_by_tower is not None  # the tower's cell is live where the tower is
+        return logits, tower(read_by_tower)
+
+    def _compute_by_layers(
+        self, features: Tensor, live: Sequence[bool], factors: Sequence[Tensor | None]
+    ) -> tuple[Tensor, Tensor | None]:
+        """What the classifier reads, and the tower."""
+        # Every reader of a cell's output but the classifier begins with a ReLU: it is applied once.
+        read_by_tower: Tensor | None = None
+        before_last: Tensor | None = functional.relu(features)
         last = before_last
         final = len(self.cells) - 1
         for index, cell in enumerate(self.cells):
-            output = cell(before_last, last, factors[index], in_one_pass=in_one_pass) if live[index] else None
-            if output is not None and index < final and not in_one_pass:
+            output = cell(before_last, last, factors[index]) if live[index] else None
+            if output is not None and index < final:
                 output = functional.relu(output)
             before_last, last = last, output
-            if tower is not None and index == self.plan.auxiliary_index:
-                assert output is not None  # the tower's cell is live where the tower is
-                auxiliary_logits = tower(functional.relu(output) if in_one_pass or index == final else output)
+            if output is not None and index == self.plan.auxiliary_index:
+                read_by_tower = functional.relu(output) if index == final else output
         assert last is not None  # the last cell is always live
-        logits: Tensor = self.classifier(functional.adaptive_avg_pool2d(last, 1).flatten(1))
-        return logits if auxiliary_logits is None else (logits, auxiliary_logits)
+        return _mean_of_pixels(last), read_by_tower
+
+    def _compute_in_one_pass(
+        self, features: Tensor, live: Sequence[bool], factors: Sequence[Tensor | None]
+    ) -> tuple[Tensor, Tensor | None]:
+        """The same; what reads an output is computed when it is there, and outputs are not concatenated."""
+        read_by_tower: Tensor | None = None
+        nodes: tuple[Tensor, ...] = (features,)
+        inputs = self._projections(-1, nodes, live)
+        for index, cell in enumerate(self.cells):
+            if not live[index]:
+                continue
+            own = (inputs.pop((index, which), None) for which in (0, 1))
+            nodes = cell(*own, factors[index], in_one_pass=True)
+            inputs |= self._projections(index, nodes, live)
+            if index == self.plan.auxiliary_index:
+                read_by_tower = functional.relu(torch.cat(nodes, dim=1))
+        return torch.cat([_mean_of_pixels(node) for node in nodes], dim=1), read_by_tower
+
+    def _projections(
+        self, output: int, nodes: tuple[Tensor, ...], live: Sequence[bool]
+    ) -> dict[tuple[int, int], Tensor]:
+        """What live cells make of an output, by the cell's number and 0 or 1 for which of its inputs.
+
+        Args:
+            output: Number of the cell, or -1 for the stem.
+            nodes: Its nodes.
+            live: Of the cells.
+        """
+        readers = [(0, 0), (0, 1), (1, 0)] if output < 0 else [(output + 1, 1), (output + 2, 0)]
+        projected: dict[tuple[int, int], Tensor] = {}
+        together: dict[tuple[int, int], ConvolutionStages] = {}
+        for index, which in readers:
+            if index >= len(self.cells) or not live[index] or not self.plan.cells[index].live_inputs[which]:
+                continue
+            cell = self.cells[index]
+            assert isinstance(cell, Cell)
+            projection = cell.preprocess[which]
+            if isinstance(projection, FactorizedReduction):
+                projected[index, which] = projection.of_nodes(nodes)
+            else:
+                assert isinstance(projection, ConvolutionStages)
+                together[index, which] = projection
+        if together:
+            stages = [stage for projection in together.values() for stage in projection.stages()]
+            projected |= zip(together, project(nodes, stages), strict=True)
+        return projected
 
     def evaluated_parameters(self) -> dict[str, nn.Parameter]:
         """Live parameters that the logits in evaluation mode depend on: without the tower and its cells."""
@@ -195,7 +251,7 @@ class CellNetwork(nn.Module):
     def take_one_pass(self, mode: Mode | None = "training") -> tuple[nn.Module, ...]:
         """Compute stages of convolution and batch norm in one pass over memory each.
 
-        It is done while all of them can be, see :func:`nas_lightning.networks.stages.can_compute_stage`;
+        It is done while all of them can be, see :func:`nas_lightning.networks.stages.can_compute_stages`;
         otherwise, and in the other mode, the network is computed layer by layer. Hooks of the layers in
         compiled code, and gradients in evaluation, are not seen to: the latter is for a copy that only
         evaluates.
@@ -214,6 +270,8 @@ class CellNetwork(nn.Module):
         """Whether operations are computed in one pass in a mode, or in that which the network is in."""
         wanted = mode or ("training" if self.training else "evaluation")
         if self._one_pass_in != wanted:
+            return False
+        if not all(isinstance(cell, Cell) and not is_watched(cell) for cell in self.cells):
             return False
         return all(part.can_take_one_pass(wanted == "training") for part in self._one_pass_parts())
 
@@ -258,3 +316,8 @@ class CellNetwork(nn.Module):
             return (None,) * len(self.cells)
         factors = drop_path_factors(sum(self._droppable_edges), batch, self._drop_path_probability)
         return torch.split(factors, self._droppable_edges)
+
+
+def _mean_of_pixels(x: Tensor) -> Tensor:
+    """[batch, channels, height, width] as [batch, channels]."""
+    return functional.adaptive_avg_pool2d(x, 1).flatten(1)

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import copy
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import ClassVar
 
 import torch
@@ -25,9 +25,8 @@ from nas_lightning.cells.operations import declare_operation
 from nas_lightning.networks.layers import BatchNorm, Convolution, MaxPool, every_second_pixel
 from nas_lightning.networks.stages import (
     Stage,
-    can_compute_stage,
+    can_compute_stages,
     compute_stages,
-    evaluate_stages,
     is_watched,
 )
 
@@ -63,7 +62,7 @@ class ConvolutionStages(RectifiedSequential):
     def can_take_one_pass(self, training: bool) -> bool:
         """Whether :meth:`add_to` computes what the layers do, in training or in evaluation."""
         is_plain = self.training == training and not is_watched(self)
-        return is_plain and all(can_compute_stage(stage, training) for stage in self.stages())
+        return is_plain and can_compute_stages(self.stages(), training)
 
     def add_to(
         self,
@@ -78,10 +77,7 @@ class ConvolutionStages(RectifiedSequential):
             node: The node that is read, not rectified.
             factors: Factor of every image's output, in training; None is 1.
         """
-        if self.training:
-            return compute_stages(node, self.stages(), factors, total)
-        assert factors is None, "drop path is a matter of training"
-        return evaluate_stages(node, self.stages(), total)
+        return compute_stages((node,), self.stages(), factors, total)
 
 
 class Zero(nn.Module):
@@ -120,12 +116,17 @@ class FactorizedReduction(nn.Module):
         """Even pixels through one convolution, odd pixels through the other, then batch norm."""
         return self._of_pixels(every_second_pixel(x, 0), every_second_pixel(x, 1))
 
-    def of_node(self, node: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch _ _ _"]:
-        """The same of a node that is not rectified: only the pixels that are read will be."""
-        return self._of_pixels(every_second_pixel(node, 0).relu(), every_second_pixel(node, 1).relu())
+    def of_nodes(self, nodes: Sequence[Tensor]) -> Float[Tensor, "batch _ _ _"]:
+        """The same of the channels of some nodes that are not rectified: only the pixels that are read are.
+
+        Args:
+            nodes: ``[batch, _, height, width]`` each.
+        """
+        even, odd = ([every_second_pixel(node, first) for node in nodes] for first in (0, 1))
+        return self._of_pixels(torch.cat(even, dim=1).relu(), torch.cat(odd, dim=1).relu())
 
     def can_take_one_pass(self, training: bool) -> bool:
-        """Whether :meth:`of_node` computes what the layers do of the node's ReLU."""
+        """Whether :meth:`of_nodes` computes what the layers do of the nodes' ReLU."""
         return not is_watched(self)
 
     def _of_pixels(self, even: Tensor, odd: Tensor) -> Tensor:
@@ -161,6 +162,13 @@ class InvertedResidual(nn.Module):
         """The layers, plus the input at stride 1."""
         out: Tensor = self.layers(x)
         return x + out if self.stride == 1 else out
+
+
+def pooling_key(layer: nn.Module) -> tuple[object, ...] | None:
+    """Equal for poolings that are equal; None for anything else, and for a layer with hooks."""
+    if type(layer) not in (MaxPool, nn.AvgPool2d) or is_watched(layer):
+        return None
+    return (type(layer), layer.kernel_size, layer.stride, layer.padding)
 
 
 def pointwise_projection(input_channels: int, channels: int) -> ConvolutionStages:

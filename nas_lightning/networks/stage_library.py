@@ -98,10 +98,10 @@ def _cache_folder() -> Path | None:
 
 
 def _with_types(library: ctypes.CDLL) -> ctypes.CDLL:
-    pointer, number = ctypes.c_void_p, ctypes.c_int64
-    library.stages_forward.argtypes = (pointer, number, pointer, pointer)
-    library.stages_evaluate.argtypes = (pointer, number, pointer, pointer)
-    library.stages_backward.argtypes = (pointer, number, pointer, pointer, number, pointer)
+    packed, number = ctypes.c_char_p, ctypes.c_int64
+    library.stages_forward.argtypes = (packed, number, packed, packed)
+    library.stages_evaluate.argtypes = (packed, number, packed, packed)
+    library.stages_backward.argtypes = (packed, number, packed, packed, packed)
     return library
 
 

@@ -19,6 +19,12 @@
 typedef REAL vector __attribute__((vector_size(VECTOR_BYTES)));
 typedef REAL loose_vector __attribute__((vector_size(VECTOR_BYTES), aligned(sizeof(REAL))));
 
+/* Some channels of channels-last images; several, up to one without channels, are the images together. */
+typedef struct {
+  int64_t channels, step; /* numbers from a pixel to the next */
+  REAL *at;
+} part;
+
 typedef struct {
   int64_t batch, height, width, in_channels, channels;
   int64_t kernel, stride, dilation; /* kernel 0: no depthwise convolution; stride 1 */
@@ -125,6 +131,15 @@ INLINE vector where_positive(vector v, vector seen) {
 }
 INLINE vector positive(vector v) { return where_positive(v, v); }
 
+/* A block at channel `at` of a pixel of `padded` ones; what a last one has too many stays away from the next
+ * pixel. */
+INLINE void store_inside(REAL *pixel, int64_t at, int64_t padded, vector v) {
+  if (at + LANES <= padded)
+    store(pixel + at, v);
+  else
+    memcpy(pixel + at, &v, (size_t)(padded - at) * sizeof(REAL));
+}
+
 /* ---- weights in whole vectors ---- */
 
 /* [channels, 1, kernel, kernel] as [kernel * kernel][in_padded], turned by half a turn or not. */
@@ -151,21 +166,24 @@ static void arrange_backward(const stage *s, const layout *l, REAL *to) {
 
 INLINE int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 
-/* ReLU of `rows` rows of a (scaled and shifted) image; rows of the result are `to_row` numbers apart. */
-static void rectify(const stage *s, const layout *l, int64_t rows, const REAL *x, const REAL *scale,
-                    const REAL *shift, REAL *to, int64_t to_row) {
-  for (int64_t b = 0; b < l->in_blocks; b++) {
-    vector factor = {0}, constant = {0};
-    if (scale) factor = load_block(scale, b, s->in_channels), constant = load_block(shift, b, s->in_channels);
-    for (int64_t h = 0; h < rows; h++) {
-      const REAL *row = x + h * s->width * s->in_channels;
-      REAL *out = to + h * to_row + b * LANES;
-      for (int64_t w = 0; w < s->width; w++) {
-        vector v = load_block(row + w * s->in_channels, b, s->in_channels);
-        store(out + w * l->in_padded, positive(scale ? v * factor + constant : v));
+/* ReLU of `rows` rows of (scaled and shifted) images from pixel `first` on; rows of the result are `to_row`
+ * numbers apart. */
+static void rectify(const stage *s, const layout *l, int64_t rows, const part *x, int64_t first,
+                    const REAL *scale, const REAL *shift, REAL *to, int64_t to_row) {
+  for (int64_t offset = 0; x->channels; offset += x->channels, x++)
+    for (int64_t b = 0; b * LANES < x->channels; b++) {
+      vector factor = {0}, constant = {0};
+      if (scale) factor = load_block(scale + offset, b, x->channels);
+      if (scale) constant = load_block(shift + offset, b, x->channels);
+      for (int64_t h = 0; h < rows; h++) {
+        const REAL *row = x->at + (first + h * s->width) * x->step;
+        for (int64_t w = 0; w < s->width; w++) {
+          vector v = load_block(row + w * x->step, b, x->channels);
+          store_inside(to + h * to_row + w * l->in_padded, offset + b * LANES, l->in_padded,
+                       positive(scale ? v * factor + constant : v));
+        }
       }
     }
-  }
 }
 
 /* Depthwise convolution of `rows` x `width` pixels, from the upper left corner of a padded image on. */
@@ -415,53 +433,65 @@ static void hand_on(const stage *s, const layout *l, int64_t rows, const REAL *r
   }
 }
 
-/* The norm of a block of results, plus the addend. */
+/* The norm of a block of results, from pixel `first` on, plus the addend. */
 static void keep_output(const stage *s, const layout *l, int64_t pixels, const REAL *result,
-                        const REAL *affine, const REAL *addend, REAL *to) {
-  for (int64_t b = 0; b < l->blocks; b++) {
-    const vector scale = load_block(affine, b, s->channels);
-    const vector shift = load_block(affine + s->channels, b, s->channels);
-    for (int64_t p = 0; p < pixels; p++) {
-      vector v = load(result + p * l->padded + b * LANES) * scale + shift;
-      if (addend) v += load_block(addend + p * s->channels, b, s->channels);
-      store_block(to + p * s->channels, b, s->channels, v);
-    }
-  }
-}
-
-/* Gradient of `pixels` results of a stage from that of the norm behind it; coefficients [4][padded]. */
-static void through_norm(const stage *s, const layout *l, int64_t pixels, const REAL *g, int64_t g_step,
-                         REAL factor, const REAL *y, const REAL *coefficients, REAL *to) {
-  for (int64_t b = 0; b < l->blocks; b++) {
-    const REAL *own = coefficients + b * LANES;
-    vector scale = load(own) * factor, constant = load(own + l->padded);
-    vector slope = load(own + 2 * l->padded), centre = load(own + 3 * l->padded);
-    for (int64_t p = 0; p < pixels; p++)
-      store(to + p * l->padded + b * LANES,
-            load_block(g + p * g_step, b, s->channels) * scale +
-                (load_block(y + p * s->channels, b, s->channels) - centre) * slope + constant);
-  }
-}
-
-/* Gradient of `rows` rows of a stage's input from that of its ReLU; with a norm before it, sums
- * [2][in_padded]. */
-static void through_relu(const stage *s, const layout *l, int64_t rows, const REAL *g, const REAL *rectified,
-                         int64_t rectified_row, const REAL *x, const REAL *mean, REAL *to, REAL *sums) {
-  for (int64_t b = 0; b < l->in_blocks; b++) {
-    vector sum = {0}, products = {0}, centre = {0};
-    if (mean) centre = load_block(mean, b, s->in_channels);
-    for (int64_t h = 0; h < rows; h++)
-      for (int64_t w = 0; w < s->width; w++) {
-        int64_t p = h * s->width + w;
-        vector v = where_positive(load(g + p * l->in_padded + b * LANES),
-                                  load(rectified + h * rectified_row + w * l->in_padded + b * LANES));
-        store_block(to + p * s->in_channels, b, s->in_channels, v);
-        if (mean) {
-          sum += v;
-          products += v * (load_block(x + p * s->in_channels, b, s->in_channels) - centre);
-        }
+                        const REAL *affine, int64_t first, const part *to) {
+  for (int64_t offset = 0; to->channels; offset += to->channels, to++)
+    for (int64_t b = 0; b * LANES < to->channels; b++) {
+      const vector scale = load_block(affine + offset, b, to->channels);
+      const vector shift = load_block(affine + s->channels + offset, b, to->channels);
+      for (int64_t p = 0; p < pixels; p++) {
+        vector v = load(result + p * l->padded + offset + b * LANES) * scale + shift;
+        if (s->addend) v += load_block(s->addend + (first + p) * s->channels + offset, b, to->channels);
+        store_block(to->at + (first + p) * to->step, b, to->channels, v);
       }
-    store(sums + b * LANES, load(sums + b * LANES) + sum);
-    store(sums + l->in_padded + b * LANES, load(sums + l->in_padded + b * LANES) + products);
-  }
+    }
+}
+
+/* Gradient of `pixels` results of a stage, from pixel `first` on, from that of the norm behind it;
+ * coefficients [4][padded]. */
+static void through_norm(const stage *s, const layout *l, int64_t pixels, const part *g, int64_t first,
+                         REAL factor, const REAL *coefficients, REAL *to) {
+  for (int64_t offset = 0; g->channels; offset += g->channels, g++)
+    for (int64_t b = 0; b * LANES < g->channels; b++) {
+      const REAL *own = coefficients + offset;
+      vector scale = load_block(own, b, g->channels) * factor;
+      vector constant = load_block(own + l->padded, b, g->channels);
+      vector slope = load_block(own + 2 * l->padded, b, g->channels);
+      vector centre = load_block(own + 3 * l->padded, b, g->channels);
+      for (int64_t p = 0; p < pixels; p++) {
+        vector y = load_block(s->y + (first + p) * s->channels + offset, b, g->channels);
+        store_inside(
+            to + p * l->padded, offset + b * LANES, l->padded,
+            load_block(g->at + (first + p) * g->step, b, g->channels) * scale + (y - centre) * slope + constant);
+      }
+    }
+}
+
+/* Gradient of `rows` rows of a stage's input, from pixel `first` on, from that of its ReLU; with a norm before
+ * it, whose input `x` is, sums [2][in_padded]. */
+static void through_relu(const stage *s, const layout *l, int64_t rows, const REAL *g, const REAL *rectified,
+                         int64_t rectified_row, int64_t first, const REAL *x, const REAL *mean,
+                         const part *to, REAL *sums) {
+  for (int64_t offset = 0; to->channels; offset += to->channels, to++)
+    for (int64_t b = 0; b * LANES < to->channels; b++) {
+      const int64_t at = offset + b * LANES;
+      vector sum = {0}, products = {0}, centre = {0};
+      if (mean) centre = load_block(mean, b, s->in_channels);
+      for (int64_t h = 0; h < rows; h++)
+        for (int64_t w = 0; w < s->width; w++) {
+          int64_t p = h * s->width + w;
+          vector v = where_positive(load(g + p * l->in_padded + at),
+                                    load(rectified + h * rectified_row + w * l->in_padded + at));
+          store_block(to->at + (first + p) * to->step, b, to->channels, v);
+          if (mean) {
+            sum += v;
+            products += v * (load_block(x + (first + p) * s->in_channels, b, s->in_channels) - centre);
+          }
+        }
+      if (mean) {
+        store(sums + at, load(sums + at) + sum);
+        store(sums + l->in_padded + at, load(sums + l->in_padded + at) + products);
+      }
+    }
 }

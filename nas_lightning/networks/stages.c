@@ -21,7 +21,7 @@ static REAL *affine_of(const stage *s) {
 }
 
 /* y [batch, pixels, channels] of a stage; its mean and (biased) variance by channel. */
-static void forward(const stage *s, const REAL *x, const REAL *scale, const REAL *shift) {
+static void forward(const stage *s, const part *x, const REAL *scale, const REAL *shift) {
   const layout l = layout_of(s);
   REAL *taps = numbers(s->kernel * s->kernel * l.in_padded), *matrix = numbers(s->in_channels * l.padded);
   double *means = sums_of(2 * s->batch * s->channels), *squares = means + s->batch * s->channels;
@@ -39,8 +39,8 @@ static void forward(const stage *s, const REAL *x, const REAL *scale, const REAL
     REAL *inside = image + (l.padding * l.padded_width + l.padding) * l.in_padded;
 #pragma omp for schedule(dynamic)
     for (int64_t n = 0; n < s->batch; n++) {
-      const REAL *in = x + n * s->height * s->width * s->in_channels;
-      if (s->kernel) rectify(s, &l, s->height, in, scale, shift, inside, l.padded_width * l.in_padded);
+      const int64_t first = n * s->height * s->width;
+      if (s->kernel) rectify(s, &l, s->height, x, first, scale, shift, inside, l.padded_width * l.in_padded);
       memset(moments, 0, (size_t)(2 * l.padded) * sizeof(REAL));
       for (int64_t h = 0; h < l.out_height; h += l.rows) {
         const int64_t rows = smaller(l.rows, l.out_height - h), pixels = rows * l.out_width,
@@ -49,7 +49,7 @@ static void forward(const stage *s, const REAL *x, const REAL *scale, const REAL
           depthwise(s->kernel, s->stride, s->dilation, &l, rows, l.out_width,
                     image + h * s->stride * l.padded_width * l.in_padded, taps, middle);
         else
-          rectify(s, &l, rows, in + before * s->in_channels, scale, shift, middle, s->width * l.in_padded);
+          rectify(s, &l, rows, x, first + before, scale, shift, middle, s->width * l.in_padded);
         product(pixels, l.blocks, s->in_channels, middle, l.in_padded, matrix, result, l.padded);
         keep_results(s, &l, pixels, before, result, s->y + (n * l.pixels + before) * s->channels, moments);
       }
@@ -73,46 +73,50 @@ static void forward(const stage *s, const REAL *x, const REAL *scale, const REAL
 }
 
 /* The norm's output, times the factor, plus the addend. */
-static void normalise(const stage *s, REAL *to) {
+static void normalise(const stage *s, const part *to) {
   const layout l = layout_of(s);
   REAL *affine = affine_of(s);
 #pragma omp parallel for schedule(dynamic) num_threads((int)s->threads)
   for (int64_t n = 0; n < s->batch; n++) {
     const REAL factor = s->factors ? s->factors[n] : 1;
-    for (int64_t b = 0; b < l.blocks; b++) {
-      const vector scale = load_block(affine, b, s->channels) * factor;
-      const vector shift = load_block(affine + s->channels, b, s->channels) * factor;
-      for (int64_t p = n * l.pixels; p < (n + 1) * l.pixels; p++) {
-        vector v = load_block(s->y + p * s->channels, b, s->channels) * scale + shift;
-        if (s->addend) v += load_block(s->addend + p * s->channels, b, s->channels);
-        store_block(to + p * s->channels, b, s->channels, v);
+    int64_t offset = 0;
+    for (const part *own = to; own->channels; offset += own->channels, own++)
+      for (int64_t b = 0; b * LANES < own->channels; b++) {
+        const vector scale = load_block(affine + offset, b, own->channels) * factor;
+        const vector shift = load_block(affine + s->channels + offset, b, own->channels) * factor;
+        for (int64_t p = n * l.pixels; p < (n + 1) * l.pixels; p++) {
+          const int64_t at = p * s->channels + offset;
+          vector v = load_block(s->y + at, b, own->channels) * scale + shift;
+          if (s->addend) v += load_block(s->addend + at, b, own->channels);
+          store_block(own->at + p * own->step, b, own->channels, v);
+        }
       }
-    }
   }
   free(affine);
 }
 
-/* Sums over all pixels of g and of g * (y - mean), g with its factor, [2][channels]; pixels of g are `g_step`
- * numbers apart. */
-static void norm_sums(const stage *s, const REAL *g, int64_t g_step, double *to) {
+/* Sums over all pixels of g and of g * (y - mean), g with its factor, [2][channels]. */
+static void norm_sums(const stage *s, const part *g, double *to) {
   const layout l = layout_of(s);
   double *all = sums_of(s->batch * 2 * s->channels);
 #pragma omp parallel for schedule(dynamic) num_threads((int)s->threads)
   for (int64_t n = 0; n < s->batch; n++) {
-    double *own = all + n * 2 * s->channels;
     const REAL factor = s->factors ? s->factors[n] : 1;
-    for (int64_t b = 0; b < l.blocks; b++) {
-      vector sum = {0}, product = {0}, centre = load_block(s->mean, b, s->channels);
-      for (int64_t p = n * l.pixels; p < (n + 1) * l.pixels; p++) {
-        vector v = load_block(g + p * g_step, b, s->channels);
-        sum += v;
-        product += v * (load_block(s->y + p * s->channels, b, s->channels) - centre);
+    int64_t offset = 0;
+    for (const part *own = g; own->channels; offset += own->channels, own++)
+      for (int64_t b = 0; b * LANES < own->channels; b++) {
+        vector sum = {0}, product = {0}, centre = load_block(s->mean + offset, b, own->channels);
+        for (int64_t p = n * l.pixels; p < (n + 1) * l.pixels; p++) {
+          vector v = load_block(own->at + p * own->step, b, own->channels);
+          sum += v;
+          product += v * (load_block(s->y + p * s->channels + offset, b, own->channels) - centre);
+        }
+        double *sums = all + n * 2 * s->channels + offset + b * LANES;
+        for (int64_t k = 0; k < LANES && b * LANES + k < own->channels; k++) {
+          sums[k] = (double)(sum[k] * factor);
+          sums[s->channels + k] = (double)(product[k] * factor);
+        }
       }
-      for (int64_t k = 0; k < LANES && b * LANES + k < s->channels; k++) {
-        own[b * LANES + k] = (double)(sum[k] * factor);
-        own[s->channels + b * LANES + k] = (double)(product[k] * factor);
-      }
-    }
   }
   for (int64_t k = 0; k < 2 * s->channels; k++) {
     to[k] = 0;
@@ -125,12 +129,12 @@ static void norm_sums(const stage *s, const REAL *g, int64_t g_step, double *to)
  *
  * Where there is a stage before, `towards_x` is the gradient of its output, and in_sums are norm_sums of it.
  */
-static void backward(const stage *s, const stage *before, const REAL *x, const REAL *g, int64_t g_step,
-                     const double *sums, REAL *towards_x, double *in_sums) {
+static void backward(const stage *s, const stage *before, const part *x, const part *g, const double *sums,
+                     const part *towards_x, double *in_sums) {
   const layout l = layout_of(s);
   REAL *affine = before ? affine_of(before) : NULL;
   const REAL *scale = affine, *shift = before ? affine + s->in_channels : NULL;
-  const REAL *in_mean = before ? before->mean : NULL;
+  const REAL *in_mean = before ? before->mean : NULL, *y_before = before ? before->y : NULL;
   const int64_t taps_size = s->kernel * s->kernel * l.in_padded, matrix_size = s->channels * l.in_padded;
   const int64_t groups = smaller(GROUPS, s->batch);
   const int64_t own_size = taps_size + matrix_size + 2 * l.in_padded;
@@ -169,15 +173,13 @@ static void backward(const stage *s, const stage *before, const REAL *x, const R
       REAL *own_matrix = own_taps + taps_size, *own_sums = own_matrix + matrix_size;
       memset(own_taps, 0, (size_t)own_size * sizeof(REAL));
       for (int64_t n = group * s->batch / groups; n < (group + 1) * s->batch / groups; n++) {
-        const REAL *in = x + n * s->height * s->width * s->in_channels;
-        REAL *out = towards_x + n * s->height * s->width * s->in_channels;
-        if (s->kernel) rectify(s, &l, s->height, in, scale, shift, image + corner, image_row);
+        const int64_t in = n * s->height * s->width;
+        if (s->kernel) rectify(s, &l, s->height, x, in, scale, shift, image + corner, image_row);
         for (int64_t h = 0; h < l.out_height; h += l.rows) {
           const int64_t rows = smaller(l.rows, l.out_height - h), pixels = rows * l.out_width,
                         done = h * l.out_width;
-          const int64_t at = n * l.pixels + done;
-          through_norm(s, &l, pixels, g + at * g_step, g_step, s->factors ? s->factors[n] : 1,
-                       s->y + at * s->channels, coefficients, towards_y);
+          through_norm(s, &l, pixels, g, n * l.pixels + done, s->factors ? s->factors[n] : 1, coefficients,
+                       towards_y);
           if (s->kernel) {
             const REAL *first = image + h * s->stride * image_row;
             REAL *spread_first = spread + corner + h * s->stride * image_row;
@@ -187,22 +189,21 @@ static void backward(const stage *s, const stage *before, const REAL *x, const R
                       matrix, spread_first + r * s->stride * image_row, s->stride * l.in_padded);
             depthwise_weights(s, &l, rows, first, spread_first, own_taps);
           } else {
-            const int64_t start = done * s->in_channels;
-            rectify(s, &l, rows, in + start, scale, shift, middle, row);
+            rectify(s, &l, rows, x, in + done, scale, shift, middle, row);
             product(pixels, l.in_blocks, s->channels, towards_y, l.padded, matrix, towards_middle,
                     l.in_padded);
-            through_relu(s, &l, rows, towards_middle, middle, row, in + start, in_mean, out + start,
+            through_relu(s, &l, rows, towards_middle, middle, row, in + done, y_before, in_mean, towards_x,
                          own_sums);
           }
           outer(pixels, s->channels, towards_y, l.padded, l.in_blocks, middle, own_matrix);
         }
         if (s->kernel)
           for (int64_t h = 0; h < s->height; h += l.rows) {
-            const int64_t rows = smaller(l.rows, s->height - h), start = h * s->width * s->in_channels;
+            const int64_t rows = smaller(l.rows, s->height - h);
             depthwise(s->kernel, 1, s->dilation, &l, rows, s->width, spread + h * image_row, turned,
                       towards_middle);
-            through_relu(s, &l, rows, towards_middle, image + corner + h * image_row, image_row, in + start,
-                         in_mean, out + start, own_sums);
+            through_relu(s, &l, rows, towards_middle, image + corner + h * image_row, image_row,
+                         in + h * s->width, y_before, in_mean, towards_x, own_sums);
           }
       }
     }
@@ -224,11 +225,13 @@ static void backward(const stage *s, const stage *before, const REAL *x, const R
 /* ---- what Python calls ---- */
 
 /* The output of `count` stages; fills y, mean and variance of each. */
-void stages_forward(const stage *stages, int64_t count, const REAL *x, REAL *output) {
+void stages_forward(const stage *stages, int64_t count, const part *x, const part *output) {
   forward(stages, x, NULL, NULL);
   for (int64_t k = 1; k < count; k++) {
-    REAL *affine = affine_of(stages + k - 1);
-    forward(stages + k, stages[k - 1].y, affine, affine + stages[k].in_channels);
+    const stage *before = stages + k - 1;
+    const part between[] = {{before->channels, before->channels, before->y}, {0}};
+    REAL *affine = affine_of(before);
+    forward(stages + k, between, affine, affine + before->channels);
     free(affine);
   }
   normalise(stages + count - 1, output);
@@ -236,25 +239,30 @@ void stages_forward(const stage *stages, int64_t count, const REAL *x, REAL *out
 
 /* The gradient of the input; fills all `towards_` of every stage but towards_output of the last, which is
  * `g`. */
-void stages_backward(const stage *stages, int64_t count, const REAL *x, const REAL *g, int64_t g_step,
-                     REAL *towards_x) {
+void stages_backward(const stage *stages, int64_t count, const part *x, const part *g,
+                     const part *towards_x) {
   double *sums = sums_of(2 * stages[count - 1].channels);
-  norm_sums(stages + count - 1, g, g_step, sums);
+  norm_sums(stages + count - 1, g, sums);
+  part between[2] = {{0}}, towards_between[2] = {{0}};
   for (int64_t k = count - 1; k >= 0; k--) {
     const stage *before = k ? stages + k - 1 : NULL;
+    const part arriving[] = {towards_between[0], {0}};
+    if (before) {
+      between[0] = (part){before->channels, before->channels, before->y};
+      towards_between[0] = (part){before->channels, before->channels, before->towards_output};
+    }
     double *in_sums = sums_of(2 * stages[k].in_channels);
-    backward(stages + k, before, before ? before->y : x, g, g_step, sums,
-             before ? before->towards_output : towards_x, in_sums);
+    backward(stages + k, before, before ? between : x, k == count - 1 ? g : arriving, sums,
+             before ? towards_between : towards_x, in_sums);
     free(sums);
     sums = in_sums;
-    if (before) g = before->towards_output, g_step = before->channels;
   }
   free(sums);
 }
 
 /* The output of `count` stages with means and variances as they are: an image goes through all of them in the
  * cache, and no y is kept. */
-void stages_evaluate(const stage *stages, int64_t count, const REAL *x, REAL *output) {
+void stages_evaluate(const stage *stages, int64_t count, const part *x, const part *output) {
   layout *layouts = malloc((size_t)count * sizeof(layout));
   REAL **affines = malloc((size_t)count * sizeof(REAL *)), **taps = malloc((size_t)count * sizeof(REAL *));
   REAL **matrices = malloc((size_t)count * sizeof(REAL *));
@@ -287,10 +295,9 @@ void stages_evaluate(const stage *stages, int64_t count, const REAL *x, REAL *ou
       for (int64_t k = 0; k < count; k++) {
         const stage *s = stages + k;
         const layout l = layouts[k];
-        const REAL *in = x + n * s->height * s->width * s->in_channels; /* the first stage's */
         REAL *image = images + starts[k];
         if (k == 0 && s->kernel)
-          rectify(s, &l, s->height, in, NULL, NULL,
+          rectify(s, &l, s->height, x, n * s->height * s->width, NULL, NULL,
                   image + (l.padding * l.padded_width + l.padding) * l.in_padded,
                   l.padded_width * l.in_padded);
         for (int64_t h = 0; h < l.out_height; h += l.rows) {
@@ -300,7 +307,7 @@ void stages_evaluate(const stage *stages, int64_t count, const REAL *x, REAL *ou
             depthwise(s->kernel, s->stride, s->dilation, &l, rows, l.out_width,
                       image + h * s->stride * l.padded_width * l.in_padded, taps[k], middle);
           else if (k == 0)
-            rectify(s, &l, rows, in + done * s->in_channels, NULL, NULL, middle, s->width * l.in_padded);
+            rectify(s, &l, rows, x, n * l.pixels + done, NULL, NULL, middle, s->width * l.in_padded);
           else
             inner = image + done * l.in_padded;
           product(rows * l.out_width, l.blocks, s->in_channels, inner, l.in_padded, matrices[k], result,
@@ -311,9 +318,7 @@ void stages_evaluate(const stage *stages, int64_t count, const REAL *x, REAL *ou
                        ((h + next.padding) * next.padded_width + next.padding) * next.in_padded;
             hand_on(s, &l, rows, result, affines[k], to, next.padded_width * next.in_padded);
           } else {
-            const int64_t at = (n * l.pixels + done) * s->channels;
-            keep_output(s, &l, rows * l.out_width, result, affines[k], s->addend ? s->addend + at : NULL,
-                        output + at);
+            keep_output(s, &l, rows * l.out_width, result, affines[k], n * l.pixels + done, output);
           }
         }
       }

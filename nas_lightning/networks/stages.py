@@ -29,35 +29,44 @@ class Stage(NamedTuple):
     norm: nn.Module
 
 
-def can_compute_stage(stage: Stage, training: bool) -> bool:
-    """Whether a stage can be computed in one pass, to the values of its layers.
+def can_compute_stages(stages: Sequence[Stage], training: bool) -> bool:
+    """Whether stages can be computed in one pass each, to the values of their layers.
 
-    Its weights must be a CPU's, float32 or float64, the norm in the mode asked for, with weights and running
-    statistics of its own, the layers without hooks and of a geometry that ``stages.c`` knows, and a C
-    compiler with OpenMP be found.
+    Their weights must be a CPU's, all float32 or float64, the norms in the mode asked for, with weights and
+    running statistics of their own, the layers without hooks and of a geometry that ``stages.c`` knows, and
+    a C compiler with OpenMP be found.
 
     Args:
-        stage: The stage.
+        stages: The stages, of which each reads what the one before makes.
         training: Whether for training.
     """
+    if not stages:  # the norms are folded into the convolutions
+        return False
+    dtype = stages[0].pointwise.weight.dtype
+    is_known = torch.compiler.is_compiling() or stage_library(dtype) is not None
+    return is_known and all(_can_compute(stage, dtype, training) for stage in stages)
+
+
+def _can_compute(stage: Stage, dtype: torch.dtype, training: bool) -> bool:
     depthwise, pointwise, norm = stage
     if type(norm) is not BatchNorm or norm.training != training or not norm.track_running_stats:
         return False
     if torch.compiler.is_compiling():  # what follows is settled before
         return True
-    weights = (pointwise.weight, norm.weight, pointwise.weight if depthwise is None else depthwise.weight)
+    values = [pointwise.weight, norm.weight, norm.bias, norm.running_mean, norm.running_var]
+    if depthwise is not None:
+        values.append(depthwise.weight)
+        if is_watched(depthwise) or not _is_depthwise(depthwise):
+            return False
     return (
-        not (is_watched(norm) or is_watched(pointwise) or (depthwise is not None and is_watched(depthwise)))
-        and all(weight is not None and can_compute_with(weight) for weight in weights)
+        not (is_watched(norm) or is_watched(pointwise))
+        and all(value is not None and _is_near(value, dtype) for value in values)
         and _is_pointwise(pointwise)
-        and (depthwise is None or _is_depthwise(depthwise))
     )
 
 
-def can_compute_with(weight: Tensor) -> bool:
-    """Whether ``stages.c`` can be had for a weight's device and numbers."""
-    is_near = weight.device.type == "cpu" and weight.is_contiguous()
-    return is_near and stage_library(weight.dtype) is not None
+def _is_near(value: Tensor, dtype: torch.dtype) -> bool:
+    return value.dtype == dtype and value.device.type == "cpu" and value.is_contiguous()
 
 
 def _is_depthwise(layer: nn.Conv2d) -> bool:
@@ -87,56 +96,25 @@ def is_watched(layer: nn.Module) -> bool:
 
 
 def compute_stages(
-    x: Tensor, stages: Sequence[Stage], factors: Tensor | None = None, addend: Tensor | None = None
+    x: Sequence[Tensor],
+    stages: Sequence[Stage],
+    factors: Tensor | None = None,
+    addend: Tensor | None = None,
 ) -> Tensor:
-    """Output of stages in training; tracks the statistics of their norms.
+    """Output of stages; in training, tracks the statistics of their norms.
+
+    In evaluation it has no gradient.
 
     Args:
-        x: ``[batch, channels, height, width]``; whether it is rectified already does not matter.
-        stages: The stages, see :func:`can_compute_stage`.
-        factors: Factor of every image's output, ``[batch]``, a constant; None is 1.
+        x: ``[batch, channels, height, width]``, whether rectified already does not matter; if several, their
+            channels one after the other.
+        stages: The stages, see :func:`can_compute_stages`.
+        factors: Factor of every image's output, ``[batch]``, a constant, in training; None is 1.
         addend: What is added to the output, ``[batch, channels, _, _]``; None is 0.
 
     Returns:
         ``[batch, channels, _, _]``, channels-last.
     """
-    weights, sizes, eps = _described(stages)
-    dtype = stages[0].pointwise.weight.dtype
-    factors = None if factors is None else factors.to(dtype).contiguous()
-    addend = None if addend is None else addend.to(dtype)
-    output, *statistics = _Stages.apply(x.to(dtype), factors, addend, sizes, eps, *weights)
-    count = output.numel() // output.shape[1]
-    if count == 1:
-        raise ValueError(
-            f"batch norm needs more than 1 value per channel in training, got {tuple(output.shape)}"
-        )
-    for stage, mean, variance in zip(stages, statistics[::2], statistics[1::2], strict=True):
-        _norm_of(stage).track(mean, variance, count)
-    return output  # type: ignore[no-any-return]
-
-
-def evaluate_stages(x: Tensor, stages: Sequence[Stage], addend: Tensor | None = None) -> Tensor:
-    """Output of stages with the running statistics of their norms; it has no gradient.
-
-    Args:
-        x: ``[batch, channels, height, width]``; whether it is rectified already does not matter.
-        stages: The stages, see :func:`can_compute_stage`.
-        addend: What is added to the output, ``[batch, channels, _, _]``; None is 0.
-
-    Returns:
-        ``[batch, channels, _, _]``, channels-last.
-    """
-    weights, sizes, eps = _described(stages)
-    norms = map(_norm_of, stages)
-    statistics = [value for norm in norms for value in (norm.running_mean, norm.running_var)]
-    dtype = stages[0].pointwise.weight.dtype
-    addend = None if addend is None else addend.to(dtype)
-    output: Tensor = _evaluate(x.to(dtype), addend, weights, statistics, sizes, eps)
-    return output
-
-
-def _described(stages: Sequence[Stage]) -> tuple[list[Tensor | None], list[int], list[float]]:
-    """Weights (depthwise, pointwise, norm's weight and bias), strides and dilations, and eps of stages."""
     weights: list[Tensor | None] = []
     sizes: list[int] = []
     for stage in stages:
@@ -144,169 +122,288 @@ def _described(stages: Sequence[Stage]) -> tuple[list[Tensor | None], list[int],
         weights += [None if depthwise is None else depthwise.weight, stage.pointwise.weight]
         weights += [norm.weight, norm.bias]
         sizes += (1, 1) if depthwise is None else (depthwise.stride[0], depthwise.dilation[0])
-    return weights, sizes, [_norm_of(stage).eps for stage in stages]
+    norms = [(_norm_of(stage),) for stage in stages]
+    return _compute(x, weights, sizes, norms, factors, addend)[0]
+
+
+def project(x: Sequence[Tensor], projections: Sequence[Stage]) -> list[Tensor]:
+    """Outputs of 1x1 convolutions that read the same images, which are read once.
+
+    Args:
+        x: As for :func:`compute_stages`.
+        projections: Stages without a depthwise convolution, each for itself.
+
+    Returns:
+        The output of each.
+    """
+    norms = [_norm_of(stage) for stage in projections]
+    if (
+        len(
+            {(norm.eps, stage.pointwise.weight.dtype) for norm, stage in zip(norms, projections, strict=True)}
+        )
+        != 1
+    ):
+        return [compute_stages(x, [stage]) for stage in projections]
+    pointwise = _joined([stage.pointwise.weight for stage in projections])
+    weight, bias = _joined([norm.weight for norm in norms]), _joined([norm.bias for norm in norms])
+    return _compute(x, [None, pointwise, weight, bias], [1, 1], [norms])
+
+
+def _joined(values: Sequence[Tensor]) -> Tensor:
+    return torch.cat(list(values)) if len(values) > 1 else values[0]
 
 
 def _norm_of(stage: Stage) -> BatchNorm:
-    assert isinstance(stage.norm, BatchNorm), "can_compute_stage() was not asked"
+    assert isinstance(stage.norm, BatchNorm), "can_compute_stages() was not asked"
     return stage.norm
 
 
+def _compute(
+    x: Sequence[Tensor],
+    weights: list[Tensor | None],
+    sizes: list[int],
+    norms: Sequence[Sequence[BatchNorm]],
+    factors: Tensor | None = None,
+    addend: Tensor | None = None,
+) -> list[Tensor]:
+    """Outputs of stages, one for each norm of the last.
+
+    Args:
+        x: The images.
+        weights: Of every stage: depthwise, pointwise, norm's weight and bias.
+        sizes: Of every stage: stride and dilation.
+        norms: Of every stage: those that share its channels.
+        factors: Factor of every image.
+        addend: What is added to the output, if it is one.
+    """
+    first, parts = norms[0][0], [norm.num_features for norm in norms[-1]]
+    eps, dtype = [own[0].eps for own in norms], first.weight.dtype
+    x = [part.to(dtype) for part in x]
+    addend = None if addend is None else addend.to(dtype)
+    outputs: list[Tensor]
+    if not first.training:
+        assert factors is None, "drop path is a matter of training"
+        statistics = []
+        for own in norms:
+            statistics += [_joined([norm.running_mean for norm in own])]  # type: ignore[misc]
+            statistics += [_joined([norm.running_var for norm in own])]  # type: ignore[misc]
+        outputs = _stages_evaluated(x, addend, statistics, weights, parts, sizes, eps)
+        return outputs
+    factors = None if factors is None else factors.to(dtype).contiguous()
+    *outputs, found = _Stages.apply(len(x), factors, addend, parts, sizes, eps, *x, *weights)
+    count = outputs[0].numel() // outputs[0].shape[1]
+    if count == 1:
+        raise ValueError(
+            f"batch norm needs more than 1 value per channel in training, got {tuple(outputs[0].shape)}"
+        )
+    start = 0
+    for own in norms:
+        width = sum(norm.num_features for norm in own)
+        for norm in own:
+            end = start + norm.num_features
+            norm.track(found[start:end], found[start + width : end + width], count)
+            start = end
+        start += width
+    return outputs
+
+
 class _Stages(torch.autograd.Function):
-    """Output; mean and (biased) variance of every stage's norm."""
+    """Outputs, then means and (biased) variances of every stage's norm one after the other."""
 
     @staticmethod
     def forward(
         ctx: Any,
-        x: Tensor,
+        inputs: int,
         factors: Tensor | None,
         addend: Tensor | None,
+        parts: list[int],
         sizes: list[int],
         eps: list[float],
-        *weights: Tensor | None,
+        *tensors: Tensor | None,
     ) -> Any:
-        output, *inner = _forward(x, factors, addend, list(weights), sizes, eps)
-        ctx.save_for_backward(x, factors, *inner, *weights)
-        ctx.sizes, ctx.eps = sizes, eps
-        statistics = [value for index, value in enumerate(inner) if index % 3]
-        ctx.mark_non_differentiable(*statistics)
-        return output, *statistics
+        """Of ``tensors`` the first are the images, as many as ``inputs`` says, the others the weights."""
+        x, weights = list(tensors[:inputs]), list(tensors[inputs:])
+        made = _stages(x, factors, addend, weights, parts, sizes, eps)
+        inner = made[len(parts) :]
+        ctx.save_for_backward(factors, *inner, *tensors)
+        ctx.described = inputs, sizes, eps
+        ctx.mark_non_differentiable(inner[-1])
+        return (*made[: len(parts)], inner[-1])
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
-        x, factors, *rest = ctx.saved_tensors
-        inner, weights = rest[: 3 * len(ctx.eps)], rest[3 * len(ctx.eps) :]
-        towards_x, *found = _backward(gradient, x, factors, inner, weights, ctx.sizes, ctx.eps)
-        of_weights = iter(found)
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        inputs, sizes, eps = ctx.described
+        factors, *rest = ctx.saved_tensors
+        inner, x, weights = rest[: len(eps) + 1], rest[len(eps) + 1 :][:inputs], rest[len(eps) + 1 + inputs :]
+        found = _stages_backward(list(gradients[:-1]), x, factors, inner, weights, sizes, eps)
+        of_weights = iter(found[inputs:])
         towards_weights = (None if weight is None else next(of_weights) for weight in weights)
-        towards_addend = gradient if ctx.needs_input_grad[2] else None
-        return towards_x, None, towards_addend, None, None, *towards_weights
+        towards_addend = gradients[0] if ctx.needs_input_grad[2] else None
+        return None, None, towards_addend, None, None, None, *found[:inputs], *towards_weights
 
 
-@library.custom_op(
-    "nas_lightning::stages",
-    mutates_args=(),
-    device_types="cpu",
-    schema="(Tensor x, Tensor? factors, Tensor? addend, Tensor?[] weights, int[] sizes, float[] eps)"
-    " -> Tensor[]",
-)
+# Defined one level below torch's decorator for custom operators, whose checks at every call take longer than
+# the stages of small images.
+_operators = library.Library("nas_lightning", "FRAGMENT")  # type: ignore[no-untyped-call]
+_STAGES = "Tensor?[] weights, int[] parts, int[] sizes, float[] eps"
+for schema in (
+    f"stages(Tensor[] x, Tensor? factors, Tensor? addend, {_STAGES}) -> Tensor[]",
+    f"stages_evaluated(Tensor[] x, Tensor? addend, Tensor[] statistics, {_STAGES}) -> Tensor[]",
+    "stages_backward(Tensor[] gradients, Tensor[] x, Tensor? factors, Tensor[] inner, Tensor?[] weights,"
+    " int[] sizes, float[] eps) -> Tensor[]",
+):
+    _operators.define(schema)  # type: ignore[no-untyped-call]
+_stages = torch.ops.nas_lightning.stages.default
+_stages_evaluated = torch.ops.nas_lightning.stages_evaluated.default
+_stages_backward = torch.ops.nas_lightning.stages_backward.default
+
+
+@library.impl(_operators, "stages", "CPU")
+@torch.compiler.disable
 def _forward(
-    x: Tensor,
+    x: Sequence[Tensor],
     factors: Tensor | None,
     addend: Tensor | None,
     weights: Sequence[Tensor | None],
+    parts: Sequence[int],
     sizes: Sequence[int],
     eps: Sequence[float],
 ) -> list[Tensor]:
-    """The output, and of every stage what comes out of its 1x1 convolution, with mean and variance."""
-    x = x.contiguous(memory_format=torch.channels_last)
-    inner = _empty_inner(x, weights, sizes)
-    output = torch.empty_like(inner[-3])
-    if addend is not None:
-        addend = addend.contiguous(memory_format=torch.channels_last)
-    stages = _packed(x, weights, sizes, eps, inner, factors=factors, addend=addend)
-    _loaded(x.dtype).stages_forward(stages, len(eps), x.data_ptr(), output.data_ptr())
-    return [output, *inner]
+    """The outputs, what comes out of every 1x1 convolution, and the statistics of all of these."""
+    x, sources = _arranged(x)
+    outputs, ys, statistics = _room(x, weights, parts, sizes)
+    addend = None if addend is None else addend.contiguous(memory_format=torch.channels_last)
+    stages = _packed(x, weights, sizes, eps, ys, _addresses(statistics, ys), factors=factors, addend=addend)
+    _loaded(x[0].dtype).stages_forward(stages, len(eps), sources, _arranged(outputs)[1])
+    return [*outputs, *ys, statistics]
 
 
-@library.custom_op(
-    "nas_lightning::stages_evaluated",
-    mutates_args=(),
-    device_types="cpu",
-    schema="(Tensor x, Tensor? addend, Tensor?[] weights, Tensor[] statistics, int[] sizes, float[] eps)"
-    " -> Tensor",
-)
+@library.impl(_operators, "stages_evaluated", "CPU")
+@torch.compiler.disable
 def _evaluate(
-    x: Tensor,
+    x: Sequence[Tensor],
     addend: Tensor | None,
-    weights: Sequence[Tensor | None],
     statistics: Sequence[Tensor],
+    weights: Sequence[Tensor | None],
+    parts: Sequence[int],
     sizes: Sequence[int],
     eps: Sequence[float],
-) -> Tensor:
-    x = x.contiguous(memory_format=torch.channels_last)
-    if addend is not None:
-        addend = addend.contiguous(memory_format=torch.channels_last)
-    output = _empty_outputs(x, weights, sizes)[-1]
-    inner: list[Tensor | None] = []
-    for mean, variance in zip(statistics[::2], statistics[1::2], strict=True):
-        inner += [None, mean, variance]
-    stages = _packed(x, weights, sizes, eps, inner, addend=addend)
-    _loaded(x.dtype).stages_evaluate(stages, len(eps), x.data_ptr(), output.data_ptr())
-    return output
+) -> list[Tensor]:
+    x, sources = _arranged(x)
+    outputs = _empty_outputs(x, weights, parts, sizes)
+    addend = None if addend is None else addend.contiguous(memory_format=torch.channels_last)
+    means = [value.data_ptr() for value in statistics]
+    stages = _packed(x, weights, sizes, eps, [None] * len(eps), means, addend=addend)
+    _loaded(x[0].dtype).stages_evaluate(stages, len(eps), sources, _arranged(outputs)[1])
+    return outputs
 
 
-@library.custom_op(
-    "nas_lightning::stages_backward",
-    mutates_args=(),
-    device_types="cpu",
-    schema="(Tensor gradient, Tensor x, Tensor? factors, Tensor[] inner, Tensor?[] weights, int[] sizes,"
-    " float[] eps) -> Tensor[]",
-)
+@library.impl(_operators, "stages_backward", "CPU")
+@torch.compiler.disable
 def _backward(
-    gradient: Tensor,
-    x: Tensor,
+    gradients: Sequence[Tensor],
+    x: Sequence[Tensor],
     factors: Tensor | None,
     inner: Sequence[Tensor],
     weights: Sequence[Tensor | None],
     sizes: Sequence[int],
     eps: Sequence[float],
 ) -> list[Tensor]:
-    """Gradients of the input and of every weight there is."""
-    x = x.contiguous(memory_format=torch.channels_last)
-    step = _pixel_step(gradient)
-    if step is None:
-        gradient, step = gradient.contiguous(memory_format=torch.channels_last), gradient.shape[1]
-    towards_x = torch.empty_like(x)
+    """Gradients of the inputs and of every weight there is."""
+    x, sources = _arranged(x)
+    gradients, arriving = _arranged(gradients)
+    *ys, statistics = inner
+    towards_x = [torch.empty_like(part, memory_format=torch.channels_last) for part in x]
     towards = [None if weight is None else torch.empty_like(weight) for weight in weights]
-    between = [torch.empty_like(y) for y in inner[:-3:3]]
-    stages = _packed(x, weights, sizes, eps, inner, towards, between, factors=factors)
-    pointers = (x.data_ptr(), gradient.data_ptr(), step, towards_x.data_ptr())
-    _loaded(x.dtype).stages_backward(stages, len(eps), *pointers)
-    return [towards_x, *(gradient for gradient in towards if gradient is not None)]
+    between = [*map(torch.empty_like, ys[:-1]), None]
+    means = _addresses(statistics, ys)
+    stages = _packed(x, weights, sizes, eps, ys, means, towards, between, factors=factors)
+    _loaded(x[0].dtype).stages_backward(stages, len(eps), sources, arriving, _arranged(towards_x)[1])
+    return [*towards_x, *(gradient for gradient in towards if gradient is not None)]
 
 
-@_forward.register_fake
-def _(x: Tensor, factors: Any, addend: Any, weights: Any, sizes: Any, eps: Any) -> list[Tensor]:
-    inner = _empty_inner(x, weights, sizes)
-    return [torch.empty_like(inner[-3]), *inner]
+def _fake_forward(
+    x: Any, factors: Any, addend: Any, weights: Any, parts: Any, sizes: Any, eps: Any
+) -> list[Tensor]:
+    outputs, ys, statistics = _room(x, weights, parts, sizes)
+    return [*outputs, *ys, statistics]
 
 
-@_backward.register_fake
-def _(gradient: Any, x: Tensor, factors: Any, inner: Any, weights: Any, sizes: Any, eps: Any) -> list[Tensor]:
-    towards_x = torch.empty_like(x, memory_format=torch.channels_last)
-    return [towards_x, *(torch.empty_like(weight) for weight in weights if weight is not None)]
+def _fake_evaluate(
+    x: Any, addend: Any, statistics: Any, weights: Any, parts: Any, sizes: Any, eps: Any
+) -> list[Tensor]:
+    return _empty_outputs(x, weights, parts, sizes)
 
 
-@_evaluate.register_fake
-def _(x: Tensor, addend: Any, weights: Any, statistics: Any, sizes: Any, eps: Any) -> Tensor:
-    return _empty_outputs(x, weights, sizes)[-1]
+def _fake_backward(
+    gradients: Any, x: Any, factors: Any, inner: Any, weights: Any, sizes: Any, eps: Any
+) -> list[Tensor]:
+    towards_x = [torch.empty_like(part, memory_format=torch.channels_last) for part in x]
+    return [*towards_x, *(torch.empty_like(weight) for weight in weights if weight is not None)]
 
 
-def _empty_outputs(x: Tensor, weights: Sequence[Tensor | None], sizes: Sequence[int]) -> list[Tensor]:
-    """Room for what comes out of every stage's 1x1 convolution."""
-    outputs: list[Tensor] = []
-    height, width = x.shape[2:]
+for operator, fake in (
+    ("stages", _fake_forward),
+    ("stages_evaluated", _fake_evaluate),
+    ("stages_backward", _fake_backward),
+):
+    library.register_fake(f"nas_lightning::{operator}", fake)
+
+
+def _shapes(
+    x: Sequence[Tensor], weights: Sequence[Tensor | None], sizes: Sequence[int]
+) -> list[tuple[int, int, int, int]]:
+    """Of what comes out of every stage."""
+    shapes = []
+    batch, _, height, width = x[0].shape
     for norm, stride in zip(weights[2::4], sizes[::2], strict=True):
         assert norm is not None
         height, width = (height + stride - 1) // stride, (width + stride - 1) // stride
-        shape = (x.shape[0], norm.shape[0], height, width)
-        outputs.append(torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=torch.channels_last))
-    return outputs
+        shapes.append((batch, norm.shape[0], height, width))
+    return shapes
 
 
-def _empty_inner(x: Tensor, weights: Sequence[Tensor | None], sizes: Sequence[int]) -> list[Tensor]:
-    """The same, each with room for its mean and its variance."""
-    outputs = _empty_outputs(x, weights, sizes)
-    return [value for y in outputs for value in (y, y.new_empty(y.shape[1]), y.new_empty(y.shape[1]))]
+def _empty(shape: tuple[int, ...], like: Tensor) -> Tensor:
+    return torch.empty(shape, dtype=like.dtype, device=like.device, memory_format=torch.channels_last)
 
 
-def _pixel_step(gradient: Tensor) -> int | None:
-    """Numbers between the pixels of channels-last images, maybe some channels of wider ones; else None."""
-    _, channels, height, width = gradient.shape
-    step = gradient.stride(3)
-    is_usual = gradient.stride() == (height * width * step, 1, width * step, step) and step >= channels
-    return step if is_usual else None
+def _empty_outputs(
+    x: Sequence[Tensor], weights: Sequence[Tensor | None], parts: Sequence[int], sizes: Sequence[int]
+) -> list[Tensor]:
+    batch, _, height, width = _shapes(x, weights, sizes)[-1]
+    return [_empty((batch, channels, height, width), x[0]) for channels in parts]
+
+
+def _room(
+    x: Sequence[Tensor], weights: Sequence[Tensor | None], parts: Sequence[int], sizes: Sequence[int]
+) -> tuple[list[Tensor], list[Tensor], Tensor]:
+    """For the outputs, for what comes out of every 1x1 convolution, and for the statistics of these."""
+    ys = [_empty(shape, x[0]) for shape in _shapes(x, weights, sizes)]
+    statistics = ys[0].new_empty(2 * sum(y.shape[1] for y in ys))
+    return _empty_outputs(x, weights, parts, sizes), ys, statistics
+
+
+def _addresses(statistics: Tensor, ys: Sequence[Tensor]) -> list[int]:
+    """Where mean and variance of every stage are."""
+    at, addresses = statistics.data_ptr(), []
+    for y in ys:
+        size = y.shape[1] * y.itemsize
+        addresses += [at, at + size]
+        at += 2 * size
+    return addresses
+
+
+def _arranged(images: Sequence[Tensor]) -> tuple[list[Tensor], bytes]:
+    """Images channels-last, maybe some channels of wider ones, and ``part`` of ``stages.c`` for each."""
+    arranged, packed = [], []
+    for one in images:
+        _, channels, height, width = one.shape
+        step = one.stride(3)
+        if step < channels or one.stride() != (height * width * step, 1, width * step, step):
+            one, step = one.contiguous(memory_format=torch.channels_last), channels
+        arranged.append(one)
+        packed += [channels, step, one.data_ptr()]
+    return arranged, struct.pack(f"@{len(packed) + 3}q", *packed, 0, 0, 0)
 
 
 _STAGE = struct.Struct("@9q d 14P")
@@ -314,40 +411,48 @@ _STAGE = struct.Struct("@9q d 14P")
 
 
 def _packed(
-    x: Tensor,
+    x: Sequence[Tensor],
     weights: Sequence[Tensor | None],
     sizes: Sequence[int],
     eps: Sequence[float],
-    inner: Sequence[Tensor | None],
+    ys: Sequence[Tensor | None],
+    means: Sequence[int],
     towards: Sequence[Tensor | None] = (),
-    between: Sequence[Tensor] = (),
+    between: Sequence[Tensor | None] = (),
     *,
     factors: Tensor | None = None,
     addend: Tensor | None = None,
 ) -> bytes:
     """The stages as C sees them; the tensors must outlive them."""
     packed = []
-    (batch, channels, height, width), threads = x.shape, torch.get_num_threads()
+    batch, _, height, width = x[0].shape
+    channels, threads, last = sum(part.shape[1] for part in x), torch.get_num_threads(), len(eps) - 1
     for index, own_eps in enumerate(eps):
-        is_last = index == len(eps) - 1
-        depthwise, pointwise, *norm = weights[4 * index : 4 * index + 4]
+        own = weights[4 * index : 4 * index + 4]
+        depthwise, pointwise, *_ = own
         assert pointwise is not None
-        kernel = 0 if depthwise is None else depthwise.shape[-1]
         stride, dilation = sizes[2 * index : 2 * index + 2]
-        tensors = (
-            *(depthwise, pointwise, *norm, *inner[3 * index : 3 * index + 3]),
-            *((factors, addend, None) if is_last else (None, None, between[index] if between else None)),
-            *(towards[4 * index : 4 * index + 4] or (None,) * 4),
+        kernel = 0 if depthwise is None else depthwise.shape[-1]
+        outputs = pointwise.shape[0]
+        packed.append(
+            _STAGE.pack(
+                *(batch, height, width, channels, outputs, kernel, stride, dilation, threads, own_eps),
+                *map(_address, own),
+                *(_address(ys[index]), means[2 * index], means[2 * index + 1]),
+                *(_address(factors), _address(addend)) if index == last else (0, 0),
+                _address(between[index] if between else None),
+                *map(_address, towards[4 * index : 4 * index + 4] or (None,) * 4),
+            )
         )
-        shape = (batch, height, width, channels, pointwise.shape[0], kernel, stride, dilation, threads)
-        addresses = (0 if tensor is None else tensor.data_ptr() for tensor in tensors)
-        packed.append(_STAGE.pack(*shape, own_eps, *addresses))
-        channels = pointwise.shape[0]
-        height, width = (height + stride - 1) // stride, (width + stride - 1) // stride
+        channels, height, width = outputs, (height + stride - 1) // stride, (width + stride - 1) // stride
     return b"".join(packed)
+
+
+def _address(value: Tensor | None) -> int:
+    return 0 if value is None else value.data_ptr()
 
 
 def _loaded(dtype: torch.dtype) -> Any:
     loaded = stage_library(dtype)
-    assert loaded is not None, "can_compute_stage() was not asked"
+    assert loaded is not None, "can_compute_stages() was not asked"
     return loaded

@@ -20,13 +20,13 @@ from nas_lightning.cells import Genotype
 from nas_lightning.networks import Cell, CellNetwork, build_operation
 from nas_lightning.networks import stage_library as module
 from nas_lightning.networks.operations import ConvolutionStages, FactorizedReduction, pointwise_projection
-from nas_lightning.networks.stages import can_compute_with
+from nas_lightning.networks.stage_library import stage_library
 
 CELL = [("sep_conv_3x3", 0), ("dil_conv_3x3", 1), ("skip_connect", 2), ("sep_conv_5x5", 1)]
 GENOTYPE = Genotype(CELL, [2, 3], CELL, [2, 3])
 
 needs_compiler = pytest.mark.skipif(
-    not can_compute_with(torch.zeros(1)), reason="needs a C compiler with OpenMP"
+    stage_library(torch.float32) is None, reason="needs a C compiler with OpenMP"
 )
 
 
@@ -358,7 +358,7 @@ def test_compilers_that_fail_are_none_and_are_told(
     monkeypatch.setenv("PATH", "/bin-that-is-not")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     with pytest.warns(UserWarning, match="layer by layer.*this is no compiler"):
-        assert not can_compute_with(torch.zeros(1))
+        assert stage_library(torch.float32) is None
     assert not list((tmp_path / "cache").rglob("*.so"))
 
 
@@ -367,7 +367,7 @@ def test_after_a_compiler_that_fails_the_next_is_tried(
     monkeypatch: pytest.MonkeyPatch, fresh_library: None, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("CC", broken_compiler(tmp_path))
-    assert can_compute_with(torch.zeros(1))
+    assert stage_library(torch.float32) is not None
 
 
 @needs_compiler
@@ -379,7 +379,7 @@ def test_a_user_without_a_home_compiles_for_the_process(
 
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     monkeypatch.setattr(Path, "home", no_home)
-    assert can_compute_with(torch.zeros(1))
+    assert stage_library(torch.float32) is not None
 
 
 @needs_compiler
@@ -387,18 +387,18 @@ def test_what_was_compiled_is_found_again(
     monkeypatch: pytest.MonkeyPatch, fresh_library: None, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert can_compute_with(torch.zeros(1))
+    assert stage_library(torch.float32) is not None
     (library,) = (tmp_path / "nas_lightning").iterdir()
     written = library.stat().st_mtime_ns
     module._library.cache_clear()
-    assert can_compute_with(torch.zeros(1))
+    assert stage_library(torch.float32) is not None
     assert library.stat().st_mtime_ns == written
     content = library.read_bytes()
-    code = "import torch; from nas_lightning.networks.stages import can_compute_with as can"
+    code = "import torch; from nas_lightning.networks.stage_library import stage_library"
     for damaged in (b"no library", content[:20_000]):
         library.unlink()  # the loaded one stays as it is
         library.write_bytes(damaged)
-        subprocess.run([sys.executable, "-c", f"{code}; assert can(torch.zeros(1))"], check=True)
+        subprocess.run([sys.executable, "-c", f"{code}; assert stage_library(torch.float32)"], check=True)
         assert library.stat().st_size == len(content)
 
 
@@ -409,9 +409,14 @@ def test_a_place_that_cannot_be_written_costs_only_the_next_compilation(
 ) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", os.fspath(tmp_path / place))
-    assert can_compute_with(torch.zeros(1))
+    assert stage_library(torch.float32) is not None
 
 
+@needs_compiler
 def test_other_numbers_are_left_to_the_layers() -> None:
-    assert not can_compute_with(torch.zeros(1, dtype=torch.bfloat16))
-    assert not can_compute_with(torch.zeros(1, device="meta"))
+    operation = made("sep_conv_3x3", 4, 1)
+    assert operation.can_take_one_pass(training=True)
+    for other in (torch.bfloat16, "meta"):
+        assert not copy.deepcopy(operation).to(other).can_take_one_pass(training=True)
+    operation.norm_1.float()
+    assert not operation.can_take_one_pass(training=True)
