@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from nas_lightning.cells import CellPlan, Genotype, live_nodes
+from nas_lightning.networks.layers import MaxPool
 from nas_lightning.networks.operations import (
     ConvolutionStages,
     FactorizedReduction,
@@ -140,7 +141,9 @@ class Cell(nn.Module):
             value = edge(x)
         else:
             if (source, key) not in known:
-                known[source, key] = edge(x)
+                known[source, key] = (
+                    edge.in_one_pass(x) if in_one_pass and isinstance(edge, MaxPool) else edge(x)
+                )
             value = known[source, key]
         if factors is None:
             return value if total is None else total + value

@@ -12,6 +12,8 @@ from jaxtyping import Float
 from torch import Tensor, library, nn
 from torch.nn import functional
 
+from nas_lightning.networks import stage_operators
+
 
 class Convolution(nn.Conv2d):
     """``torch.nn.Conv2d``; with dilation 2, on a CPU, as an undilated convolution of every second pixel.
@@ -91,7 +93,7 @@ class BatchNorm(nn.BatchNorm2d):
 
 
 class MaxPool(nn.MaxPool2d):
-    """``torch.nn.MaxPool2d``; compiled for a CPU, PyTorch's own kernels all the same.
+    """``torch.nn.MaxPool2d`` of a square window; compiled for a CPU, PyTorch's own kernels all the same.
 
     A compiler makes a loop of it that looks at one number at a time.
     """
@@ -101,18 +103,47 @@ class MaxPool(nn.MaxPool2d):
         if input.device.type != "cpu" or not torch.compiler.is_compiling():
             plainly: Tensor = super().forward(input)
             return plainly
-        stride = self.stride if isinstance(self.stride, int) else self.stride[0]
-        size = self.kernel_size if isinstance(self.kernel_size, int) else self.kernel_size[0]
-        padding = self.padding if isinstance(self.padding, int) else self.padding[0]
-        output, _ = _max_pool(input, size, stride, padding)
+        output, _ = _max_pool(input, *self.window())
         return output  # type: ignore[no-any-return]
+
+    def in_one_pass(self, input: Float[Tensor, "batch channels height width"]) -> Tensor:
+        """The same by ``stages.c``, which must be there; in evaluation it has no gradient."""
+        if input.dtype not in (torch.float32, torch.float64):
+            return self.forward(input)
+        if self.training:
+            output: Tensor = _Pooling.apply(input, self.window())[0]
+            return output
+        output, _ = stage_operators.max_pool(input, self.window(), False)
+        return output
+
+    def window(self) -> list[int]:
+        """Its size, stride and padding."""
+        sizes = (self.kernel_size, self.stride, self.padding)
+        return [size if isinstance(size, int) else size[0] for size in sizes]
+
+
+class _Pooling(torch.autograd.Function):
+    """The largest of each window, and its place there."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, window: list[int]) -> tuple[Tensor, Tensor]:
+        output, places = stage_operators.max_pool(x, window, True)
+        ctx.save_for_backward(places)
+        ctx.shape, ctx.window = list(x.shape), window
+        ctx.mark_non_differentiable(places)
+        return output, places
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor, _: Tensor) -> tuple[Tensor, None]:
+        (places,) = ctx.saved_tensors
+        return stage_operators.max_pool_backward(gradient, places, ctx.shape, ctx.window), None
 
 
 _WINDOW = "int size, int stride, int padding"
 
 
 @library.custom_op(
-    "nas_lightning::max_pool", mutates_args=(), schema=f"(Tensor x, {_WINDOW}) -> (Tensor, Tensor)"
+    "nas_lightning::torch_max_pool", mutates_args=(), schema=f"(Tensor x, {_WINDOW}) -> (Tensor, Tensor)"
 )
 def _max_pool(x: Tensor, size: int, stride: int, padding: int) -> tuple[Tensor, Tensor]:
     output, indices = torch.ops.aten.max_pool2d_with_indices(
@@ -122,7 +153,7 @@ def _max_pool(x: Tensor, size: int, stride: int, padding: int) -> tuple[Tensor, 
 
 
 @library.custom_op(
-    "nas_lightning::max_pool_backward",
+    "nas_lightning::torch_max_pool_backward",
     mutates_args=(),
     schema=f"(Tensor gradient, Tensor x, Tensor indices, {_WINDOW}) -> Tensor",
 )

@@ -98,10 +98,12 @@ def _cache_folder() -> Path | None:
 
 
 def _with_types(library: ctypes.CDLL) -> ctypes.CDLL:
-    packed, number = ctypes.c_char_p, ctypes.c_int64
+    packed, pointer, number = ctypes.c_char_p, ctypes.c_void_p, ctypes.c_int64
     library.stages_forward.argtypes = (packed, number, packed, packed)
     library.stages_evaluate.argtypes = (packed, number, packed, packed)
     library.stages_backward.argtypes = (packed, number, packed, packed, packed)
+    library.max_pool.argtypes = (packed, pointer, pointer, pointer)
+    library.max_pool_backward.argtypes = (packed, pointer, pointer, pointer)
     return library
 
 

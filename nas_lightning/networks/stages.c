@@ -6,6 +6,7 @@
  */
 
 #include "stage_loops.h"
+#include "stage_pooling.h"
 
 /* ---- a stage ---- */
 

@@ -2,20 +2,20 @@
 
 A stage is ReLU, a depthwise convolution (or none), a 1x1 convolution and batch norm. Layer by layer, each
 reads and writes the whole batch; ``stages.c`` takes a stage through an image at a time, in a core's cache,
-and computes in the backward pass what lies inside anew. See ``stage_library.py`` for the compiler.
+and computes in the backward pass what lies inside anew. See ``stage_operators.py`` for the call.
 """
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, library, nn
+from torch import Tensor, nn
 
 from nas_lightning.networks.layers import BatchNorm
 from nas_lightning.networks.stage_library import stage_library
+from nas_lightning.networks.stage_operators import stages_backward, stages_evaluated, stages_forward
 
 LARGEST_KERNEL = 7
 """Largest depthwise kernel of ``stages.c``."""
@@ -187,7 +187,7 @@ def _compute(
         for own in norms:
             statistics += [_joined([norm.running_mean for norm in own])]  # type: ignore[misc]
             statistics += [_joined([norm.running_var for norm in own])]  # type: ignore[misc]
-        outputs = _stages_evaluated(x, addend, statistics, weights, parts, sizes, eps)
+        outputs = stages_evaluated(x, addend, statistics, weights, parts, sizes, eps)
         return outputs
     factors = None if factors is None else factors.to(dtype).contiguous()
     *outputs, found = _Stages.apply(len(x), factors, addend, parts, sizes, eps, *x, *weights)
@@ -223,7 +223,7 @@ class _Stages(torch.autograd.Function):
     ) -> Any:
         """Of ``tensors`` the first are the images, as many as ``inputs`` says, the others the weights."""
         x, weights = list(tensors[:inputs]), list(tensors[inputs:])
-        made = _stages(x, factors, addend, weights, parts, sizes, eps)
+        made = stages_forward(x, factors, addend, weights, parts, sizes, eps)
         inner = made[len(parts) :]
         ctx.save_for_backward(factors, *inner, *tensors)
         ctx.described = inputs, sizes, eps
@@ -235,224 +235,8 @@ class _Stages(torch.autograd.Function):
         inputs, sizes, eps = ctx.described
         factors, *rest = ctx.saved_tensors
         inner, x, weights = rest[: len(eps) + 1], rest[len(eps) + 1 :][:inputs], rest[len(eps) + 1 + inputs :]
-        found = _stages_backward(list(gradients[:-1]), x, factors, inner, weights, sizes, eps)
+        found = stages_backward(list(gradients[:-1]), x, factors, inner, weights, sizes, eps)
         of_weights = iter(found[inputs:])
         towards_weights = (None if weight is None else next(of_weights) for weight in weights)
         towards_addend = gradients[0] if ctx.needs_input_grad[2] else None
         return None, None, towards_addend, None, None, None, *found[:inputs], *towards_weights
-
-
-# Defined one level below torch's decorator for custom operators, whose checks at every call take longer than
-# the stages of small images.
-_operators = library.Library("nas_lightning", "FRAGMENT")  # type: ignore[no-untyped-call]
-_STAGES = "Tensor?[] weights, int[] parts, int[] sizes, float[] eps"
-for schema in (
-    f"stages(Tensor[] x, Tensor? factors, Tensor? addend, {_STAGES}) -> Tensor[]",
-    f"stages_evaluated(Tensor[] x, Tensor? addend, Tensor[] statistics, {_STAGES}) -> Tensor[]",
-    "stages_backward(Tensor[] gradients, Tensor[] x, Tensor? factors, Tensor[] inner, Tensor?[] weights,"
-    " int[] sizes, float[] eps) -> Tensor[]",
-):
-    _operators.define(schema)  # type: ignore[no-untyped-call]
-_stages = torch.ops.nas_lightning.stages.default
-_stages_evaluated = torch.ops.nas_lightning.stages_evaluated.default
-_stages_backward = torch.ops.nas_lightning.stages_backward.default
-
-
-@library.impl(_operators, "stages", "CPU")
-@torch.compiler.disable
-def _forward(
-    x: Sequence[Tensor],
-    factors: Tensor | None,
-    addend: Tensor | None,
-    weights: Sequence[Tensor | None],
-    parts: Sequence[int],
-    sizes: Sequence[int],
-    eps: Sequence[float],
-) -> list[Tensor]:
-    """The outputs, what comes out of every 1x1 convolution, and the statistics of all of these."""
-    x, sources = _arranged(x)
-    outputs, ys, statistics = _room(x, weights, parts, sizes)
-    addend = None if addend is None else addend.contiguous(memory_format=torch.channels_last)
-    stages = _packed(x, weights, sizes, eps, ys, _addresses(statistics, ys), factors=factors, addend=addend)
-    _loaded(x[0].dtype).stages_forward(stages, len(eps), sources, _arranged(outputs)[1])
-    return [*outputs, *ys, statistics]
-
-
-@library.impl(_operators, "stages_evaluated", "CPU")
-@torch.compiler.disable
-def _evaluate(
-    x: Sequence[Tensor],
-    addend: Tensor | None,
-    statistics: Sequence[Tensor],
-    weights: Sequence[Tensor | None],
-    parts: Sequence[int],
-    sizes: Sequence[int],
-    eps: Sequence[float],
-) -> list[Tensor]:
-    x, sources = _arranged(x)
-    outputs = _empty_outputs(x, weights, parts, sizes)
-    addend = None if addend is None else addend.contiguous(memory_format=torch.channels_last)
-    means = [value.data_ptr() for value in statistics]
-    stages = _packed(x, weights, sizes, eps, [None] * len(eps), means, addend=addend)
-    _loaded(x[0].dtype).stages_evaluate(stages, len(eps), sources, _arranged(outputs)[1])
-    return outputs
-
-
-@library.impl(_operators, "stages_backward", "CPU")
-@torch.compiler.disable
-def _backward(
-    gradients: Sequence[Tensor],
-    x: Sequence[Tensor],
-    factors: Tensor | None,
-    inner: Sequence[Tensor],
-    weights: Sequence[Tensor | None],
-    sizes: Sequence[int],
-    eps: Sequence[float],
-) -> list[Tensor]:
-    """Gradients of the inputs and of every weight there is."""
-    x, sources = _arranged(x)
-    gradients, arriving = _arranged(gradients)
-    *ys, statistics = inner
-    towards_x = [torch.empty_like(part, memory_format=torch.channels_last) for part in x]
-    towards = [None if weight is None else torch.empty_like(weight) for weight in weights]
-    between = [*map(torch.empty_like, ys[:-1]), None]
-    means = _addresses(statistics, ys)
-    stages = _packed(x, weights, sizes, eps, ys, means, towards, between, factors=factors)
-    _loaded(x[0].dtype).stages_backward(stages, len(eps), sources, arriving, _arranged(towards_x)[1])
-    return [*towards_x, *(gradient for gradient in towards if gradient is not None)]
-
-
-def _fake_forward(
-    x: Any, factors: Any, addend: Any, weights: Any, parts: Any, sizes: Any, eps: Any
-) -> list[Tensor]:
-    outputs, ys, statistics = _room(x, weights, parts, sizes)
-    return [*outputs, *ys, statistics]
-
-
-def _fake_evaluate(
-    x: Any, addend: Any, statistics: Any, weights: Any, parts: Any, sizes: Any, eps: Any
-) -> list[Tensor]:
-    return _empty_outputs(x, weights, parts, sizes)
-
-
-def _fake_backward(
-    gradients: Any, x: Any, factors: Any, inner: Any, weights: Any, sizes: Any, eps: Any
-) -> list[Tensor]:
-    towards_x = [torch.empty_like(part, memory_format=torch.channels_last) for part in x]
-    return [*towards_x, *(torch.empty_like(weight) for weight in weights if weight is not None)]
-
-
-for operator, fake in (
-    ("stages", _fake_forward),
-    ("stages_evaluated", _fake_evaluate),
-    ("stages_backward", _fake_backward),
-):
-    library.register_fake(f"nas_lightning::{operator}", fake)
-
-
-def _shapes(
-    x: Sequence[Tensor], weights: Sequence[Tensor | None], sizes: Sequence[int]
-) -> list[tuple[int, int, int, int]]:
-    """Of what comes out of every stage."""
-    shapes = []
-    batch, _, height, width = x[0].shape
-    for norm, stride in zip(weights[2::4], sizes[::2], strict=True):
-        assert norm is not None
-        height, width = (height + stride - 1) // stride, (width + stride - 1) // stride
-        shapes.append((batch, norm.shape[0], height, width))
-    return shapes
-
-
-def _empty(shape: tuple[int, ...], like: Tensor) -> Tensor:
-    return torch.empty(shape, dtype=like.dtype, device=like.device, memory_format=torch.channels_last)
-
-
-def _empty_outputs(
-    x: Sequence[Tensor], weights: Sequence[Tensor | None], parts: Sequence[int], sizes: Sequence[int]
-) -> list[Tensor]:
-    batch, _, height, width = _shapes(x, weights, sizes)[-1]
-    return [_empty((batch, channels, height, width), x[0]) for channels in parts]
-
-
-def _room(
-    x: Sequence[Tensor], weights: Sequence[Tensor | None], parts: Sequence[int], sizes: Sequence[int]
-) -> tuple[list[Tensor], list[Tensor], Tensor]:
-    """For the outputs, for what comes out of every 1x1 convolution, and for the statistics of these."""
-    ys = [_empty(shape, x[0]) for shape in _shapes(x, weights, sizes)]
-    statistics = ys[0].new_empty(2 * sum(y.shape[1] for y in ys))
-    return _empty_outputs(x, weights, parts, sizes), ys, statistics
-
-
-def _addresses(statistics: Tensor, ys: Sequence[Tensor]) -> list[int]:
-    """Where mean and variance of every stage are."""
-    at, addresses = statistics.data_ptr(), []
-    for y in ys:
-        size = y.shape[1] * y.itemsize
-        addresses += [at, at + size]
-        at += 2 * size
-    return addresses
-
-
-def _arranged(images: Sequence[Tensor]) -> tuple[list[Tensor], bytes]:
-    """Images channels-last, maybe some channels of wider ones, and ``part`` of ``stages.c`` for each."""
-    arranged, packed = [], []
-    for one in images:
-        _, channels, height, width = one.shape
-        step = one.stride(3)
-        if step < channels or one.stride() != (height * width * step, 1, width * step, step):
-            one, step = one.contiguous(memory_format=torch.channels_last), channels
-        arranged.append(one)
-        packed += [channels, step, one.data_ptr()]
-    return arranged, struct.pack(f"@{len(packed) + 3}q", *packed, 0, 0, 0)
-
-
-_STAGE = struct.Struct("@9q d 14P")
-"""``stage`` of ``stages.c``."""
-
-
-def _packed(
-    x: Sequence[Tensor],
-    weights: Sequence[Tensor | None],
-    sizes: Sequence[int],
-    eps: Sequence[float],
-    ys: Sequence[Tensor | None],
-    means: Sequence[int],
-    towards: Sequence[Tensor | None] = (),
-    between: Sequence[Tensor | None] = (),
-    *,
-    factors: Tensor | None = None,
-    addend: Tensor | None = None,
-) -> bytes:
-    """The stages as C sees them; the tensors must outlive them."""
-    packed = []
-    batch, _, height, width = x[0].shape
-    channels, threads, last = sum(part.shape[1] for part in x), torch.get_num_threads(), len(eps) - 1
-    for index, own_eps in enumerate(eps):
-        own = weights[4 * index : 4 * index + 4]
-        depthwise, pointwise, *_ = own
-        assert pointwise is not None
-        stride, dilation = sizes[2 * index : 2 * index + 2]
-        kernel = 0 if depthwise is None else depthwise.shape[-1]
-        outputs = pointwise.shape[0]
-        packed.append(
-            _STAGE.pack(
-                *(batch, height, width, channels, outputs, kernel, stride, dilation, threads, own_eps),
-                *map(_address, own),
-                *(_address(ys[index]), means[2 * index], means[2 * index + 1]),
-                *(_address(factors), _address(addend)) if index == last else (0, 0),
-                _address(between[index] if between else None),
-                *map(_address, towards[4 * index : 4 * index + 4] or (None,) * 4),
-            )
-        )
-        channels, height, width = outputs, (height + stride - 1) // stride, (width + stride - 1) // stride
-    return b"".join(packed)
-
-
-def _address(value: Tensor | None) -> int:
-    return 0 if value is None else value.data_ptr()
-
-
-def _loaded(dtype: torch.dtype) -> Any:
-    loaded = stage_library(dtype)
-    assert loaded is not None, "can_compute_stages() was not asked"
-    return loaded

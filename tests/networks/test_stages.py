@@ -19,8 +19,10 @@ from nas_lightning.analysis import FoldedNetwork
 from nas_lightning.cells import Genotype
 from nas_lightning.networks import Cell, CellNetwork, build_operation
 from nas_lightning.networks import stage_library as module
+from nas_lightning.networks.layers import MaxPool
 from nas_lightning.networks.operations import ConvolutionStages, FactorizedReduction, pointwise_projection
 from nas_lightning.networks.stage_library import stage_library
+from nas_lightning.networks.stages import project
 
 CELL = [("sep_conv_3x3", 0), ("dil_conv_3x3", 1), ("skip_connect", 2), ("sep_conv_5x5", 1)]
 GENOTYPE = Genotype(CELL, [2, 3], CELL, [2, 3])
@@ -184,6 +186,49 @@ def test_what_is_not_a_number_stays_so() -> None:
     operation, x = made("sep_conv_3x3", 16, 1), images(16, (8, 8)).detach()
     x[0, 0, 0, 0] = float("nan")
     assert operation.add_to(None, x).isnan().any()
+
+
+@needs_compiler
+@pytest.mark.parametrize(("size", "stride"), [(3, 1), (3, 2), (5, 2), (2, 2)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_max_pooling_in_one_pass_is_torch_s(size: int, stride: int, dtype: torch.dtype) -> None:
+    layer = MaxPool(size, stride, padding=size // 2)
+    for channels, sides in ((16, (8, 8)), (1, (6, 16)), (18, (9, 11)), (40, (16, 7)), (4, (1, 1))):
+        x = images(channels, sides, dtype).detach().round(decimals=0)  # some are equal
+        x[0, 0, 0, 0] = x[1, 0, -1, -1] = float("nan")
+        x.requires_grad_()
+        expected, actual = layer.train()(x), layer.in_one_pass(x)
+        assert torch.equal(actual.isnan(), expected.isnan())
+        assert torch.equal(actual.nan_to_num(), expected.nan_to_num())
+        arriving = torch.randn_like(expected)
+        gradients = (torch.autograd.grad(y, x, arriving)[0] for y in (expected, actual))
+        torch.testing.assert_close(*gradients, rtol=1e-6, atol=1e-6)
+        assert torch.equal(layer.eval().in_one_pass(x).nan_to_num(), expected.nan_to_num())
+
+
+@needs_compiler
+@pytest.mark.parametrize("training", [True, False])
+def test_projections_of_the_same_nodes_are_the_layers(training: bool) -> None:
+    """Of several nodes, for several readers of other widths; with norms of another eps each by itself."""
+    nodes = [images(18, (9, 11)).detach().roll(shift).requires_grad_() for shift in range(3)]
+    for channels, eps in (((16,), 1e-5), ((4, 32), 1e-5), ((18, 18, 5), 1e-5), ((4, 4), 1e-2)):
+        layers = [pointwise_projection(54, width).double() for width in channels]
+        layers[0].norm.eps = eps  # type: ignore[union-attr]
+        together = copy.deepcopy(layers)
+        for one in (*layers, *together):
+            one.train(training)
+        x = torch.cat(nodes, dim=1).relu()
+        expected = [layer(x) for layer in layers]
+        actual = project(nodes, [stage for layer in together for stage in layer.stages()])
+        results = [[*expected], [*actual]]
+        for of, ys, result in zip((layers, together), (expected, actual), results, strict=True):
+            if training:
+                parameters = [p for layer in of for p in layer.parameters()]
+                loss = torch.stack([(y * torch.ones_like(y).cumsum(2)).square().sum() for y in ys]).sum()
+                result += torch.autograd.grad(loss, [*nodes, *parameters])
+            result += [buffer for layer in of for buffer in layer.buffers()]
+        for one, other in zip(*results, strict=True):
+            torch.testing.assert_close(other, one, rtol=1e-9, atol=1e-9 * max(1.0, float(one.abs().max())))
 
 
 @needs_compiler
