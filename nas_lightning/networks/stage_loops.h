@@ -8,6 +8,9 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#ifdef __AVX512F__
+#include <immintrin.h>
+#endif
 
 #define VECTOR_BYTES 64
 #define LARGEST_KERNEL 7
@@ -105,10 +108,27 @@ static double *sums_of(int64_t count) {
 INLINE vector load(const REAL *from) { return *(const loose_vector *)from; }
 INLINE void store(REAL *to, vector v) { *(loose_vector *)to = v; }
 
+/* The first `count` numbers of a vector, the others zero. */
 INLINE vector load_some(const REAL *from, int64_t count) {
+#ifdef __AVX512F__
+  if (sizeof(REAL) == 4) return (vector)_mm512_maskz_loadu_ps((__mmask16)((1u << count) - 1), from);
+  return (vector)_mm512_maskz_loadu_pd((__mmask8)((1u << count) - 1), from);
+#else
   vector v = {0};
   memcpy(&v, from, (size_t)count * sizeof(REAL));
   return v;
+#endif
+}
+
+INLINE void store_some(REAL *to, int64_t count, vector v) {
+#ifdef __AVX512F__
+  if (sizeof(REAL) == 4)
+    _mm512_mask_storeu_ps(to, (__mmask16)((1u << count) - 1), (__m512)v);
+  else
+    _mm512_mask_storeu_pd(to, (__mmask8)((1u << count) - 1), (__m512d)v);
+#else
+  memcpy(to, &v, (size_t)count * sizeof(REAL));
+#endif
 }
 
 INLINE vector load_block(const REAL *from, int64_t block, int64_t channels) {
@@ -121,7 +141,7 @@ INLINE void store_block(REAL *to, int64_t block, int64_t channels, vector v) {
   if (left >= LANES)
     store(to + block * LANES, v);
   else
-    memcpy(to + block * LANES, &v, (size_t)left * sizeof(REAL));
+    store_some(to + block * LANES, left, v);
 }
 
 /* v where `seen` is above zero or not a number, else zero: ReLU, and its backward pass. */
@@ -137,7 +157,7 @@ INLINE void store_inside(REAL *pixel, int64_t at, int64_t padded, vector v) {
   if (at + LANES <= padded)
     store(pixel + at, v);
   else
-    memcpy(pixel + at, &v, (size_t)(padded - at) * sizeof(REAL));
+    store_some(pixel + at, padded - at, v);
 }
 
 /* ---- weights in whole vectors ---- */
@@ -461,15 +481,15 @@ static void through_norm(const stage *s, const layout *l, int64_t pixels, const 
       vector centre = load_block(own + 3 * l->padded, b, g->channels);
       for (int64_t p = 0; p < pixels; p++) {
         vector y = load_block(s->y + (first + p) * s->channels + offset, b, g->channels);
-        store_inside(
-            to + p * l->padded, offset + b * LANES, l->padded,
-            load_block(g->at + (first + p) * g->step, b, g->channels) * scale + (y - centre) * slope + constant);
+        store_inside(to + p * l->padded, offset + b * LANES, l->padded,
+                     load_block(g->at + (first + p) * g->step, b, g->channels) * scale +
+                         (y - centre) * slope + constant);
       }
     }
 }
 
-/* Gradient of `rows` rows of a stage's input, from pixel `first` on, from that of its ReLU; with a norm before
- * it, whose input `x` is, sums [2][in_padded]. */
+/* Gradient of `rows` rows of a stage's input, from pixel `first` on, from that of its ReLU; with a norm
+ * before it, whose input `x` is, sums [2][in_padded]. */
 static void through_relu(const stage *s, const layout *l, int64_t rows, const REAL *g, const REAL *rectified,
                          int64_t rectified_row, int64_t first, const REAL *x, const REAL *mean,
                          const part *to, REAL *sums) {
