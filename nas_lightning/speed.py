@@ -18,8 +18,8 @@ class Level:
     Attributes:
         name: Its name.
         rearranged: The same float32 mathematics in another order: channels-last tensors on a CPU and, with a
-            C compiler, convolutions and batch norm in one pass over memory; batch norm folded into
-            convolutions where nothing is trained; the optimiser's fused step.
+            C compiler, convolutions and batch norm in one pass over memory; where nothing is trained, other
+            batch norm folded into convolutions; the optimiser's fused step.
         compiled: The network compiled by ``torch.compile``; what is compiled is kept on disk for the next
             process.
         mixed: Convolutions and matrix products in bfloat16 (but those in one pass) with float32 weights,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -112,6 +113,15 @@ def test_figures_do_without_pyplot(module: Path) -> None:
 @pytest.mark.parametrize("module", MODULES, ids=str)
 def test_files_stay_short(module: Path) -> None:
     assert len((PACKAGE / module).read_text().splitlines()) <= 400
+
+
+def test_files_that_are_no_modules_belong_to_the_package() -> None:
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    patterns = settings["tool"]["setuptools"]["package-data"]["nas_lightning"]
+    for path in PACKAGE.rglob("*"):
+        inside = path.relative_to(PACKAGE)
+        if path.is_file() and path.suffix not in {".py", ".pyc"}:
+            assert any(inside.match(pattern) for pattern in patterns), inside
 
 
 @pytest.mark.parametrize("module", [m for m in MODULES if m.name == "__init__.py"], ids=str)

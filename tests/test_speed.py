@@ -31,6 +31,7 @@ from nas_lightning.datamodules import Synthetic
 from nas_lightning.networks import CellNetwork, load_reference_weights
 from nas_lightning.networks.layers import BatchNorm, Convolution
 from nas_lightning.networks.operations import FactorizedReduction
+from nas_lightning.networks.stage_library import stage_library
 from nas_lightning.speed import LEVELS, LONG_PASSES, LONG_WORK, Speed, check_speed, level_of
 from tests.oracles.plain_network import PlainNetwork
 
@@ -48,6 +49,10 @@ TINY = Genotype(
 """What is compiled in earnest, which takes a minute."""
 SIZES: dict[str, Any] = {"init_channels": 4, "num_cells": 3}
 RECIPE: dict[str, Any] = {"lr": 0.025, "momentum": 0.9, "weight_decay": 3e-4}
+
+
+needs_compiler = pytest.mark.skipif(stage_library(torch.float64) is None, reason="needs a C compiler")
+IN_ONE_PASS = pytest.param(True, marks=needs_compiler)
 
 
 @pytest.fixture(autouse=True)
@@ -100,7 +105,7 @@ def test_reference_training_in_float32_differs_by_rounding() -> None:
     assert trained_losses(network, 3, torch.float32) == pytest.approx(expected, rel=1e-4)
 
 
-@pytest.mark.parametrize("in_one_pass", [False, True])
+@pytest.mark.parametrize("in_one_pass", [False, IN_ONE_PASS])
 def test_channels_last_training_with_a_fused_step_is_the_plain_one(in_one_pass: bool) -> None:
     plain, network = networks(SMALL, torch.float64)
     expected = trained_losses(plain, 6, torch.float64)
@@ -111,7 +116,10 @@ def test_channels_last_training_with_a_fused_step_is_the_plain_one(in_one_pass: 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("whole_cells", "in_one_pass"), [(10, True), (2, True), (10, False)])
+@pytest.mark.parametrize(
+    ("whole_cells", "in_one_pass"),
+    [pytest.param(10, True, marks=needs_compiler), pytest.param(2, True, marks=needs_compiler), (10, False)],
+)
 def test_compiled_training_is_the_plain_one_step_by_step(
     whole_cells: int, in_one_pass: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -181,7 +189,7 @@ def test_compiled_batch_norm_without_weights_or_statistics_is_torch_s(settings: 
     torch.testing.assert_close(dict(layer.named_buffers()), dict(expected.named_buffers()))
 
 
-@pytest.mark.parametrize("in_one_pass", [False, True])
+@pytest.mark.parametrize("in_one_pass", [False, IN_ONE_PASS])
 @pytest.mark.parametrize("name", ["darts_v2", "nasnet", "eeea_net_c", "small"])
 def test_a_folded_network_is_the_network(
     name: str, in_one_pass: bool, monkeypatch: pytest.MonkeyPatch

@@ -138,9 +138,10 @@ def loss_measure(
         batches: (inputs, targets), on the module's device.
         directions_by_seed: Directions of every direction seed.
         batch_norm: As above.
-        speed: ``"reference"`` evaluates the module as it is; ``"fast"`` with its batch norms folded into
-            the convolutions, see :class:`~nas_lightning.analysis.folding.FoldedNetwork`, the same up to
-            rounding (losses within 1e-4, relative); ``"compiled"`` compiles that; ``"max"`` computes in
+        speed: ``"reference"`` evaluates the module as it is; ``"fast"`` in one pass over memory where it
+            can, with its other batch norms folded into the convolutions, see
+            :class:`~nas_lightning.analysis.folding.FoldedNetwork`, the same up to rounding (losses within
+            1e-4, relative); ``"compiled"`` compiles that; ``"max"`` computes in
             bfloat16 as well (losses within some 1e-2). ``"auto"`` is ``"fast"`` here, where nothing is known
             of the network's size.
 

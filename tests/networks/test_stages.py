@@ -207,6 +207,39 @@ def test_max_pooling_in_one_pass_is_torch_s(size: int, stride: int, dtype: torch
 
 
 @needs_compiler
+@pytest.mark.parametrize("in_one_pass", [False, True])
+@pytest.mark.parametrize("name", ["max_pool_3x3", "avg_pool_3x3"])
+def test_equal_poolings_of_a_node_are_computed_once(
+    name: str, in_one_pass: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    edges = [(name, 0), (name, 1), (name, 0), ("sep_conv_3x3", 2)]
+    network = CellNetwork(Genotype(edges, [2, 3], edges, [2, 3]), 10, init_channels=4, num_cells=3)
+    network.take_one_pass("evaluation" if in_one_pass else None)
+    network.eval()
+    cell = network.cells[0]
+    assert isinstance(cell, Cell)
+    assert not network._is_in_one_pass() or in_one_pass
+    x = torch.randn(2, 3, 16, 16)
+    expected = network(x)
+    pools = [cell.edges[0], cell.edges[2]]
+    calls: list[nn.Module] = []
+    for pool in pools:
+        for method in ("forward", "in_one_pass") if isinstance(pool, MaxPool) else ("forward",):
+            original = getattr(pool, method)
+
+            def counted(x: Tensor, pool: nn.Module = pool, original: Any = original) -> Any:
+                calls.append(pool)
+                return original(x)
+
+            monkeypatch.setattr(pool, method, counted)
+    network(x)
+    assert calls == [pools[0]]
+    pools[1].register_forward_hook(lambda layer, inputs, output: 2 * output)
+    assert not torch.allclose(network(x), expected)  # one with hooks is computed for itself
+    assert calls == [pools[0], pools[0], pools[1]]
+
+
+@needs_compiler
 @pytest.mark.parametrize("training", [True, False])
 def test_projections_of_the_same_nodes_are_the_layers(training: bool) -> None:
     """Of several nodes, for several readers of other widths; with norms of another eps each by itself."""
