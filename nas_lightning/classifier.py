@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from lightning.pytorch import Callback, LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 from torch.nn import functional
@@ -179,6 +180,8 @@ class CellClassifier(LightningModule):
         """Take the level of speed: the length of the training is known, and the checkpoint is loaded."""
         passes = int(self.trainer.num_training_batches) * max(self.trainer.max_epochs or 1, 1)
         self._level = self._level_of(passes)
+        if self.speed == "auto":
+            rank_zero_info(f"speed: {self._level.name}, chosen by `auto` for {passes:,} steps")
         prepare_training(self.network, self._level)
         for optimizer in self.trainer.optimizers:
             if isinstance(optimizer, SGD):

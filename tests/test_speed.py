@@ -372,6 +372,17 @@ def test_checkpoints_of_one_level_load_at_another(tmp_path: Path) -> None:
         assert torch.equal(values, other["state_dict"][f"network.{name}"])
 
 
+@pytest.mark.parametrize(
+    ("speed", "said"), [("auto", ["speed: fast, chosen by `auto` for 3 steps"]), ("fast", [])]
+)
+def test_a_run_says_which_level_was_chosen_for_it(
+    tmp_path: Path, speed: Speed, said: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level("INFO"):
+        fit(tmp_path, speed, epochs=1)
+    assert [record.message for record in caplog.records if record.message.startswith("speed:")] == said
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("speed", ["compiled", "max"])
 def test_compiled_fits_end_where_the_reference_does(

@@ -6,9 +6,11 @@ import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
+CONFIGS = Path(__file__).parents[2] / "configs"
 TORCH = {"torch", "torchvision", "torchmetrics", "lightning", "pytorch_lightning"}
 NUMBERS = {"numpy", "scipy", "sklearn", "pandas", "pyarrow", "xarray"}
 PICTURES = {"matplotlib", "plotly", "jinja2", "PIL"}
@@ -74,6 +76,15 @@ def test_help_of_a_training_needs_nothing_of_its_data_and_its_end(subcommand: st
     assert "lightning.pytorch" in modules
     assert not modules & {"sklearn", "scipy.signal", "scipy.stats", "scipy.sparse.linalg", "scipy.ndimage"}
     assert not modules & {"tensorboard", "plotly", "jinja2", "ray", "pytorch_lightning"}
+
+
+@pytest.mark.slow
+def test_a_first_step_needs_no_library_of_tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    sizes = ("--model.init_channels=2", "--model.num_cells=2", "--data.batch_size=8")
+    config = ("--config", str(CONFIGS / "quickstart.yaml"), "--trainer.callbacks=[]")
+    modules = after_command("fit", *config, *sizes, "--trainer.fast_dev_run=1", "--model.speed=reference")
+    assert not modules & {"sklearn", "pandas", "pyarrow", "xarray", "scipy.signal", "scipy.stats"}
 
 
 @pytest.mark.slow

@@ -9,6 +9,7 @@ from sklearn.datasets import load_digits
 
 from nas_lightning.datamodules import Digits, Synthetic
 from nas_lightning.datamodules.digits import scale_digits
+from nas_lightning.datamodules.splits import stratified_split
 
 SIZES: dict[Literal["train", "test"], int] = {"train": 1437, "test": 360}
 
@@ -29,6 +30,15 @@ def test_sizes_classes_and_shares(digits: Digits) -> None:
         assert (images.dtype, targets.dtype) == (torch.uint8, torch.int64)
         whole = torch.bincount(torch.from_numpy(load_digits().target))
         assert (torch.bincount(targets) - whole * size / 1797).abs().max() <= 1
+
+
+def test_images_are_scikit_learn_s_split_by_class(digits: Digits) -> None:
+    whole = load_digits()
+    parts = stratified_split(torch.from_numpy(whole.target), SIZES["test"], seed=0)
+    for split, rows in zip(SIZES, parts, strict=True):
+        images, targets = digits.split_arrays(split)
+        assert torch.equal(images, scale_digits(torch.from_numpy(whole.images[rows]).float()))
+        assert torch.equal(targets, torch.from_numpy(whole.target[rows]))
 
 
 def test_split_is_fixed_whatever_the_seed(digits: Digits) -> None:
