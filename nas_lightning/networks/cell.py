@@ -16,6 +16,7 @@ from nas_lightning.networks.operations import (
     pointwise_projection,
     pooling_key,
 )
+from nas_lightning.networks.stages import is_altered
 
 
 class Cell(nn.Module):
@@ -67,6 +68,16 @@ class Cell(nn.Module):
             for module, is_live in zip(modules, live, strict=True):
                 if not is_live:
                     module.requires_grad_(False)
+
+    def can_take_one_pass(self, training: bool) -> bool:
+        """Whether :meth:`forward` in one pass computes what the layers do, in training or in evaluation."""
+        if type(self) is not Cell or (not torch.compiler.is_compiling() and is_altered(self)):
+            return False
+        parts = [*self.preprocess, *(edge for edge in self.edges if isinstance(edge, ConvolutionStages))]
+        return all(
+            isinstance(part, ConvolutionStages | FactorizedReduction) and part.can_take_one_pass(training)
+            for part in parts
+        )
 
     def node_edges(self, node: int) -> tuple[nn.Module, nn.Module]:
         """The two operations that intermediate node ``node`` (from 2) sums."""
@@ -141,9 +152,8 @@ class Cell(nn.Module):
             value = edge(x)
         else:
             if (source, key) not in known:
-                known[source, key] = (
-                    edge.in_one_pass(x) if in_one_pass and isinstance(edge, MaxPool) else edge(x)
-                )
+                pool = edge.in_one_pass if in_one_pass and isinstance(edge, MaxPool) else edge
+                known[source, key] = pool(x)
             value = known[source, key]
         if factors is None:
             return value if total is None else total + value

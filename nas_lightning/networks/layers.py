@@ -96,30 +96,38 @@ class MaxPool(nn.MaxPool2d):
     """``torch.nn.MaxPool2d`` of a square window; compiled for a CPU, PyTorch's own kernels all the same.
 
     A compiler makes a loop of it that looks at one number at a time.
+
+    Args:
+        size: Side of the window in pixels.
+        stride: Between windows, in pixels.
+        padding: At every border, in pixels.
     """
+
+    def __init__(self, size: int, stride: int, padding: int = 0) -> None:
+        super().__init__(size, stride, padding)
+        self.window = [size, stride, padding]
 
     def forward(self, input: Float[Tensor, "batch channels height width"]) -> Tensor:
         """The largest of each window."""
         if input.device.type != "cpu" or not torch.compiler.is_compiling():
             plainly: Tensor = super().forward(input)
             return plainly
-        output, _ = _max_pool(input, *self.window())
+        output, _ = _max_pool(input, *self.window)
         return output  # type: ignore[no-any-return]
 
     def in_one_pass(self, input: Float[Tensor, "batch channels height width"]) -> Tensor:
-        """The same by ``stages.c``, which must be there; in evaluation it has no gradient."""
-        if input.dtype not in (torch.float32, torch.float64):
+        """The same by ``stages.c``, which must be there, if it can; it has no gradient of its gradient."""
+        size, _, padding = self.window
+        if not 2 * padding <= size <= _LARGEST_WINDOW or input.dtype not in (torch.float32, torch.float64):
             return self.forward(input)
-        if self.training:
-            output: Tensor = _Pooling.apply(input, self.window())[0]
+        if torch.is_grad_enabled() and input.requires_grad:
+            output: Tensor = _Pooling.apply(input, self.window)[0]
             return output
-        output, _ = stage_operators.max_pool(input, self.window(), False)
+        output, _ = stage_operators.max_pool(input, self.window, False)
         return output
 
-    def window(self) -> list[int]:
-        """Its size, stride and padding."""
-        sizes = (self.kernel_size, self.stride, self.padding)
-        return [size if isinstance(size, int) else size[0] for size in sizes]
+
+_LARGEST_WINDOW = 15  # places in a window are bytes
 
 
 class _Pooling(torch.autograd.Function):
@@ -135,6 +143,7 @@ class _Pooling(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor, _: Tensor) -> tuple[Tensor, None]:
+        stage_operators.refuse_second_gradient()
         (places,) = ctx.saved_tensors
         return stage_operators.max_pool_backward(gradient, places, ctx.shape, ctx.window), None
 

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.modules.module import _has_any_global_hook
 
 from nas_lightning.cells import Genotype, check_image_size, stack_plan
 from nas_lightning.cells.stack import check_positive
@@ -17,7 +18,7 @@ from nas_lightning.networks.cell import Cell
 from nas_lightning.networks.layers import BatchNorm, Convolution
 from nas_lightning.networks.operations import ConvolutionStages, FactorizedReduction
 from nas_lightning.networks.regularization import AuxiliaryTower, drop_path_factors
-from nas_lightning.networks.stages import is_watched, project
+from nas_lightning.networks.stages import project
 
 Mode: TypeAlias = Literal["training", "evaluation"]
 """Of a module: ``train()`` or ``eval()``."""
@@ -147,9 +148,12 @@ class CellNetwork(nn.Module):
         tower = self.auxiliary_tower if self.training else None
         live = self._live_in_evaluation if tower is None else self._live_in_training
         factors = self._drop_path_factors(len(x))
-        is_in_one_pass = len(x) > 0 and self._is_in_one_pass()
+        can_be = len(x) > 0 and (self.training or not torch.is_grad_enabled())
+        is_in_one_pass = can_be and self._is_in_one_pass(self.training)
         compute = self._compute_in_one_pass if is_in_one_pass else self._compute_by_layers
-        pooled, read_by_tower = compute(self.stem(x), live, factors)
+        features = self.stem(x)
+        tower_reads = None if tower is None else self.plan.auxiliary_index
+        pooled, read_by_tower = compute(features, live, factors, tower_reads)
         logits: Tensor = self.classifier(pooled)
         if tower is None:
             return logits
@@ -157,9 +161,13 @@ class CellNetwork(nn.Module):
         return logits, tower(read_by_tower)
 
     def _compute_by_layers(
-        self, features: Tensor, live: Sequence[bool], factors: Sequence[Tensor | None]
+        self,
+        features: Tensor,
+        live: Sequence[bool],
+        factors: Sequence[Tensor | None],
+        tower_reads: int | None,
     ) -> tuple[Tensor, Tensor | None]:
-        """What the classifier reads, and the tower."""
+        """What the classifier reads, and the tower if it reads a cell."""
         # Every reader of a cell's output but the classifier begins with a ReLU: it is applied once.
         read_by_tower: Tensor | None = None
         before_last: Tensor | None = functional.relu(features)
@@ -170,13 +178,17 @@ class CellNetwork(nn.Module):
             if output is not None and index < final:
                 output = functional.relu(output)
             before_last, last = last, output
-            if output is not None and index == self.plan.auxiliary_index:
+            if output is not None and index == tower_reads:
                 read_by_tower = functional.relu(output) if index == final else output
         assert last is not None  # the last cell is always live
         return _mean_of_pixels(last), read_by_tower
 
     def _compute_in_one_pass(
-        self, features: Tensor, live: Sequence[bool], factors: Sequence[Tensor | None]
+        self,
+        features: Tensor,
+        live: Sequence[bool],
+        factors: Sequence[Tensor | None],
+        tower_reads: int | None,
     ) -> tuple[Tensor, Tensor | None]:
         """The same; what reads an output is computed when it is there, and outputs are not concatenated."""
         read_by_tower: Tensor | None = None
@@ -188,7 +200,7 @@ class CellNetwork(nn.Module):
             own = (inputs.pop((index, which), None) for which in (0, 1))
             nodes = cell(*own, factors[index], in_one_pass=True)
             inputs |= self._projections(index, nodes, live)
-            if index == self.plan.auxiliary_index:
+            if index == tower_reads:
                 read_by_tower = functional.relu(torch.cat(nodes, dim=1))
         return torch.cat([_mean_of_pixels(node) for node in nodes], dim=1), read_by_tower
 
@@ -251,10 +263,10 @@ class CellNetwork(nn.Module):
     def take_one_pass(self, mode: Mode | None = "training") -> tuple[nn.Module, ...]:
         """Compute stages of convolution and batch norm in one pass over memory each.
 
-        It is done while all of them can be, see :func:`nas_lightning.networks.stages.can_compute_stages`;
-        otherwise, and in the other mode, the network is computed layer by layer. Hooks of the layers in
-        compiled code, and gradients in evaluation, are not seen to: the latter is for a copy that only
-        evaluates.
+        It is done while all of them can be, see :func:`nas_lightning.networks.stages.can_compute_stages`,
+        and are as they were made; otherwise, in the other mode, and in evaluation where gradients are
+        recorded, the whole network is computed layer by layer. Compiled code does not look for changes that
+        were made after compiling.
 
         Args:
             mode: In which mode to, ``"training"`` or ``"evaluation"``; None is layer by layer.
@@ -263,23 +275,19 @@ class CellNetwork(nn.Module):
             The operations that are computed so, in that mode; none where it cannot be.
         """
         self._one_pass_in = mode
-        parts = self._one_pass_parts() if self._is_in_one_pass(mode) else ()
+        if mode is None or not self._is_in_one_pass(mode == "training"):
+            return ()
+        cells = (cell for cell in self.cells if isinstance(cell, Cell))
+        parts = (part for cell in cells for part in (*cell.preprocess, *cell.edges))
         return tuple(part for part in parts if isinstance(part, ConvolutionStages))
 
-    def _is_in_one_pass(self, mode: Mode | None = None) -> bool:
-        """Whether operations are computed in one pass in a mode, or in that which the network is in."""
-        wanted = mode or ("training" if self.training else "evaluation")
-        if self._one_pass_in != wanted:
+    def _is_in_one_pass(self, training: bool) -> bool:
+        """Whether operations are computed in one pass, in training or in evaluation."""
+        if self._one_pass_in != ("training" if training else "evaluation"):
             return False
-        if not all(isinstance(cell, Cell) and not is_watched(cell) for cell in self.cells):
+        if not torch.compiler.is_compiling() and _has_any_global_hook():  # type: ignore[no-untyped-call]
             return False
-        return all(part.can_take_one_pass(wanted == "training") for part in self._one_pass_parts())
-
-    def _one_pass_parts(self) -> tuple[ConvolutionStages | FactorizedReduction, ...]:
-        """Those of the cells themselves: what a user's own operation holds is its own affair."""
-        cells = (cell for cell in self.cells if isinstance(cell, Cell))
-        parts = [part for cell in cells for part in (*cell.preprocess, *cell.edges)]
-        return tuple(part for part in parts if isinstance(part, ConvolutionStages | FactorizedReduction))
+        return all(isinstance(cell, Cell) and cell.can_take_one_pass(training) for cell in self.cells)
 
     def compile_regions(self, **options: Any) -> None:
         """Compile the network in place: as a whole up to :data:`WHOLE_CELLS` cells, otherwise cell by cell.
@@ -291,6 +299,8 @@ class CellNetwork(nn.Module):
         Args:
             options: As for :func:`torch.compile`.
         """
+        if self._one_pass_in is not None and not self._is_in_one_pass(self._one_pass_in == "training"):
+            self._one_pass_in = None
         # One entry for each different cell, in training and in evaluation; dynamo's own limit is 8.
         torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 64)
         if len(self.cells) <= WHOLE_CELLS:

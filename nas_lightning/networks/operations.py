@@ -27,11 +27,15 @@ from nas_lightning.networks.stages import (
     Stage,
     can_compute_stages,
     compute_stages,
-    is_watched,
+    is_altered,
 )
 
 OperationFactory = Callable[[int, int, bool], nn.Module]
 """Makes the operation of one edge from (channels, stride, affine): channels in and out, stride 1 or 2."""
+
+
+_KINDS: dict[type[nn.Module], str] = {Convolution: "C", BatchNorm: "N", nn.ReLU: "R"}
+"""Layers that stages consist of."""
 
 
 class RectifiedSequential(nn.Sequential):
@@ -47,13 +51,18 @@ class ConvolutionStages(RectifiedSequential):
     """Stages of ReLU, depthwise convolution (or none), 1x1 convolution and batch norm."""
 
     def stages(self) -> tuple[Stage, ...]:
-        """The layers, by stages."""
+        """The layers, by stages; none if a layer has been added, taken away or altered."""
+        layers = list(self.children())
+        if not torch.compiler.is_compiling():
+            kinds = "".join(_KINDS.get(type(layer), "?") for layer in layers)
+            if kinds not in ("CN", "CCN", "CCNRCCN") or any(is_altered(layer) for layer in layers):
+                return ()
         found: list[Stage] = []
-        convolutions: list[nn.Conv2d] = []
-        for layer in self.children():
-            if isinstance(layer, nn.Conv2d):
+        convolutions: list[Convolution] = []
+        for layer in layers:
+            if isinstance(layer, Convolution):
                 convolutions.append(layer)
-            elif convolutions:  # the norm, or what has taken its place
+            elif isinstance(layer, BatchNorm):
                 *depthwise, pointwise = convolutions
                 found.append(Stage(depthwise[0] if depthwise else None, pointwise, layer))
                 convolutions = []
@@ -61,7 +70,9 @@ class ConvolutionStages(RectifiedSequential):
 
     def can_take_one_pass(self, training: bool) -> bool:
         """Whether :meth:`add_to` computes what the layers do, in training or in evaluation."""
-        is_plain = self.training == training and not is_watched(self)
+        is_plain = type(self) is ConvolutionStages and self.training == training
+        if not torch.compiler.is_compiling():  # there, it is settled before
+            is_plain = is_plain and not is_altered(self)
         return is_plain and can_compute_stages(self.stages(), training)
 
     def add_to(
@@ -127,7 +138,8 @@ class FactorizedReduction(nn.Module):
 
     def can_take_one_pass(self, training: bool) -> bool:
         """Whether :meth:`of_nodes` computes what the layers do of the nodes' ReLU."""
-        return not is_watched(self)
+        is_plain = type(self) is FactorizedReduction
+        return is_plain and (torch.compiler.is_compiling() or not is_altered(self))
 
     def _of_pixels(self, even: Tensor, odd: Tensor) -> Tensor:
         # Only every fourth pixel is read: a strided convolution's backward pass would touch them all.
@@ -166,9 +178,10 @@ class InvertedResidual(nn.Module):
 
 def pooling_key(layer: nn.Module) -> tuple[object, ...] | None:
     """Equal for poolings that are equal; None for anything else, and for a layer with hooks."""
-    if type(layer) not in (MaxPool, nn.AvgPool2d) or is_watched(layer):
+    if type(layer) not in (MaxPool, nn.AvgPool2d) or is_altered(layer):
         return None
-    return (type(layer), layer.kernel_size, layer.stride, layer.padding)
+    settings = layer.__constants__
+    return (type(layer), *(str(getattr(layer, name)) for name in settings))  # type: ignore[union-attr]
 
 
 def pointwise_projection(input_channels: int, channels: int) -> ConvolutionStages:

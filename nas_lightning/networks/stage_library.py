@@ -34,9 +34,9 @@ def _library(number: str) -> ctypes.CDLL | None:
     kept = _cache_folder()
     complaint = "no C compiler is found"
     for compiler in (os.environ.get("CC", ""), "gcc", "cc", "clang"):
-        command = [*shlex.split(compiler), *_FLAGS, f"-DREAL={number}", str(_SOURCE), "-lm"]
-        if not compiler or not shutil.which(command[0]):
+        if not _is_there(compiler):
             continue
+        command = [*shlex.split(compiler), *_FLAGS, f"-DREAL={number}", str(_SOURCE), "-lm"]
         sources = (source.read_text() for source in sorted(_SOURCE.parent.glob("stage*.[ch]")))
         identity = "\n".join((*command, _processor(), *sources))
         name = f"stages-{number}-{hashlib.sha256(identity.encode()).hexdigest()[:16]}.so"
@@ -52,6 +52,13 @@ def _library(number: str) -> ctypes.CDLL | None:
     return None
 
 
+def _is_there(compiler: str) -> bool:
+    with suppress(ValueError):  # of a quotation that is not closed
+        words = shlex.split(compiler)
+        return bool(words) and shutil.which(words[0]) is not None
+    return False
+
+
 def _compiled(command: list[str], name: str, kept: Path | None) -> ctypes.CDLL:
     """The library, made anew and kept for the next process where there is room."""
     with _workplace(kept) as folder:
@@ -61,6 +68,7 @@ def _compiled(command: list[str], name: str, kept: Path | None) -> ctypes.CDLL:
             check=True,
             capture_output=True,
             text=True,
+            errors="replace",
             stdin=subprocess.DEVNULL,
             timeout=120,
         )

@@ -162,6 +162,14 @@ def max_pool_backward(
     return towards_x
 
 
+def refuse_second_gradient() -> None:
+    """Say so in a backward pass whose own gradient is wanted: what is computed in C has none."""
+    if torch.is_grad_enabled() and not torch.compiler.is_compiling():
+        raise RuntimeError(
+            "a gradient of gradients cannot be had of what is computed in one pass: choose speed 'reference'"
+        )
+
+
 def _shapes(
     x: Sequence[Tensor], weights: Sequence[Tensor | None], sizes: Sequence[int]
 ) -> list[tuple[int, int, int, int]]:
@@ -238,18 +246,19 @@ def _packed(
 ) -> bytes:
     """The stages as C sees them; the tensors must outlive them."""
     packed = []
-    batch, _, height, width = x[0].shape
+    batch, _, *sides = x[0].shape
     channels, threads, last = sum(part.shape[1] for part in x), torch.get_num_threads(), len(eps) - 1
+    shapes = _shapes(x, weights, sizes)
     for index, own_eps in enumerate(eps):
         own = weights[4 * index : 4 * index + 4]
         depthwise, pointwise, *_ = own
         assert pointwise is not None
         stride, dilation = sizes[2 * index : 2 * index + 2]
         kernel = 0 if depthwise is None else depthwise.shape[-1]
-        outputs = pointwise.shape[0]
+        outputs = shapes[index][1]
         packed.append(
             _STAGE.pack(
-                *(batch, height, width, channels, outputs, kernel, stride, dilation, threads, own_eps),
+                *(batch, *sides, channels, outputs, kernel, stride, dilation, threads, own_eps),
                 *map(_address, own),
                 *(_address(ys[index]), means[2 * index], means[2 * index + 1]),
                 *(_address(factors), _address(addend)) if index == last else (0, 0),
@@ -257,7 +266,7 @@ def _packed(
                 *map(_address, towards[4 * index : 4 * index + 4] or (None,) * 4),
             )
         )
-        channels, height, width = outputs, (height + stride - 1) // stride, (width + stride - 1) // stride
+        channels, sides = outputs, list(shapes[index][2:])
     return b"".join(packed)
 
 

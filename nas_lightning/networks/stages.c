@@ -1,6 +1,7 @@
 /* A stage of a separable convolution on channels-last images: per-channel scale and shift, ReLU, depthwise
  * convolution, 1x1 convolution and the sums of the batch norm behind it, an image at a time, so that what
  * lies between the stages' inputs and outputs stays in a core's cache. The backward pass computes it anew.
+ * Max pooling (stage_pooling.h) is part of the same library.
  *
  * Compiled once for float and once for double (-DREAL=float). Channels are padded to whole vectors inside.
  */
@@ -288,7 +289,8 @@ void stages_evaluate(const stage *stages, int64_t count, const part *x, const pa
 
 #pragma omp parallel num_threads((int)stages->threads)
   {
-    REAL *images = reserve(starts[count] + middle_size + result_size);
+    /* The last block of a part may reach beyond the last pixel. */
+    REAL *images = reserve(starts[count] + middle_size + result_size + LANES);
     REAL *middle = images + starts[count], *result = middle + middle_size;
     memset(images, 0, starts[count] * sizeof(REAL));
 #pragma omp for schedule(dynamic)

@@ -15,7 +15,12 @@ from torch import Tensor, nn
 
 from nas_lightning.networks.layers import BatchNorm
 from nas_lightning.networks.stage_library import stage_library
-from nas_lightning.networks.stage_operators import stages_backward, stages_evaluated, stages_forward
+from nas_lightning.networks.stage_operators import (
+    refuse_second_gradient,
+    stages_backward,
+    stages_evaluated,
+    stages_forward,
+)
 
 LARGEST_KERNEL = 7
 """Largest depthwise kernel of ``stages.c``."""
@@ -33,8 +38,8 @@ def can_compute_stages(stages: Sequence[Stage], training: bool) -> bool:
     """Whether stages can be computed in one pass each, to the values of their layers.
 
     Their weights must be a CPU's, all float32 or float64, the norms in the mode asked for, with weights and
-    running statistics of their own, the layers without hooks and of a geometry that ``stages.c`` knows, and
-    a C compiler with OpenMP be found.
+    running statistics of their own, the layers of a geometry that ``stages.c`` knows, and a C compiler with
+    OpenMP be found. Whether they are altered is for the caller to ask (:func:`is_altered`).
 
     Args:
         stages: The stages, of which each reads what the one before makes.
@@ -44,7 +49,9 @@ def can_compute_stages(stages: Sequence[Stage], training: bool) -> bool:
         return False
     dtype = stages[0].pointwise.weight.dtype
     is_known = torch.compiler.is_compiling() or stage_library(dtype) is not None
-    return is_known and all(_can_compute(stage, dtype, training) for stage in stages)
+    # The sizes of all but the first are taken for granted.
+    is_strided = any(depthwise and depthwise.stride != (1, 1) for depthwise, _, _ in stages[1:])
+    return is_known and not is_strided and all(_can_compute(stage, dtype, training) for stage in stages)
 
 
 def _can_compute(stage: Stage, dtype: torch.dtype, training: bool) -> bool:
@@ -56,13 +63,9 @@ def _can_compute(stage: Stage, dtype: torch.dtype, training: bool) -> bool:
     values = [pointwise.weight, norm.weight, norm.bias, norm.running_mean, norm.running_var]
     if depthwise is not None:
         values.append(depthwise.weight)
-        if is_watched(depthwise) or not _is_depthwise(depthwise):
+        if not _is_depthwise(depthwise):
             return False
-    return (
-        not (is_watched(norm) or is_watched(pointwise))
-        and all(value is not None and _is_near(value, dtype) for value in values)
-        and _is_pointwise(pointwise)
-    )
+    return all(value is not None and _is_near(value, dtype) for value in values) and _is_pointwise(pointwise)
 
 
 def _is_near(value: Tensor, dtype: torch.dtype) -> bool:
@@ -87,12 +90,10 @@ def _is_pointwise(layer: nn.Conv2d) -> bool:
     return geometry == ((1, 1), (1, 1), (0, 0), 1, None)
 
 
-def is_watched(layer: nn.Module) -> bool:
-    """Whether a layer has hooks; compiled code does not look, as :func:`torch.compile` does not."""
-    if torch.compiler.is_compiling():
-        return False
+def is_altered(layer: nn.Module) -> bool:
+    """Whether a layer has hooks or a ``forward`` of its own."""
     hooks = (layer._forward_hooks, layer._forward_pre_hooks, layer._backward_hooks, layer._backward_pre_hooks)
-    return any(hooks)
+    return any(hooks) or "forward" in vars(layer)
 
 
 def compute_stages(
@@ -103,8 +104,6 @@ def compute_stages(
 ) -> Tensor:
     """Output of stages; in training, tracks the statistics of their norms.
 
-    In evaluation it has no gradient.
-
     Args:
         x: ``[batch, channels, height, width]``, whether rectified already does not matter; if several, their
             channels one after the other.
@@ -114,6 +113,10 @@ def compute_stages(
 
     Returns:
         ``[batch, channels, _, _]``, channels-last.
+
+    Raises:
+        ValueError: If shapes do not fit, or in training a channel has fewer than two values.
+        RuntimeError: If a gradient is wanted in evaluation, or of a gradient.
     """
     weights: list[Tensor | None] = []
     sizes: list[int] = []
@@ -134,15 +137,13 @@ def project(x: Sequence[Tensor], projections: Sequence[Stage]) -> list[Tensor]:
         projections: Stages without a depthwise convolution, each for itself.
 
     Returns:
-        The output of each.
+        The output of each, ``[batch, its channels, height, width]``, channels-last.
+
+    Raises:
+        ValueError, RuntimeError: As by :func:`compute_stages`.
     """
     norms = [_norm_of(stage) for stage in projections]
-    if (
-        len(
-            {(norm.eps, stage.pointwise.weight.dtype) for norm, stage in zip(norms, projections, strict=True)}
-        )
-        != 1
-    ):
+    if len({(norm.eps, norm.weight.dtype) for norm in norms}) > 1:  # a pass has one of each
         return [compute_stages(x, [stage]) for stage in projections]
     pointwise = _joined([stage.pointwise.weight for stage in projections])
     weight, bias = _joined([norm.weight for norm in norms]), _joined([norm.bias for norm in norms])
@@ -180,22 +181,27 @@ def _compute(
     eps, dtype = [own[0].eps for own in norms], first.weight.dtype
     x = [part.to(dtype) for part in x]
     addend = None if addend is None else addend.to(dtype)
+    shape = _checked_shape(x, weights, sizes, factors, addend)
+    count = shape[0] * shape[2] * shape[3]
     outputs: list[Tensor]
     if not first.training:
         assert factors is None, "drop path is a matter of training"
+        if torch.is_grad_enabled() and any(
+            value is not None and value.requires_grad for value in (*x, *weights)
+        ):
+            raise RuntimeError(
+                "what is computed in one pass has no gradient in evaluation: use torch.no_grad()"
+            )
         statistics = []
         for own in norms:
             statistics += [_joined([norm.running_mean for norm in own])]  # type: ignore[misc]
             statistics += [_joined([norm.running_var for norm in own])]  # type: ignore[misc]
         outputs = stages_evaluated(x, addend, statistics, weights, parts, sizes, eps)
         return outputs
+    if count < 2:
+        raise ValueError(f"batch norm needs more than 1 value per channel in training, got {shape}")
     factors = None if factors is None else factors.to(dtype).contiguous()
     *outputs, found = _Stages.apply(len(x), factors, addend, parts, sizes, eps, *x, *weights)
-    count = outputs[0].numel() // outputs[0].shape[1]
-    if count == 1:
-        raise ValueError(
-            f"batch norm needs more than 1 value per channel in training, got {tuple(outputs[0].shape)}"
-        )
     start = 0
     for own in norms:
         width = sum(norm.num_features for norm in own)
@@ -205,6 +211,32 @@ def _compute(
             start = end
         start += width
     return outputs
+
+
+def _checked_shape(
+    x: Sequence[Tensor],
+    weights: Sequence[Tensor | None],
+    sizes: Sequence[int],
+    factors: Tensor | None,
+    addend: Tensor | None,
+) -> tuple[int, ...]:
+    """Shape of all outputs together; everything that is read in C has the shape that belongs to it."""
+    batch, _, *sides = x[0].shape
+    if any((part.shape[0], *part.shape[2:]) != (batch, *sides) for part in x):
+        raise ValueError(f"images differ in more than channels: {[tuple(part.shape) for part in x]}")
+    channels = sum(part.shape[1] for part in x)
+    for stride, depthwise, pointwise in zip(sizes[::2], weights[::4], weights[1::4], strict=True):
+        assert pointwise is not None
+        for weight, own in ((depthwise, 0), (pointwise, 1)):
+            if weight is not None and weight.shape[own] != channels:
+                raise ValueError(f"{channels} channels do not fit weights of shape {tuple(weight.shape)}")
+        channels, sides = pointwise.shape[0], [(side + stride - 1) // stride for side in sides]
+    shape = (batch, channels, *sides)
+    if addend is not None and tuple(addend.shape) != shape:
+        raise ValueError(f"an addend of shape {tuple(addend.shape)} does not fit an output of shape {shape}")
+    if factors is not None and tuple(factors.shape) != (batch,):
+        raise ValueError(f"factors of shape {tuple(factors.shape)} do not fit {batch} images")
+    return shape
 
 
 class _Stages(torch.autograd.Function):
@@ -232,6 +264,7 @@ class _Stages(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        refuse_second_gradient()
         inputs, sizes, eps = ctx.described
         factors, *rest = ctx.saved_tensors
         inner, x, weights = rest[: len(eps) + 1], rest[len(eps) + 1 :][:inputs], rest[len(eps) + 1 + inputs :]
