@@ -3,7 +3,7 @@
 A seed gives the same initial weights, batches and augmentation at every level, so that what differs within a
 seed is the order of sums and their rounding, which a training amplifies. Whether a level ends elsewhere is
 asked of the differences within seeds, by their mean, its confidence interval (Student's t) and the exact test
-that flips their signs.
+that flips their signs, corrected by Holm's method for the number of levels.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from scipy import stats
 from benchmarks.record import machine, write
 from nas_lightning.classifier import CellClassifier
 from nas_lightning.datamodules import Digits
+from nas_lightning.report.resampling import holm
 from nas_lightning.speed import LEVELS
 
 
@@ -74,7 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--genotype", default="darts_v2")
     parser.add_argument("--levels", default=",".join(LEVELS), help="which levels, separated by commas")
-    sizes = {"init_channels": 4, "num_cells": 3, "batch_size": 64, "epochs": 20, "seeds": 8, "batches": 0}
+    sizes = {"init_channels": 4, "num_cells": 3, "batch_size": 64, "epochs": 20, "seeds": 16, "batches": 0}
     for name, default in sizes.items():
         parser.add_argument(f"--{name}", type=int, default=default)
     settings = parser.parse_args(arguments)
@@ -90,13 +91,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     comparisons = {
         speed: compare(accuracies[speed], accuracies["reference"]) for speed in levels if speed != "reference"
     }
+    corrected = holm([found["p"] for found in comparisons.values()])
+    for found, p in zip(comparisons.values(), corrected, strict=True):
+        found["corrected_p"] = p
     print(f"{machine()['processor']}, {machine()['threads']} threads, {machine()['gpu'] or 'no GPU'}")
     for speed, values in accuracies.items():
         line = f"{speed:<10} {np.mean(values):.4f} ± {np.std(values, ddof=1):.4f} over {len(values)} seeds"
         if speed in comparisons:
             found = comparisons[speed]
             line += f", {found['mean_difference']:+.4f} ({found['lower']:+.4f} to {found['upper']:+.4f})"
-            line += f" against reference, p {found['p']:.2f}"
+            line += f" against reference, p {found['p']:.2f}, corrected {found['corrected_p']:.2f}"
         print(line)
     record = {"settings": vars(settings), "accuracy": accuracies, "against_reference": comparisons}
     print(f"written to {write('accuracy', record)}")

@@ -468,7 +468,10 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--genotype", default="darts_v2")
     parser.add_argument(
-        "--levels", type=lambda text: text.split(","), default=["reference", "fast"], metavar="A,B"
+        "--levels",
+        type=lambda text: text.split(","),
+        default=["reference", "fast", "compiled"],
+        metavar="A,B",
     )
     parser.add_argument("--factors", type=_numbers(float), default=[0.5, 1, 2], metavar="A,B")
     parser.add_argument("--points", type=_numbers(int), default=[1, 4, 9, 25], metavar="A,B")

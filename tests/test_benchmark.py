@@ -369,7 +369,14 @@ def test_scaling_keeps_what_it_measured(
 ) -> None:
     monkeypatch.setattr(record, "RESULTS", tmp_path)
     sizes = {"channels": 4, "cells": 3, "batch": 4, "image_size": 16, "rounds": 2, "factors": 2}
-    tiny = {**sizes, "points": "1,3", "processes": "2", "matrix": 64, "memory_mib": 1}
+    tiny = {
+        **sizes,
+        "levels": "reference,fast",
+        "points": "1,3",
+        "processes": 2,
+        "matrix": 64,
+        "memory_mib": 1,
+    }
     scaling.main([f"--{name}={value}" for name, value in tiny.items()])
     kept = json.loads((tmp_path / "scaling.json").read_text())
     found = {(one["varied"], one["pass"], one["level"]): one for one in kept["measurements"]}

@@ -51,13 +51,9 @@ SIZES: dict[str, Any] = {"init_channels": 4, "num_cells": 3}
 RECIPE: dict[str, Any] = {"lr": 0.025, "momentum": 0.9, "weight_decay": 3e-4}
 
 
+pytestmark = pytest.mark.usefixtures("fresh_compiler")
 needs_compiler = pytest.mark.skipif(stage_library(torch.float64) is None, reason="needs a C compiler")
 IN_ONE_PASS = pytest.param(True, marks=needs_compiler)
-
-
-@pytest.fixture(autouse=True)
-def fresh_compiler() -> None:
-    torch.compiler.reset()
 
 
 def batch(dtype: torch.dtype = torch.float64, images: int = 6) -> tuple[Tensor, Tensor]:

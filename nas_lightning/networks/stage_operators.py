@@ -1,6 +1,15 @@
 """Torch's operators for what ``stages.c`` computes: stages of convolution and batch norm, and max pooling.
 
-The operators are a CPU's, take and return channels-last images, and have no gradients of their own.
+The operators are a CPU's, take and return channels-last images, and have no gradients of their own. Shapes
+are for the caller to check. What several of them take:
+
+- ``x``: the images, ``[batch, channels, height, width]``, maybe in parts with some of the channels each;
+- ``weights``: of every stage, the depthwise convolution's ``[channels, 1, kernel, kernel]`` or None, the 1x1
+  convolution's ``[outputs, channels, 1, 1]``, the norm's weight and bias ``[outputs]``;
+- ``sizes``: of every stage, stride and dilation; ``eps``: of every stage's norm;
+- ``parts``: channels of every output, which are together those of the last stage;
+- ``factors``: of every image's output, ``[batch]``; ``addend``: added to the output, of its shape;
+- ``window``: size, stride and padding of a pooling, in pixels.
 """
 
 from __future__ import annotations

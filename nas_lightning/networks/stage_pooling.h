@@ -38,24 +38,33 @@ INLINE void store_places(unsigned char *to, int64_t block, int64_t channels, pla
     memcpy(to + block * LANES, &narrow, (size_t)left);
 }
 
+/* Along an axis: the image's pixel under a window's first, and which of the window's are inside the image. */
+typedef struct {
+  int64_t start, begin, end;
+} reach;
+
+INLINE reach reach_of(const window *w, int64_t number, int64_t side) {
+  const int64_t start = number * w->stride - w->padding;
+  return (reach){start, start < 0 ? -start : 0, smaller(w->size, side - start)};
+}
+
 /* `from` [batch, height, width, channels] to the windows' largest, and their places if they are asked for. */
 void max_pool(const window *w, const REAL *from, REAL *to, unsigned char *at) {
   const int64_t c = w->channels, blocks = (c + LANES - 1) / LANES;
 #pragma omp parallel for collapse(2) schedule(static) num_threads((int)w->threads)
   for (int64_t n = 0; n < w->batch; n++)
     for (int64_t h = 0; h < w->out_height; h++) {
-      const int64_t top = h * w->stride - w->padding;
-      const int64_t above = top < 0 ? -top : 0, below = smaller(w->size, w->height - top);
+      const reach rows = reach_of(w, h, w->height);
       for (int64_t v = 0; v < w->out_width; v++) {
-        const int64_t left = v * w->stride - w->padding, pixel = (n * w->out_height + h) * w->out_width + v;
-        const int64_t before = left < 0 ? -left : 0, after = smaller(w->size, w->width - left);
+        const reach columns = reach_of(w, v, w->width);
+        const int64_t pixel = (n * w->out_height + h) * w->out_width + v;
         for (int64_t b = 0; b < blocks; b++) {
-          vector largest =
-              load_block(from + ((n * w->height + top + above) * w->width + left + before) * c, b, c);
-          places found = all_at(above * w->size + before);
-          for (int64_t i = above; i < below; i++)
-            for (int64_t j = before; j < after; j++) {
-              const vector x = load_block(from + ((n * w->height + top + i) * w->width + left + j) * c, b, c);
+          const int64_t first = ((n * w->height + rows.start) * w->width + columns.start) * c;
+          vector largest = load_block(from + first + (rows.begin * w->width + columns.begin) * c, b, c);
+          places found = all_at(rows.begin * w->size + columns.begin);
+          for (int64_t i = rows.begin; i < rows.end; i++)
+            for (int64_t j = columns.begin; j < columns.end; j++) {
+              const vector x = load_block(from + first + (i * w->width + j) * c, b, c);
               const places is_larger = (places)(x > largest) | (places)(x != x);
               largest = (vector)chosen(is_larger, (places)x, (places)largest);
               found = chosen(is_larger, all_at(i * w->size + j), found);
@@ -74,17 +83,16 @@ void max_pool_backward(const window *w, const REAL *gradient, const unsigned cha
   for (int64_t n = 0; n < w->batch; n++) {
     memset(to + n * image, 0, (size_t)image * sizeof(REAL));
     for (int64_t h = 0; h < w->out_height; h++) {
-      const int64_t top = h * w->stride - w->padding;
-      const int64_t above = top < 0 ? -top : 0, below = smaller(w->size, w->height - top);
+      const reach rows = reach_of(w, h, w->height);
       for (int64_t v = 0; v < w->out_width; v++) {
-        const int64_t left = v * w->stride - w->padding, pixel = (n * w->out_height + h) * w->out_width + v;
-        const int64_t before = left < 0 ? -left : 0, after = smaller(w->size, w->width - left);
+        const reach columns = reach_of(w, v, w->width);
+        const int64_t pixel = (n * w->out_height + h) * w->out_width + v;
         for (int64_t b = 0; b < blocks; b++) {
           const vector own = load_block(gradient + pixel * c, b, c);
           const places found = load_places(at + pixel * c, b, c);
-          for (int64_t i = above; i < below; i++)
-            for (int64_t j = before; j < after; j++) {
-              REAL *there = to + n * image + ((top + i) * w->width + left + j) * c;
+          for (int64_t i = rows.begin; i < rows.end; i++)
+            for (int64_t j = columns.begin; j < columns.end; j++) {
+              REAL *there = to + n * image + ((rows.start + i) * w->width + columns.start + j) * c;
               const vector share = (vector)((places)(found == all_at(i * w->size + j)) & (places)own);
               store_block(there, b, c, load_block(there, b, c) + share);
             }

@@ -44,6 +44,9 @@ def can_compute_stages(stages: Sequence[Stage], training: bool) -> bool:
     Args:
         stages: The stages, of which each reads what the one before makes.
         training: Whether for training.
+
+    Returns:
+        Whether they can; no stages cannot.
     """
     if not stages:  # the norms are folded into the convolutions
         return False

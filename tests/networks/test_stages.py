@@ -293,8 +293,9 @@ def twice(layer: nn.Module, inputs: Any, output: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("compiled", [False, True])
 @pytest.mark.parametrize("other", [nn.AvgPool2d(3, 1, padding=1), "hook"])
-def test_poolings_that_differ_are_computed_for_themselves(other: nn.Module | str, compiled: bool) -> None:
-    torch.compiler.reset()
+def test_poolings_that_differ_are_computed_for_themselves(
+    other: nn.Module | str, compiled: bool, fresh_compiler: None
+) -> None:
     edges = [("avg_pool_3x3", 0), ("avg_pool_3x3", 0), ("sep_conv_3x3", 2), ("skip_connect", 1)]
     cell = CellNetwork(Genotype(edges, [2, 3], edges, [2, 3]), 10, init_channels=4, num_cells=3).cells[0]
     assert isinstance(cell, Cell)
@@ -339,9 +340,8 @@ def test_projections_of_the_same_nodes_are_the_layers(training: bool) -> None:
 @needs_compiler
 @pytest.mark.parametrize(("auxiliary", "compiled"), [(False, False), (True, False), (True, True)])
 def test_a_network_in_one_pass_is_the_network(
-    auxiliary: bool, compiled: bool, monkeypatch: pytest.MonkeyPatch
+    auxiliary: bool, compiled: bool, monkeypatch: pytest.MonkeyPatch, fresh_compiler: None
 ) -> None:
-    torch.compiler.reset()
     taken: list[CellNetwork] = []
     if not compiled:
         compute = CellNetwork._compute_in_one_pass
@@ -526,8 +526,7 @@ def test_what_cannot_be_computed_in_one_pass_is_computed_by_layers(
 
 
 @needs_compiler
-def test_layers_altered_before_compiling_are_compiled_as_they_are() -> None:
-    torch.compiler.reset()
+def test_layers_altered_before_compiling_are_compiled_as_they_are(fresh_compiler: None) -> None:
     network = CellNetwork(GENOTYPE, 10, init_channels=4, num_cells=2).double()
     hooks_of_relus(network)
     compiled = copy.deepcopy(network)
