@@ -42,7 +42,7 @@ ALLOCATIONS = ("aten::empty", "aten::new_empty", "profiler::")
 """Beginnings of the names of operations that neither read nor write what is in a tensor."""
 OVERWRITING = ("aten::copy_", "aten::fill_", "aten::zero_")
 """Operations that do not read the tensor that they write."""
-PROFILED_STEPS = 3
+PROFILED_STEPS = 5
 KINDS: Mapping[str, tuple[str, ...]] = {
     "optimiser": ("optimizer.", "_foreach_", "_fused_sgd", "linalg_vector_norm"),
     "fused by the compiler": ("torch-compiled", "compiledf", "triton_", "cpp_fused", "cudagraph"),
@@ -326,28 +326,31 @@ def kind_of(event: Any) -> str:
 
 
 def profile_kinds(call: Callable[[], object], steps: int = PROFILED_STEPS) -> dict[str, float]:
-    """Seconds of one call by kind of operation, under the profiler, which itself takes some.
+    """Seconds of the median of some calls by kind of operation, under the profiler, which itself takes some.
 
     On a GPU the seconds of its kernels; what remains of the call's own time is ``between operations``: the
     interpreter, and waiting.
     """
-    activities = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * (DEVICE.type == "cuda")
     call()
-    with profile(activities=activities) as profiler:
-        for _ in range(steps):
-            with record_function("whole step"):
-                call()
-                if DEVICE.type == "cuda":
-                    torch.cuda.synchronize()
+    profiled = sorted((_profile_once(call) for _ in range(steps)), key=lambda kinds: sum(kinds.values()))
+    return profiled[steps // 2]
+
+
+def _profile_once(call: Callable[[], object]) -> dict[str, float]:
+    activities = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * (DEVICE.type == "cuda")
+    with profile(activities=activities) as profiler, record_function("whole step"):
+        call()
+        if DEVICE.type == "cuda":
+            torch.cuda.synchronize()
     seconds = dict.fromkeys((*KINDS, OTHER, BETWEEN), 0.0)
     for event in profiler.events() or []:
         if event.device_type.name != "CPU":
             continue  # kernels are counted with the operation that starts them
         if event.name == "whole step":
-            seconds[BETWEEN] += event.cpu_time_total / 1e6 / steps
+            seconds[BETWEEN] += event.cpu_time_total / 1e6
             continue
         own = event.self_device_time_total if DEVICE.type == "cuda" else event.self_cpu_time_total
-        seconds[kind_of(event)] += own / 1e6 / steps
+        seconds[kind_of(event)] += own / 1e6
     seconds[BETWEEN] = max(0.0, 2 * seconds[BETWEEN] - sum(seconds.values()))
     return seconds
 
