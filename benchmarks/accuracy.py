@@ -75,7 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--genotype", default="darts_v2")
     parser.add_argument("--levels", default=",".join(LEVELS), help="which levels, separated by commas")
-    sizes = {"init_channels": 4, "num_cells": 3, "batch_size": 64, "epochs": 20, "seeds": 16, "batches": 0}
+    sizes = {"init_channels": 4, "num_cells": 3, "batch_size": 64, "epochs": 20, "seeds": 8, "batches": 0}
     for name, default in sizes.items():
         parser.add_argument(f"--{name}", type=int, default=default)
     settings = parser.parse_args(arguments)

@@ -66,6 +66,15 @@ RATIOS: Mapping[tuple[str, str], float | None] = {
     ("vmap", "statistics, compiled"): None,
 }
 
+# Whose memory is measured, and what it is divided by: gradients of a batch, and points of a contour.
+MEMORY: Mapping[str, str | None] = {
+    "plain": None,
+    "fast": "plain",
+    "compiled": "plain",
+    "plain contour point": None,
+    "compiled contour point": "plain contour point",
+}
+
 
 def make_networks(settings: argparse.Namespace) -> tuple[PlainNetwork, CellNetwork]:
     """The plain network and ours, with the same weights, in evaluation mode."""
@@ -201,7 +210,11 @@ def gradient_contestants(settings: argparse.Namespace) -> tuple[Contestants, dic
 
 
 def measure_memory(settings: argparse.Namespace, contestant: str) -> float:
-    """Memory of one contestant's gradients over a batch, in this fresh process, in MiB."""
+    """Memory of one of :data:`MEMORY`, in this fresh process, in MiB."""
+    if contestant.endswith("contour point"):
+        own = "plain contour point" if contestant.startswith("plain") else "contour point, compiled"
+        with contour_contestants(settings) as (contour, _):
+            return memory_of(contour[own])
     plain, network = make_networks(settings)
     batch = make_images(settings, settings.batch)
     if contestant == "plain":
@@ -222,9 +235,7 @@ def memory_in_child(settings: argparse.Namespace, contestant: str) -> float:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, print and keep the record."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument(
-        "--memory", choices=("plain", "fast", "compiled"), help="print one contestant's MiB, and end"
-    )
+    parser.add_argument("--memory", choices=MEMORY, help="print one contestant's MiB, and end")
     sizes = {"channels": 16, "cells": 8, "batch": 64, "images": 512, "image_size": 32, "rounds": 9}
     if DEVICE.type == "cuda":  # the paper's network
         sizes |= {"channels": 36, "cells": 20, "batch": 80, "images": 10_000}
@@ -240,8 +251,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with contour_contestants(settings) as (contour, differences):
         gradient, gradient_differences = gradient_contestants(settings)
         seconds = alternate(contour, settings.rounds) | alternate(gradient, settings.rounds)
-    memory = {name: memory_in_child(settings, name) for name in ("plain", "fast", "compiled")}
-    memory |= {f"{name} / plain": memory[name] / memory["plain"] for name in ("fast", "compiled")}
+    memory = {name: memory_in_child(settings, name) for name in MEMORY}
+    memory |= {f"{name} / {other}": memory[name] / memory[other] for name, other in MEMORY.items() if other}
     times: dict[str, Any] = {**summary(seconds)}
     ratios = {
         f"{over} / {under}": ratio_of(seconds, over, under, limit) for (over, under), limit in RATIOS.items()

@@ -65,6 +65,10 @@ MEASURES: tuple[tuple[str, str, str, str, Find], ...] = (
         lambda record: record["memory_mib"]["compiled / plain"],
     ),
     (
+        *("memory of a contour point, compiled / plain", "at most 1.1", "at most 1.1", "landscape"),
+        lambda record: record["memory_mib"]["compiled contour point / plain contour point"],
+    ),
+    (
         *("memory of the variance, compiled / plain backward", "at most 1.1", "at most 1.1", "landscape"),
         lambda record: record["memory_mib"]["compiled / plain"],
     ),

@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 import time
+from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -73,6 +74,15 @@ def do_not_compile(network: CellNetwork, **_: object) -> None:
 def test_landscape_keeps_what_it_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(CellNetwork, "compile_regions", do_not_compile)
     monkeypatch.setattr(record, "RESULTS", tmp_path)
+    in_child = landscape.memory_in_child
+
+    def in_child_unless_compiled(settings: Namespace, contestant: str) -> float:
+        measure = (
+            landscape.measure_memory if "contour" in contestant or contestant == "compiled" else in_child
+        )
+        return measure(settings, contestant)
+
+    monkeypatch.setattr(landscape, "memory_in_child", in_child_unless_compiled)
     landscape.main(TINY)
     (path,) = tmp_path.iterdir()
     kept = json.loads(path.read_text())
@@ -104,6 +114,8 @@ def test_landscape_keeps_what_it_measured(tmp_path: Path, monkeypatch: pytest.Mo
     memory = kept["memory_mib"]
     assert memory["plain"] > 0
     assert memory["fast / plain"] == memory["fast"] / memory["plain"]
+    points = memory["compiled contour point"], memory["plain contour point"]
+    assert memory["compiled contour point / plain contour point"] == points[0] / points[1] > 0
 
 
 @pytest.mark.parametrize("contestant", ["evaluation_pass", "backward_per_instance"])
