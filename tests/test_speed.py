@@ -51,7 +51,6 @@ SIZES: dict[str, Any] = {"init_channels": 4, "num_cells": 3}
 RECIPE: dict[str, Any] = {"lr": 0.025, "momentum": 0.9, "weight_decay": 3e-4}
 
 
-pytestmark = pytest.mark.usefixtures("fresh_compiler")
 needs_compiler = pytest.mark.skipif(stage_library(torch.float64) is None, reason="needs a C compiler")
 IN_ONE_PASS = pytest.param(True, marks=needs_compiler)
 
@@ -112,6 +111,7 @@ def test_channels_last_training_with_a_fused_step_is_the_plain_one(in_one_pass: 
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("fresh_compiler")
 @pytest.mark.parametrize(
     ("whole_cells", "in_one_pass"),
     [pytest.param(10, True, marks=needs_compiler), pytest.param(2, True, marks=needs_compiler), (10, False)],
@@ -155,6 +155,7 @@ def test_a_dilated_convolution_is_torch_s(stride: int, kernel: int, size: int) -
         torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.usefixtures("fresh_compiler")
 @pytest.mark.parametrize("momentum", [0.1, None])
 def test_compiled_batch_norm_is_torch_s(momentum: float | None) -> None:
     torch.manual_seed(0)
@@ -175,6 +176,7 @@ def test_compiled_batch_norm_is_torch_s(momentum: float | None) -> None:
     torch.testing.assert_close(dict(layer.named_buffers()), dict(expected.named_buffers()))
 
 
+@pytest.mark.usefixtures("fresh_compiler")
 @pytest.mark.parametrize("settings", [{"affine": False}, {"track_running_stats": False}])
 def test_compiled_batch_norm_without_weights_or_statistics_is_torch_s(settings: dict[str, bool]) -> None:
     torch.manual_seed(0)
@@ -200,8 +202,16 @@ def test_a_folded_network_is_the_network(
     kinds = [type(module) for module in network.modules()]
     expected_folded = kinds.count(BatchNorm) - kinds.count(FactorizedReduction)
     assert folded.folded < expected_folded if in_one_pass else folded.folded == expected_folded
+    compute, taken = CellNetwork._compute_in_one_pass, []
+
+    def noted(network: CellNetwork, *arguments: Any) -> Any:
+        taken.append(network)
+        return compute(network, *arguments)
+
+    monkeypatch.setattr(CellNetwork, "_compute_in_one_pass", noted)
     expected = network.eval()(x)
     torch.testing.assert_close(folded(x), expected, rtol=1e-10, atol=1e-12)
+    assert bool(taken) == in_one_pass
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.mul_(1.25)
@@ -244,6 +254,7 @@ def compile_quickly(module: nn.Module) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("fresh_compiler")
 def test_surfaces_are_the_same_at_every_level(monkeypatch: pytest.MonkeyPatch) -> None:
     network = networks(TINY, torch.float32)[1]
     data = [batch(torch.float32, 32), batch(torch.float32, 9)]
@@ -274,6 +285,7 @@ def test_fused_gradients_are_those_of_the_instances(name: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("fresh_compiler")
 def test_compiled_gradient_sums_are_the_same() -> None:
     network = networks(TINY, torch.float64)[1]
     x, targets = batch()
@@ -380,6 +392,7 @@ def test_a_run_says_which_level_was_chosen_for_it(
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("fresh_compiler")
 @pytest.mark.parametrize("speed", ["compiled", "max"])
 def test_compiled_fits_end_where_the_reference_does(
     tmp_path: Path, speed: Speed, monkeypatch: pytest.MonkeyPatch

@@ -115,8 +115,9 @@ class FoldedNetwork:
                 if norm.bias is not None:
                     folded.bias += norm.bias
 
+    @torch.no_grad()
     def __call__(self, inputs: Tensor) -> Tensor:
-        """Outputs of a batch, in evaluation mode.
+        """Outputs of a batch, in evaluation mode and without gradients.
 
         On a CPU some images at a time, whose tensors stay in the caches, and channels-last. A batch of
         another size than the first is not compiled for.

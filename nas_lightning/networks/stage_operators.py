@@ -179,7 +179,7 @@ def refuse_second_gradient() -> None:
         )
 
 
-def _shapes(
+def output_shapes(
     x: Sequence[Tensor], weights: Sequence[Tensor | None], sizes: Sequence[int]
 ) -> list[tuple[int, int, int, int]]:
     """Of what comes out of every stage."""
@@ -200,7 +200,7 @@ def _empty(shape: tuple[int, ...], like: Tensor, dtype: torch.dtype | None = Non
 def _empty_outputs(
     x: Sequence[Tensor], weights: Sequence[Tensor | None], parts: Sequence[int], sizes: Sequence[int]
 ) -> list[Tensor]:
-    batch, _, height, width = _shapes(x, weights, sizes)[-1]
+    batch, _, height, width = output_shapes(x, weights, sizes)[-1]
     return [_empty((batch, channels, height, width), x[0]) for channels in parts]
 
 
@@ -208,7 +208,7 @@ def _room(
     x: Sequence[Tensor], weights: Sequence[Tensor | None], parts: Sequence[int], sizes: Sequence[int]
 ) -> tuple[list[Tensor], list[Tensor], Tensor]:
     """For the outputs, for what comes out of every 1x1 convolution, and for the statistics of these."""
-    ys = [_empty(shape, x[0]) for shape in _shapes(x, weights, sizes)]
+    ys = [_empty(shape, x[0]) for shape in output_shapes(x, weights, sizes)]
     statistics = ys[0].new_empty(2 * sum(y.shape[1] for y in ys))
     return _empty_outputs(x, weights, parts, sizes), ys, statistics
 
@@ -257,7 +257,7 @@ def _packed(
     packed = []
     batch, _, *sides = x[0].shape
     channels, threads, last = sum(part.shape[1] for part in x), torch.get_num_threads(), len(eps) - 1
-    shapes = _shapes(x, weights, sizes)
+    shapes = output_shapes(x, weights, sizes)
     for index, own_eps in enumerate(eps):
         own = weights[4 * index : 4 * index + 4]
         depthwise, pointwise, *_ = own

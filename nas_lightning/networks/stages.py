@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from nas_lightning.networks.layers import BatchNorm
 from nas_lightning.networks.stage_library import stage_library
 from nas_lightning.networks.stage_operators import (
+    output_shapes,
     refuse_second_gradient,
     stages_backward,
     stages_evaluated,
@@ -48,7 +49,7 @@ def can_compute_stages(stages: Sequence[Stage], training: bool) -> bool:
     Returns:
         Whether they can; no stages cannot.
     """
-    if not stages:  # the norms are folded into the convolutions
+    if not stages:
         return False
     dtype = stages[0].pointwise.weight.dtype
     is_known = torch.compiler.is_compiling() or stage_library(dtype) is not None
@@ -228,13 +229,13 @@ def _checked_shape(
     if any((part.shape[0], *part.shape[2:]) != (batch, *sides) for part in x):
         raise ValueError(f"images differ in more than channels: {[tuple(part.shape) for part in x]}")
     channels = sum(part.shape[1] for part in x)
-    for stride, depthwise, pointwise in zip(sizes[::2], weights[::4], weights[1::4], strict=True):
+    for depthwise, pointwise in zip(weights[::4], weights[1::4], strict=True):
         assert pointwise is not None
         for weight, own in ((depthwise, 0), (pointwise, 1)):
             if weight is not None and weight.shape[own] != channels:
                 raise ValueError(f"{channels} channels do not fit weights of shape {tuple(weight.shape)}")
-        channels, sides = pointwise.shape[0], [(side + stride - 1) // stride for side in sides]
-    shape = (batch, channels, *sides)
+        channels = pointwise.shape[0]
+    shape = output_shapes(x, weights, sizes)[-1]
     if addend is not None and tuple(addend.shape) != shape:
         raise ValueError(f"an addend of shape {tuple(addend.shape)} does not fit an output of shape {shape}")
     if factors is not None and tuple(factors.shape) != (batch,):
