@@ -71,7 +71,7 @@ class Cell(nn.Module):
 
     def can_take_one_pass(self, training: bool) -> bool:
         """Whether :meth:`forward` in one pass computes what the layers do, in training or in evaluation."""
-        if type(self) is not Cell or (not torch.compiler.is_compiling() and is_altered(self)):
+        if type(self) is not Cell or is_altered(self):
             return False
         parts = [*self.preprocess, *(edge for edge in self.edges if isinstance(edge, ConvolutionStages))]
         return all(

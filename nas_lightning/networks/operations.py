@@ -27,6 +27,7 @@ from nas_lightning.networks.stages import (
     Stage,
     can_compute_stages,
     compute_stages,
+    has_own_ways,
     is_altered,
 )
 
@@ -70,9 +71,7 @@ class ConvolutionStages(RectifiedSequential):
 
     def can_take_one_pass(self, training: bool) -> bool:
         """Whether :meth:`add_to` computes what the layers do, in training or in evaluation."""
-        is_plain = type(self) is ConvolutionStages and self.training == training
-        if not torch.compiler.is_compiling():  # there, it is settled before
-            is_plain = is_plain and not is_altered(self)
+        is_plain = type(self) is ConvolutionStages and not is_altered(self) and self.training == training
         return is_plain and can_compute_stages(self.stages(), training)
 
     def add_to(
@@ -138,8 +137,7 @@ class FactorizedReduction(nn.Module):
 
     def can_take_one_pass(self, training: bool) -> bool:
         """Whether :meth:`of_nodes` computes what the layers do of the nodes' ReLU."""
-        is_plain = type(self) is FactorizedReduction
-        return is_plain and (torch.compiler.is_compiling() or not is_altered(self))
+        return type(self) is FactorizedReduction and not is_altered(self)
 
     def _of_pixels(self, even: Tensor, odd: Tensor) -> Tensor:
         # Only every fourth pixel is read: a strided convolution's backward pass would touch them all.
@@ -178,7 +176,7 @@ class InvertedResidual(nn.Module):
 
 def pooling_key(layer: nn.Module) -> tuple[object, ...] | None:
     """Equal for poolings that are equal; None for anything else, and for a layer with hooks."""
-    if type(layer) not in (MaxPool, nn.AvgPool2d) or is_altered(layer):
+    if type(layer) not in (MaxPool, nn.AvgPool2d) or has_own_ways(layer):
         return None
     settings = layer.__constants__
     return (type(layer), *(str(getattr(layer, name)) for name in settings))  # type: ignore[union-attr]

@@ -95,6 +95,11 @@ def _is_pointwise(layer: nn.Conv2d) -> bool:
 
 
 def is_altered(layer: nn.Module) -> bool:
+    """Whether :func:`has_own_ways`; code that is being compiled does not look, it is settled before."""
+    return not torch.compiler.is_compiling() and has_own_ways(layer)
+
+
+def has_own_ways(layer: nn.Module) -> bool:
     """Whether a layer has hooks or a ``forward`` of its own."""
     hooks = (layer._forward_hooks, layer._forward_pre_hooks, layer._backward_hooks, layer._backward_pre_hooks)
     return any(hooks) or "forward" in vars(layer)
