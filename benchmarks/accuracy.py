@@ -21,10 +21,10 @@ from lightning.pytorch import Trainer, seed_everything
 from scipy import stats
 
 from benchmarks.record import machine, write
+from nas_lightning.acceleration.level import LEVELS
 from nas_lightning.classifier import CellClassifier
 from nas_lightning.datamodules import Digits
 from nas_lightning.report.resampling import holm
-from nas_lightning.speed import LEVELS
 
 
 def train(settings: argparse.Namespace, speed: Any, seed: int) -> float:

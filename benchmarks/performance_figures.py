@@ -16,10 +16,10 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from benchmarks import record as records
+from nas_lightning.acceleration.level import LEVELS
 from nas_lightning.figures import figure_to_bytes, picture_format
 from nas_lightning.figures.panels import LABEL_POINTS, NOTE_POINTS, TICK_POINTS, TITLE_POINTS, settle
 from nas_lightning.files import atomic_write
-from nas_lightning.speed import LEVELS
 
 DOCS = Path(__file__).parents[1] / "docs"
 Record = Mapping[str, Any]

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from benchmarks.record import DEVICE, alternate, machine, ratio_of, summary, write
-from nas_lightning.networks.layers import Convolution
+from nas_lightning.acceleration.layers import Convolution
 from nas_lightning.networks.operations import FactorizedReduction
 
 Pair = tuple[Callable[[], Tensor], Callable[[], Tensor], list[Tensor]]

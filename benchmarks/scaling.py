@@ -30,11 +30,11 @@ from torch.utils._pytree import tree_leaves
 
 from benchmarks.record import DEVICE, alternate, machine, summary, write
 from benchmarks.training import Batch, make_networks, step_function
-from nas_lightning.analysis import FoldedNetwork, Point, loss_measure, random_directions
-from nas_lightning.analysis.folding import sharing_copy
+from nas_lightning.acceleration.folding import FoldedNetwork, sharing_copy
+from nas_lightning.acceleration.level import LEVELS, Level
+from nas_lightning.analysis import Point, loss_measure, random_directions
 from nas_lightning.classifier import prepare_training
 from nas_lightning.networks import CellNetwork
-from nas_lightning.speed import LEVELS, Level
 
 QUANTITIES = ("channels", "cells", "batch", "image_size")
 PASSES = ("training", "evaluation")

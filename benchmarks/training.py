@@ -34,11 +34,11 @@ from benchmarks.record import (
     summary,
     write,
 )
+from nas_lightning.acceleration.level import LEVELS, Level
 from nas_lightning.cells import get_genotype
 from nas_lightning.classifier import prepare_training
 from nas_lightning.datamodules import Synthetic
 from nas_lightning.networks import CellNetwork, load_reference_weights
-from nas_lightning.speed import LEVELS, Level
 from tests.oracles.per_image_pipeline import augment_image
 from tests.oracles.plain_network import PlainNetwork
 

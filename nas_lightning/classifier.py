@@ -18,12 +18,12 @@ from torch.optim import SGD, Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR
 from torchmetrics import Metric
 
+from nas_lightning.acceleration.level import LEVELS, Level, Speed, check_speed, level_of
 from nas_lightning.cells import cell_depth, cell_width, genotype_slug, get_genotype, import_operations
 from nas_lightning.cells.spec import published_base
 from nas_lightning.metrics import PADDING, MeanLoss, top_k_accuracy
 from nas_lightning.networks import CellNetwork, measure_size
 from nas_lightning.provenance import run_seed
-from nas_lightning.speed import LEVELS, Level, Speed, check_speed, level_of
 
 
 def prepare_training(network: CellNetwork, level: Level) -> None:
@@ -63,7 +63,7 @@ class CellClassifier(LightningModule):
         lr_scheduler: Makes the schedule, stepped once an epoch, from the optimiser; None is the cosine.
         operations: Modules or Python files to import first, which register operations of their own, see
             :func:`nas_lightning.networks.register_operation`.
-        speed: How the training is computed, see :class:`nas_lightning.speed.Level`. ``"reference"``: layer
+        speed: A level, see :mod:`nas_lightning.acceleration.level`. ``"reference"``: layer
             by layer, as written. ``"fast"``: the same float32 mathematics in another order. ``"compiled"``:
             the network compiled as well. ``"max"``: compiled, in bfloat16 where that is safe, and with CUDA
             graphs.

@@ -13,24 +13,25 @@ PACKAGE = ROOT / "nas_lightning"
 
 # What each part may import besides itself. `files`, `netcdf` and `provenance` are leaves that any part but
 # `metrics` and `files` may use.
-LEAVES = {"files", "netcdf", "provenance", "speed"}
+LEAVES = {"files", "netcdf", "provenance"}
 ARROWS: dict[str, set[str]] = {
     "files": set(),
     "netcdf": {"files"},
     "provenance": set(),
-    "speed": set(),
     "metrics": set(),
     "cells": set(),
-    "networks": {"cells"},
-    "classifier": {"networks", "cells", "metrics"},
+    "networks": {"cells", "acceleration"},
+    "acceleration": {"networks", "cells", "analysis"},
+    "classifier": {"networks", "cells", "acceleration", "metrics"},
     "datamodules": set(),
-    "analysis": set(),
+    "analysis": {"acceleration"},
     "figures": {"cells"},
-    "callbacks": {"analysis", "figures", "cells"},
-    "study": {"cells"},
+    "callbacks": {"acceleration", "analysis", "figures", "cells"},
+    "study": {"cells", "acceleration"},
     "report": {"study", "figures", "cells"},
     "cli": {
         "networks",
+        "acceleration",
         "classifier",
         "datamodules",
         "analysis",

@@ -13,6 +13,9 @@ from lightning.pytorch import Trainer
 from torch import Tensor, nn
 from torch.nn import functional
 
+from nas_lightning.acceleration.cpu.library import stage_library
+from nas_lightning.acceleration.layers import BatchNorm, Convolution
+from nas_lightning.acceleration.level import LEVELS, LONG_PASSES, LONG_WORK, Speed, check_speed, level_of
 from nas_lightning.analysis import (
     FoldedNetwork,
     FusedGradients,
@@ -29,10 +32,7 @@ from nas_lightning.cells import Genotype, get_genotype
 from nas_lightning.classifier import CellClassifier
 from nas_lightning.datamodules import Synthetic
 from nas_lightning.networks import CellNetwork, load_reference_weights
-from nas_lightning.networks.layers import BatchNorm, Convolution
 from nas_lightning.networks.operations import FactorizedReduction
-from nas_lightning.networks.stage_library import stage_library
-from nas_lightning.speed import LEVELS, LONG_PASSES, LONG_WORK, Speed, check_speed, level_of
 from tests.oracles.plain_network import PlainNetwork
 
 SMALL = Genotype(
@@ -193,7 +193,7 @@ def test_a_folded_network_is_the_network(
     name: str, in_one_pass: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not in_one_pass:
-        monkeypatch.setattr("nas_lightning.networks.stages.stage_library", lambda dtype: None)
+        monkeypatch.setattr("nas_lightning.acceleration.cpu.stages.stage_library", lambda dtype: None)
     network = networks(SMALL if name == "small" else get_genotype(name), torch.float64)[1]
     x, _ = batch(images=70)
     network(x)  # statistics other than 0 and 1
@@ -262,7 +262,7 @@ def test_surfaces_are_the_same_at_every_level(monkeypatch: pytest.MonkeyPatch) -
     arguments = (network, data, random_directions(network, 0), [-0.5, 0.0, 0.5], [0.0, 0.5])
     reference = loss_surface(*arguments, speed="reference")["loss"]
     compiled = loss_surface(*arguments, speed="compiled")["loss"]
-    monkeypatch.setattr("nas_lightning.analysis.folding.compile_module", compile_quickly)
+    monkeypatch.setattr("nas_lightning.acceleration.folding.compile_module", compile_quickly)
     shortened = loss_surface(*arguments, speed="max")["loss"]
     assert float(abs(compiled / reference - 1).max()) < 1e-4
     assert 1e-6 < float(abs(shortened / reference - 1).max()) < 2e-2

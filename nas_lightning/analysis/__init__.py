@@ -6,8 +6,6 @@ from nas_lightning.analysis.directions import (
     random_direction,
     random_directions,
 )
-from nas_lightning.analysis.folding import FoldedNetwork
-from nas_lightning.analysis.fused_gradients import FusedGradients
 from nas_lightning.analysis.gradient_variance import (
     GradientStatistics,
     estimate_statistics,
@@ -28,8 +26,6 @@ from nas_lightning.analysis.surface_file import read_surface
 __all__ = [
     "LOSS_VARIABLES",
     "Directions",
-    "FoldedNetwork",
-    "FusedGradients",
     "GradientStatistics",
     "HessianProduct",
     "HessianSpectrum",

@@ -20,6 +20,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from nas_lightning.acceleration.per_sample import FusedGradients
 from nas_lightning.analysis.directions import Directions, cosine
 from nas_lightning.analysis.displacement import at_points
 from nas_lightning.analysis.evaluation import (
@@ -29,7 +30,6 @@ from nas_lightning.analysis.evaluation import (
     evaluating,
     instance_losses,
 )
-from nas_lightning.analysis.fused_gradients import FusedGradients
 from nas_lightning.analysis.instance_gradients import InstanceGradients, Unsupported
 from nas_lightning.analysis.surface import Point, measured_plane
 from nas_lightning.provenance import weights_hash

@@ -14,13 +14,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from nas_lightning.acceleration.folding import FoldedNetwork
+from nas_lightning.acceleration.level import Speed, level_of
 from nas_lightning.analysis.directions import Directions, cosine
 from nas_lightning.analysis.displacement import at_points
 from nas_lightning.analysis.evaluation import Batches, check_batches, evaluating, logits_of
-from nas_lightning.analysis.folding import FoldedNetwork
 from nas_lightning.analysis.surface import Point, measured_plane
 from nas_lightning.provenance import weights_hash
-from nas_lightning.speed import Speed, level_of
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -140,7 +140,7 @@ def loss_measure(
         batch_norm: As above.
         speed: ``"reference"`` evaluates the module as it is; ``"fast"`` in one pass over memory where it
             can, with its other batch norms folded into the convolutions, see
-            :class:`~nas_lightning.analysis.folding.FoldedNetwork`, the same up to rounding (losses within
+            :class:`~nas_lightning.acceleration.folding.FoldedNetwork`, the same up to rounding (losses within
             1e-4, relative); ``"compiled"`` compiles that; ``"max"`` computes in
             bfloat16 as well (losses within some 1e-2). ``"auto"`` is ``"fast"`` here, where nothing is known
             of the network's size.

@@ -17,10 +17,10 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from torch import nn
 
+from nas_lightning.acceleration.level import Speed, check_speed
 from nas_lightning.callbacks.measurement import Measurement
 from nas_lightning.callbacks.protocols import cell_module, image_data
 from nas_lightning.callbacks.split_batches import check_split, split_batches
-from nas_lightning.speed import Speed, check_speed
 
 
 class Analysis(Callback, ABC):
@@ -41,7 +41,7 @@ class Analysis(Callback, ABC):
         every_n_epochs: Measure every so many epochs as well; None only at the end of training.
         name: Beginning of the file's name; a second callback of the same class needs another one.
         folder: Where the files go; None is ``landscape/`` in the run's folder.
-        speed: How it is computed, see :class:`nas_lightning.speed.Level`; ``"auto"`` compiles where the work
+        speed: A level, see :mod:`nas_lightning.acceleration.level`; ``"auto"`` compiles where the work
             repays it. Only ``"max"`` shortens numbers, which is noted in the file.
 
     Raises:

@@ -10,9 +10,9 @@ import numpy as np
 from lightning.pytorch import Trainer
 from matplotlib.figure import Figure
 
+from nas_lightning.acceleration.per_sample import FusedGradients
 from nas_lightning.analysis import (
     Directions,
-    FusedGradients,
     GradientStatistics,
     InstanceGradients,
     Surface,

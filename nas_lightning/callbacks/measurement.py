@@ -19,11 +19,11 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from matplotlib.figure import Figure
 from torch import nn
 
+from nas_lightning.acceleration.level import Level, Speed, level_of
 from nas_lightning.callbacks.protocols import CellModule, image_data
 from nas_lightning.callbacks.split_batches import SplitBatches
 from nas_lightning.figures import figure_to_array
 from nas_lightning.provenance import run_seed, software_versions, weights_hash
-from nas_lightning.speed import Level, Speed, level_of
 
 if TYPE_CHECKING:
     from xarray import DataArray as DataArray

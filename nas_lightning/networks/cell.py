@@ -7,8 +7,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
+from nas_lightning.acceleration.cpu.stages import is_altered
+from nas_lightning.acceleration.layers import MaxPool
 from nas_lightning.cells import CellPlan, Genotype, live_nodes
-from nas_lightning.networks.layers import MaxPool
 from nas_lightning.networks.operations import (
     ConvolutionStages,
     FactorizedReduction,
@@ -16,7 +17,6 @@ from nas_lightning.networks.operations import (
     pointwise_projection,
     pooling_key,
 )
-from nas_lightning.networks.stages import is_altered
 
 
 class Cell(nn.Module):

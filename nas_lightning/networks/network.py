@@ -12,13 +12,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.modules.module import _has_any_global_hook
 
+from nas_lightning.acceleration.cpu.stages import project
+from nas_lightning.acceleration.layers import BatchNorm, Convolution
 from nas_lightning.cells import Genotype, check_image_size, stack_plan
 from nas_lightning.cells.stack import check_positive
 from nas_lightning.networks.cell import Cell
-from nas_lightning.networks.layers import BatchNorm, Convolution
 from nas_lightning.networks.operations import ConvolutionStages, FactorizedReduction
 from nas_lightning.networks.regularization import AuxiliaryTower, drop_path_factors
-from nas_lightning.networks.stages import project
 
 Mode: TypeAlias = Literal["training", "evaluation"]
 """Of a module: ``train()`` or ``eval()``."""
@@ -263,7 +263,7 @@ class CellNetwork(nn.Module):
     def take_one_pass(self, mode: Mode | None = "training") -> tuple[nn.Module, ...]:
         """Compute stages of convolution and batch norm in one pass over memory each.
 
-        It is done while all of them can be, see :func:`nas_lightning.networks.stages.can_compute_stages`,
+        It is done while all of them can be, see :mod:`nas_lightning.acceleration.cpu.stages`,
         and are as they were made; otherwise, in the other mode, and in evaluation where gradients are
         recorded, the whole network is computed layer by layer. Compiled code does not look for changes that
         were made after compiling.

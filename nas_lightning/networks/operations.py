@@ -21,15 +21,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from nas_lightning.cells.operations import declare_operation
-from nas_lightning.networks.layers import BatchNorm, Convolution, MaxPool, every_second_pixel
-from nas_lightning.networks.stages import (
+from nas_lightning.acceleration.cpu.stages import (
     Stage,
     can_compute_stages,
     compute_stages,
     has_own_ways,
     is_altered,
 )
+from nas_lightning.acceleration.layers import BatchNorm, Convolution, MaxPool, every_second_pixel
+from nas_lightning.cells.operations import declare_operation
 
 OperationFactory = Callable[[int, int, bool], nn.Module]
 """Makes the operation of one edge from (channels, stride, affine): channels in and out, stride 1 or 2."""

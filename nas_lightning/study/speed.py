@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from nas_lightning.speed import level_of
+from nas_lightning.acceleration.level import level_of
 from nas_lightning.study.configuration import nest
 from nas_lightning.study.cost import FORWARD_PASSES, DataSize, Speed, data_size, run_cost
 from nas_lightning.study.executors import LocalExecutor

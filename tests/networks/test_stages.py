@@ -15,14 +15,14 @@ import torch
 import torch.nn.utils.prune
 from torch import Tensor, nn
 
-from nas_lightning.analysis import FoldedNetwork
+from nas_lightning.acceleration.cpu import library as module
+from nas_lightning.acceleration.cpu.library import stage_library
+from nas_lightning.acceleration.cpu.stages import compute_stages, project
+from nas_lightning.acceleration.folding import FoldedNetwork
+from nas_lightning.acceleration.layers import Convolution, MaxPool
 from nas_lightning.cells import Genotype
 from nas_lightning.networks import Cell, CellNetwork, build_operation
-from nas_lightning.networks import stage_library as module
-from nas_lightning.networks.layers import Convolution, MaxPool
 from nas_lightning.networks.operations import ConvolutionStages, FactorizedReduction, pointwise_projection
-from nas_lightning.networks.stage_library import stage_library
-from nas_lightning.networks.stages import compute_stages, project
 
 CELL = [("sep_conv_3x3", 0), ("dil_conv_3x3", 1), ("skip_connect", 2), ("sep_conv_5x5", 1)]
 GENOTYPE = Genotype(CELL, [2, 3], CELL, [2, 3])
@@ -706,7 +706,7 @@ def test_what_was_compiled_is_found_again(
     assert stage_library(torch.float32) is not None
     assert library.stat().st_mtime_ns == written
     content = library.read_bytes()
-    code = "import torch; from nas_lightning.networks.stage_library import stage_library"
+    code = "import torch; from nas_lightning.acceleration.cpu.library import stage_library"
     for damaged in (b"no library", content[:20_000]):
         library.unlink()  # the loaded one stays as it is
         library.write_bytes(damaged)

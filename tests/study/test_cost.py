@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from nas_lightning.speed import LONG_PASSES, LONG_WORK
+from nas_lightning.acceleration.level import LONG_PASSES, LONG_WORK
 from nas_lightning.study import speed as speed_module
 from nas_lightning.study.configuration import flatten
 from nas_lightning.study.cost import DATA_SIZES, DataSize, RunCost, Speed, run_cost, run_costs

@@ -10,9 +10,9 @@ from typing import Any, get_args
 import pytest
 import yaml
 
+from nas_lightning.acceleration.level import Speed
 from nas_lightning.cells import get_genotype
 from nas_lightning.classifier import CellClassifier
-from nas_lightning.speed import Speed
 from nas_lightning.study.configuration import (
     DEFAULT_OPTIMIZER,
     DEFAULTS,

@@ -13,15 +13,15 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from nas_lightning.networks.layers import BatchNorm
-from nas_lightning.networks.stage_library import stage_library
-from nas_lightning.networks.stage_operators import (
+from nas_lightning.acceleration.cpu.library import stage_library
+from nas_lightning.acceleration.cpu.operators import (
     output_shapes,
     refuse_second_gradient,
     stages_backward,
     stages_evaluated,
     stages_forward,
 )
+from nas_lightning.acceleration.layers import BatchNorm
 
 LARGEST_KERNEL = 7
 """Largest depthwise kernel of ``stages.c``."""

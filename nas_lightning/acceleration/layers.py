@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, library, nn
 from torch.nn import functional
 
-from nas_lightning.networks import stage_operators
+from nas_lightning.acceleration.cpu import operators as stage_operators
 
 
 class Convolution(nn.Conv2d):

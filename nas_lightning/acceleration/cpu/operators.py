@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor, library
 
-from nas_lightning.networks.stage_library import stage_library
+from nas_lightning.acceleration.cpu.library import stage_library
 
 
 def _operator(schema: str, fake: Callable[..., object]) -> Callable[[Callable[..., object]], Any]:

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from nas_lightning.acceleration.folding import compile_module, sharing_copy
 from nas_lightning.analysis.evaluation import differentiating, evaluating, instance_losses
-from nas_lightning.analysis.folding import compile_module, sharing_copy
 from nas_lightning.analysis.instance_rules import convolution_weights, norm_weights
 
 

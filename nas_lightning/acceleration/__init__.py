@@ -1,0 +1,1 @@
+"""How a network is computed: the levels, and what each of them does."""
