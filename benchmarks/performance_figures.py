@@ -32,7 +32,7 @@ LOOKS = {
     "max": ("#009E73", "D"),
 }
 _KIND_COLOURS = {
-    "stages in one pass": "#332288",
+    "fused separable blocks": "#332288",
     "convolution forward": "#0072B2",
     "convolution backward": "#56B4E9",
     "batch norm": "#E69F00",

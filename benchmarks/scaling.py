@@ -46,7 +46,7 @@ PROFILED_STEPS = 5
 KINDS: Mapping[str, tuple[str, ...]] = {
     "optimiser": ("optimizer.", "_foreach_", "_fused_sgd", "linalg_vector_norm"),
     "fused by the compiler": ("torch-compiled", "compiledf", "triton_", "cpp_fused", "cudagraph"),
-    "stages in one pass": ("nas_lightning::stages", "_stages"),
+    "fused separable blocks": ("nas_lightning::fused_blocks", "_fused_blocks"),
     "convolution backward": ("convolution_backward", "convolutionbackward", "conv2d_backward"),
     "convolution forward": ("conv",),
     "batch norm": ("batch_norm", "batchnorm"),

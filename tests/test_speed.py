@@ -13,7 +13,7 @@ from lightning.pytorch import Trainer
 from torch import Tensor, nn
 from torch.nn import functional
 
-from nas_lightning.acceleration.cpu.library import stage_library
+from nas_lightning.acceleration.cpu.library import kernel_library
 from nas_lightning.acceleration.layers import BatchNorm, Convolution
 from nas_lightning.acceleration.level import LEVELS, LONG_PASSES, LONG_WORK, Speed, check_speed, level_of
 from nas_lightning.analysis import (
@@ -51,7 +51,7 @@ SIZES: dict[str, Any] = {"init_channels": 4, "num_cells": 3}
 RECIPE: dict[str, Any] = {"lr": 0.025, "momentum": 0.9, "weight_decay": 3e-4}
 
 
-needs_compiler = pytest.mark.skipif(stage_library(torch.float64) is None, reason="needs a C compiler")
+needs_compiler = pytest.mark.skipif(kernel_library(torch.float64) is None, reason="needs a C compiler")
 IN_ONE_PASS = pytest.param(True, marks=needs_compiler)
 
 
@@ -193,7 +193,7 @@ def test_a_folded_network_is_the_network(
     name: str, in_one_pass: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not in_one_pass:
-        monkeypatch.setattr("nas_lightning.acceleration.cpu.stages.stage_library", lambda dtype: None)
+        monkeypatch.setattr("nas_lightning.acceleration.cpu.fused_blocks.kernel_library", lambda dtype: None)
     network = networks(SMALL if name == "small" else get_genotype(name), torch.float64)[1]
     x, _ = batch(images=70)
     network(x)  # statistics other than 0 and 1

@@ -12,7 +12,8 @@ from jaxtyping import Float
 from torch import Tensor, library, nn
 from torch.nn import functional
 
-from nas_lightning.acceleration.cpu import operators as stage_operators
+from nas_lightning.acceleration.cpu.fused_blocks import update_running_statistics
+from nas_lightning.acceleration.cpu.pooling import can_max_pool, max_pool
 
 
 class Convolution(nn.Conv2d):
@@ -67,29 +68,8 @@ class BatchNorm(nn.BatchNorm2d):
         if not (is_usual and input.device.type == "cpu" and torch.compiler.is_compiling()):
             return super().forward(input)
         output, mean, variance = _BatchNormTraining.apply(input, self.weight, self.bias, self.eps)
-        self.track(mean, variance, count=input.numel() // input.shape[1])
+        update_running_statistics(self, mean, variance, input.numel() // input.shape[1])
         return output  # type: ignore[no-any-return]
-
-    @torch.no_grad()
-    def track(
-        self, mean: Float[Tensor, " channels"], variance: Float[Tensor, " channels"], count: int
-    ) -> None:
-        """Take the statistics of a training batch into the running ones.
-
-        Args:
-            mean: Mean of every channel.
-            variance: Its variance, biased.
-            count: Number of values of a channel.
-        """
-        assert self.running_mean is not None
-        assert self.running_var is not None
-        assert self.num_batches_tracked is not None
-        self.num_batches_tracked.add_(1)
-        share: Any = self.momentum
-        if share is None:
-            share = 1 / self.num_batches_tracked.to(mean.dtype)
-        self.running_mean.lerp_(mean, share)
-        self.running_var.lerp_(variance * (count / max(count - 1, 1)), share)
 
 
 class MaxPool(nn.MaxPool2d):
@@ -116,36 +96,9 @@ class MaxPool(nn.MaxPool2d):
         return output  # type: ignore[no-any-return]
 
     def in_one_pass(self, input: Float[Tensor, "batch channels height width"]) -> Tensor:
-        """The same by ``stages.c``, which must be there, if it can; it has no gradient of its gradient."""
+        """The same by the kernels, which must exist; no second derivative."""
         size, _, padding = self.window
-        if not 2 * padding <= size <= _LARGEST_WINDOW or input.dtype not in (torch.float32, torch.float64):
-            return self.forward(input)
-        if torch.is_grad_enabled() and input.requires_grad:
-            output: Tensor = _Pooling.apply(input, self.window)[0]
-            return output
-        output, _ = stage_operators.max_pool(input, self.window, False)
-        return output
-
-
-_LARGEST_WINDOW = 15  # places in a window are bytes
-
-
-class _Pooling(torch.autograd.Function):
-    """The largest of each window, and its place there."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, window: list[int]) -> tuple[Tensor, Tensor]:
-        output, places = stage_operators.max_pool(x, window, True)
-        ctx.save_for_backward(places)
-        ctx.shape, ctx.window = list(x.shape), window
-        ctx.mark_non_differentiable(places)
-        return output, places
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor, _: Tensor) -> tuple[Tensor, None]:
-        stage_operators.refuse_second_gradient()
-        (places,) = ctx.saved_tensors
-        return stage_operators.max_pool_backward(gradient, places, ctx.shape, ctx.window), None
+        return max_pool(input, *self.window) if can_max_pool(input, size, padding) else self.forward(input)
 
 
 _WINDOW = "int size, int stride, int padding"

@@ -1,4 +1,4 @@
-"""``stages.c`` as a library: compiled by the system's C compiler, once for a machine, and loaded."""
+"""The library of ``fused_blocks.c``: compiled once on a machine by its C compiler, and loaded."""
 
 from __future__ import annotations
 
@@ -19,52 +19,84 @@ import torch
 
 from nas_lightning.files import atomic_write
 
-_SOURCE = Path(__file__).with_name("stages.c")
-_FLAGS = ("-O3", "-march=native", "-fopenmp", "-fPIC", "-shared", "-Wno-psabi")
+_SOURCE = Path(__file__).with_name("fused_blocks.c")
 _TYPES = {torch.float32: "float", torch.float64: "double"}
 
+MARCH = "NAS_LIGHTNING_MARCH"
+"""Environment variable: the architecture that kernels are compiled for, as of ``-march``; ``native`` unless
+set. Tests and benchmarks measure several instruction sets on one machine by it."""
 
-def stage_library(dtype: torch.dtype) -> ctypes.CDLL | None:
-    """``stages.c`` for a type of numbers; None where there is none, or no compiler for it."""
-    return _library(_TYPES[dtype]) if dtype in _TYPES else None
+
+def kernel_library(dtype: torch.dtype) -> ctypes.CDLL | None:
+    """The library for float32 or float64; None for other types and where no compiler succeeds."""
+    return _library(_TYPES[dtype], compiler_flags()) if dtype in _TYPES else None
+
+
+def compiler_flags() -> tuple[str, ...]:
+    """What the compiler is called with."""
+    march = os.environ.get(MARCH) or "native"
+    return ("-O3", f"-march={march}", "-fopenmp", "-fPIC", "-shared", "-Wno-psabi")
+
+
+def instruction_set(dtype: torch.dtype = torch.float32) -> str:
+    """Vector instructions that the kernels use, such as ``"AVX-512"``; ``"none"`` without a library."""
+    library = kernel_library(dtype)
+    return "none" if library is None else library.instruction_set().decode()
+
+
+def cache_folder() -> Path | None:
+    """Where libraries and timings are kept, ``$XDG_CACHE_HOME/nas_lightning``; None without a home."""
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").absolute() / "nas_lightning"
+    except RuntimeError:
+        return None
+
+
+def processor() -> str:
+    """Name and flags of the CPU: machines that share a home directory may differ."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return "\n".join(sorted({line for line in lines if line.startswith(("model name", "flags", "Features"))}))
 
 
 @cache
-def _library(number: str) -> ctypes.CDLL | None:
-    kept = _cache_folder()
+def _library(type_name: str, flags: tuple[str, ...]) -> ctypes.CDLL | None:
+    folder = cache_folder()
     complaint = "no C compiler is found"
     for compiler in (os.environ.get("CC", ""), "gcc", "cc", "clang"):
-        if not _is_there(compiler):
+        if not _exists(compiler):
             continue
-        command = [*shlex.split(compiler), *_FLAGS, f"-DREAL={number}", str(_SOURCE), "-lm"]
-        sources = (source.read_text() for source in sorted(_SOURCE.parent.glob("stage*.[ch]")))
-        identity = "\n".join((*command, _processor(), *sources))
-        name = f"stages-{number}-{hashlib.sha256(identity.encode()).hexdigest()[:16]}.so"
-        if kept is not None and _is_whole(kept / name):
+        command = [*shlex.split(compiler), *flags, f"-DREAL={type_name}", str(_SOURCE), "-lm"]
+        sources = (source.read_text() for source in sorted(_SOURCE.parent.glob("*.[ch]")))
+        identity = "\n".join((*command, processor(), *sources))
+        name = f"kernels-{type_name}-{hashlib.sha256(identity.encode()).hexdigest()[:16]}.so"
+        if folder is not None and _is_complete(folder / name):
             with suppress(OSError, AttributeError):
-                return _with_types(ctypes.CDLL(str(kept / name)))
+                return _with_types(ctypes.CDLL(str(folder / name)))
         try:
-            return _compiled(command, name, kept)
+            return _compile(command, name, folder)
         except (OSError, AttributeError, subprocess.SubprocessError) as error:
-            said = getattr(error, "stderr", None) or str(error)
-            complaint = f"{compiler}: {' '.join(str(said).split())[:200]}"
+            output = getattr(error, "stderr", None) or str(error)
+            complaint = f"{compiler}: {' '.join(str(output).split())[:200]}"
     warnings.warn(f"convolutions are computed layer by layer, which is slower: {complaint}", stacklevel=2)
     return None
 
 
-def _is_there(compiler: str) -> bool:
-    with suppress(ValueError):  # of a quotation that is not closed
+def _exists(compiler: str) -> bool:
+    with suppress(ValueError):  # an unclosed quotation
         words = shlex.split(compiler)
         return bool(words) and shutil.which(words[0]) is not None
     return False
 
 
-def _compiled(command: list[str], name: str, kept: Path | None) -> ctypes.CDLL:
-    """The library, made anew and kept for the next process where there is room."""
-    with _workplace(kept) as folder:
-        made = Path(folder) / name
+def _compile(command: list[str], name: str, folder: Path | None) -> ctypes.CDLL:
+    """Compile and load the library; keep it for the next process where the folder is writable."""
+    with _build_folder(folder) as build:
+        path = Path(build) / name
         subprocess.run(
-            [*command, "-o", str(made)],
+            [*command, "-o", str(path)],
             check=True,
             capture_output=True,
             text=True,
@@ -72,15 +104,15 @@ def _compiled(command: list[str], name: str, kept: Path | None) -> ctypes.CDLL:
             stdin=subprocess.DEVNULL,
             timeout=120,
         )
-        library = _with_types(ctypes.CDLL(str(made)))
-        if kept is not None:
-            with suppress(OSError), atomic_write(kept / name, "wb") as file:
-                code = made.read_bytes()
+        library = _with_types(ctypes.CDLL(str(path)))
+        if folder is not None:
+            with suppress(OSError), atomic_write(folder / name, "wb") as file:
+                code = path.read_bytes()
                 file.write(code + hashlib.sha256(code).digest())
         return library
 
 
-def _is_whole(path: Path) -> bool:
+def _is_complete(path: Path) -> bool:
     """Whether a kept library ends with its own digest: loading a damaged one would kill the process."""
     try:
         content = path.read_bytes()
@@ -89,36 +121,21 @@ def _is_whole(path: Path) -> bool:
     return len(content) > 32 and hashlib.sha256(content[:-32]).digest() == content[-32:]
 
 
-def _workplace(kept: Path | None) -> tempfile.TemporaryDirectory[str]:
-    """A folder beside what is kept, from where code may be run, or the system's."""
-    if kept is not None:
+def _build_folder(folder: Path | None) -> tempfile.TemporaryDirectory[str]:
+    """A temporary folder inside the cache, from where code may be run, or the system's."""
+    if folder is not None:
         with suppress(OSError):
-            kept.mkdir(parents=True, exist_ok=True)
-            return tempfile.TemporaryDirectory(dir=kept)
+            folder.mkdir(parents=True, exist_ok=True)
+            return tempfile.TemporaryDirectory(dir=folder)
     return tempfile.TemporaryDirectory()
-
-
-def _cache_folder() -> Path | None:
-    try:
-        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").absolute() / "nas_lightning"
-    except RuntimeError:  # a user without a home
-        return None
 
 
 def _with_types(library: ctypes.CDLL) -> ctypes.CDLL:
     packed, pointer, number = ctypes.c_char_p, ctypes.c_void_p, ctypes.c_int64
-    library.stages_forward.argtypes = (packed, number, packed, packed)
-    library.stages_evaluate.argtypes = (packed, number, packed, packed)
-    library.stages_backward.argtypes = (packed, number, packed, packed, packed)
+    library.blocks_forward.argtypes = (packed, number, packed, packed)
+    library.blocks_evaluate.argtypes = (packed, number, packed, packed)
+    library.blocks_backward.argtypes = (packed, number, packed, packed, packed)
     library.max_pool.argtypes = (packed, pointer, pointer, pointer)
     library.max_pool_backward.argtypes = (packed, pointer, pointer, pointer)
+    library.instruction_set.restype = ctypes.c_char_p
     return library
-
-
-def _processor() -> str:
-    """What ``-march=native`` depends on: machines that share a home directory may differ."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    return "\n".join(sorted({line for line in lines if line.startswith(("model name", "flags", "Features"))}))

@@ -1,4 +1,4 @@
-/* Loops over the pixels of an image on channels-last numbers, for stages.c.
+/* Loops over the pixels of an image on channels-last numbers, for fused_blocks.c.
  *
  * Channels are padded to whole vectors; an image is padded with zeros as its depthwise convolution demands.
  */
@@ -12,10 +12,36 @@
 #include <immintrin.h>
 #endif
 
+/* The target's vector registers: their bytes, their number and their name. */
+#if defined(__AVX512F__)
 #define VECTOR_BYTES 64
+#define VECTOR_REGISTERS 32
+#define INSTRUCTION_SET "AVX-512"
+#elif defined(__AVX__)
+#define VECTOR_BYTES 32
+#define VECTOR_REGISTERS 16
+#if defined(__AVX2__)
+#define INSTRUCTION_SET "AVX2"
+#else
+#define INSTRUCTION_SET "AVX"
+#endif
+#elif defined(__aarch64__)
+#define VECTOR_BYTES 16
+#define VECTOR_REGISTERS 32
+#define INSTRUCTION_SET "NEON"
+#else
+#define VECTOR_BYTES 16
+#define VECTOR_REGISTERS 16
+#if defined(__SSE2__)
+#define INSTRUCTION_SET "SSE"
+#else
+#define INSTRUCTION_SET "16-byte vectors"
+#endif
+#endif
+
 #define LARGEST_KERNEL 7
 #define GROUPS 16 /* of images, whose gradients are summed apart: the sums do not depend on the threads */
-#define BLOCK 64  /* pixels worked on at a time, so that their channels stay in the first cache */
+#define TILE_PIXELS 64  /* pixels worked on at a time, so that their channels stay in the first cache */
 #define LANES ((int64_t)(VECTOR_BYTES / sizeof(REAL)))
 #define INLINE static inline __attribute__((always_inline))
 
@@ -37,30 +63,30 @@ typedef struct {
   REAL *y, *mean, *variance;                         /* the norm's input and its statistics */
   const REAL *factors;                               /* of every image's output, or NULL */
   const REAL *addend;                                /* of the output, or NULL */
-  REAL *towards_output;                              /* gradient of the output */
-  REAL *towards_depthwise, *towards_pointwise, *towards_weight, *towards_bias;
-} stage;
+  REAL *grad_output;                              /* gradient of the output */
+  REAL *grad_depthwise, *grad_pointwise, *grad_weight, *grad_bias;
+} block;
 
-/* Sizes that follow from a stage's. */
+/* Sizes that follow from a block'f-> */
 typedef struct {
   int64_t padding, padded_width, padded_height, out_height, out_width, pixels;
-  int64_t in_blocks, blocks, in_padded, padded; /* vectors of channels; channels of whole vectors */
+  int64_t in_vectors, vectors, in_padded, padded; /* vectors of channels; channels of whole vectors */
   int64_t rows;                                 /* of the output, worked on at a time */
-} layout;
+} geometry;
 
-static layout layout_of(const stage *s) {
-  layout l;
-  l.padding = s->kernel ? s->dilation * (s->kernel - 1) / 2 : 0;
-  l.padded_height = s->height + 2 * l.padding;
-  l.padded_width = s->width + 2 * l.padding;
-  l.out_height = (s->height + s->stride - 1) / s->stride;
-  l.out_width = (s->width + s->stride - 1) / s->stride;
+static geometry geometry_of(const block *f) {
+  geometry l;
+  l.padding = f->kernel ? f->dilation * (f->kernel - 1) / 2 : 0;
+  l.padded_height = f->height + 2 * l.padding;
+  l.padded_width = f->width + 2 * l.padding;
+  l.out_height = (f->height + f->stride - 1) / f->stride;
+  l.out_width = (f->width + f->stride - 1) / f->stride;
   l.pixels = l.out_height * l.out_width;
-  l.in_blocks = (s->in_channels + LANES - 1) / LANES;
-  l.blocks = (s->channels + LANES - 1) / LANES;
-  l.in_padded = l.in_blocks * LANES;
-  l.padded = l.blocks * LANES;
-  l.rows = BLOCK / l.out_width < 1 ? 1 : BLOCK / l.out_width;
+  l.in_vectors = (f->in_channels + LANES - 1) / LANES;
+  l.vectors = (f->channels + LANES - 1) / LANES;
+  l.in_padded = l.in_vectors * LANES;
+  l.padded = l.vectors * LANES;
+  l.rows = TILE_PIXELS / l.out_width < 1 ? 1 : TILE_PIXELS / l.out_width;
   return l;
 }
 
@@ -69,7 +95,7 @@ static layout layout_of(const stage *s) {
 static _Thread_local char *memory = NULL;
 static _Thread_local size_t memory_size = 0;
 
-static REAL *reserve(size_t count) {
+static REAL *scratch(size_t count) {
   size_t bytes = (count * sizeof(REAL) + 4095) / 4096 * 4096;
   if (bytes > memory_size) {
     free(memory);
@@ -83,24 +109,24 @@ static REAL *reserve(size_t count) {
 INLINE size_t in_whole_lines(size_t count) { return (count + 63) / 64 * 64; }
 
 /* Room, to be freed. */
-static REAL *room_for(int64_t count) {
-  REAL *made = aligned_alloc(64, in_whole_lines((size_t)count + 1) * sizeof(REAL));
-  if (!made) abort();
-  return made;
+static REAL *allocate(int64_t count) {
+  REAL *values = aligned_alloc(64, in_whole_lines((size_t)count + 1) * sizeof(REAL));
+  if (!values) abort();
+  return values;
 }
 
 /* Numbers of a padded image. */
-static size_t image_size_of(const layout *l) {
+static size_t image_size_of(const geometry *l) {
   return in_whole_lines((size_t)(l->padded_height * l->padded_width * l->in_padded));
 }
 
 /* Zeros, to be freed. */
-static REAL *numbers(int64_t count) { return memset(room_for(count), 0, (size_t)count * sizeof(REAL)); }
+static REAL *zeros(int64_t count) { return memset(allocate(count), 0, (size_t)count * sizeof(REAL)); }
 
-static double *sums_of(int64_t count) {
-  double *made = calloc((size_t)count, sizeof(double));
-  if (!made) abort();
-  return made;
+static double *zero_sums(int64_t count) {
+  double *values = calloc((size_t)count, sizeof(double));
+  if (!values) abort();
+  return values;
 }
 
 /* ---- vectors ---- */
@@ -109,7 +135,7 @@ INLINE vector load(const REAL *from) { return *(const loose_vector *)from; }
 INLINE void store(REAL *to, vector v) { *(loose_vector *)to = v; }
 
 /* The first `count` numbers of a vector, the others zero. */
-INLINE vector load_some(const REAL *from, int64_t count) {
+INLINE vector load_first(const REAL *from, int64_t count) {
 #ifdef __AVX512F__
   if (sizeof(REAL) == 4) return (vector)_mm512_maskz_loadu_ps((__mmask16)((1u << count) - 1), from);
   return (vector)_mm512_maskz_loadu_pd((__mmask8)((1u << count) - 1), from);
@@ -120,7 +146,7 @@ INLINE vector load_some(const REAL *from, int64_t count) {
 #endif
 }
 
-INLINE void store_some(REAL *to, int64_t count, vector v) {
+INLINE void store_first(REAL *to, int64_t count, vector v) {
 #ifdef __AVX512F__
   if (sizeof(REAL) == 4)
     _mm512_mask_storeu_ps(to, (__mmask16)((1u << count) - 1), (__m512)v);
@@ -131,25 +157,25 @@ INLINE void store_some(REAL *to, int64_t count, vector v) {
 #endif
 }
 
-INLINE vector load_block(const REAL *from, int64_t block, int64_t channels) {
+INLINE vector load_channels(const REAL *from, int64_t block, int64_t channels) {
   int64_t left = channels - block * LANES;
-  return left >= LANES ? load(from + block * LANES) : load_some(from + block * LANES, left);
+  return left >= LANES ? load(from + block * LANES) : load_first(from + block * LANES, left);
 }
 
-INLINE void store_block(REAL *to, int64_t block, int64_t channels, vector v) {
+INLINE void store_channels(REAL *to, int64_t block, int64_t channels, vector v) {
   int64_t left = channels - block * LANES;
   if (left >= LANES)
     store(to + block * LANES, v);
   else
-    store_some(to + block * LANES, left, v);
+    store_first(to + block * LANES, left, v);
 }
 
 /* v where `seen` is above zero or not a number, else zero: ReLU, and its backward pass. */
-INLINE vector where_positive(vector v, vector seen) {
+INLINE vector relu_mask(vector v, vector seen) {
   __typeof__(seen <= 0) is_kept = ~(seen <= 0);
   return (vector)(is_kept & (__typeof__(is_kept))v);
 }
-INLINE vector positive(vector v) { return where_positive(v, v); }
+INLINE vector relu(vector v) { return relu_mask(v, v); }
 
 /* A block at channel `at` of a pixel of `padded` ones; what a last one has too many stays away from the next
  * pixel. */
@@ -157,61 +183,61 @@ INLINE void store_inside(REAL *pixel, int64_t at, int64_t padded, vector v) {
   if (at + LANES <= padded)
     store(pixel + at, v);
   else
-    store_some(pixel + at, padded - at, v);
+    store_first(pixel + at, padded - at, v);
 }
 
 /* ---- weights in whole vectors ---- */
 
 /* [channels, 1, kernel, kernel] as [kernel * kernel][in_padded], turned by half a turn or not. */
-static void arrange_depthwise(const stage *s, const layout *l, int turned, REAL *to) {
-  int64_t taps = s->kernel * s->kernel;
-  for (int64_t c = 0; c < s->in_channels; c++)
+static void pack_depthwise(const block *f, const geometry *l, int turned, REAL *to) {
+  int64_t taps = f->kernel * f->kernel;
+  for (int64_t c = 0; c < f->in_channels; c++)
     for (int64_t tap = 0; tap < taps; tap++)
-      to[(turned ? taps - 1 - tap : tap) * l->in_padded + c] = s->depthwise[c * taps + tap];
+      to[(turned ? taps - 1 - tap : tap) * l->in_padded + c] = f->depthwise[c * taps + tap];
 }
 
 /* [channels, in_channels] as [in_channels][padded]. */
-static void arrange_forward(const stage *s, const layout *l, REAL *to) {
-  for (int64_t d = 0; d < s->channels; d++)
-    for (int64_t c = 0; c < s->in_channels; c++) to[c * l->padded + d] = s->pointwise[d * s->in_channels + c];
+static void pack_forward(const block *f, const geometry *l, REAL *to) {
+  for (int64_t d = 0; d < f->channels; d++)
+    for (int64_t c = 0; c < f->in_channels; c++) to[c * l->padded + d] = f->pointwise[d * f->in_channels + c];
 }
 
 /* [channels, in_channels] as [channels][in_padded]. */
-static void arrange_backward(const stage *s, const layout *l, REAL *to) {
-  for (int64_t d = 0; d < s->channels; d++)
-    memcpy(to + d * l->in_padded, s->pointwise + d * s->in_channels, (size_t)s->in_channels * sizeof(REAL));
+static void pack_backward(const block *f, const geometry *l, REAL *to) {
+  for (int64_t d = 0; d < f->channels; d++)
+    memcpy(to + d * l->in_padded, f->pointwise + d * f->in_channels, (size_t)f->in_channels * sizeof(REAL));
 }
 
 /* ---- parts of an image's work ---- */
 
-INLINE int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
+INLINE int64_t min_of(int64_t a, int64_t b) { return a < b ? a : b; }
 
 /* ReLU of `rows` rows of (scaled and shifted) images from pixel `first` on; rows of the result are `to_row`
  * numbers apart. */
-static void rectify(const stage *s, const layout *l, int64_t rows, const part *x, int64_t first,
+static void affine_relu(const block *f, const geometry *l, int64_t rows, const part *x, int64_t first,
                     const REAL *scale, const REAL *shift, REAL *to, int64_t to_row) {
   for (int64_t offset = 0; x->channels; offset += x->channels, x++)
     for (int64_t b = 0; b * LANES < x->channels; b++) {
       vector factor = {0}, constant = {0};
-      if (scale) factor = load_block(scale + offset, b, x->channels);
-      if (scale) constant = load_block(shift + offset, b, x->channels);
+      if (scale) factor = load_channels(scale + offset, b, x->channels);
+      if (scale) constant = load_channels(shift + offset, b, x->channels);
       for (int64_t h = 0; h < rows; h++) {
-        const REAL *row = x->at + (first + h * s->width) * x->step;
-        for (int64_t w = 0; w < s->width; w++) {
-          vector v = load_block(row + w * x->step, b, x->channels);
+        const REAL *row = x->at + (first + h * f->width) * x->step;
+        for (int64_t w = 0; w < f->width; w++) {
+          vector v = load_channels(row + w * x->step, b, x->channels);
           store_inside(to + h * to_row + w * l->in_padded, offset + b * LANES, l->in_padded,
-                       positive(scale ? v * factor + constant : v));
+                       relu(scale ? v * factor + constant : v));
         }
       }
     }
 }
 
 /* Depthwise convolution of `rows` x `width` pixels, from the upper left corner of a padded image on. */
-INLINE void depthwise_of(int64_t kernel, int64_t stride, int64_t dilation, const layout *l, int64_t rows,
+INLINE void depthwise_any(int64_t kernel, int64_t stride, int64_t dilation, const geometry *l, int64_t rows,
                          int64_t width, const REAL *from, const REAL *weight, REAL *to) {
   const int64_t channels = l->in_padded;
   for (int64_t h = 0; h < rows; h++)
-    for (int64_t b = 0; b < l->in_blocks; b++) {
+    for (int64_t b = 0; b < l->in_vectors; b++) {
       const REAL *corner = from + h * stride * l->padded_width * channels + b * LANES;
       REAL *out = to + h * width * channels + b * LANES;
       int64_t w = 0;
@@ -238,10 +264,10 @@ INLINE void depthwise_of(int64_t kernel, int64_t stride, int64_t dilation, const
 
 /* The same for 3x3 weights, stride and dilation 1, two rows and eight columns at a time: each pixel is loaded
  * once for all its products. */
-static void depthwise_3x3(const layout *l, int64_t rows, int64_t width, const REAL *from, const REAL *weight,
+static void depthwise_3x3(const geometry *l, int64_t rows, int64_t width, const REAL *from, const REAL *weight,
                           REAL *to) {
   const int64_t channels = l->in_padded, row_step = l->padded_width * channels;
-  for (int64_t b = 0; b < l->in_blocks; b++) {
+  for (int64_t b = 0; b < l->in_vectors; b++) {
     vector taps[9];
 #pragma GCC unroll 9
     for (int tap = 0; tap < 9; tap++) taps[tap] = load(weight + tap * channels + b * LANES);
@@ -270,38 +296,38 @@ static void depthwise_3x3(const layout *l, int64_t rows, int64_t width, const RE
   }
 }
 
-static void depthwise(int64_t kernel, int64_t stride, int64_t dilation, const layout *l, int64_t rows,
+static void depthwise(int64_t kernel, int64_t stride, int64_t dilation, const geometry *l, int64_t rows,
                       int64_t width, const REAL *from, const REAL *weight, REAL *to) {
   if (kernel == 3 && stride == 1 && dilation == 1 && rows % 2 == 0 && width % 8 == 0)
     depthwise_3x3(l, rows, width, from, weight, to);
   else if (kernel == 3 && stride == 1)
-    depthwise_of(3, 1, dilation, l, rows, width, from, weight, to);
+    depthwise_any(3, 1, dilation, l, rows, width, from, weight, to);
   else if (kernel == 5 && stride == 1)
-    depthwise_of(5, 1, dilation, l, rows, width, from, weight, to);
+    depthwise_any(5, 1, dilation, l, rows, width, from, weight, to);
   else
-    depthwise_of(kernel, stride, dilation, l, rows, width, from, weight, to);
+    depthwise_any(kernel, stride, dilation, l, rows, width, from, weight, to);
 }
 
 /* Gradient of the depthwise weights, added to `to`: products of the padded image and the gradient of `rows`
- * rows of results, which lies spread out like the image. */
-INLINE void depthwise_weights_of(int64_t kernel, int64_t at_once, const stage *s, const layout *l,
+ * rows of results, which lies dilated_grad out like the image. */
+INLINE void depthwise_grad_any(int64_t kernel, int64_t at_once, const block *f, const geometry *l,
                                  int64_t rows, const REAL *image, const REAL *gradient, REAL *to) {
-  const int64_t channels = l->in_padded, step = s->stride * channels, row_step = l->padded_width * step;
-  for (int64_t b = 0; b < l->in_blocks; b++)
+  const int64_t channels = l->in_padded, step = f->stride * channels, row_step = l->padded_width * step;
+  for (int64_t b = 0; b < l->in_vectors; b++)
     for (int64_t i = 0; i < kernel; i++) {
       vector sums[4][LARGEST_KERNEL] = {{{0}}};
       for (int64_t h = 0; h < rows; h++) {
-        const REAL *pixels = image + h * row_step + i * s->dilation * l->padded_width * channels + b * LANES;
+        const REAL *pixels = image + h * row_step + i * f->dilation * l->padded_width * channels + b * LANES;
         const REAL *g = gradient + h * row_step + b * LANES;
         int64_t w = 0;
         for (; w + at_once <= l->out_width; w += at_once)
           for (int64_t p = 0; p < at_once; p++)
             for (int64_t j = 0; j < kernel; j++)
               sums[p][j] +=
-                  load(pixels + (w + p) * step + j * s->dilation * channels) * load(g + (w + p) * step);
+                  load(pixels + (w + p) * step + j * f->dilation * channels) * load(g + (w + p) * step);
         for (; w < l->out_width; w++)
           for (int64_t j = 0; j < kernel; j++)
-            sums[0][j] += load(pixels + w * step + j * s->dilation * channels) * load(g + w * step);
+            sums[0][j] += load(pixels + w * step + j * f->dilation * channels) * load(g + w * step);
       }
       for (int64_t p = 0; p < at_once; p++)
         for (int64_t j = 0; j < kernel; j++) {
@@ -312,15 +338,15 @@ INLINE void depthwise_weights_of(int64_t kernel, int64_t at_once, const stage *s
 }
 
 /* The same for 3x3 weights, stride and dilation 1: each pixel and each gradient is loaded once a row. */
-static void depthwise_weights_3x3(const stage *s, const layout *l, int64_t rows, const REAL *image,
+static void depthwise_grad_3x3(const block *f, const geometry *l, int64_t rows, const REAL *image,
                                   const REAL *gradient, REAL *to) {
   const int64_t channels = l->in_padded, row_step = l->padded_width * channels;
-  for (int64_t b = 0; b < l->in_blocks; b++) {
+  for (int64_t b = 0; b < l->in_vectors; b++) {
     vector sums[9] = {{0}};
     for (int64_t h = 0; h < rows; h++) {
       const REAL *pixels = image + h * row_step + b * LANES, *g = gradient + h * row_step + b * LANES;
       vector before_last = {0}, last = {0};
-      for (int64_t w = 0; w < s->width + 2; w++) {
+      for (int64_t w = 0; w < f->width + 2; w++) {
         vector now = load(g + w * channels); /* zero behind the last column: `gradient` is padded */
 #pragma GCC unroll 3
         for (int i = 0; i < 3; i++) {
@@ -340,20 +366,20 @@ static void depthwise_weights_3x3(const stage *s, const layout *l, int64_t rows,
   }
 }
 
-static void depthwise_weights(const stage *s, const layout *l, int64_t rows, const REAL *image,
+static void depthwise_grad(const block *f, const geometry *l, int64_t rows, const REAL *image,
                               const REAL *gradient, REAL *to) {
-  if (s->kernel == 3 && s->stride == 1 && s->dilation == 1)
-    depthwise_weights_3x3(s, l, rows, image, gradient, to);
-  else if (s->kernel == 3)
-    depthwise_weights_of(3, 4, s, l, rows, image, gradient, to);
-  else if (s->kernel == 5)
-    depthwise_weights_of(5, 2, s, l, rows, image, gradient, to);
+  if (f->kernel == 3 && f->stride == 1 && f->dilation == 1)
+    depthwise_grad_3x3(f, l, rows, image, gradient, to);
+  else if (f->kernel == 3)
+    depthwise_grad_any(3, 4, f, l, rows, image, gradient, to);
+  else if (f->kernel == 5)
+    depthwise_grad_any(5, 2, f, l, rows, image, gradient, to);
   else
-    depthwise_weights_of(s->kernel, 1, s, l, rows, image, gradient, to);
+    depthwise_grad_any(f->kernel, 1, f, l, rows, image, gradient, to);
 }
 
 /* Products of rows of numbers with a matrix [inner][columns' vectors]. */
-INLINE void product_of(int64_t pixels, int64_t columns, int64_t inner, const REAL *from, int64_t from_step,
+INLINE void matmul_tile(int64_t pixels, int64_t columns, int64_t inner, const REAL *from, int64_t from_step,
                        const REAL *matrix, int64_t matrix_step, REAL *to, int64_t to_step) {
   vector sums[8][2] = {{{0}}};
   for (int64_t c = 0; c < inner; c++) {
@@ -366,27 +392,27 @@ INLINE void product_of(int64_t pixels, int64_t columns, int64_t inner, const REA
     for (int64_t k = 0; k < columns; k++) store(to + p * to_step + k * LANES, sums[p][k]);
 }
 
-static void product(int64_t pixels, int64_t blocks, int64_t inner, const REAL *from, int64_t from_step,
+static void matmul(int64_t pixels, int64_t vectors, int64_t inner, const REAL *from, int64_t from_step,
                     const REAL *matrix, REAL *to, int64_t to_step) {
-  const int64_t step = blocks * LANES;
+  const int64_t step = vectors * LANES;
   int64_t p = 0;
   for (; p + 8 <= pixels; p += 8) {
     const REAL *rows = from + p * from_step;
     REAL *out = to + p * to_step;
     int64_t b = 0;
-    for (; b + 2 <= blocks; b += 2)
-      product_of(8, 2, inner, rows, from_step, matrix + b * LANES, step, out + b * LANES, to_step);
-    if (b < blocks)
-      product_of(8, 1, inner, rows, from_step, matrix + b * LANES, step, out + b * LANES, to_step);
+    for (; b + 2 <= vectors; b += 2)
+      matmul_tile(8, 2, inner, rows, from_step, matrix + b * LANES, step, out + b * LANES, to_step);
+    if (b < vectors)
+      matmul_tile(8, 1, inner, rows, from_step, matrix + b * LANES, step, out + b * LANES, to_step);
   }
   for (; p < pixels; p++)
-    for (int64_t b = 0; b < blocks; b++)
-      product_of(1, 1, inner, from + p * from_step, from_step, matrix + b * LANES, step,
+    for (int64_t b = 0; b < vectors; b++)
+      matmul_tile(1, 1, inner, from + p * from_step, from_step, matrix + b * LANES, step,
                  to + p * to_step + b * LANES, to_step);
 }
 
 /* Sums over pixels of the products of every two channels, added to `to` [rows][columns' vectors]. */
-INLINE void outer_of(int64_t rows, int64_t columns, int64_t pixels, const REAL *a, int64_t a_step,
+INLINE void outer_tile(int64_t rows, int64_t columns, int64_t pixels, const REAL *a, int64_t a_step,
                      const REAL *b, int64_t b_step, REAL *to) {
   vector sums[8][2];
   for (int64_t r = 0; r < rows; r++)
@@ -401,32 +427,32 @@ INLINE void outer_of(int64_t rows, int64_t columns, int64_t pixels, const REAL *
     for (int64_t k = 0; k < columns; k++) store(to + r * b_step + k * LANES, sums[r][k]);
 }
 
-static void outer(int64_t pixels, int64_t rows, const REAL *a, int64_t a_step, int64_t blocks, const REAL *b,
+static void outer(int64_t pixels, int64_t rows, const REAL *a, int64_t a_step, int64_t vectors, const REAL *b,
                   REAL *to) {
-  const int64_t step = blocks * LANES;
+  const int64_t step = vectors * LANES;
   int64_t r = 0;
   for (; r + 8 <= rows; r += 8) {
     int64_t k = 0;
-    for (; k + 2 <= blocks; k += 2)
-      outer_of(8, 2, pixels, a + r, a_step, b + k * LANES, step, to + r * step + k * LANES);
-    if (k < blocks) outer_of(8, 1, pixels, a + r, a_step, b + k * LANES, step, to + r * step + k * LANES);
+    for (; k + 2 <= vectors; k += 2)
+      outer_tile(8, 2, pixels, a + r, a_step, b + k * LANES, step, to + r * step + k * LANES);
+    if (k < vectors) outer_tile(8, 1, pixels, a + r, a_step, b + k * LANES, step, to + r * step + k * LANES);
   }
   for (; r < rows; r++)
-    for (int64_t k = 0; k < blocks; k++)
-      outer_of(1, 1, pixels, a + r, a_step, b + k * LANES, step, to + r * step + k * LANES);
+    for (int64_t k = 0; k < vectors; k++)
+      outer_tile(1, 1, pixels, a + r, a_step, b + k * LANES, step, to + r * step + k * LANES);
 }
 
 /* Keep a block of results, and take it into the mean and the sum of squares [2][padded] of `before` pixels.
  */
-static void keep_results(const stage *s, const layout *l, int64_t pixels, int64_t before, const REAL *result,
+static void store_results(const block *f, const geometry *l, int64_t pixels, int64_t before, const REAL *result,
                          REAL *y, REAL *moments) {
   const REAL share = (REAL)pixels / (REAL)(before + pixels);
-  for (int64_t b = 0; b < l->blocks; b++) {
+  for (int64_t b = 0; b < l->vectors; b++) {
     vector sum = {0}, squares = {0};
     for (int64_t p = 0; p < pixels; p++) {
       vector v = load(result + p * l->padded + b * LANES);
       sum += v;
-      store_block(y + p * s->channels, b, s->channels, v);
+      store_channels(y + p * f->channels, b, f->channels, v);
     }
     vector centre = sum / (REAL)pixels;
     for (int64_t p = 0; p < pixels; p++) {
@@ -440,73 +466,73 @@ static void keep_results(const stage *s, const layout *l, int64_t pixels, int64_
   }
 }
 
-/* ReLU of the norm of `rows` rows of results, into the inside of the next stage's image. */
-static void hand_on(const stage *s, const layout *l, int64_t rows, const REAL *result, const REAL *affine,
+/* ReLU of the norm of `rows` rows of results, into the inside of the next block's image. */
+static void store_next_input(const block *f, const geometry *l, int64_t rows, const REAL *result, const REAL *affine,
                     REAL *to, int64_t to_row) {
-  for (int64_t b = 0; b < l->blocks; b++) {
-    const vector scale = load_block(affine, b, s->channels);
-    const vector shift = load_block(affine + s->channels, b, s->channels);
+  for (int64_t b = 0; b < l->vectors; b++) {
+    const vector scale = load_channels(affine, b, f->channels);
+    const vector shift = load_channels(affine + f->channels, b, f->channels);
     for (int64_t h = 0; h < rows; h++)
       for (int64_t w = 0; w < l->out_width; w++)
         store(to + h * to_row + w * l->padded + b * LANES,
-              positive(load(result + (h * l->out_width + w) * l->padded + b * LANES) * scale + shift));
+              relu(load(result + (h * l->out_width + w) * l->padded + b * LANES) * scale + shift));
   }
 }
 
 /* The norm of a block of results, from pixel `first` on, plus the addend. */
-static void keep_output(const stage *s, const layout *l, int64_t pixels, const REAL *result,
+static void store_output(const block *f, const geometry *l, int64_t pixels, const REAL *result,
                         const REAL *affine, int64_t first, const part *to) {
   for (int64_t offset = 0; to->channels; offset += to->channels, to++)
     for (int64_t b = 0; b * LANES < to->channels; b++) {
-      const vector scale = load_block(affine + offset, b, to->channels);
-      const vector shift = load_block(affine + s->channels + offset, b, to->channels);
+      const vector scale = load_channels(affine + offset, b, to->channels);
+      const vector shift = load_channels(affine + f->channels + offset, b, to->channels);
       for (int64_t p = 0; p < pixels; p++) {
         vector v = load(result + p * l->padded + offset + b * LANES) * scale + shift;
-        if (s->addend) v += load_block(s->addend + (first + p) * s->channels + offset, b, to->channels);
-        store_block(to->at + (first + p) * to->step, b, to->channels, v);
+        if (f->addend) v += load_channels(f->addend + (first + p) * f->channels + offset, b, to->channels);
+        store_channels(to->at + (first + p) * to->step, b, to->channels, v);
       }
     }
 }
 
-/* Gradient of `pixels` results of a stage, from pixel `first` on, from that of the norm behind it;
+/* Gradient of `pixels` results of a block, from pixel `first` on, from that of the norm behind it;
  * coefficients [4][padded]. */
-static void through_norm(const stage *s, const layout *l, int64_t pixels, const part *g, int64_t first,
+static void norm_backward(const block *f, const geometry *l, int64_t pixels, const part *g, int64_t first,
                          REAL factor, const REAL *coefficients, REAL *to) {
   for (int64_t offset = 0; g->channels; offset += g->channels, g++)
     for (int64_t b = 0; b * LANES < g->channels; b++) {
       const REAL *own = coefficients + offset;
-      vector scale = load_block(own, b, g->channels) * factor;
-      vector constant = load_block(own + l->padded, b, g->channels);
-      vector slope = load_block(own + 2 * l->padded, b, g->channels);
-      vector centre = load_block(own + 3 * l->padded, b, g->channels);
+      vector scale = load_channels(own, b, g->channels) * factor;
+      vector constant = load_channels(own + l->padded, b, g->channels);
+      vector slope = load_channels(own + 2 * l->padded, b, g->channels);
+      vector centre = load_channels(own + 3 * l->padded, b, g->channels);
       for (int64_t p = 0; p < pixels; p++) {
-        vector y = load_block(s->y + (first + p) * s->channels + offset, b, g->channels);
+        vector y = load_channels(f->y + (first + p) * f->channels + offset, b, g->channels);
         store_inside(to + p * l->padded, offset + b * LANES, l->padded,
-                     load_block(g->at + (first + p) * g->step, b, g->channels) * scale +
+                     load_channels(g->at + (first + p) * g->step, b, g->channels) * scale +
                          (y - centre) * slope + constant);
       }
     }
 }
 
-/* Gradient of `rows` rows of a stage's input, from pixel `first` on, from that of its ReLU; with a norm
+/* Gradient of `rows` rows of a block's input, from pixel `first` on, from that of its ReLU; with a norm
  * before it, whose input `x` is, sums [2][in_padded]. */
-static void through_relu(const stage *s, const layout *l, int64_t rows, const REAL *g, const REAL *rectified,
+static void relu_backward(const block *f, const geometry *l, int64_t rows, const REAL *g, const REAL *rectified,
                          int64_t rectified_row, int64_t first, const REAL *x, const REAL *mean,
                          const part *to, REAL *sums) {
   for (int64_t offset = 0; to->channels; offset += to->channels, to++)
     for (int64_t b = 0; b * LANES < to->channels; b++) {
       const int64_t at = offset + b * LANES;
       vector sum = {0}, products = {0}, centre = {0};
-      if (mean) centre = load_block(mean, b, s->in_channels);
+      if (mean) centre = load_channels(mean, b, f->in_channels);
       for (int64_t h = 0; h < rows; h++)
-        for (int64_t w = 0; w < s->width; w++) {
-          int64_t p = h * s->width + w;
-          vector v = where_positive(load(g + p * l->in_padded + at),
+        for (int64_t w = 0; w < f->width; w++) {
+          int64_t p = h * f->width + w;
+          vector v = relu_mask(load(g + p * l->in_padded + at),
                                     load(rectified + h * rectified_row + w * l->in_padded + at));
-          store_block(to->at + (first + p) * to->step, b, to->channels, v);
+          store_channels(to->at + (first + p) * to->step, b, to->channels, v);
           if (mean) {
             sum += v;
-            products += v * (load_block(x + (first + p) * s->in_channels, b, s->in_channels) - centre);
+            products += v * (load_channels(x + (first + p) * f->in_channels, b, f->in_channels) - centre);
           }
         }
       if (mean) {

@@ -1,4 +1,4 @@
-/* The largest of every window of channels-last images, and where in the window it is, for stages.c.
+/* The largest of every window of channels-last images, and where in the window it is, for fused_blocks.c.
  *
  * Positions count through the window's rows; of equal ones the first is taken, and one that is not a number
  * before all others, as torch does.
@@ -10,26 +10,26 @@ typedef struct {
   int64_t threads;
 } window;
 
-typedef __typeof__(__builtin_choose_expr(sizeof(REAL) == 4, (int32_t)0, (int64_t)0)) place;
-typedef place places __attribute__((vector_size(VECTOR_BYTES)));
+typedef __typeof__(__builtin_choose_expr(sizeof(REAL) == 4, (int32_t)0, (int64_t)0)) lane_index;
+typedef lane_index indices __attribute__((vector_size(VECTOR_BYTES)));
 typedef unsigned char bytes __attribute__((vector_size(VECTOR_BYTES / sizeof(REAL)), aligned(1)));
 
-INLINE places all_at(int64_t number) { return (places){0} + (place)number; }
+INLINE indices splat(int64_t number) { return (indices){0} + (lane_index)number; }
 
-INLINE places chosen(places which, places yes, places no) { return (which & yes) | (~which & no); }
+INLINE indices select_by(indices which, indices yes, indices no) { return (which & yes) | (~which & no); }
 
-/* As load_block and store_block. */
-INLINE places load_places(const unsigned char *from, int64_t block, int64_t channels) {
+/* As load_channels and store_channels. */
+INLINE indices load_indices(const unsigned char *from, int64_t block, int64_t channels) {
   bytes v = {0};
   const int64_t left = channels - block * LANES;
   if (left >= LANES)
     v = *(const bytes *)(from + block * LANES);
   else
     memcpy(&v, from + block * LANES, (size_t)left);
-  return __builtin_convertvector(v, places);
+  return __builtin_convertvector(v, indices);
 }
 
-INLINE void store_places(unsigned char *to, int64_t block, int64_t channels, places v) {
+INLINE void store_indices(unsigned char *to, int64_t block, int64_t channels, indices v) {
   const bytes narrow = __builtin_convertvector(v, bytes);
   const int64_t left = channels - block * LANES;
   if (left >= LANES)
@@ -41,36 +41,36 @@ INLINE void store_places(unsigned char *to, int64_t block, int64_t channels, pla
 /* Along an axis: the image's pixel under a window's first, and which of the window's are inside the image. */
 typedef struct {
   int64_t start, begin, end;
-} reach;
+} range;
 
-INLINE reach reach_of(const window *w, int64_t number, int64_t side) {
+INLINE range window_range(const window *w, int64_t number, int64_t side) {
   const int64_t start = number * w->stride - w->padding;
-  return (reach){start, start < 0 ? -start : 0, smaller(w->size, side - start)};
+  return (range){start, start < 0 ? -start : 0, min_of(w->size, side - start)};
 }
 
-/* `from` [batch, height, width, channels] to the windows' largest, and their places if they are asked for. */
+/* `from` [batch, height, width, channels] to the windows' largest, and their indices if they are asked for. */
 void max_pool(const window *w, const REAL *from, REAL *to, unsigned char *at) {
-  const int64_t c = w->channels, blocks = (c + LANES - 1) / LANES;
+  const int64_t c = w->channels, vectors = (c + LANES - 1) / LANES;
 #pragma omp parallel for collapse(2) schedule(static) num_threads((int)w->threads)
   for (int64_t n = 0; n < w->batch; n++)
     for (int64_t h = 0; h < w->out_height; h++) {
-      const reach rows = reach_of(w, h, w->height);
+      const range rows = window_range(w, h, w->height);
       for (int64_t v = 0; v < w->out_width; v++) {
-        const reach columns = reach_of(w, v, w->width);
+        const range columns = window_range(w, v, w->width);
         const int64_t pixel = (n * w->out_height + h) * w->out_width + v;
-        for (int64_t b = 0; b < blocks; b++) {
+        for (int64_t b = 0; b < vectors; b++) {
           const int64_t first = ((n * w->height + rows.start) * w->width + columns.start) * c;
-          vector largest = load_block(from + first + (rows.begin * w->width + columns.begin) * c, b, c);
-          places found = all_at(rows.begin * w->size + columns.begin);
+          vector largest = load_channels(from + first + (rows.begin * w->width + columns.begin) * c, b, c);
+          indices argmax = splat(rows.begin * w->size + columns.begin);
           for (int64_t i = rows.begin; i < rows.end; i++)
             for (int64_t j = columns.begin; j < columns.end; j++) {
-              const vector x = load_block(from + first + (i * w->width + j) * c, b, c);
-              const places is_larger = (places)(x > largest) | (places)(x != x);
-              largest = (vector)chosen(is_larger, (places)x, (places)largest);
-              found = chosen(is_larger, all_at(i * w->size + j), found);
+              const vector x = load_channels(from + first + (i * w->width + j) * c, b, c);
+              const indices is_larger = (indices)(x > largest) | (indices)(x != x);
+              largest = (vector)select_by(is_larger, (indices)x, (indices)largest);
+              argmax = select_by(is_larger, splat(i * w->size + j), argmax);
             }
-          store_block(to + pixel * c, b, c, largest);
-          if (at) store_places(at + pixel * c, b, c, found);
+          store_channels(to + pixel * c, b, c, largest);
+          if (at) store_indices(at + pixel * c, b, c, argmax);
         }
       }
     }
@@ -78,23 +78,23 @@ void max_pool(const window *w, const REAL *from, REAL *to, unsigned char *at) {
 
 /* Gradient of the images from that of the windows' largest. */
 void max_pool_backward(const window *w, const REAL *gradient, const unsigned char *at, REAL *to) {
-  const int64_t c = w->channels, blocks = (c + LANES - 1) / LANES, image = w->height * w->width * c;
+  const int64_t c = w->channels, vectors = (c + LANES - 1) / LANES, image = w->height * w->width * c;
 #pragma omp parallel for schedule(static) num_threads((int)w->threads)
   for (int64_t n = 0; n < w->batch; n++) {
     memset(to + n * image, 0, (size_t)image * sizeof(REAL));
     for (int64_t h = 0; h < w->out_height; h++) {
-      const reach rows = reach_of(w, h, w->height);
+      const range rows = window_range(w, h, w->height);
       for (int64_t v = 0; v < w->out_width; v++) {
-        const reach columns = reach_of(w, v, w->width);
+        const range columns = window_range(w, v, w->width);
         const int64_t pixel = (n * w->out_height + h) * w->out_width + v;
-        for (int64_t b = 0; b < blocks; b++) {
-          const vector own = load_block(gradient + pixel * c, b, c);
-          const places found = load_places(at + pixel * c, b, c);
+        for (int64_t b = 0; b < vectors; b++) {
+          const vector own = load_channels(gradient + pixel * c, b, c);
+          const indices argmax = load_indices(at + pixel * c, b, c);
           for (int64_t i = rows.begin; i < rows.end; i++)
             for (int64_t j = columns.begin; j < columns.end; j++) {
               REAL *there = to + n * image + ((rows.start + i) * w->width + columns.start + j) * c;
-              const vector share = (vector)((places)(found == all_at(i * w->size + j)) & (places)own);
-              store_block(there, b, c, load_block(there, b, c) + share);
+              const vector share = (vector)((indices)(argmax == splat(i * w->size + j)) & (indices)own);
+              store_channels(there, b, c, load_channels(there, b, c) + share);
             }
         }
       }
