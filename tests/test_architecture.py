@@ -13,11 +13,12 @@ PACKAGE = ROOT / "nas_lightning"
 
 # What each part may import besides itself. `files`, `netcdf` and `provenance` are leaves that any part but
 # `metrics` and `files` may use.
-LEAVES = {"files", "netcdf", "provenance"}
+LEAVES = {"files", "netcdf", "provenance", "yaml_files"}
 ARROWS: dict[str, set[str]] = {
     "files": set(),
     "netcdf": {"files"},
     "provenance": set(),
+    "yaml_files": set(),
     "metrics": set(),
     "cells": set(),
     "networks": {"cells", "acceleration"},

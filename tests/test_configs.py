@@ -20,47 +20,66 @@ OVERLAYS = [
     CONFIGS / "landscape.yaml",
     CONFIGS / "loss_contour.yaml",
     CONFIGS / "gradient_variance.yaml",
+    CONFIGS / "hessian_spectrum.yaml",
 ]
-BASE = [CONFIGS / f"{name}.yaml" for name in ("quickstart", "nasnet", "amoebanet", "enas", "darts", "snas")]
+CELLS = {
+    "nasnet": "nasnet",
+    "amoebanet": "amoebanet",
+    "enas": "enas",
+    "darts": "darts_v2",
+    "snas": "snas_mild",
+}
+COMPLETE = [CONFIGS / f"{name}.yaml" for name in ("quickstart", "base", *CELLS)]
 
 
 def parse(*paths: Path, extra: tuple[str, ...] = ()) -> dict[str, Any]:
     arguments = ["fit", *(f"--config={path}" for path in paths), *extra]
     settings: dict[str, Any] = ParsedOnly(arguments).settings.as_dict()
+    del settings["config"]
     return settings
 
 
 def test_no_config_is_forgotten() -> None:
     found = [path for path in CONFIGS.rglob("*.yaml") if CONFIGS / "studies" not in path.parents]
-    assert sorted(found) == sorted(OVERLAYS + BASE)
+    assert sorted(found) == sorted(OVERLAYS + COMPLETE)
 
 
-def test_an_analysis_has_the_same_settings_alone_and_among_the_others() -> None:
-    together = parse(CONFIGS / "darts.yaml", CONFIGS / "landscape.yaml")["trainer"]["callbacks"]
-    for name in ("loss_contour", "gradient_variance"):
-        [alone] = parse(CONFIGS / "darts.yaml", CONFIGS / f"{name}.yaml")["trainer"]["callbacks"]
-        assert alone in together
+def test_the_landscape_is_its_three_analyses() -> None:
+    analyses = [
+        CONFIGS / f"{name}.yaml" for name in ("loss_contour", "gradient_variance", "hessian_spectrum")
+    ]
+    together = parse(CONFIGS / "darts.yaml", CONFIGS / "landscape.yaml")
+    assert together == parse(CONFIGS / "darts.yaml", *analyses)
+    assert len(together["trainer"]["callbacks"]) == 3
 
 
-@pytest.mark.parametrize("path", BASE, ids=lambda path: path.stem)
-def test_a_base_config_parses(path: Path) -> None:
+@pytest.mark.parametrize("path", COMPLETE, ids=lambda path: path.stem)
+def test_a_complete_config_parses(path: Path) -> None:
     settings = parse(path)
     get_genotype(settings["model"]["genotype"])
     assert settings["trainer"]["gradient_clip_val"] == 5.0
 
 
-@pytest.mark.parametrize("name", ["nasnet", "amoebanet", "enas", "darts", "snas"])
-def test_the_paper_s_recipe_is_default_and_config(name: str) -> None:
-    for settings in (parse(CONFIGS / f"{name}.yaml"), parse(extra=("--data=CIFAR10",))):
-        model, data, trainer = settings["model"], settings["data"]["init_args"], settings["trainer"]
-        assert (model["init_channels"], model["num_cells"], model["stem_stride"]) == (36, 20, 1)
-        assert (model["drop_path"], model["auxiliary_weight"], data["cutout"]) == (0, 0, 0)
-        assert model["optimizer"]["class_path"] == "torch.optim.SGD"
-        sgd = model["optimizer"]["init_args"]
-        assert (sgd["lr"], sgd["momentum"], sgd["weight_decay"]) == (0.025, 0.9, 3e-4)
-        assert model["lr_scheduler"] is None  # the cosine to zero over all epochs
-        assert (data["batch_size"], data["validation_fraction"]) == (80, 0)
-        assert (trainer["max_epochs"], trainer["gradient_clip_val"]) == (600, 5.0)
+@pytest.mark.parametrize("name", CELLS)
+def test_a_cell_s_config_is_the_base_with_its_genotype(name: str) -> None:
+    genotype = f"--model.genotype={CELLS[name]}"
+    settings = parse(CONFIGS / f"{name}.yaml")
+    assert settings == parse(CONFIGS / "base.yaml", extra=(genotype,))
+    assert settings == parse(extra=(genotype, "--data=CIFAR10", "--data.root=data"))
+
+
+def test_the_base_is_the_paper_s_recipe() -> None:
+    settings = parse(CONFIGS / "base.yaml")
+    model, data, trainer = settings["model"], settings["data"]["init_args"], settings["trainer"]
+    assert settings["data"]["class_path"] == "nas_lightning.datamodules.CIFAR10"
+    assert (model["init_channels"], model["num_cells"], model["stem_stride"]) == (36, 20, 1)
+    assert (model["drop_path"], model["auxiliary_weight"], data["cutout"]) == (0, 0, 0)
+    assert model["optimizer"]["class_path"] == "torch.optim.SGD"
+    sgd = model["optimizer"]["init_args"]
+    assert (sgd["lr"], sgd["momentum"], sgd["weight_decay"]) == (0.025, 0.9, 3e-4)
+    assert model["lr_scheduler"] is None  # the cosine to zero over all epochs
+    assert (data["batch_size"], data["validation_fraction"]) == (80, 0)
+    assert (trainer["max_epochs"], trainer["gradient_clip_val"]) == (600, 5.0)
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS, ids=lambda path: path.stem)

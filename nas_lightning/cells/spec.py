@@ -20,8 +20,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
-import yaml
-
 from nas_lightning.cells.genotype import Genotype
 from nas_lightning.cells.literal import FIELDS, is_literal, parse_genotype
 from nas_lightning.cells.operations import nearest
@@ -32,6 +30,7 @@ from nas_lightning.cells.variants import (
     table2_variant,
     widest_shallowest,
 )
+from nas_lightning.yaml_files import read_yaml
 
 GenotypeSpec: TypeAlias = str | Mapping[str, Any] | os.PathLike[str] | Genotype
 
@@ -169,20 +168,6 @@ def _base_genotype(base: str) -> Genotype:
     return published[name].genotype
 
 
-class _UniqueKeys(yaml.SafeLoader):
-    """Refuses a mapping that says one thing twice, of which YAML would keep the last."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """Build a mapping of different keys."""
-        keys = [self.construct_object(key) for key, _ in node.value]
-        repeated = next((key for key in keys if keys.count(key) > 1), None)
-        if repeated is not None:
-            raise yaml.constructor.ConstructorError(
-                None, None, f"{repeated!r} stands there twice", node.start_mark
-            )
-        return super().construct_mapping(node, deep)
-
-
 def _shown(text: str) -> str:
     return repr(text if len(text) <= 60 else f"{text[:57]}...")
 
@@ -199,10 +184,9 @@ def _from_file(path: Path) -> Genotype:
     if not path.is_file():
         raise FileNotFoundError(f"genotype file {str(path)!r} does not exist")
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), _UniqueKeys)
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        reason = " ".join(str(error).split())
-        raise ValueError(f"genotype file {str(path)!r} is no valid YAML: {reason}") from None
+        content = read_yaml(path)
+    except ValueError as error:
+        raise ValueError(f"genotype file {error}") from None
     try:
         if isinstance(content, str):
             return parse_genotype(content)

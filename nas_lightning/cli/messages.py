@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Sequence
-from pathlib import Path
-
-import yaml
+from collections.abc import Iterable
 
 
 def plain_message(text: str, known: Iterable[str]) -> str:
@@ -20,6 +17,7 @@ def plain_message(text: str, known: Iterable[str]) -> str:
     Returns:
         One line; the parser's own words where they are of an unknown form.
     """
+    text = text.removeprefix('Parser key "config": ')  # said of every setting in the text of a configuration
     # What was said of a nested setting, among the parser's guesses; of a callback's, nobody else knows.
     own_words = re.search(r"^\s*- (`.*)$", text, re.MULTILINE)
     if own_words is None and 'Parser key "trainer.callbacks"' in text:
@@ -47,30 +45,6 @@ def plain_message(text: str, known: Iterable[str]) -> str:
     if name is not None and kind is not None:
         return f"{said} must be of type {kind.group(1).rpartition('.')[2].lower()}"
     return " ".join(text.split())
-
-
-def check_config_files(arguments: Sequence[str]) -> None:
-    """Refuse configuration files that are no YAML mappings, by name.
-
-    Args:
-        arguments: The command line.
-
-    Raises:
-        ValueError: If a file is damaged or holds something else than settings.
-        FileNotFoundError: If there is no such file.
-    """
-    for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
-        name, has_value, value = argument.partition("=")
-        if name in ("--config", "-c"):
-            path = Path(value if has_value else following)
-            if not path.is_file():
-                raise FileNotFoundError(f"`config` (={path}) is not a file")
-            try:
-                content = yaml.safe_load(path.read_text())
-            except (yaml.YAMLError, UnicodeDecodeError) as error:
-                raise ValueError(f"`config` (={path}) is no YAML file: {error}") from error
-            if not isinstance(content, dict):
-                raise ValueError(f"`config` (={path}) must hold settings, such as `model: {{num_cells: 8}}`")
 
 
 def _unknown_setting(name: str, known: list[str]) -> str:

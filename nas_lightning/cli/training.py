@@ -22,8 +22,9 @@ from nas_lightning import callbacks
 from nas_lightning.cells import genotype_slug, get_genotype, import_operations
 from nas_lightning.classifier import CellClassifier
 from nas_lightning.cli.checkpoint_settings import read_checkpoint_settings
+from nas_lightning.cli.config_files import with_included_files
 from nas_lightning.cli.main import SUBCOMMANDS
-from nas_lightning.cli.messages import check_config_files, plain_message
+from nas_lightning.cli.messages import plain_message
 from nas_lightning.datamodules import ImageDataModule
 from nas_lightning.files import atomic_write
 
@@ -124,7 +125,7 @@ class TrainingCLI(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse the arguments this was made with, whatever the process's own are."""
-        check_config_files(self.arguments)
+        self.arguments = with_included_files(self.arguments)
         self.config = parser.parse_args(self.arguments)
         settings = self.settings
         if settings.seed_everything is False:

@@ -10,7 +10,8 @@ from typing import Any
 
 from nas_lightning.cells.operations import nearest
 from nas_lightning.study.architectures import expand_architectures
-from nas_lightning.study.configuration import flatten, merge, nest, read_mapping, with_class_paths
+from nas_lightning.study.configuration import flatten, merge, nest, with_class_paths
+from nas_lightning.yaml_files import read_config
 
 KEYS = ("name", "title", "experiment", "configs", "analyses", "settings", "axes", "include")
 AXES = ("architectures", "data", "learning_rates", "seeds")
@@ -117,15 +118,15 @@ def measurements(paths: Iterable[Path]) -> list[Any]:
     """
     callbacks: list[Any] = []
     for path in paths:
-        content = read_mapping(path)
-        trainer = content.get("trainer")
-        keys = list(trainer) if isinstance(trainer, Mapping) else []
-        if trainer is None or list(content) != ["trainer"] or keys not in (["callbacks+"], ["callbacks"]):
-            raise ValueError(
-                f"`analyses`: {path} must hold `trainer: callbacks+:` and nothing else; other settings belong"
-                " to `configs`"
-            )
-        callbacks += trainer[keys[0]] or []
+        for content in read_config(path) or [{}]:
+            trainer = content.get("trainer")
+            keys = list(trainer) if isinstance(trainer, Mapping) else []
+            if trainer is None or list(content) != ["trainer"] or keys not in (["callbacks+"], ["callbacks"]):
+                raise ValueError(
+                    f"`analyses`: {path} must hold `trainer: callbacks+:` and nothing else; other settings"
+                    " belong to `configs`"
+                )
+            callbacks += trainer[keys[0]] or []
     return callbacks
 
 

@@ -5,12 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import re
-from collections.abc import Hashable, Mapping
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
-
-import yaml
 
 from nas_lightning.cells import Genotype
 from nas_lightning.cells.operations import nearest
@@ -102,53 +98,6 @@ _BELOW_NOT_DECIDING = tuple(f"{name}." for name in NOT_DECIDING)
 _DEFAULT_PRECISION = "32-true"
 _PRECISIONS = {"16": "16-mixed", "bf16": "bf16-mixed", "32": _DEFAULT_PRECISION, "64": "64-true"}
 _OWN_PACKAGES = ("nas_lightning.", "torch.")
-
-
-class _Loader(yaml.SafeLoader):
-    """Reads ``3e-4`` as the number it is to the command line, and refuses a key that stands there twice."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        """Build a mapping of different keys."""
-        seen: list[Any] = []
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node)
-            if key in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"{key!r} stands there twice", key_node.start_mark
-                )
-            seen.append(key)
-        return super().construct_mapping(node, deep)
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
-)
-
-
-def read_mapping(path: Path) -> dict[str, Any]:
-    """Read a YAML file that holds a mapping.
-
-    Args:
-        path: The file.
-
-    Returns:
-        Its content; empty for an empty file.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If it is no YAML, says one thing twice or holds no mapping with strings as keys.
-    """
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} is not a file")
-    try:
-        content = yaml.load(path.read_text(encoding="utf-8"), _Loader)
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError, TypeError) as error:
-        raise ValueError(f"{path} is no valid YAML: {' '.join(str(error).split())}") from error
-    if content is None:
-        return {}
-    if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
-        raise ValueError(f"{path} must hold settings, such as `name: mine`")
-    return content
 
 
 def merge(base: Mapping[str, Any], overlay: Mapping[str, Any]) -> dict[str, Any]:

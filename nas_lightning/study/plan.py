@@ -48,11 +48,11 @@ from nas_lightning.study.configuration import (
     flatten,
     merge,
     nest,
-    read_mapping,
     training_identity,
     with_class_paths,
 )
 from nas_lightning.study.study import AnalysisFile, Architecture, Run, Study
+from nas_lightning.yaml_files import read_config, read_mapping
 
 _LONGEST_NAME = 120
 
@@ -136,10 +136,7 @@ def _product(
     axes = study_axes(content, folder, base)
     overlays: list[Path | None] = [existing_file(folder, name, "axes: data") for name in axes.pop("data")]
     overlays = overlays or [None]
-    bases = {
-        overlay: base if overlay is None else merge(base, with_class_paths(read_mapping(overlay)))
-        for overlay in overlays
-    }
+    bases = {overlay: base if overlay is None else _merge_files([overlay], over=base) for overlay in overlays}
     architectures = axes.pop("architectures")
     runs: list[Run] = []
     roots: dict[str, None] = {}
@@ -157,11 +154,12 @@ def _product(
     return Path(next(iter(roots))), tuple(runs)
 
 
-def _merge_files(paths: Iterable[Path]) -> dict[str, Any]:
+def _merge_files(paths: Iterable[Path], over: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Settings of several configurations, later ones over earlier ones, without the program's defaults."""
-    merged: dict[str, Any] = {}
+    merged = dict(over or {})
     for path in paths:
-        merged = merge(merged, with_class_paths(read_mapping(path)))
+        for settings in read_config(path):
+            merged = merge(merged, with_class_paths(settings))
     return merged
 
 

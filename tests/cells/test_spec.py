@@ -124,5 +124,5 @@ def test_a_file_that_says_one_thing_twice_is_refused(tmp_path: Path) -> None:
     path.write_text(
         f"normal: {edges}\nnormal: {edges}\nnormal_concat: [2]\nreduce: {edges}\nreduce_concat: [2]\n"
     )
-    with pytest.raises(ValueError, match=r"twice\.yaml.*'normal' stands there twice"):
+    with pytest.raises(ValueError, match=r"twice\.yaml.*'normal' appears twice"):
         get_genotype(path)

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from nas_lightning.cli.messages import check_config_files
 from tests.cli.parsing import ParsedOnly
 
 
@@ -47,7 +46,7 @@ def test_choices_are_listed() -> None:
 
 @pytest.mark.parametrize(
     ("content", "fragment"),
-    [("- 1\n", "must hold settings"), ("model: [\n", "is no YAML file"), ("", "must hold settings")],
+    [("- 1\n", "must hold settings"), ("model: [\n", "is no valid YAML"), ("", "must hold settings")],
     ids=["list", "broken", "empty"],
 )
 def test_a_damaged_config_is_named(content: str, fragment: str, tmp_path: Path) -> None:
@@ -55,7 +54,7 @@ def test_a_damaged_config_is_named(content: str, fragment: str, tmp_path: Path) 
     path.write_text(content)
     for arguments in (["fit", f"--config={path}"], ["fit", "--config", str(path)], ["fit", "-c", str(path)]):
         with pytest.raises(ValueError, match=fragment) as error:
-            check_config_files(arguments)
+            ParsedOnly(arguments)
         assert str(path) in str(error.value)
 
 
@@ -79,6 +78,8 @@ def test_a_damaged_config_is_named(content: str, fragment: str, tmp_path: Path) 
 def test_a_wrong_setting_of_a_callback_is_one_plain_line(callback: str, line: str, tmp_path: Path) -> None:
     path = tmp_path / "overlay.yaml"
     path.write_text(f"trainer: {{callbacks: [{callback}]}}\n")
-    with pytest.raises(ValueError, match=r"\S") as error:
-        ParsedOnly(["fit", f"--config={path}"])
-    assert str(error.value) == line
+    (tmp_path / "including.yaml").write_text("include: overlay.yaml")
+    for file in (path, tmp_path / "including.yaml"):
+        with pytest.raises(ValueError, match=r"\S") as error:
+            ParsedOnly(["fit", f"--config={file}"])
+        assert str(error.value) == line

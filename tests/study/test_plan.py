@@ -435,7 +435,7 @@ def test_wrong_files_are_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"`analyses`: .*more.yaml must hold `trainer: callbacks\+:`"):
         read_study(write(tmp_path / "s.yaml", {"name": "s", "analyses": ["more.yaml"]}))
     (tmp_path / "twice.yaml").write_text("name: a\nname: b\n")
-    with pytest.raises(ValueError, match=r"twice.yaml is no valid YAML: 'name' stands there twice"):
+    with pytest.raises(ValueError, match=r"twice.yaml is no valid YAML: 'name' appears twice"):
         read_study(tmp_path / "twice.yaml")
     (tmp_path / "list.yaml").write_text("[1, 2]")
     with pytest.raises(ValueError, match=r"list.yaml must hold settings"):

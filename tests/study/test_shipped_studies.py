@@ -177,15 +177,6 @@ def test_the_quick_start_spreads_over_the_widths() -> None:
     assert stems("quickstart") == {("gradient_variance", "loss_contour")}
 
 
-def test_single_measurements_are_those_of_the_landscape() -> None:
-    whole = yaml.safe_load((CONFIGS / "landscape.yaml").read_text())["trainer"]["callbacks+"]
-    for name in ("loss_contour", "gradient_variance"):
-        content = yaml.safe_load((CONFIGS / f"{name}.yaml").read_text())
-        assert list(content) == ["trainer"]
-        (callback,) = content["trainer"]["callbacks+"]
-        assert callback in whole
-
-
 def command(run: Run) -> tuple[str, ...]:
     """Arguments without what only tells runs of one kind apart."""
     arguments = list(run.arguments)

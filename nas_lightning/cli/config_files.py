@@ -1,0 +1,50 @@
+"""``--config FILE``, where the file may include others."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import yaml
+
+from nas_lightning.yaml_files import read_config, read_mapping
+
+
+def with_included_files(arguments: Sequence[str]) -> list[str]:
+    """Put the settings of included files before those of the file that includes them.
+
+    ``--config darts.yaml``, where ``darts.yaml`` says ``include: base.yaml``, becomes the same as
+    ``--config base.yaml --config darts.yaml``.
+
+    Args:
+        arguments: The command line.
+
+    Returns:
+        The command line. A file that includes others, and each of these, stands there as the YAML text of its
+        settings.
+
+    Raises:
+        FileNotFoundError: If a file does not exist.
+        ValueError: If a file is not valid YAML, holds no settings or includes itself.
+    """
+    expanded: list[str] = []
+    remaining = iter(arguments)
+    for argument in remaining:
+        name, equals, value = argument.partition("=")
+        if name in ("--config", "-c"):
+            expanded += _settings(Path(value if equals else next(remaining, "")))
+        else:
+            expanded.append(argument)
+    return expanded
+
+
+def _settings(path: Path) -> list[str]:
+    try:
+        parts = read_config(path)
+    except (FileNotFoundError, ValueError) as error:
+        raise type(error)(f"`config`: {error}") from error
+    if not parts:
+        raise ValueError(f"`config`: {path} must hold settings, such as `model: {{num_cells: 8}}`")
+    if "include" not in read_mapping(path):
+        return [f"--config={path}"]
+    return [f"--config={yaml.safe_dump(settings)}" for settings in parts]

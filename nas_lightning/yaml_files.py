@@ -1,0 +1,104 @@
+"""YAML files that people write: one loader for settings, studies and genotypes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Hashable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+
+class _Loader(yaml.SafeLoader):
+    """Reads ``3e-4`` as a number, and refuses a mapping that names one key twice."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        """Build a mapping of different keys."""
+        seen: list[Any] = []
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node)
+            if key in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"{key!r} appears twice", key_node.start_mark
+                )
+            seen.append(key)
+        return super().construct_mapping(node, deep)
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
+)
+
+
+def read_yaml(path: Path) -> Any:
+    """Read a YAML file.
+
+    Args:
+        path: The file.
+
+    Returns:
+        Its content; None for an empty file.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is not valid YAML, or a mapping names one key twice.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is not a file")
+    try:
+        return yaml.load(path.read_text(encoding="utf-8"), _Loader)
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError, TypeError) as error:
+        raise ValueError(f"{path} is no valid YAML: {' '.join(str(error).split())}") from error
+
+
+def read_mapping(path: Path) -> dict[str, Any]:
+    """Read a YAML file that holds a mapping.
+
+    Args:
+        path: The file.
+
+    Returns:
+        Its content; empty for an empty file.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is not valid YAML, or holds no mapping with strings as keys.
+    """
+    content = read_yaml(path)
+    if content is None:
+        return {}
+    if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
+        raise ValueError(f"{path} must hold settings, such as `name: mine`")
+    return content
+
+
+def read_config(path: Path) -> list[dict[str, Any]]:
+    """Read a configuration file with the files that its key ``include`` names.
+
+    Args:
+        path: The file. ``include`` is one file or a list of files, relative to the file that includes them.
+
+    Returns:
+        The settings of every file that holds any, without ``include``. Included files come before the file
+        that includes them, and later settings win.
+
+    Raises:
+        FileNotFoundError: If a file does not exist.
+        ValueError: If a file is not valid, or includes itself.
+    """
+    return _read_config(path, ())
+
+
+def _read_config(path: Path, including: tuple[Path, ...]) -> list[dict[str, Any]]:
+    if path.resolve() in including:
+        raise ValueError(f"{path} includes itself: `include` must not go round in a circle")
+    settings = read_mapping(path)
+    included = settings.pop("include", None) or []
+    names = [included] if isinstance(included, str) else included
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ValueError(f"{path}: `include` (={included!r}) must be a file or a list of files")
+    parts: list[dict[str, Any]] = []
+    for name in names:
+        parts += _read_config(path.parent / name, (*including, path.resolve()))
+    return [*parts, settings] if settings else parts
