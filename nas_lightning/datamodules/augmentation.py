@@ -2,16 +2,15 @@
 
 The per-image pipeline of Shu et al. (ICLR 2020, appendix A.3) and of Liu et al. (ICLR 2019) is, in this
 order: pad with zeros, crop at a random offset, flip, scale to [0, 1], normalise, cutout. The functions here
-do the same to a batch on the batch's device, without a loop over images. Drawing the random numbers is apart
-from applying them, so that they can be drawn once an epoch, on the CPU, for every image of the split: what
-happens to an image then depends on nothing but the seed, the epoch and the image, whatever the device, the
-number of ranks and the order of the batches.
+do the same to a batch on its device, without a loop over images. The random numbers are drawn once an epoch,
+on the CPU, for every image of the split, and applied later. What happens to an image therefore depends on the
+seed, the epoch and the image only, not on the device, the number of ranks or the order of the batches.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int64, UInt8
@@ -19,8 +18,7 @@ from torch import Tensor
 from torch.nn import functional
 
 
-@dataclass(frozen=True)
-class AugmentationDraws:
+class AugmentationDraws(NamedTuple):
     """The random numbers of an augmentation, one entry per image.
 
     Attributes:
@@ -39,23 +37,11 @@ class AugmentationDraws:
 
     def select(self, indices: Int64[Tensor, " selected"]) -> AugmentationDraws:
         """Draws of the images at ``indices``."""
-        return AugmentationDraws(
-            self.top[indices],
-            self.left[indices],
-            self.flip[indices],
-            self.centre_row[indices],
-            self.centre_column[indices],
-        )
+        return AugmentationDraws(*(draw[indices] for draw in self))
 
     def to(self, device: torch.device) -> AugmentationDraws:
         """The same draws on ``device``."""
-        return AugmentationDraws(
-            self.top.to(device),
-            self.left.to(device),
-            self.flip.to(device),
-            self.centre_row.to(device),
-            self.centre_column.to(device),
-        )
+        return AugmentationDraws(*(draw.to(device) for draw in self))
 
 
 def draw_augmentation(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar, Literal
 
@@ -22,8 +21,8 @@ from nas_lightning.datamodules.sampling import (
     TrainingSampler,
     derive_seed,
     index_loader,
+    stratified_split,
 )
-from nas_lightning.datamodules.splits import stratified_split
 from nas_lightning.provenance import run_seed
 
 Split = Literal["train", "val", "test"]
@@ -32,9 +31,9 @@ Split = Literal["train", "val", "test"]
 class ImageDataModule(LightningDataModule, ABC):
     """A data set of small images for classification, with the paper's augmentation.
 
-    The images stay uint8 tensors on the training device; loaders yield positions, batches are cut out,
-    augmented and normalised as a whole on the device. A subclass sets the class attributes and writes
-    ``load_split``, and ``prepare_data`` where files have to be fetched or converted.
+    The images stay on the training device as uint8 tensors. Loaders yield positions; whole batches are cut
+    out, augmented and normalised on the device. A subclass sets the class attributes and writes
+    ``load_split``, and ``prepare_data`` if files have to be fetched or converted.
 
     Attributes:
         name: Name of the data set in logs and tables.
@@ -135,9 +134,6 @@ class ImageDataModule(LightningDataModule, ABC):
     def setup(self, stage: str | None = None) -> None:
         """Load both splits and hold out the validation part. Calling it again costs nothing.
 
-        Args:
-            stage: Lightning's stage; every stage gets the same data.
-
         Raises:
             ValueError: If the sizes do not fit: the batch is not divisible by the number of devices or larger
                 than the training split, or the held-out part is smaller than one image per class.
@@ -168,7 +164,7 @@ class ImageDataModule(LightningDataModule, ABC):
         world_size, rank = self._world()
         count = self.split_sizes["train"]
         sampler = TrainingSampler(count, num_replicas=world_size, rank=rank, seed=self.seed)
-        return self._quiet(index_loader("train", sampler, self._per_device_batch_size()))
+        return index_loader("train", sampler, self._per_device_batch_size())
 
     def val_dataloader(self) -> DataLoader[Any]:
         """Batches of ``evaluation_split``."""
@@ -195,7 +191,7 @@ class ImageDataModule(LightningDataModule, ABC):
             raise ValueError(f"{self.name} has no split {split!r}: it has {', '.join(map(repr, self._rows))}")
         world_size, rank = self._world()
         sampler = EvaluationSampler(self.split_sizes[split], num_replicas=world_size, rank=rank)
-        return self._quiet(index_loader(split, sampler, self.evaluation_batch_size))
+        return index_loader(split, sampler, self.evaluation_batch_size)
 
     def split_arrays(
         self, split: Split
@@ -302,12 +298,6 @@ class ImageDataModule(LightningDataModule, ABC):
     def _require_setup(self) -> None:
         if not self._arrays and not self._rows:
             raise RuntimeError(f"{self.name}: call `prepare_data()` and `setup()` before using the data")
-
-    @staticmethod
-    def _quiet(loader: DataLoader[Any]) -> DataLoader[Any]:
-        # Lightning recommends workers for every loader without them; these loaders have no work to give them.
-        warnings.filterwarnings("ignore", ".*does not have many workers which may be a bottleneck.*")
-        return loader
 
 
 def _source(split: str) -> str:

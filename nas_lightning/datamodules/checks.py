@@ -1,4 +1,4 @@
-"""Refusing arguments and data that do not fit, in one line."""
+"""Checks of arguments and data, with errors of one line."""
 
 from __future__ import annotations
 
@@ -7,22 +7,17 @@ from torch import Tensor
 
 
 def check_integer(name: str, value: object, *, minimum: int) -> None:
-    """Refuse anything but an integer of at least ``minimum``.
-
-    Args:
-        name: Name of the argument, for the message.
-        value: Its value.
-        minimum: Smallest value allowed.
+    """Refuse a value of the argument ``name`` that is not an integer of at least ``minimum``.
 
     Raises:
-        ValueError: If the value is something else.
+        ValueError: If it is something else.
     """
     if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
         raise ValueError(f"`{name}` (={value!r}) must be an integer of at least {minimum}")
 
 
 def check_images(what: str, images: Tensor, targets: Tensor, image_size: int, num_classes: int) -> None:
-    """Refuse a split that is not made of uint8 colour images of one size with their classes.
+    """Refuse a split that does not hold uint8 colour images of one size and their classes.
 
     Args:
         what: Name of the split, for the message.

@@ -1,187 +1,97 @@
-"""Fetching and unpacking official archives: atomic, checksummed, resumable, safe with several processes."""
+"""Official files, downloaded by torchvision and known by their published MD5."""
 
 from __future__ import annotations
 
-import gzip
-import hashlib
+import contextlib
+import errno
 import http.client
-import tarfile
-import time
+import io
+import socket
 import urllib.error
-import urllib.request
-import zlib
+from collections.abc import Iterator
 from pathlib import Path
 
-from tqdm import tqdm
+from nas_lightning.datamodules.storage import DiskError, locked, partial_folder, reason
 
-from nas_lightning.datamodules.disk import (
-    CHUNK_BYTES,
-    DiskError,
-    locked,
-    open_unbuffered,
-    partial_folder,
-    reason,
-    write_all,
-)
+TIMEOUT = 60.0
+"""Seconds without a byte after which a connection counts as broken."""
+
+_DISK_FAULTS = {errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ENOSPC}
 
 
-class _Interrupted(Exception):
-    """A download stopped; ``progressed``: bytes arrived, so that a new attempt makes sense."""
-
-    def __init__(self, reason: str, progressed: bool) -> None:
-        super().__init__(reason)
-        self.progressed = progressed
-
-
-def md5_of(path: Path) -> str:
-    """The MD5 of a file as 32 hexadecimal digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
-
-
-def verify_md5(path: Path, expected: str, remedy: str, found: str | None = None) -> None:
+def check_md5(path: Path, expected: str, remedy: str, *, shown: Path | None = None) -> None:
     """Refuse a file that is not the official one.
 
     Args:
         path: The file.
-        expected: Its MD5.
+        expected: Its published MD5.
         remedy: What the user can do, for the message.
-        found: MD5 of the file where it is known already.
+        shown: Path that the message names instead of ``path``.
 
     Raises:
-        ValueError: If the MD5 is another one.
+        ValueError: If the file has another MD5.
     """
-    found = md5_of(path) if found is None else found
+    from torchvision.datasets.utils import calculate_md5  # torchvision takes a second to import
+
+    found = calculate_md5(path)
     if found != expected:
         raise ValueError(
-            f"{path}: not the official file, or damaged (MD5 {found}, expected {expected}): {remedy}"
+            f"{shown or path}: damaged, or not the official file (MD5 {found}, expected {expected}); {remedy}"
         )
 
 
-def fetch(url: str, path: Path, md5: str, *, attempts: int = 3, timeout: float = 60.0) -> None:
-    """Make sure that ``path`` is the official file, downloading it where it is missing.
+def fetch(url: str, path: Path, md5: str) -> None:
+    """Make sure that ``path`` is the official file; download it if it is missing.
 
-    Bytes are gathered in ``NAME.part``, which a later call continues; the file gets its name when its
-    checksum is right.
+    One process downloads while the others wait. The file gets its name once its MD5 is right, so a killed
+    download leaves nothing that counts as the file.
 
     Args:
         url: Where the file is published.
         path: Where it belongs.
-        md5: Its checksum.
-        attempts: How often a download that broke off is continued within this call.
-        timeout: Seconds without a byte after which a connection counts as broken.
+        md5: Its published MD5.
 
     Raises:
         FileNotFoundError: If the file is missing and cannot be downloaded.
-        ValueError: If the file, there already or downloaded, has another checksum.
+        ValueError: If the file, found or downloaded, has another MD5.
         DiskError: If it cannot be written.
     """
+    from torchvision.datasets.utils import download_url
+
     with locked(path):
         if path.exists():
-            verify_md5(path, md5, f"delete it, or put the file from {url} in its place")
+            check_md5(path, md5, f"delete it, or replace it by the file from {url}")
             return
-        part = path.with_name(path.name + ".part")
-        stale = part.exists()
-        _download(url, path, part, attempts, timeout)
-        if stale and md5_of(part) != md5:
-            # The old part may have been of another file: once more, from the start.
-            part.unlink()
-            _download(url, path, part, attempts, timeout)
-        found = md5_of(part)
-        if found != md5:
-            part.unlink()
-        verify_md5(
-            path, md5, f"{url} sent something else; try again, or put the official file there by hand", found
-        )
-        part.replace(path)
+        with partial_folder(path) as partial:
+            arrived = partial / path.name
+            try:
+                with _socket_timeout(TIMEOUT), contextlib.redirect_stdout(io.StringIO()):
+                    download_url(url, str(partial.absolute()), path.name)
+            except (OSError, http.client.HTTPException, RecursionError) as error:
+                if isinstance(error, OSError) and error.errno in _DISK_FAULTS:
+                    raise DiskError(f"{path}: cannot be written ({reason(error)})") from error
+                raise FileNotFoundError(
+                    f"{path}: missing, and the download from {url} failed ({_network_reason(error)}); "
+                    f"connect to the network, or put the official file {path.name} there by hand"
+                ) from error
+            remedy = (
+                f"{url} broke off or sent another file: try again, or put the official file there by hand"
+            )
+            check_md5(arrived, md5, remedy, shown=path)
+            arrived.replace(path)
 
 
-def extract_tar(archive: Path, folder: Path) -> None:
-    """Unpack a tar archive whose single top folder becomes ``folder``, all of it or nothing.
-
-    Args:
-        archive: The archive, compressed or not.
-        folder: Where its top folder goes; must not exist, and must have that folder's name.
-
-    Raises:
-        ValueError: If the archive is damaged, has a member outside its top folder, or no such folder.
-        DiskError: If the files cannot be written.
-    """
-    with partial_folder(folder) as partial:
-        try:
-            with tarfile.open(archive) as tar:
-                members = tar.getmembers()
-                for member in members:
-                    if Path(member.name).parts[:1] != (folder.name,):
-                        raise ValueError(
-                            f"{archive}: member {member.name!r} lies outside the folder {folder.name}"
-                        )
-                tar.extractall(partial, members, filter="data")
-        except tarfile.FilterError as error:
-            raise ValueError(f"{archive}: refused, it would write outside its folder ({error})") from error
-        except (tarfile.TarError, gzip.BadGzipFile, EOFError, zlib.error) as error:
-            raise ValueError(f"{archive}: the archive is damaged ({error})") from error
-        except OSError as error:
-            raise DiskError(f"{folder}: cannot be written ({reason(error)})") from error
-        if not (partial / folder.name).is_dir():
-            raise ValueError(f"{archive}: the archive has no folder {folder.name}")
-        (partial / folder.name).replace(folder)
-
-
-def _download(url: str, path: Path, part: Path, attempts: int, timeout: float) -> None:
-    for attempt in range(1, attempts + 1):
-        try:
-            _continue_download(url, path, part, timeout)
-        except _Interrupted as error:
-            if error.progressed and attempt < attempts:
-                time.sleep(1)
-                continue
-            kept = f"; {part.name} holds what arrived, a new start continues it" if part.exists() else ""
-            raise FileNotFoundError(
-                f"{path}: missing, and the download from {url} failed ({error}): "
-                f"connect to the network, or put the official file {path.name} there by hand{kept}"
-            ) from error
-        except DiskError:
-            part.unlink(missing_ok=True)
-            raise
-        else:
-            return
-
-
-def _continue_download(url: str, path: Path, part: Path, timeout: float) -> None:
-    """Append to ``part`` until it is whole."""
-    offset = part.stat().st_size if part.exists() else 0
-    request = urllib.request.Request(url, headers={"User-Agent": "nas-lightning"})
-    if offset:
-        request.add_header("Range", f"bytes={offset}-")
-    received = 0
+@contextlib.contextmanager
+def _socket_timeout(seconds: float) -> Iterator[None]:
+    """Give new connections a time limit: torchvision sets none, so a silent server would block for ever."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(seconds)
     try:
-        with urllib.request.urlopen(request, timeout=timeout) as response:
-            if response.status != http.HTTPStatus.PARTIAL_CONTENT:
-                offset = 0  # the server sends the whole file
-            length = response.headers.get("Content-Length")
-            total = offset + int(length) if length is not None else None
-            progress = tqdm(total=total, initial=offset, unit="B", unit_scale=True, desc=path.name)
-            with open_unbuffered(part, "a" if offset else "w") as file, progress:
-                while chunk := response.read(CHUNK_BYTES):
-                    write_all(file, chunk)
-                    received += len(chunk)
-                    progress.update(len(chunk))
-    except DiskError:
-        raise
-    except urllib.error.HTTPError as error:
-        if error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
-            part.unlink()  # whole already or longer than the file: start again
-            raise _Interrupted("the partial download does not fit the file", progressed=True) from error
-        raise _Interrupted(f"HTTP {error.code} {error.reason}", progressed=False) from error
-    except (OSError, http.client.HTTPException, ValueError) as error:
-        raise _Interrupted(_reason(error), progressed=received > 0) from error
-    if total is not None and offset + received < total:
-        raise _Interrupted(f"broke off after {offset + received} of {total} bytes", progressed=received > 0)
+        yield
+    finally:
+        socket.setdefaulttimeout(before)
 
 
-def _reason(error: Exception) -> str:
-    """The cause of a failed download in a few words, on one line."""
-    if isinstance(error, urllib.error.URLError) and isinstance(error.reason, Exception):
-        return _reason(error.reason)
-    return reason(error)
+def _network_reason(error: Exception) -> str:
+    nested = error.reason if isinstance(error, urllib.error.URLError) else None
+    return reason(nested if isinstance(nested, Exception) else error)

@@ -1,61 +1,44 @@
-"""FashionMNIST from its four official files."""
+"""FashionMNIST through torchvision."""
 
 from __future__ import annotations
 
-import gzip
+import contextlib
+import io
 import math
-import struct
-import zlib
+from collections.abc import Callable
 from pathlib import Path
-from typing import ClassVar, Literal
+from tempfile import TemporaryDirectory, gettempdir
+from typing import Any, Literal
 
-import numpy as np
-import torch
 from jaxtyping import Int64, UInt8
-from numpy.typing import NDArray
+from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 from torch.nn import functional
 
 from nas_lightning.datamodules.base import ImageDataModule
-from nas_lightning.datamodules.download import fetch, verify_md5
+from nas_lightning.datamodules.download import check_md5, fetch
+from nas_lightning.datamodules.storage import disk_errors
 
 ORIGINAL_SIZE = 28
-# Over the 28x28 training images, as published with many reference implementations.
+# Mean and standard deviation of the 28x28 training images, as published with many reference implementations.
 ORIGINAL_MEAN, ORIGINAL_STD = 0.2860, 0.3530
-
-
-def padded_statistics(mean: float, std: float, size: int, padded_size: int) -> tuple[float, float]:
-    """Mean and standard deviation of square images after zeros are padded around them.
-
-    With s the share of pixels that are not padding, the mean becomes s * mean and the mean square s * (std^2
-    + mean^2).
-
-    Args:
-        mean: Mean over the images.
-        std: Standard deviation over the images.
-        size: Their height and width.
-        padded_size: Height and width with the padding.
-
-    Returns:
-        Mean and standard deviation over the padded images.
-    """
-    share = (size / padded_size) ** 2
-    return share * mean, math.sqrt(share * (std**2 + mean**2) - (share * mean) ** 2)
-
-
-_MEAN, _STD = padded_statistics(ORIGINAL_MEAN, ORIGINAL_STD, ORIGINAL_SIZE, 32)
+# Of the padded images: with s the share of pixels that are not padding, the mean becomes s * mean and the
+# mean square s * (std^2 + mean^2).
+_SHARE = (ORIGINAL_SIZE / 32) ** 2
+_MEAN = _SHARE * ORIGINAL_MEAN
+_STD = math.sqrt(_SHARE * (ORIGINAL_STD**2 + ORIGINAL_MEAN**2) - _MEAN**2)
 
 
 class FashionMNIST(ImageDataModule):
     """60,000 training and 10,000 test images of 10 kinds of clothing: 28x28 grey, padded to 32x32 in colour.
 
     Read from ``ROOT/FashionMNIST/raw``, torchvision's folder: the official ``.gz`` files, which are checked
-    against their published MD5 and downloaded where they are missing, or unpacked files, of which header and
-    length are checked. Normalised with the statistics of the padded images (mean 0.2190, standard deviation
-    0.3318), which follow from the usual figures of the 28x28 images (0.2860 and 0.3530). Arguments as in
+    against their published MD5 and downloaded if they are missing, or unpacked files, whose header and length
+    are checked. Normalised with the statistics of the padded images (mean 0.2190, standard deviation 0.3318),
+    which follow from the usual figures of the 28x28 images (0.2860 and 0.3530). Arguments as in
     ImageDataModule.
 
-    Source: H. Xiao, K. Rasul, R. Vollgraf, "Fashion-MNIST" (2017); checksums as in torchvision.
+    Source: H. Xiao, K. Rasul, R. Vollgraf, "Fashion-MNIST" (2017).
     """
 
     name = "FashionMNIST"
@@ -64,17 +47,16 @@ class FashionMNIST(ImageDataModule):
     mean = (_MEAN, _MEAN, _MEAN)
     std = (_STD, _STD, _STD)
 
-    url: ClassVar[str] = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/"
-    file_md5s: ClassVar[dict[str, str]] = {
-        "train-images-idx3-ubyte.gz": "8d4fb7e6c68d591d4c3dfef9ec88bf0d",
-        "train-labels-idx1-ubyte.gz": "25c81989df183df01b3e8a0aad5dffbe",
-        "t10k-images-idx3-ubyte.gz": "bef4ecab320f06d8554ea6380940ec79",
-        "t10k-labels-idx1-ubyte.gz": "bb300cfdad3c16e7a12a480ee83cd310",
-    }
+    @property
+    def official(self) -> Any:
+        """The class of torchvision, which knows address, files and MD5 of the data set."""
+        from torchvision import datasets  # takes a second to import
+
+        return datasets.FashionMNIST
 
     @property
     def folder(self) -> Path:
-        """The folder with the four files."""
+        """The folder of the four files."""
         return Path(self.root) / "FashionMNIST" / "raw"
 
     def prepare_data(self) -> None:
@@ -85,10 +67,13 @@ class FashionMNIST(ImageDataModule):
             ValueError: If a file is not the official one.
             OSError: If a file cannot be written.
         """
-        for file_name, md5 in self.file_md5s.items():
-            path = self.folder / file_name
-            if not path.exists() and not path.with_suffix("").exists():
-                fetch(self.url + file_name, path, md5)
+        for file_name, md5 in self.official.resources:
+            packed = self.folder / file_name
+            if not packed.exists() and not packed.with_suffix("").exists():
+                url = self.official.mirrors[0] + file_name
+                rank_zero_info(f"{self.name}: downloading {url}")
+                with contextlib.redirect_stderr(io.StringIO()):  # no progress bars of small files
+                    fetch(url, packed, md5)
 
     def load_split(
         self, split: Literal["train", "test"]
@@ -97,59 +82,39 @@ class FashionMNIST(ImageDataModule):
 
         Raises:
             FileNotFoundError: If a file is missing.
-            ValueError: If a file is not the official one.
+            ValueError: If a file is damaged or not the official one.
         """
+        from torchvision.datasets import mnist
+
         prefix = "train" if split == "train" else "t10k"
-        grey = torch.from_numpy(self._read(f"{prefix}-images-idx3-ubyte.gz", dimensions=3))
-        labels = torch.from_numpy(self._read(f"{prefix}-labels-idx1-ubyte.gz", dimensions=1))
+        grey = self._read(f"{prefix}-images-idx3-ubyte", mnist.read_image_file)
+        labels = self._read(f"{prefix}-labels-idx1-ubyte", mnist.read_label_file)
         if grey.shape != (len(labels), ORIGINAL_SIZE, ORIGINAL_SIZE):
             raise ValueError(
-                f"{self.folder / prefix}-images-idx3-ubyte: images of shape {tuple(grey.shape)} do not go "
-                f"with {len(labels)} labels of 28x28 images"
+                f"{self.folder / prefix}-images-idx3-ubyte: its images of shape {tuple(grey.shape)} do not "
+                f"match {len(labels)} labels of 28x28 images"
             )
         border = (self.image_size - ORIGINAL_SIZE) // 2
         padded = functional.pad(grey, (border,) * 4)
-        return padded[:, None].expand(-1, 3, -1, -1).contiguous(), labels.to(torch.int64)
+        return padded[:, None].expand(-1, 3, -1, -1).contiguous(), labels
 
-    def _read(self, file_name: str, dimensions: int) -> NDArray[np.uint8]:
-        compressed = self.folder / file_name
-        path = compressed if compressed.is_file() else compressed.with_suffix("")
+    def _read(self, file_name: str, read: Callable[[str], Tensor]) -> Tensor:
+        """Read the official ``.gz`` file, unpacked in a temporary folder, or the unpacked file."""
+        from torchvision.datasets.utils import extract_archive
+
+        path = self.folder / file_name
+        packed = self.folder / f"{file_name}.gz"
+        source = self.official.mirrors[0] + packed.name
+        if packed.is_file():
+            md5 = dict(self.official.resources)[packed.name]
+            check_md5(packed, md5, f"delete it, or replace it by {source}")
+            with disk_errors(Path(gettempdir())), TemporaryDirectory() as temporary:
+                return read(extract_archive(str(packed), temporary))
         if not path.is_file():
-            raise FileNotFoundError(f"{compressed}: missing; put the file from {self.url}{file_name} there")
-        if path == compressed:
-            verify_md5(
-                path, self.file_md5s[file_name], f"delete it, or put {self.url}{file_name} in its place"
-            )
-            try:
-                data = gzip.decompress(path.read_bytes())
-            except (EOFError, OSError, zlib.error) as error:
-                raise ValueError(f"{path}: the file is damaged ({error})") from error
-        else:
-            data = path.read_bytes()
-        return parse_idx(data, dimensions, path)
-
-
-def parse_idx(data: bytes, dimensions: int, path: Path) -> NDArray[np.uint8]:
-    """Parse an IDX file of bytes: two zeros, type 8, number of dimensions, big-endian sizes, values.
-
-    Args:
-        data: Content of the file.
-        dimensions: Number of dimensions it must have.
-        path: Its name, for messages.
-
-    Returns:
-        The array.
-
-    Raises:
-        ValueError: If header or length are wrong.
-    """
-    header = 4 + 4 * dimensions
-    if len(data) < header or data[:4] != bytes((0, 0, 8, dimensions)):
-        raise ValueError(f"{path}: not an IDX file of bytes with {dimensions} dimensions")
-    shape = struct.unpack(f">{dimensions}I", data[4:header])
-    if len(data) != header + math.prod(shape):
-        raise ValueError(
-            f"{path}: {len(data)} bytes, but its header announces {header + math.prod(shape)}: "
-            "the file is damaged"
-        )
-    return np.frombuffer(data, dtype=np.uint8, offset=header).reshape(shape).copy()
+            raise FileNotFoundError(f"{packed}: missing; put {source} there")
+        try:
+            return read(str(path))
+        except (AssertionError, LookupError, RuntimeError, TypeError, ValueError) as error:
+            raise ValueError(
+                f"{path}: damaged, or no IDX file; delete it, or replace it by {source}"
+            ) from error

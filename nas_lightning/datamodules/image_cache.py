@@ -1,8 +1,7 @@
-"""Decoded images as memory-mapped NumPy files: written whole or not at all, checked before they are used.
+"""Decoded images as memory-mapped NumPy files that appear whole and are checked before use.
 
-Reading a cache of more than a gigabyte to check it would take a cold disk many seconds at every start. Beside
-its CRC-32, the size and modification time of every file are therefore recorded, and only a file that differs
-in these is read.
+Reading more than a gigabyte at every start would take a cold disk many seconds. The cache therefore records
+size, modification time and CRC-32 of every file, and only a file whose time differs is read again.
 """
 
 from __future__ import annotations
@@ -10,12 +9,13 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import os
 import shutil
 import zlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -23,20 +23,13 @@ from jaxtyping import Int64, UInt8
 from numpy.typing import NDArray
 from torch import Tensor
 
-from nas_lightning.datamodules.disk import (
-    CHUNK_BYTES,
-    flush_to_disk,
-    open_unbuffered,
-    partial_folder,
-    write_all,
-)
+from nas_lightning.datamodules.storage import disk_errors, partial_folder
 from nas_lightning.files import atomic_write
 
 CHECKSUMS = "checksums.json"
 
 
-@dataclass(frozen=True)
-class DecodedSplit:
+class DecodedSplit(NamedTuple):
     """One split on its way into the cache.
 
     Attributes:
@@ -51,12 +44,12 @@ class DecodedSplit:
 
 
 def write_image_cache(folder: Path, splits: Mapping[str, DecodedSplit]) -> None:
-    """Write the splits to a new folder, which appears when everything is in it.
+    """Write the splits to a new folder, which gets its name once it is complete.
 
-    The caller holds the folder's lock.
+    The caller holds the lock of the folder.
 
     Args:
-        folder: The folder to make; a damaged cache of that name is replaced.
+        folder: The folder to make; it replaces a damaged cache of that name.
         splits: The splits by name.
 
     Raises:
@@ -64,30 +57,25 @@ def write_image_cache(folder: Path, splits: Mapping[str, DecodedSplit]) -> None:
     """
     with partial_folder(folder) as partial:
         records = {}
-        for name, split in splits.items():
-            images = (np.ascontiguousarray(block) for block in split.blocks)
-            records[_images(name)] = _write_npy(partial / _images(name), split.shape, "|u1", images)
-            targets = [split.targets.astype("<i8")]
-            records[_targets(name)] = _write_npy(
-                partial / _targets(name), split.targets.shape, "<i8", targets
-            )
-        with open_unbuffered(partial / CHECKSUMS, "w") as file:
-            write_all(file, json.dumps(records, indent=1).encode())
-            flush_to_disk(file)
-        if folder.exists():
-            shutil.rmtree(folder)
-        partial.replace(folder)
+        for split, (shape, blocks, targets) in splits.items():
+            name = f"{split}_images.npy"
+            records[name] = write_npy(partial / name, shape, "|u1", blocks)
+            name = f"{split}_targets.npy"
+            records[name] = write_npy(partial / name, targets.shape, "<i8", [targets.astype("<i8")])
+        with disk_errors(folder):
+            with atomic_write(partial / CHECKSUMS) as file:
+                json.dump(records, file, indent=1)
+            if folder.exists():
+                shutil.rmtree(folder)
+            partial.replace(folder)
 
 
 def image_cache_is_whole(folder: Path) -> bool:
     """Whether every file of a cache is there as it was written.
 
-    A file of the recorded size and modification time is taken for unchanged. One of another time, a copy of
-    the cache for example, is read: where it has the CRC-32 it was written with, its time is recorded anew (if
-    the folder can be written), so that it is read only once.
-
-    Args:
-        folder: The cache.
+    A file with the recorded size and modification time counts as unchanged. A file with another time, as in a
+    copy of the cache, is read. If its CRC-32 is right, its new time is recorded (if the folder can be
+    written), so that it is read only once.
 
     Returns:
         False if a file is missing or altered, or the records are missing or unreadable.
@@ -109,41 +97,48 @@ def image_cache_is_whole(folder: Path) -> bool:
 def read_image_cache(
     folder: Path, split: str
 ) -> tuple[UInt8[Tensor, "count channels height width"], Int64[Tensor, " count"]]:
-    """Map a split's images into memory; processes of one machine share them.
-
-    Args:
-        folder: The cache.
-        split: Name of the split.
+    """Map the images of a split into memory; the processes of one machine share them.
 
     Returns:
-        Images, read from the disk when they are first touched, and targets.
+        Images, which are read from the disk on first use, and targets.
 
     Raises:
         OSError: If the files are not there.
     """
-    # Copy on write: torch takes no read-only array, and the file stays as it is whatever happens to the
-    # tensor.
-    images = np.load(folder / _images(split), mmap_mode="c")
-    return torch.from_numpy(images), torch.from_numpy(np.load(folder / _targets(split)).astype(np.int64))
+    # Copy on write: torch takes no read-only array, and changes of the tensor must not reach the file.
+    images = np.load(folder / f"{split}_images.npy", mmap_mode="c")
+    targets = np.load(folder / f"{split}_targets.npy").astype(np.int64)
+    return torch.from_numpy(images), torch.from_numpy(targets)
 
 
-def _write_npy(
+def write_npy(
     path: Path, shape: tuple[int, ...], dtype: str, blocks: Iterable[NDArray[Any]]
 ) -> dict[str, int]:
-    """Write blocks one after the other as one NPY file; what is recorded of the file.
+    """Write blocks one after the other as one NPY file, and wait until the disk has them.
 
-    Not through a memory map: where the disk is full, that kills the process instead of raising an error.
+    Not through a memory map: on a full disk, that kills the process instead of raising an error.
+
+    Args:
+        path: The file.
+        shape: Shape of all blocks together.
+        dtype: Their type, in NumPy's notation.
+        blocks: The values in order.
+
+    Returns:
+        Size, modification time and CRC-32 of the file.
+
+    Raises:
+        DiskError: If the disk is full or cannot be written.
     """
     header = io.BytesIO()
     np.lib.format.write_array_header_1_0(header, {"descr": dtype, "fortran_order": False, "shape": shape})
-    with open_unbuffered(path, "w") as file:
-        write_all(file, header.getvalue())
-        checksum = zlib.crc32(header.getvalue())
-        for block in blocks:
-            write_all(file, block.data)
-            checksum = zlib.crc32(block.data, checksum)
-        # Later starts trust size and time, so the content must reach the disk with them.
-        flush_to_disk(file)
+    checksum = 0
+    with disk_errors(path), path.open("wb") as file:
+        for data in chain([header.getbuffer()], (np.ascontiguousarray(block).data for block in blocks)):
+            file.write(data)
+            checksum = zlib.crc32(data, checksum)
+        file.flush()
+        os.fsync(file.fileno())  # later starts trust size and time, so the content must be on the disk
     return {**_stamp(path), "crc32": checksum}
 
 
@@ -155,14 +150,6 @@ def _stamp(path: Path) -> dict[str, int]:
 def _crc32(path: Path) -> int:
     checksum = 0
     with path.open("rb", buffering=0) as file:
-        while chunk := file.read(CHUNK_BYTES):
+        while chunk := file.read(1 << 20):
             checksum = zlib.crc32(chunk, checksum)
     return checksum
-
-
-def _images(split: str) -> str:
-    return f"{split}_images.npy"
-
-
-def _targets(split: str) -> str:
-    return f"{split}_targets.npy"

@@ -1,12 +1,13 @@
-"""Which images make up which batch: samplers and a loader that hands over indices, not images.
+"""Which images make up which split and batch: a stratified division, samplers, a loader of indices.
 
-Both samplers are torch's DistributedSampler, in a single process too: Lightning leaves one that is already
-there alone and tells it the epoch before it is iterated, after a resume as well. The order therefore depends
-on the seed and the epoch only.
+Both samplers are torch's DistributedSampler, in a single process too. Lightning keeps such a sampler and
+tells it the epoch before it is iterated, also after a resume, so the order depends on the seed and the epoch
+only.
 """
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -19,7 +20,7 @@ from torch.utils.data.distributed import DistributedSampler
 
 
 class IndexBatch(NamedTuple):
-    """What a loader yields: positions in a split. Small, and the images stay where they are.
+    """What a loader yields: positions in a split. The images stay where they are.
 
     Attributes:
         split: ``"train"``, ``"val"`` or ``"test"``.
@@ -93,22 +94,10 @@ class EvaluationSampler(DistributedSampler[int]):
             yield position if position < self.count else -1
 
 
-class _Collate:
-    """Turns a list of positions into an IndexBatch that knows its split and, in training, its epoch."""
-
-    def __init__(self, split: str, training_sampler: TrainingSampler | None) -> None:
-        self.split = split
-        self.training_sampler = training_sampler
-
-    def __call__(self, positions: list[int]) -> IndexBatch:
-        epoch = None if self.training_sampler is None else int(self.training_sampler.epoch)
-        return IndexBatch(self.split, epoch, torch.tensor(positions, dtype=torch.int64))
-
-
 def index_loader(
     split: str, sampler: TrainingSampler | EvaluationSampler, batch_size: int
 ) -> DataLoader[Any]:
-    """A loader of IndexBatches; incomplete batches are dropped in training and kept in evaluation.
+    """A loader of IndexBatches. It drops an incomplete batch in training and keeps it in evaluation.
 
     Args:
         split: Name of the split that the sampler's positions refer to.
@@ -116,28 +105,58 @@ def index_loader(
         batch_size: Images per batch of this rank.
 
     Returns:
-        The loader. It has no workers: there is nothing for them to do.
+        The loader. It has no worker processes: indices give them nothing to do.
     """
-    training_sampler = sampler if isinstance(sampler, TrainingSampler) else None
+    warnings.filterwarnings("ignore", ".*does not have many workers which may be a bottleneck.*")
+    training = isinstance(sampler, TrainingSampler)
+
+    def collate(positions: list[int]) -> IndexBatch:
+        epoch = int(sampler.epoch) if training else None
+        return IndexBatch(split, epoch, torch.tensor(positions, dtype=torch.int64))
+
     return DataLoader(
         sampler.dataset,
         batch_size=batch_size,
         sampler=sampler,
-        drop_last=training_sampler is not None,
-        collate_fn=_Collate(split, training_sampler),
+        drop_last=training,
+        collate_fn=collate,
         num_workers=0,
     )
 
 
 def derive_seed(purpose: str, *numbers: int) -> int:
-    """A 64-bit seed for one purpose, unrelated to the seeds of other purposes and numbers.
+    """A 64-bit seed for one purpose, independent of the seeds of other purposes and numbers.
 
     Args:
         purpose: What the random numbers are for.
-        numbers: Non-negative numbers that tell the streams of this purpose apart, for example seed and epoch.
+        numbers: Non-negative numbers that distinguish the streams of this purpose, such as seed and epoch.
 
     Returns:
         A seed in -2**63 .. 2**63 - 1, as ``torch.Generator.manual_seed`` takes it.
     """
     entropy = (*purpose.encode(), *numbers)
     return int(np.random.SeedSequence(entropy).generate_state(1, np.uint64).view(np.int64)[0])
+
+
+def stratified_split(
+    targets: Int64[Tensor, " count"], held_out: int, seed: int
+) -> tuple[Int64[Tensor, " kept"], Int64[Tensor, " held_out"]]:
+    """Divide a data set in two so that the classes have the same shares in both parts.
+
+    Args:
+        targets: Class of each image.
+        held_out: Size of the second part.
+        seed: Seed of scikit-learn's ``train_test_split``.
+
+    Returns:
+        Positions of the first and of the second part, each in ascending order.
+
+    Raises:
+        ValueError: If a part is smaller than one image per class, or a class has a single image.
+    """
+    from sklearn.model_selection import train_test_split  # takes a second to import
+
+    positions, classes = np.arange(len(targets)), targets.numpy()
+    parts = train_test_split(positions, test_size=held_out, stratify=classes, random_state=seed)
+    first, second = (torch.from_numpy(part).sort().values for part in parts)
+    return first, second

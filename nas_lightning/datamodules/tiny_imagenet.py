@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Int64, UInt8
@@ -21,7 +21,6 @@ from torch import Tensor
 from tqdm import tqdm
 
 from nas_lightning.datamodules.base import ImageDataModule
-from nas_lightning.datamodules.disk import locked
 from nas_lightning.datamodules.download import fetch
 from nas_lightning.datamodules.image_cache import (
     DecodedSplit,
@@ -29,19 +28,21 @@ from nas_lightning.datamodules.image_cache import (
     read_image_cache,
     write_image_cache,
 )
+from nas_lightning.datamodules.storage import locked, reason
 
 BLOCK = 1024
+"""Images decoded at a time."""
 
 
 class TinyImageNet(ImageDataModule):
     """100,000 training and 10,000 test images of 200 classes, 64x64, in colour.
 
-    The official archive holds labels for its training and validation images only, so its validation images
+    The official archive holds labels of its training and validation images only, so its validation images
     are the test split, as in the paper. Read from the folder ``ROOT/tiny-imagenet-200``, or straight from
-    ``ROOT/tiny-imagenet-200.zip``, which is downloaded where neither is there and checked against its MD5.
+    ``ROOT/tiny-imagenet-200.zip``, which is checked against its MD5, and downloaded if neither is there.
     Classes are the lines of ``wnids.txt`` in ascending order; grey images are repeated in three channels. All
     images are decoded once into ``ROOT/tiny-imagenet-200-decoded``, 1.4 GB, which later starts map into
-    memory; folder and archive may go then. Arguments as in ImageDataModule.
+    memory; folder and archive may then be deleted. Arguments as in ImageDataModule.
 
     Source: Stanford course CS231n, "Tiny ImageNet visual recognition challenge" (2015).
     """
@@ -58,7 +59,7 @@ class TinyImageNet(ImageDataModule):
 
     @property
     def folder(self) -> Path:
-        """The unpacked archive, where there is one."""
+        """The unpacked archive, if there is one."""
         return Path(self.root) / "tiny-imagenet-200"
 
     @property
@@ -68,11 +69,11 @@ class TinyImageNet(ImageDataModule):
 
     @property
     def cache(self) -> Path:
-        """The folder with the decoded images."""
+        """The folder of the decoded images."""
         return Path(self.root) / "tiny-imagenet-200-decoded"
 
     def prepare_data(self) -> None:
-        """Decode the images, unless a whole cache is there; download the archive where nothing is there.
+        """Decode the images, unless the cache is complete; download the archive if it is needed.
 
         Raises:
             FileNotFoundError: If there is neither cache nor folder nor archive nor network.
@@ -86,14 +87,16 @@ class TinyImageNet(ImageDataModule):
                 return
             if not self.folder.is_dir():
                 fetch(self.url, self.archive, self.archive_md5)
-            with self._open_files() as files:
+            with open_official_files(self.folder, self.archive) as files:
                 listings = list_official_images(files)
                 for split, listing in listings.items():
-                    self._check_size(files, split, len(listing))
-                write_image_cache(
-                    self.cache,
-                    {split: self._decode(files, split, listing) for split, listing in listings.items()},
-                )
+                    if len(listing) != self.official_sizes[split]:
+                        raise ValueError(
+                            f"{files.origin}: {len(listing)} images in the {split} split, "
+                            f"{self.official_sizes[split]} expected; unpack the official archive again"
+                        )
+                splits = {split: self._decode(files, split, listing) for split, listing in listings.items()}
+                write_image_cache(self.cache, splits)
 
     def load_split(
         self, split: Literal["train", "test"]
@@ -108,70 +111,80 @@ class TinyImageNet(ImageDataModule):
         except FileNotFoundError as error:
             raise FileNotFoundError(f"{error.filename}: missing; `prepare_data` makes it") from error
 
-    @contextmanager
-    def _open_files(self) -> Iterator[OfficialFiles]:
-        if self.folder.is_dir():
-            yield _folder_files(self.folder)
-            return
-        try:
-            with zipfile.ZipFile(self.archive) as archive:
-                yield _zip_files(archive, self.archive, self.folder.name)
-        except zipfile.BadZipFile as error:
-            raise ValueError(f"{self.archive}: the archive is damaged ({error})") from error
-
-    def _check_size(self, files: OfficialFiles, split: str, found: int) -> None:
-        expected = self.official_sizes[split]
-        if found != expected:
-            raise ValueError(
-                f"{files.origin}: {found} images in the {split} split, {expected} expected: unpack the "
-                "official archive again"
-            )
-
-    def _decode(self, files: OfficialFiles, split: str, listing: Sequence[LabelledImage]) -> DecodedSplit:
+    def _decode(self, files: OfficialFiles, split: str, listing: Sequence[tuple[str, int]]) -> DecodedSplit:
         def blocks() -> Iterator[NDArray[np.uint8]]:
             with (
                 ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool,
                 tqdm(total=len(listing), unit="image", desc=f"decoding {self.name}, {split}") as progress,
             ):
                 for start in range(0, len(listing), BLOCK):
-                    names = [image.name for image in listing[start : start + BLOCK]]
-                    yield np.stack(
-                        list(pool.map(lambda name: decode_image(files, name, self.image_size), names))
-                    )
+                    names = [name for name, _ in listing[start : start + BLOCK]]
+                    images = pool.map(lambda name: decode_image(files, name, self.image_size), names)
+                    yield np.stack(list(images))
                     progress.update(len(names))
 
         shape = (len(listing), 3, self.image_size, self.image_size)
-        return DecodedSplit(shape, blocks(), np.array([image.target for image in listing], dtype=np.int64))
+        return DecodedSplit(shape, blocks(), np.array([target for _, target in listing], dtype=np.int64))
 
 
-@dataclass(frozen=True)
-class OfficialFiles:
-    """The official files by their path inside the folder ``tiny-imagenet-200``, unpacked or in the archive.
+class OfficialFiles(NamedTuple):
+    """The files of the folder ``tiny-imagenet-200``, unpacked or in the archive.
 
     Attributes:
         origin: The folder or the archive, for messages.
-        list_folder: Names of the files in a folder, in ascending order.
-        read: Content of a file.
+        training_images: Paths of the training images inside the official folder, in any order.
+        content: Returns what the file with a path inside the official folder holds.
     """
 
     origin: Path
-    list_folder: Callable[[str], list[str]]
-    read: Callable[[str], bytes]
+    training_images: list[str]
+    content: Callable[[str], bytes]
+
+    def read(self, name: str) -> bytes:
+        """What a file holds, by its path inside the official folder.
+
+        Raises:
+            FileNotFoundError: If it is missing or cannot be read.
+            ValueError: If it is damaged.
+        """
+        path = f"{self.origin}/{name}"
+        try:
+            return self.content(name)
+        except (FileNotFoundError, KeyError):
+            raise FileNotFoundError(f"{path}: missing; unpack or get the official archive again") from None
+        except OSError as error:
+            raise FileNotFoundError(f"{path}: cannot be read ({reason(error)})") from error
+        except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+            raise ValueError(f"{path}: damaged ({error}); get the official archive again") from error
 
 
-@dataclass(frozen=True)
-class LabelledImage:
-    """Path of an image inside the official folder, and its class."""
+@contextmanager
+def open_official_files(folder: Path, archive: Path) -> Iterator[OfficialFiles]:
+    """Open the official files in the folder or, if there is none, in the archive without unpacking it.
 
-    name: str
-    target: int
+    Raises:
+        ValueError: If the archive is damaged.
+    """
+    if folder.is_dir():
+        images = [path.relative_to(folder).as_posix() for path in folder.glob("train/*/images/*.JPEG")]
+        yield OfficialFiles(folder, images, lambda name: (folder / name).read_bytes())
+        return
+    try:
+        opened = zipfile.ZipFile(archive)
+    except zipfile.BadZipFile as error:
+        raise ValueError(f"{archive}: damaged ({error}); get the official archive again") from error
+    with opened as file:
+        top = f"{folder.name}/"
+        images = [
+            name.removeprefix(top)
+            for name in file.namelist()
+            if re.fullmatch(rf"{top}train/[^/]+/images/[^/]+\.JPEG", name)
+        ]
+        yield OfficialFiles(archive, images, lambda name: file.read(top + name))
 
 
-def list_official_images(files: OfficialFiles) -> dict[str, list[LabelledImage]]:
-    """List the images of both splits with their classes.
-
-    Args:
-        files: The official files.
+def list_official_images(files: OfficialFiles) -> dict[str, list[tuple[str, int]]]:
+    """List the images of both splits: path inside the official folder, and class.
 
     Returns:
         Training images class by class, and test images (the official validation images) in the order of
@@ -188,12 +201,8 @@ def list_official_images(files: OfficialFiles) -> dict[str, list[LabelledImage]]
             f"{TinyImageNet.num_classes} expected"
         )
     classes = {wnid: target for target, wnid in enumerate(wnids)}
-    train = [
-        LabelledImage(name, target)
-        for wnid, target in classes.items()
-        for name in files.list_folder(f"train/{wnid}/images")
-        if name.endswith(".JPEG")
-    ]
+    owners = ((name, name.split("/")[1]) for name in sorted(files.training_images))
+    train = [(name, classes[wnid]) for name, wnid in owners if wnid in classes]
     test = []
     lines = files.read("val/val_annotations.txt").decode().splitlines()
     for number, line in enumerate(lines, start=1):
@@ -204,7 +213,7 @@ def list_official_images(files: OfficialFiles) -> dict[str, list[LabelledImage]]
                 f"{files.origin}/val/val_annotations.txt, line {number}: {line!r} does not name an image "
                 "and one of the classes of wnids.txt"
             )
-        test.append(LabelledImage(f"val/images/{name}", classes[wnid]))
+        test.append((f"val/images/{name}", classes[wnid]))
     return {"train": train, "test": test}
 
 
@@ -228,48 +237,11 @@ def decode_image(files: OfficialFiles, name: str, size: int) -> NDArray[np.uint8
         with Image.open(io.BytesIO(data)) as image:
             pixels = np.asarray(image.convert("RGB"))
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        reason = "no image format" if isinstance(error, UnidentifiedImageError) else error
-        raise ValueError(f"{files.origin}/{name}: unreadable image ({reason})") from error
+        cause = "no image format" if isinstance(error, UnidentifiedImageError) else error
+        raise ValueError(f"{files.origin}/{name}: unreadable image ({cause})") from error
     if pixels.shape != (size, size, 3):
         height, width, _ = pixels.shape
         raise ValueError(
             f"{files.origin}/{name}: an image of {height}x{width} pixels, {size}x{size} expected"
         )
     return pixels.transpose(2, 0, 1)
-
-
-def _folder_files(folder: Path) -> OfficialFiles:
-    def read(name: str) -> bytes:
-        try:
-            return (folder / name).read_bytes()
-        except FileNotFoundError:
-            raise FileNotFoundError(f"{folder / name}: missing; unpack the official archive again") from None
-
-    def list_folder(name: str) -> list[str]:
-        try:
-            return sorted(f"{name}/{path.name}" for path in (folder / name).iterdir())
-        except FileNotFoundError:
-            raise FileNotFoundError(f"{folder / name}: missing; unpack the official archive again") from None
-
-    return OfficialFiles(folder, list_folder, read)
-
-
-def _zip_files(archive: zipfile.ZipFile, path: Path, top: str) -> OfficialFiles:
-    """The members are read where they are: nothing is unpacked, so nothing can land outside a folder."""
-    folders: dict[str, list[str]] = {}
-    for member in archive.namelist():
-        folder, _, _ = member.rpartition("/")
-        folders.setdefault(folder, []).append(member.removeprefix(f"{top}/"))
-
-    def read(name: str) -> bytes:
-        try:
-            return archive.read(f"{top}/{name}")
-        except KeyError:
-            raise FileNotFoundError(f"{path}: has no member {top}/{name}") from None
-        except (zlib.error, EOFError) as error:
-            raise ValueError(f"{path}: the member {top}/{name} is damaged ({error})") from error
-
-    def list_folder(name: str) -> list[str]:
-        return sorted(file for file in folders.get(f"{top}/{name}", []) if not file.endswith("/"))
-
-    return OfficialFiles(path, list_folder, read)

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from torchvision import datasets
 
 from nas_lightning.cli.main import main
-from nas_lightning.datamodules import CIFAR10
 from tests.cli.commands import TINY, command, environment, read_checkpoint, read_metrics, run_process
 
 EVERY_EPOCH = (
@@ -80,7 +80,9 @@ def test_one_line_names_the_fault(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(CIFAR10, "url", "http://127.0.0.1:9/cifar-10-python.tar.gz")  # nobody answers
+    monkeypatch.setattr(
+        datasets.CIFAR10, "url", "http://127.0.0.1:9/cifar-10-python.tar.gz"
+    )  # nobody answers
     line = refusal(["fit", *TINY, "--trainer.max_epochs=1", *arguments], capsys)
     for fragment in fragments:
         assert fragment in line

@@ -1,4 +1,4 @@
-"""A web server on this machine that can break off, ignore ranges and fail."""
+"""A web server on this machine that can break off, fall silent and fail."""
 
 from __future__ import annotations
 
@@ -15,45 +15,38 @@ class Behaviour:
 
     Attributes:
         files: Content by path.
-        break_off_after: Bytes after which the connection is closed, once per entry, first to last.
-        ranges: Whether Range requests are honoured.
-        requests: Path and Range header of every request.
+        break_off_after: Bytes of a file after which the connection is closed.
+        silent_after: Bytes of a file after which nothing more comes, until the server stops.
+        requests: Path of every request.
     """
 
     files: dict[str, bytes]
-    break_off_after: list[int] = field(default_factory=list)
-    ranges: bool = True
-    requests: list[tuple[str, str | None]] = field(default_factory=list)
+    break_off_after: int | None = None
+    silent_after: int | None = None
+    requests: list[str] = field(default_factory=list)
 
 
 @contextmanager
 def serve(behaviour: Behaviour) -> Iterator[str]:
     """Run the server; the value is its address, without a slash at the end."""
+    stopped = threading.Event()
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            wanted = self.headers.get("Range")
-            behaviour.requests.append((self.path, wanted))
+            behaviour.requests.append(self.path)
             content = behaviour.files.get(self.path)
             if content is None:
                 self.send_error(404)
                 return
-            start = 0
-            if wanted and behaviour.ranges:
-                start = int(wanted.removeprefix("bytes=").removesuffix("-"))
-                if start >= len(content):
-                    self.send_error(416)
-                    return
-                self.send_response(206)
-                self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
-            else:
-                self.send_response(200)
-            body = content[start:]
-            self.send_header("Content-Length", str(len(body)))
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(content)))
             self.end_headers()
-            if behaviour.break_off_after:
-                body = body[: behaviour.break_off_after.pop(0)]
-            self.wfile.write(body)
+            try:
+                self.wfile.write(content[: behaviour.break_off_after][: behaviour.silent_after])
+            except ConnectionError:  # who asked has seen enough
+                return
+            if behaviour.silent_after is not None:
+                stopped.wait(60)
 
         def log_message(self, format: str, *args: object) -> None:
             """Stay quiet."""
@@ -64,6 +57,7 @@ def serve(behaviour: Behaviour) -> Iterator[str]:
     try:
         yield f"http://127.0.0.1:{server.server_address[1]}"
     finally:
+        stopped.set()
         server.shutdown()
         server.server_close()
         thread.join()

@@ -1,8 +1,8 @@
 """Tiny data sets in the official layouts, as archives or as unpacked folders.
 
-Each ``write_*`` function writes seeded images under a root folder and makes the data module accept them: the
-module checks published checksums and sizes, so the class attributes are replaced, through pytest's
-``monkeypatch``, by those of the tiny files. The images and targets that were written are returned by split.
+Each ``write_*`` function writes seeded images under a root folder and returns images and targets by split.
+Published checksums and sizes are class attributes of torchvision's data sets and of our own Tiny-ImageNet.
+The functions replace them, through pytest's ``monkeypatch``, by those of the tiny files.
 """
 
 from __future__ import annotations
@@ -11,19 +11,21 @@ import gzip
 import hashlib
 import io
 import pickle
+import shutil
 import struct
 import tarfile
 import zipfile
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
+from torchvision import datasets
 
-from nas_lightning.datamodules import CIFAR10, CIFAR100, FashionMNIST, TinyImageNet
+from nas_lightning.datamodules import TinyImageNet
 
 Form = Literal["archive", "folder"]
 
@@ -37,12 +39,12 @@ class Written(NamedTuple):
 
 def write_cifar10(root: Path, monkeypatch: pytest.MonkeyPatch, form: Form = "archive") -> Written:
     """CIFAR-10 with 100 training and 21 test images."""
-    return _write_cifar(root, monkeypatch, CIFAR10, form, train_per_file=20, test_size=21)
+    return _write_cifar(root, monkeypatch, datasets.CIFAR10, "labels", form, (20, 21))
 
 
 def write_cifar100(root: Path, monkeypatch: pytest.MonkeyPatch, form: Form = "archive") -> Written:
     """CIFAR-100 with 200 training and 101 test images."""
-    return _write_cifar(root, monkeypatch, CIFAR100, form, train_per_file=200, test_size=101)
+    return _write_cifar(root, monkeypatch, datasets.CIFAR100, "fine_labels", form, (200, 101))
 
 
 def write_fashion_mnist(root: Path, monkeypatch: pytest.MonkeyPatch, form: Form = "archive") -> Written:
@@ -52,7 +54,7 @@ def write_fashion_mnist(root: Path, monkeypatch: pytest.MonkeyPatch, form: Form 
     """
     folder = root / "FashionMNIST" / "raw"
     folder.mkdir(parents=True)
-    md5s = {}
+    resources = []
     written = {}
     for split, prefix, count in (("train", "train", 100), ("test", "t10k", 21)):
         images, targets = random_images(count, 28, 10, seed=count)
@@ -64,14 +66,14 @@ def write_fashion_mnist(root: Path, monkeypatch: pytest.MonkeyPatch, form: Form 
         }
         for name, content in contents.items():
             compressed = gzip.compress(content, mtime=0)
-            md5s[f"{name}.gz"] = md5(compressed)
+            resources.append((f"{name}.gz", md5(compressed)))
             if form == "archive":
                 (folder / f"{name}.gz").write_bytes(compressed)
             else:
                 (folder / name).write_bytes(content)
         padded = np.pad(grey, ((0, 0), (2, 2), (2, 2)))
         written[split] = (np.repeat(padded[:, None], 3, axis=1), targets)
-    monkeypatch.setattr(FashionMNIST, "file_md5s", md5s)
+    monkeypatch.setattr(datasets.FashionMNIST, "resources", resources)
     return Written(**written)
 
 
@@ -150,6 +152,11 @@ def write_tar(path: Path, members: dict[str, bytes]) -> None:
             tar.addfile(info, io.BytesIO(content))
 
 
+def visible(folder: Path) -> list[str]:
+    """Names of what lies in a folder, lock files apart."""
+    return sorted(path.name for path in folder.iterdir() if not path.name.endswith(".lock"))
+
+
 def md5(content: bytes) -> str:
     """MD5 as hexadecimal digits."""
     return hashlib.md5(content, usedforsecurity=False).hexdigest()
@@ -158,34 +165,39 @@ def md5(content: bytes) -> str:
 def _write_cifar(
     root: Path,
     monkeypatch: pytest.MonkeyPatch,
-    module: type[CIFAR10],
+    reference: Any,
+    labels_key: str,
     form: Form,
-    train_per_file: int,
-    test_size: int,
+    images_per_file: tuple[int, int],
 ) -> Written:
-    root.mkdir(parents=True, exist_ok=True)
+    """Write the files that torchvision's class ``reference`` lists; sizes of a training and a test file."""
+    num_classes = 100 if "fine" in labels_key else 10
     contents, written = {}, {}
-    for split, files in module.file_md5s.items():
-        per_file = train_per_file if split == "train" else test_size
-        images, targets = random_images(per_file * len(files), 32, module.num_classes, seed=per_file)
+    listings = {"train": "train_list", "test": "test_list"}
+    for (split, listing), per_file in zip(listings.items(), images_per_file, strict=True):
+        names = [name for name, _ in getattr(reference, listing)]
+        images, targets = random_images(per_file * len(names), 32, num_classes, seed=per_file)
         written[split] = (images, targets)
-        for index, name in enumerate(files):
+        for index, name in enumerate(names):
             rows = slice(index * per_file, (index + 1) * per_file)
             entry = {
                 "batch_label": name,
-                module.labels_key: targets[rows].tolist(),
+                labels_key: targets[rows].tolist(),
                 "data": images[rows].reshape(per_file, -1),
                 "filenames": [f"image_{row}.png" for row in range(per_file)],
             }
             contents[name] = pickle.dumps(entry, protocol=2)
-    md5s = {split: {name: md5(contents[name]) for name in files} for split, files in module.file_md5s.items()}
-    monkeypatch.setattr(module, "file_md5s", md5s)
+        monkeypatch.setattr(reference, listing, [[name, md5(contents[name])] for name in names])
+    meta = reference.meta["filename"]
+    contents[meta] = pickle.dumps({reference.meta["key"]: [f"class {index}" for index in range(num_classes)]})
+    monkeypatch.setattr(reference, "meta", {**reference.meta, "md5": md5(contents[meta])})
+    folder = root / reference.base_folder
+    folder.mkdir(parents=True)
+    for name, content in contents.items():
+        (folder / name).write_bytes(content)
     if form == "archive":
-        archive = root / Path(module.url).name
-        write_tar(archive, {f"{module.folder_name}/{name}": content for name, content in contents.items()})
-        monkeypatch.setattr(module, "archive_md5", md5(archive.read_bytes()))
-    else:
-        (root / module.folder_name).mkdir()
-        for name, content in contents.items():
-            (root / module.folder_name / name).write_bytes(content)
+        archive = root / reference.filename
+        write_tar(archive, {f"{folder.name}/{name}": content for name, content in contents.items()})
+        monkeypatch.setattr(reference, "tgz_md5", md5(archive.read_bytes()))
+        shutil.rmtree(folder)
     return Written(**written)

@@ -13,8 +13,7 @@ from torch import Tensor
 
 from nas_lightning.datamodules import Digits, ImageDataModule, Synthetic
 from nas_lightning.datamodules.checks import check_integer
-from nas_lightning.datamodules.sampling import EvaluationSampler, TrainingSampler
-from nas_lightning.datamodules.splits import stratified_split
+from nas_lightning.datamodules.sampling import EvaluationSampler, TrainingSampler, stratified_split
 from tests.datamodules.recording import Recorder, make_trainer
 
 ROOT = Path(__file__).parents[2]
@@ -192,9 +191,7 @@ def test_a_length_that_is_no_integer_is_refused(value: object) -> None:
 def test_sizes_that_do_not_fit_the_data_are_refused() -> None:
     with pytest.raises(ValueError, match=r"`batch_size` \(=51\) must be at most .* \(50 images\)"):
         small(batch_size=51)
-    with pytest.raises(
-        ValueError, match=r"`validation_fraction` \(=0.1\) does not suit Synthetic: 45 images"
-    ):
+    with pytest.raises(ValueError, match=r"`validation_fraction` \(=0.1\) does not suit Synthetic: .* = 5 "):
         small(validation_fraction=0.1)
     with pytest.raises(
         ValueError, match=r"`batch_size` \(=16\) must be divisible by the number of devices \(3\)"

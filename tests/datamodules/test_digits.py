@@ -9,7 +9,7 @@ from sklearn.datasets import load_digits
 
 from nas_lightning.datamodules import Digits, Synthetic
 from nas_lightning.datamodules.digits import scale_digits
-from nas_lightning.datamodules.splits import stratified_split
+from nas_lightning.datamodules.sampling import stratified_split
 
 SIZES: dict[Literal["train", "test"], int] = {"train": 1437, "test": 360}
 

@@ -15,7 +15,9 @@ from nas_lightning.datamodules.image_cache import (
     image_cache_is_whole,
     read_image_cache,
     write_image_cache,
+    write_npy,
 )
+from nas_lightning.datamodules.storage import DiskError
 from tests.datamodules.limited import with_file_size_limit
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (40, 3, 8, 8), dtype=np.uint8)
@@ -122,3 +124,18 @@ def test_a_cache_that_cannot_be_written_is_whole_all_the_same(cache: Path) -> No
     assert with_file_size_limit(lambda: _check(cache), 10) == "no error"
     assert (cache / CHECKSUMS).read_bytes() == before
     assert sorted(path.name for path in cache.iterdir()) == sorted([CHECKSUMS, *FILES])
+
+
+def test_a_full_disk_names_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "file.npy"
+    message = with_file_size_limit(lambda: _write(path), 1_000)
+    assert message == f"DiskError: {path}: cannot be written (File too large)"
+    assert path.stat().st_size == 1_000
+    _write(path)
+    np.testing.assert_array_equal(np.load(path), IMAGES)
+    with pytest.raises(DiskError, match=r"file.npy/below: cannot be written \(Not a directory\)"):
+        _write(path / "below")
+
+
+def _write(path: Path) -> None:
+    write_npy(path, IMAGES.shape, "|u1", [IMAGES[:7], IMAGES[7:]])

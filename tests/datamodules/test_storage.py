@@ -1,13 +1,13 @@
 from __future__ import annotations
 
+import errno
 import multiprocessing
 import time
 from pathlib import Path
 
 import pytest
 
-from nas_lightning.datamodules.disk import DiskError, locked, open_unbuffered, partial_folder, write_all
-from tests.datamodules.limited import with_file_size_limit
+from nas_lightning.datamodules.storage import DiskError, disk_errors, locked, partial_folder
 
 
 def _add_slowly(counter: Path) -> None:
@@ -38,7 +38,7 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     ):
         pass
     with (
-        pytest.raises(DiskError, match=r"\.x\.partial: cannot be made \(Not a directory\)"),
+        pytest.raises(DiskError, match=r"\.x\.partial: cannot be written \(Not a directory\)"),
         partial_folder(tmp_path / "file" / "x"),
     ):
         pass
@@ -59,17 +59,11 @@ def test_a_partial_folder_starts_empty_and_goes(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def _write(path: Path) -> None:
-    with open_unbuffered(path, "w") as file:
-        write_all(file, b"x" * 3_000)
-
-
-def test_a_full_disk_names_the_file(tmp_path: Path) -> None:
-    path = tmp_path / "file"
-    message = with_file_size_limit(lambda: _write(path), 1_000)
-    assert message == f"DiskError: {path}: cannot be written (File too large)"
-    assert path.stat().st_size == 1_000
-    _write(path)
-    assert path.read_bytes() == b"x" * 3_000
-    with pytest.raises(DiskError, match=r"file/below: cannot be written \(Not a directory\)"):
-        open_unbuffered(path / "below", "w")
+def test_errors_of_the_disk_name_the_file_and_others_pass(tmp_path: Path) -> None:
+    with (
+        pytest.raises(DiskError, match=r"^/data/x: cannot be written \(No space left on device\)$"),
+        disk_errors(Path("/data/x")),
+    ):
+        raise OSError(errno.ENOSPC, "No space left on device", "/elsewhere")
+    with pytest.raises(FileNotFoundError, match=r"^y: missing$"), disk_errors(Path("/data/x")):
+        raise FileNotFoundError("y: missing")
