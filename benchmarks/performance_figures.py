@@ -18,7 +18,7 @@ from matplotlib.patches import Patch
 from benchmarks import record as records
 from nas_lightning.acceleration.level import LEVELS
 from nas_lightning.figures import figure_to_bytes, picture_format
-from nas_lightning.figures.panels import LABEL_POINTS, NOTE_POINTS, TICK_POINTS, TITLE_POINTS, settle
+from nas_lightning.figures.picture import LABEL_POINTS, NOTE_POINTS, TICK_POINTS, TITLE_POINTS, settle
 from nas_lightning.files import atomic_write
 
 DOCS = Path(__file__).parents[1] / "docs"

@@ -80,3 +80,40 @@ def test_a_wrong_config_is_refused(tmp_path: Path, content: str, message: str) -
 def test_numbers_are_read_as_the_command_line_reads_them(tmp_path: Path) -> None:
     (tmp_path / "numbers.yaml").write_text("[3e-4, 1E5, 3.0e-4, 1e, '3e-4']")
     assert read_yaml(tmp_path / "numbers.yaml") == [3e-4, 1e5, 3e-4, "1e", "3e-4"]
+
+
+def test_yaml_is_read_as_plain_values(tmp_path: Path) -> None:
+    path = tmp_path / "settings.yaml"
+    path.write_text("a: 3e-4\nb: &shared {x: 1}\nc: {<<: *shared, y: [Köln, 2.5]}\n", encoding="utf-8")
+    assert read_yaml(path) == {"a": 3e-4, "b": {"x": 1}, "c": {"x": 1, "y": ["Köln", 2.5]}}
+    path.write_text("")
+    assert read_yaml(path) is None
+    with pytest.raises(FileNotFoundError, match=r"absent\.yaml is not a file"):
+        read_yaml(tmp_path / "absent.yaml")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("a: [1\nb: 2", "no valid YAML: did not find expected ',' or ']' (line 2)"),
+        ("a: 1\nb: {c: 1, c: 2}", "no valid YAML: 'c' appears twice (line 2)"),
+        ("!!python/object/apply:os.system ['true']", "no valid YAML: could not determine a constructor"),
+        ("? [1, {}]\n: 2", "no valid YAML: found unhashable key (line 1)"),
+        ("\x00", "no valid YAML"),
+        ("[" * 100_000, "no valid YAML"),
+    ],
+    ids=["syntax", "twice", "object", "key", "control", "deep"],
+)
+def test_bad_yaml_is_refused_in_one_line(tmp_path: Path, content: str, message: str) -> None:
+    path = tmp_path / "bad.yaml"
+    path.write_text(content)
+    with pytest.raises(ValueError, match=r"\A[^\n]*\Z") as error:
+        read_yaml(path)
+    assert str(error.value).startswith(str(path))
+    assert message in str(error.value)
+
+
+def test_yaml_that_is_not_utf_8_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "latin.yaml").write_bytes("a: Köln".encode("latin-1"))
+    with pytest.raises(ValueError, match=r"latin\.yaml is no valid YAML: 'utf-8' codec"):
+        read_yaml(tmp_path / "latin.yaml")

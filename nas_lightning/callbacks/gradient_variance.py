@@ -23,14 +23,14 @@ from nas_lightning.analysis import (
 )
 from nas_lightning.callbacks.measurement import DataArray, Dataset, Measurement
 from nas_lightning.callbacks.protocols import CellNetworkLike, image_data
-from nas_lightning.callbacks.surface_analysis import Measure, SurfaceAnalysis, panel
+from nas_lightning.callbacks.surface_analysis import Measure, SurfaceAnalysis, drawn
 from nas_lightning.figures import (
     SurfaceSpread,
-    VarianceSplit,
     draw_heat_maps,
     draw_spread,
     draw_surfaces,
     draw_variance_by_node,
+    read_variance_split,
 )
 
 PASSES_OF_A_GRADIENT = 3
@@ -129,30 +129,20 @@ class GradientVariance(SurfaceAnalysis):
 
     def figures(self, surface: Surface) -> dict[str, Figure]:
         """Standard deviation as a heat map and in three dimensions, and the variance by cell and node."""
-        dataset = surface.dataset
-        title = str(dataset.attrs["title"])
-        figures = {}
-        deviation = panel(surface, "variance", np.sqrt)
-        if deviation is not None:
-            figures["landscape/gradient_heat_map"] = draw_heat_maps([deviation])
-            figures["landscape/gradient_surface"] = draw_surfaces([deviation])
-            if surface.complete and len(self.direction_seeds) > 1:
-                values = np.sqrt(dataset["variance"].values)
-                figures["landscape/gradient_spread"] = draw_spread(
-                    [SurfaceSpread(deviation.alphas, deviation.betas, values, title)],
-                    loss=False,
-                    label="standard deviation of the gradient",
-                )
-        if surface.complete:
-            parts = {
-                part: float(dataset["variance_by_part"].sel(part=part)) for part in ("stem", "classifier")
-            }
-            split = VarianceSplit(
-                dataset["variance_by_node"].values,
-                [str(node) for node in dataset["node"].values],
-                parts,
-                title,
+        read = drawn(surface, "standard_deviation")
+        deviation = read.panel
+        figures = {
+            "landscape/gradient_heat_map": draw_heat_maps([deviation]),
+            "landscape/gradient_surface": draw_surfaces([deviation]),
+        }
+        if surface.complete and len(read.pairs) > 1:
+            figures["landscape/gradient_spread"] = draw_spread(
+                [SurfaceSpread(deviation.alphas, deviation.betas, read.pairs, deviation.title)],
+                loss=False,
+                label="standard deviation of the gradient",
             )
+        if surface.complete:
+            split = read_variance_split(surface.dataset, str(surface.dataset.attrs["title"]))
             figures["landscape/gradient_by_node"] = draw_variance_by_node([split])
         return figures
 

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from nas_lightning.analysis import LOSS_VARIABLES, Directions, Surface, loss_measure, loss_scalars
 from nas_lightning.callbacks.measurement import Dataset, Measurement
-from nas_lightning.callbacks.surface_analysis import Measure, SurfaceAnalysis, panel
+from nas_lightning.callbacks.surface_analysis import Measure, SurfaceAnalysis, drawn
 from nas_lightning.figures import (
     LOSS_LEVELS,
     SurfaceSpread,
@@ -76,16 +76,14 @@ class LossContour(SurfaceAnalysis):
 
     def figures(self, surface: Surface) -> dict[str, Figure]:
         """The contour and the surface in three dimensions; for several direction seeds, their spread."""
-        loss = panel(surface, "loss")
-        if loss is None:
-            return {}
+        read = drawn(surface, "loss")
+        loss = read.panel
         figures = {
             "landscape/loss_contour": draw_loss_contours([loss]),
             "landscape/loss_surface": draw_surfaces([loss], label="loss (nat)", vmax=LOSS_LEVELS[-1]),
         }
-        if surface.complete and len(self.direction_seeds) > 1:
-            values = surface.dataset["loss"].values
+        if surface.complete and len(read.pairs) > 1:
             figures["landscape/loss_spread"] = draw_spread(
-                [SurfaceSpread(loss.alphas, loss.betas, values, loss.title)]
+                [SurfaceSpread(loss.alphas, loss.betas, read.pairs, loss.title)]
             )
         return figures

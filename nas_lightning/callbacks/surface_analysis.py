@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, ClassVar, Literal
 
-import numpy as np
 from matplotlib.figure import Figure
 
 from nas_lightning.analysis import (
@@ -22,10 +21,11 @@ from nas_lightning.analysis import (
     random_directions,
     spread,
 )
+from nas_lightning.analysis.surface import finest_lattice
 from nas_lightning.callbacks.analysis import Analysis
 from nas_lightning.callbacks.measurement import Dataset, Measurement
 from nas_lightning.callbacks.progress import PointProgress
-from nas_lightning.figures import SurfacePanel
+from nas_lightning.figures import ReadSurface, read_surface_panel
 
 Measure = Callable[[Point], Mapping[str, float]]
 
@@ -160,26 +160,10 @@ class SurfaceAnalysis(Analysis):
             progress.close()
 
 
-def panel(
-    surface: Surface, variable: str, function: Callable[[np.ndarray], np.ndarray] = np.positive
-) -> SurfacePanel | None:
-    """A surface as far as it can be drawn: the mean over direction seeds, or what is there of the first.
-
-    Args:
-        surface: The surface.
-        variable: Which of its variables.
-        function: Applied to every value before the mean.
-
-    Returns:
-        The finest grid without a missing point, or None if there is none yet.
-    """
-    shown = surface.dataset if surface.complete else surface.picture()
-    if shown is None:
-        return None
-    values = function(shown[variable].values)
-    mean = values.mean(axis=0) if surface.complete else values
+def drawn(surface: Surface, variable: str) -> ReadSurface:
+    """What is drawn of a surface with a finished point; see `nas_lightning.figures.read_surface_panel`."""
     title = str(surface.dataset.attrs["title"])
-    return SurfacePanel(shown["alpha"].values, shown["beta"].values, mean, title)
+    return read_surface_panel(surface.dataset, variable, title, finest=finest_lattice)
 
 
 def _statistics(scalars: Dataset) -> Iterator[tuple[str, float, float]]:

@@ -6,7 +6,6 @@ NumPy.
 
 from nas_lightning.cells.genotype import Edge, Genotype
 from nas_lightning.cells.literal import parse_genotype
-from nas_lightning.cells.operation_modules import import_operations
 from nas_lightning.cells.operations import declare_operation, operation_names
 from nas_lightning.cells.published import PublishedGenotype, Reported, published_genotypes
 from nas_lightning.cells.size import UnknownOperationSize, count_parameters, multiply_adds
@@ -21,6 +20,7 @@ from nas_lightning.cells.topology import (
     live_nodes,
     node_depths,
 )
+from nas_lightning.cells.user_operations import import_operations
 from nas_lightning.cells.variants import (
     random_connections,
     random_operations,

@@ -9,9 +9,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-import yaml
-
 from nas_lightning.cells.genotype import Genotype
+from nas_lightning.yaml_files import read_yaml
 
 ALIASES: Mapping[str, str] = MappingProxyType({"darts": "darts_v2", "snas": "snas_mild"})
 """Short names: the paper's DARTS is the second-order cell, its SNAS the one with the mild constraint."""
@@ -22,14 +21,14 @@ class Reported:
     """Figures for CIFAR-10 as a publication reports them: quotations, never computed here.
 
     Attributes:
+        where: The table or file that says so.
         parameters_M: Millions of parameters, or None where none are reported.
         error_percent: Test error in percent, or None.
-        where: The table or file that says so.
     """
 
-    parameters_M: float | None
-    error_percent: float | None
     where: str
+    parameters_M: float | None = None
+    error_percent: float | None = None
 
 
 @dataclass(frozen=True)
@@ -72,29 +71,17 @@ class PublishedGenotype:
 @cache
 def published_genotypes() -> Mapping[str, PublishedGenotype]:
     """All published genotypes, by name, in the order of the data file (the paper's own first)."""
-    # The C parser takes a tenth of the time; where PyYAML was built without it, the Python one reads the
-    # same.
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    text = Path(__file__).with_name("published.yaml").read_text(encoding="utf-8")
-    entries: dict[str, dict[str, Any]] = yaml.load(text, Loader=loader)
+    entries: dict[str, dict[str, Any]] = read_yaml(Path(__file__).with_name("published.yaml"))
     return MappingProxyType({name: _entry(name, values) for name, values in entries.items()})
 
 
 def _entry(name: str, values: dict[str, Any]) -> PublishedGenotype:
-    genotype = Genotype(values["normal"], values["normal_concat"], values["reduce"], values["reduce_concat"])
-    reported = values.get("reported")
+    cells = [values.pop(key) for key in ("normal", "normal_concat", "reduce", "reduce_concat")]
+    reported = values.pop("reported", None)
     return PublishedGenotype(
         name=name,
-        method=values["method"],
-        authors=values["authors"],
-        title=values["title"],
-        venue=values["venue"],
-        year=values["year"],
-        searched_on=values["searched_on"],
-        source=values["source"],
-        note=values.get("note", ""),
-        reported=None
-        if reported is None
-        else Reported(reported.get("parameters_M"), reported.get("error_percent"), reported["where"]),
-        genotype=genotype,
+        note=values.pop("note", ""),
+        reported=None if reported is None else Reported(**reported),
+        genotype=Genotype(*cells),
+        **values,
     )

@@ -181,12 +181,7 @@ def _variant(base: str, variant: str, text: str) -> Genotype:
 
 
 def _from_file(path: Path) -> Genotype:
-    if not path.is_file():
-        raise FileNotFoundError(f"genotype file {str(path)!r} does not exist")
-    try:
-        content = read_yaml(path)
-    except ValueError as error:
-        raise ValueError(f"genotype file {error}") from None
+    content = read_yaml(path)
     try:
         if isinstance(content, str):
             return parse_genotype(content)

@@ -1,29 +1,51 @@
 """`nas-lightning cells`: list, show, draw and count cells and their variants.
 
-Starts quickly: nothing here imports torch, NumPy or matplotlib before a subcommand needs it.
+Starts quickly: torch, NumPy and matplotlib are imported by the subcommands that need them. A subcommand makes
+a record, which is printed as JSON or as text.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
 
-from nas_lightning.cells import get_genotype, import_operations
+from nas_lightning.cells import (
+    Edge,
+    Genotype,
+    UnknownOperationSize,
+    cell_depth,
+    cell_width,
+    check_image_size,
+    count_parameters,
+    dead_nodes,
+    duplicate_edges,
+    format_width,
+    genotype_slug,
+    get_genotype,
+    import_operations,
+    multiply_adds,
+    published_genotypes,
+    stack_plan,
+)
 from nas_lightning.cells.literal import is_literal
-from nas_lightning.cells.published import published_genotypes
-from nas_lightning.cells.spec import apply_variant, genotype_slug, published_base
+from nas_lightning.cells.spec import apply_variant, published_base
 from nas_lightning.cells.table2 import TABLE2
 from nas_lightning.cli.argument_parser import ArgumentParser
-from nas_lightning.cli.cells_records import (
-    Settings,
-    describe_cell,
-    describe_network,
-    describe_rank,
-    describe_variant,
+from nas_lightning.cli.tables import table
+
+if TYPE_CHECKING:
+    from nas_lightning.cells.census import Census
+
+Record = dict[str, Any]
+
+_SPEC_HELP = (
+    "a genotype: NAME, NAME:connections=SEED, NAME:operations=SEED, NAME:adapted, NAME:C4, FILE.yaml, or "
+    "the literal Genotype(...)"
 )
-from nas_lightning.cli.cells_text import census_text, list_text, show_text, variants_text
+_SPACES = {"ordered": "wirings", "distinct": "wirings with distinct sources"}
 
 
 def main(argv: Sequence[str]) -> None:
@@ -37,53 +59,43 @@ def main(argv: Sequence[str]) -> None:
         OSError: If a file cannot be read or written.
     """
     arguments = list(argv)
-    if arguments[:1] == ["cells"]:
-        arguments = arguments[1:]
+    arguments = arguments[1:] if arguments[:1] == ["cells"] else arguments
     options = _parser().parse_args(arguments or ["--help"])
     import_operations(options.operations or ())
     options.run(options)
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser() -> ArgumentParser:
     parser = ArgumentParser(
         prog="nas-lightning cells", description="List, show, draw and count cells and their variants."
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    spec_help = (
-        "a genotype: NAME, NAME:connections=SEED, NAME:operations=SEED, NAME:adapted, NAME:C4, FILE.yaml, or "
-        "the literal Genotype(...)"
-    )
 
-    command = _command(commands, "list", _list, "the published cells, with their sizes", json_too=True)
+    command = _command(commands, "list", _list, "the published cells, with their sizes")
     _add_size_options(command)
 
-    command = _command(commands, "show", _show, "everything about one genotype", json_too=True)
-    command.add_argument("spec", metavar="SPEC", help=spec_help)
+    command = _command(commands, "show", _show, "everything about one genotype")
+    command.add_argument("spec", metavar="SPEC", help=_SPEC_HELP)
     _add_size_options(command)
 
-    command = _command(commands, "draw", _draw, "draw cells to a picture file")
-    command.add_argument("specs", metavar="SPEC", nargs="+", help=spec_help)
+    command = _command(commands, "draw", _draw, "draw cells to a picture file", json_too=False)
+    command.add_argument("specs", metavar="SPEC", nargs="+", help=_SPEC_HELP)
     command.add_argument("-o", "--output", metavar="FILE", required=True, help="FILE.png, .svg or .pdf")
     command.add_argument(
         "--cells", choices=("both", "normal", "reduction"), default="both", help="which cells to draw (both)"
     )
     command.add_argument("--columns", type=int, help="drawings side by side (one per SPEC, at most 4)")
 
-    command = _command(commands, "variants", _variants, "variants of a genotype, with sizes", json_too=True)
-    command.add_argument("spec", metavar="SPEC", help=spec_help)
+    command = _command(commands, "variants", _variants, "variants of a genotype, with sizes")
+    command.add_argument("spec", metavar="SPEC", help=_SPEC_HELP)
     command.add_argument(
         "--count", type=int, default=10, help="seeds 1 to COUNT of random connections and operations (10)"
     )
     _add_size_options(command)
 
-    command = _command(
-        commands,
-        "census",
-        _census,
-        "how many cells have which width and depth, and how a cell ranks",
-        json_too=True,
-    )
-    command.add_argument("specs", metavar="SPEC", nargs="*", help=f"rank its normal cell; {spec_help}")
+    description = "how many cells have which width and depth, and how a cell ranks"
+    command = _command(commands, "census", _census, description)
+    command.add_argument("specs", metavar="SPEC", nargs="*", help=f"rank its normal cell; {_SPEC_HELP}")
     command.add_argument("--nodes", type=int, default=4, help="number of intermediate nodes, 1 to 5 (4)")
     command.add_argument(
         "--concat", type=_node_list, help="nodes that the output concatenates, such as 4,5,6 (all)"
@@ -92,7 +104,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _command(
-    commands: Any, name: str, run: Any, description: str, *, json_too: bool = False
+    commands: Any, name: str, run: Any, description: str, *, json_too: bool = True
 ) -> argparse.ArgumentParser:
     command: argparse.ArgumentParser = commands.add_parser(
         name, help=description, description=description, allow_abbrev=False
@@ -102,7 +114,7 @@ def _command(
         "--operations",
         metavar="MODULE",
         action="append",
-        help="import a module (or FILE.py) that registers operations of your own; may be repeated",
+        help="import a module (or FILE.py) that registers your own operations; may be repeated",
     )
     if json_too:
         command.add_argument("--json", action="store_true", help="print JSON")
@@ -119,15 +131,9 @@ def _add_size_options(command: argparse.ArgumentParser) -> None:
     group.add_argument("--stem_stride", type=int, default=1, help="of the stem; 2 for Tiny-ImageNet (1)")
 
 
-def _settings(options: argparse.Namespace) -> Settings:
-    return Settings(
-        options.init_channels,
-        options.num_cells,
-        options.num_classes,
-        options.auxiliary,
-        options.image_size,
-        options.stem_stride,
-    )
+def _network_settings(options: argparse.Namespace) -> Record:
+    names = ("init_channels", "num_cells", "num_classes", "auxiliary", "image_size", "stem_stride")
+    return {name: getattr(options, name) for name in names}
 
 
 def _node_list(text: str) -> list[int]:
@@ -141,74 +147,61 @@ def _print(options: argparse.Namespace, record: Any, text: str) -> None:
     print(json.dumps(record, indent=2) if options.json else text)
 
 
+def _title(spec: str) -> str:
+    """The spec itself, or the short name of a literal."""
+    return genotype_slug(spec) if is_literal(spec) else spec
+
+
 def _list(options: argparse.Namespace) -> None:
-    settings = _settings(options)
+    settings = _network_settings(options)
     records = []
     for entry in published_genotypes().values():
-        reported = entry.reported
-        records.append(
-            {
-                "name": entry.name,
-                "method": entry.method,
-                "year": entry.year,
-                **describe_variant(entry.genotype, settings),
-                "reported": None
-                if reported is None
-                else {"parameters_M": reported.parameters_M, "error_percent": reported.error_percent},
-            }
-        )
+        record = {"name": entry.name, "method": entry.method, "year": entry.year}
+        record |= describe_variant(entry.genotype, settings)
+        record["reported"] = None
+        if entry.reported is not None:
+            reported = entry.reported
+            figures = {"parameters_M": reported.parameters_M, "error_percent": reported.error_percent}
+            record["reported"] = figures
+        records.append(record)
     _print(options, records, list_text(records, settings))
 
 
 def _show(options: argparse.Namespace) -> None:
     genotype = get_genotype(options.spec)
-    settings = _settings(options)
-    record: dict[str, Any] = {"spec": _title(options.spec)}
+    record: Record = {"spec": _title(options.spec)}
     base = published_base(options.spec)
     if base is not None:
         entry, variant = base
+        record |= {"published": entry.name, "variant": variant}
         record |= {
-            "published": entry.name,
-            "variant": variant,
-            "method": entry.method,
-            "citation": entry.citation,
-            "searched_on": entry.searched_on,
-            "source": entry.source,
-            "note": entry.note,
+            name: getattr(entry, name) for name in ("method", "citation", "searched_on", "source", "note")
         }
-        # What a paper reports of the base cell says nothing of a variant.
+        # The figures that a paper reports for the base cell do not hold for a variant.
         if variant is None and entry.reported is not None:
-            record["reported"] = {
-                "parameters_M": entry.reported.parameters_M,
-                "error_percent": entry.reported.error_percent,
-                "where": entry.reported.where,
-            }
+            names = ("parameters_M", "error_percent", "where")
+            record["reported"] = {name: getattr(entry.reported, name) for name in names}
     record["normal"] = describe_cell(genotype.normal, genotype.normal_concat)
     record["reduction"] = describe_cell(genotype.reduce, genotype.reduce_concat)
-    record["network"] = describe_network(genotype, settings)
+    record["network"] = describe_network(genotype, _network_settings(options))
     record["genotype"] = str(genotype)
     _print(options, record, show_text(record))
 
 
 def _draw(options: argparse.Namespace) -> None:
-    from nas_lightning.figures import CellDrawing, draw_cells, figure_to_bytes, picture_format
-    from nas_lightning.files import atomic_write
+    from nas_lightning.figures import CellDrawing, draw_cells, picture_format, write_figure
 
-    picture = picture_format(options.output)
+    picture_format(options.output)
     genotypes = [(_title(spec), get_genotype(spec)) for spec in options.specs]
     drawings = []
     if options.cells != "reduction":
-        drawings += [
-            CellDrawing(g.normal, g.normal_concat, f"{title}, normal cell") for title, g in genotypes
-        ]
+        drawings += [CellDrawing(g.normal, g.normal_concat, f"{name}, normal cell") for name, g in genotypes]
     if options.cells != "normal":
         drawings += [
-            CellDrawing(g.reduce, g.reduce_concat, f"{title}, reduction cell") for title, g in genotypes
+            CellDrawing(g.reduce, g.reduce_concat, f"{name}, reduction cell") for name, g in genotypes
         ]
     columns = options.columns if options.columns is not None else min(len(genotypes), 4)
-    content = figure_to_bytes(draw_cells(drawings, columns), picture)
-    with atomic_write(options.output, "wb") as file:
-        file.write(content)
+    write_figure(draw_cells(drawings, columns), options.output)
     print(options.output)
 
 
@@ -225,7 +218,7 @@ def _variants(options: argparse.Namespace) -> None:
         suffixes += [f"C{number}" for number in range(1, len(TABLE2[name]) + 1)]
     suffixes += [f"connections={seed}" for seed in range(1, options.count + 1)]
     suffixes += [f"operations={seed}" for seed in range(1, options.count + 1)]
-    settings = _settings(options)
+    settings = _network_settings(options)
     records = [{"spec": _title(name), **describe_variant(genotype, settings)}]
     for suffix in suffixes:
         variant = apply_variant(genotype, name, suffix)
@@ -241,24 +234,290 @@ def _census(options: argparse.Namespace) -> None:
     for spec in options.specs:
         genotype = get_genotype(spec)
         ranks.append({"spec": _title(spec), **describe_rank(genotype.normal, genotype.normal_concat)})
-    record = {
-        "nodes": options.nodes,
-        "concat": list(spaces[0].concat),
-        **{
-            name: {
-                "total": space.total,
-                "counts": [
-                    {"width": width, "depth": depth, "count": count}
-                    for (width, depth), count in space.counts.items()
-                ],
-            }
-            for name, space in zip(("ordered", "distinct"), spaces, strict=True)
-        },
-        "ranks": ranks,
-    }
+    record: Record = {"nodes": options.nodes, "concat": list(spaces[0].concat)}
+    for name, space in zip(_SPACES, spaces, strict=True):
+        counts = [{"width": w, "depth": d, "count": count} for (w, d), count in space.counts.items()]
+        record[name] = {"total": space.total, "counts": counts}
+    record["ranks"] = ranks
     _print(options, record, census_text(spaces, ranks))
 
 
-def _title(spec: str) -> str:
-    """The spec itself, or for a literal its short name."""
-    return genotype_slug(spec) if is_literal(spec) else spec
+def describe_variant(genotype: Genotype, settings: Mapping[str, Any]) -> Record:
+    """Width and depth of the normal cell, and the size of the network.
+
+    Args:
+        genotype: The cells.
+        settings: ``init_channels``, ``num_cells``, ``num_classes``, ``auxiliary``, ``image_size`` and
+            ``stem_stride`` of the network.
+
+    Returns:
+        ``width``, ``depth``, ``parameters``, ``live_parameters`` and ``multiply_adds``.
+
+    Raises:
+        ValueError: If a setting is not possible or the images do not fit the network.
+    """
+    width = cell_width(genotype.normal, genotype.normal_concat)
+    depth = cell_depth(genotype.normal, genotype.normal_concat)
+    return {"width": width, "depth": depth, **_size(genotype, settings)}
+
+
+def describe_cell(edges: Sequence[Edge], concat: Sequence[int]) -> Record:
+    """Everything about one cell: edges, width, depth, dead nodes, duplicate edges and rank.
+
+    Args:
+        edges: Two edges per intermediate node.
+        concat: Nodes that the cell's output concatenates.
+
+    Returns:
+        The record; ``rank`` is None for cells with more intermediate nodes than the census takes.
+    """
+    from nas_lightning.cells.census import MAX_NODES
+
+    return {
+        "edges": [[edge.op, edge.source] for edge in edges],
+        "concat": list(concat),
+        "width": cell_width(edges, concat),
+        "depth": cell_depth(edges, concat),
+        "dead_nodes": sorted(dead_nodes(edges, concat)),
+        "nodes_reading_one_node_twice": list(duplicate_edges(edges)),
+        "rank": describe_rank(edges, concat) if len(edges) // 2 <= MAX_NODES else None,
+    }
+
+
+def describe_rank(edges: Sequence[Edge], concat: Sequence[int]) -> Record:
+    """Where a cell ranks among all wirings with its number of nodes and its concat list.
+
+    Args:
+        edges: Two edges per intermediate node.
+        concat: Nodes that the cell's output concatenates.
+
+    Returns:
+        ``nodes``, ``concat``, ``width``, ``depth`` and, for the ``ordered`` wirings and those with
+        ``distinct`` sources, the total, how many are at least as wide, at least as shallow and both, and the
+        shares of these.
+
+    Raises:
+        ValueError: If the cell has more intermediate nodes than the census takes.
+    """
+    from nas_lightning.cells.census import rank_cell
+
+    record: Record = {"nodes": len(edges) // 2, "concat": sorted(concat)}
+    for name in _SPACES:
+        rank = asdict(rank_cell(edges, concat, distinct=name == "distinct"))
+        record |= {"width": rank.pop("width"), "depth": rank.pop("depth")}
+        shares = {f"{key}_share": count / rank["total"] for key, count in rank.items() if key != "total"}
+        record[name] = rank | shares
+    return record
+
+
+def describe_network(genotype: Genotype, settings: Mapping[str, Any]) -> Record:
+    """The network of a genotype: its settings, its size and its dead cells.
+
+    Args:
+        genotype: The cells.
+        settings: As for :func:`describe_variant`.
+
+    Returns:
+        The settings, ``parameters``, ``live_parameters``, ``multiply_adds`` and ``dead_cells``.
+
+    Raises:
+        ValueError: If a setting is not possible or the images do not fit the network.
+    """
+    plan = stack_plan(genotype, **_only(settings, "init_channels num_cells auxiliary"))
+    dead = [cell.index for cell in plan.cells if not cell.live]
+    return {**settings, **_size(genotype, settings), "dead_cells": dead}
+
+
+def _only(settings: Mapping[str, Any], names: str) -> Record:
+    return {name: settings[name] for name in names.split()}
+
+
+def _size(genotype: Genotype, settings: Mapping[str, Any]) -> Record:
+    # A tower serves training, so the images must fit it too.
+    plan = stack_plan(genotype, **_only(settings, "init_channels num_cells auxiliary"))
+    check_image_size(plan, settings["image_size"], settings["stem_stride"])
+    counted = _only(settings, "init_channels num_cells num_classes auxiliary")
+    passed = _only(settings, "init_channels num_cells num_classes stem_stride image_size")
+    try:
+        return {
+            "parameters": count_parameters(genotype, **counted),
+            "live_parameters": count_parameters(genotype, **counted, live=True),
+            "multiply_adds": multiply_adds(genotype, **passed),
+        }
+    except UnknownOperationSize:
+        # Only the network itself knows the size of a user's operation.
+        from nas_lightning.networks import CellNetwork, measure_size
+
+        size = measure_size(
+            CellNetwork(genotype, **counted, stem_stride=settings["stem_stride"]), settings["image_size"]
+        )
+        return {name: getattr(size, name) for name in ("parameters", "live_parameters", "multiply_adds")}
+
+
+def list_text(records: Sequence[Mapping[str, Any]], settings: Mapping[str, Any]) -> str:
+    """The table of published cells."""
+
+    def reported(record: Mapping[str, Any], key: str, form: str) -> str:
+        value = (record["reported"] or {}).get(key)
+        return "-" if value is None else format(value, form)
+
+    rows = [
+        [
+            record["name"],
+            str(record["year"]),
+            format_width(record["width"]),
+            str(record["depth"]),
+            _millions(record["parameters"]),
+            _millions(record["live_parameters"]),
+            reported(record, "parameters_M", "g"),
+            reported(record, "error_percent", ".2f"),
+        ]
+        for record in records
+    ]
+    header = ("name", "year", "width", "depth", "parameters M", "live M", "reported M", "reported error %")
+    return (
+        f"{table(header, rows)}\n\nwidth and depth: of the normal cell; {_counted_for(settings)}\n"
+        "reported: CIFAR-10 figures of the publication, not counted here; "
+        "`nas-lightning cells show NAME` names their source"
+    )
+
+
+def variants_text(records: Sequence[Mapping[str, Any]], settings: Mapping[str, Any]) -> str:
+    """The table of a genotype's variants, the base genotype first."""
+    rows = [
+        [
+            record["spec"],
+            format_width(record["width"]),
+            str(record["depth"]),
+            _millions(record["parameters"]),
+            _millions(record["live_parameters"]),
+            _millions(record["multiply_adds"], 0),
+        ]
+        for record in records
+    ]
+    header = ("spec", "width", "depth", "parameters M", "live M", "multiply-adds M")
+    return f"{table(header, rows)}\n\nwidth and depth: of the normal cell; {_counted_for(settings)}"
+
+
+def show_text(record: Mapping[str, Any]) -> str:
+    """Everything about one genotype, from the record of `nas-lightning cells show`."""
+    lines = [record["spec"]]
+    if "published" in record:
+        whose = "" if record["variant"] is None else f"variant {record['variant']} of "
+        lines.append(_field("method", f"{whose}{record['method']}"))
+        fields = {"citation": "citation", "searched on": "searched_on", "source": "source", "note": "note"}
+        lines += [_field(name, record[key]) for name, key in fields.items() if record[key]]
+    if "reported" in record:
+        reported = record["reported"]
+        figures = []
+        if reported["parameters_M"] is not None:
+            figures.append(f"{reported['parameters_M']:g} M parameters")
+        if reported["error_percent"] is not None:
+            figures.append(f"{reported['error_percent']:.2f} % error on CIFAR-10")
+        lines.append(_field("reported", f"{', '.join(figures)} ({reported['where']}); not counted here"))
+    for name in ("normal", "reduction"):
+        lines += ["", *_cell_lines(name, record[name])]
+    network = record["network"]
+    tower = ", with auxiliary tower" if network["auxiliary"] else ""
+    keys = ("init_channels", "num_cells", "num_classes", "stem_stride")
+    lines += ["", f"network: {', '.join(f'{key} {network[key]}' for key in keys)}{tower}"]
+    for name, key in (("parameters", "parameters"), ("live", "live_parameters")):
+        lines.append(_field(name, f"{network[key]:,} ({_millions(network[key])} M)"))
+    size = network["image_size"]
+    lines.append(_field("multiply-adds", f"{network['multiply_adds']:,} for an image of {size} x {size}"))
+    if network["dead_cells"]:
+        lines.append(_field("dead cells", _numbers(network["dead_cells"])))
+    return "\n".join([*lines, "", record["genotype"]])
+
+
+def _cell_lines(name: str, cell: Mapping[str, Any]) -> list[str]:
+    lines = [f"{name} cell: width {format_width(cell['width'])}, depth {cell['depth']}"]
+    edges = cell["edges"]
+    for node in range(2, len(edges) // 2 + 2):
+        pair = edges[2 * node - 4 : 2 * node - 2]
+        reads = ", ".join(f"{op} of {f'input {source}' if source < 2 else source}" for op, source in pair)
+        dead = "  (dead: does not reach the output)" if node in cell["dead_nodes"] else ""
+        lines.append(_field(f"node {node}", reads + dead))
+    lines.append(_field("concat", _numbers(cell["concat"])))
+    if twice := _numbers(cell["nodes_reading_one_node_twice"]):
+        lines.append(_field("duplicates", f"nodes that read one node twice: {twice}"))
+    if cell["rank"] is not None:
+        for kind, what in _SPACES.items():
+            wide, shallow, both = _shares(cell["rank"][kind])
+            text = (
+                f"of {cell['rank'][kind]['total']:,} {what}, {wide} are at least as wide, "
+                f"{shallow} at least as shallow, {both} both"
+            )
+            lines.append(_field("rank" if kind == "ordered" else "", text))
+    return lines
+
+
+def census_text(spaces: Sequence[Census], ranks: Sequence[Mapping[str, Any]]) -> str:
+    """The distribution of width and depth over connection spaces, and the rank of cells.
+
+    Args:
+        spaces: The census of the ordered wirings and of those with distinct sources.
+        ranks: One record per cell.
+
+    Returns:
+        The text.
+    """
+    parts = []
+    for space in spaces:
+        widths = sorted({width for width, _ in space.counts}, reverse=True)
+        depths = sorted({depth for _, depth in space.counts})
+        rows = []
+        for width in widths:
+            counts = [space.counts.get((width, depth), 0) for depth in depths]
+            shown = [f"{count:,}" if count else "." for count in counts]
+            rows.append([format_width(width), *shown, f"{sum(counts) / space.total:.2%}"])
+        columns = [sum(space.counts.get((width, depth), 0) for width in widths) for depth in depths]
+        rows.append(["share", *(f"{count / space.total:.2%}" for count in columns), ""])
+        kind = "with two distinct sources per node" if space.distinct else "in all, every edge drawn alone"
+        parts.append(
+            f"{space.total:,} wirings {kind} ({space.nodes} nodes, concat {_numbers(space.concat)})\n"
+            + table(["width", *(f"depth {depth}" for depth in depths), "share"], rows)
+        )
+    if ranks:
+        rows = [
+            [
+                rank["spec"],
+                format_width(rank["width"]),
+                str(rank["depth"]),
+                _numbers(rank["concat"]),
+                f"{rank[name]['total']:,} {name}",
+                *_shares(rank[name]),
+            ]
+            for rank in ranks
+            for name in _SPACES
+        ]
+        header = ("normal cell of", "width", "depth", "concat", "wirings", "as wide", "as shallow", "both")
+        parts.append(
+            "share of the wirings with a cell's nodes and concat list that are at least as wide, "
+            "as shallow, both\n" + table(header, rows)
+        )
+    return "\n\n".join(parts)
+
+
+def _counted_for(settings: Mapping[str, Any]) -> str:
+    tower = "with" if settings["auxiliary"] else "without"
+    return (
+        f"sizes counted for {settings['init_channels']} channels, {settings['num_cells']} cells, "
+        f"{settings['num_classes']} classes, {tower} auxiliary tower"
+    )
+
+
+def _shares(space: Mapping[str, Any]) -> list[str]:
+    return [f"{space[f'{key}_share']:.2%}" for key in ("at_least_as_wide", "at_least_as_shallow", "both")]
+
+
+def _millions(count: int, digits: int = 2) -> str:
+    return f"{count / 1e6:.{digits}f}"
+
+
+def _numbers(values: Sequence[int]) -> str:
+    return " ".join(map(str, values))
+
+
+def _field(name: str, text: str) -> str:
+    return f"  {name:<14} {text}"

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
 from collections.abc import Sequence
 
-from nas_lightning.cli.quick_import import quick_import
+from nas_lightning.cli.messages import is_user_error, one_line
 
 SUBCOMMANDS = {
     "fit": ("training", "train a network of cells: nas-lightning fit --config configs/darts.yaml"),
     "validate": ("training", "loss and accuracy of a checkpoint on the split that its training watched"),
     "test": ("training", "loss and accuracy of a checkpoint on the test split"),
     "landscape": ("landscape", "loss contour, gradient variance and curvature of a checkpoint"),
-    "plot": ("figures", "draw surfaces side by side: nas-lightning plot FILE..."),
+    "plot": ("plot", "draw surfaces side by side: nas-lightning plot FILE..."),
     "theory": ("theory", "the widest and the narrowest linear cell against the theorems of section 4.3"),
     "cells": ("cells", "list, show, draw and count cells and their variants"),
     "study": ("study", "compare architectures: plan, run, status and report of a study file"),
@@ -38,14 +39,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     except KeyboardInterrupt:
         print("nas-lightning: stopped by Ctrl-C", file=sys.stderr)
         sys.exit(130)
-    except BrokenPipeError:  # the reader of the output had enough, as in `nas-lightning cells list | head`
+    except BrokenPipeError:  # the reader has left, as in `nas-lightning cells list | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
     except Exception as error:
-        if debug or not _is_user_error(error):
+        if debug or not is_user_error(error):
             raise
-        message = " ".join(str(error).split()) or type(error).__name__
-        print(f"nas-lightning: error: {message}", file=sys.stderr)
+        print(f"nas-lightning: error: {one_line(error)}", file=sys.stderr)
         sys.exit(2)
 
 
@@ -54,11 +54,11 @@ def _run(arguments: list[str]) -> None:
     if name in ("-h", "--help"):
         print(_overview())
     elif name == "--version":
-        from importlib.metadata import version  # slower than all else that a list of cells imports
+        from importlib.metadata import version  # slower than everything else that `cells list` imports
 
         print(version("nas-lightning"))
     elif name in SUBCOMMANDS:
-        quick_import(f"nas_lightning.cli.{SUBCOMMANDS[name][0]}").main(arguments)
+        importlib.import_module(f"nas_lightning.cli.{SUBCOMMANDS[name][0]}").main(arguments)
     else:
         raise ValueError(f"no subcommand {name!r}; there are {', '.join(SUBCOMMANDS)}")
 
@@ -74,10 +74,3 @@ def _overview() -> str:
         "nas-lightning SUBCOMMAND --help lists its options; --debug shows the traceback of an error.",
     ]
     return "\n".join(lines)
-
-
-def _is_user_error(error: Exception) -> bool:
-    """Whether an error tells of input or files (Lightning has a class of its own for the former)."""
-    return isinstance(error, ValueError | OSError) or any(
-        base.__name__ == "MisconfigurationException" for base in type(error).__mro__
-    )

@@ -1,4 +1,4 @@
-"""The parser's complaints in the user's terms: which setting, which value, what would be right."""
+"""Errors in one line, in the user's terms: which setting, which value, what would be right."""
 
 from __future__ import annotations
 
@@ -7,18 +7,30 @@ import re
 from collections.abc import Iterable
 
 
+def is_user_error(error: Exception) -> bool:
+    """Whether an error concerns the user's input or files, so that one line says enough."""
+    return isinstance(error, ValueError | OSError) or any(
+        base.__name__ == "MisconfigurationException" for base in type(error).__mro__
+    )
+
+
+def one_line(error: BaseException) -> str:
+    """The message of an error in one line."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
 def plain_message(text: str, known: Iterable[str]) -> str:
     """Say in one line what jsonargparse says in many.
 
     Args:
         text: The parser's message.
-        known: All settings there are, for a suggestion where one is misspelt.
+        known: All settings, for a suggestion where one is misspelt.
 
     Returns:
-        One line; the parser's own words where they are of an unknown form.
+        One line; the parser's own words where their form is unknown.
     """
-    text = text.removeprefix('Parser key "config": ')  # said of every setting in the text of a configuration
-    # What was said of a nested setting, among the parser's guesses; of a callback's, nobody else knows.
+    text = text.removeprefix('Parser key "config": ')  # precedes every message about a configuration file
+    # A message of ours about a nested setting stands among the parser's guesses.
     own_words = re.search(r"^\s*- (`.*)$", text, re.MULTILINE)
     if own_words is None and 'Parser key "trainer.callbacks"' in text:
         own_words = re.search(r"^\s*- (there is no setting .*)$", text, re.MULTILINE)
@@ -37,7 +49,7 @@ def plain_message(text: str, known: Iterable[str]) -> str:
         return f"{said} must be one of {', '.join(choices)}"
     path = re.search(r"Expected a dot import path string: (.*)$", text, re.MULTILINE)
     if name is not None and path is not None:
-        return f"`{name}` (={path.group(1)}) must be the name or import path of a class: there is none such"
+        return f"`{name}` (={path.group(1)}) must be the name or import path of a class"
     class_path = re.search(r"Problem with given class_path '([\w.]+)'", text)
     if name is not None and class_path is not None:
         return f"`{name}` names {class_path.group(1)!r}: there is no such class"
@@ -54,5 +66,5 @@ def _unknown_setting(name: str, known: list[str]) -> str:
         for candidate in known
         if candidate.rpartition(".")[2] == last
     ]
-    hint = f"did you mean `{matches[0]}`?" if matches else "--help lists those there are"
+    hint = f"did you mean `{matches[0]}`?" if matches else "--help lists all settings"
     return f"there is no setting `{name}`; {hint}"

@@ -1,6 +1,6 @@
 """`nas-lightning theory`: theorems 4.2 and 4.3 of the paper on random linear cells.
 
-Starts quickly: nothing here imports torch, NumPy or matplotlib before the arguments are known to be good.
+Starts quickly: torch, NumPy and matplotlib are imported after the arguments are checked.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from nas_lightning.cli.argument_parser import ArgumentParser
+from nas_lightning.cli.tables import table
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -35,7 +36,7 @@ def main(arguments: Sequence[str]) -> None:
     rest = list(arguments)
     options = _parser().parse_args(rest[1:] if rest[:1] == ["theory"] else rest)
     if options.output is not None:
-        from nas_lightning.figures.picture import picture_format
+        from nas_lightning.figures import picture_format
 
         picture_format(options.output)
 
@@ -54,7 +55,10 @@ def main(arguments: Sequence[str]) -> None:
         **summarize(variance, smoothness),
     }
     if options.output is not None:
-        _draw(options.output, variance, smoothness)
+        from nas_lightning.figures import write_figure
+        from nas_lightning.figures.theory import draw_theory
+
+        write_figure(draw_theory(variance, smoothness), options.output)
         record["figure"] = options.output
     print(json.dumps(record, indent=2) if options.format == "json" else theory_text(record))
 
@@ -102,21 +106,24 @@ def theory_text(record: dict[str, Any]) -> str:
         "measured / bound; i counts the matrices W(i) from the input",
     ]
     for name, title in _TITLES.items():
-        lines += ["", title, "    i   cases    median   maximum   beyond"]
-        for row in record[name]:
-            node = "all" if row["node"] is None else row["node"]
-            lines.append(
-                f"{node:>5} {row['cases']:>7} {row['median']:>9.3g} {row['maximum']:>9.3g} {row['beyond']:>8}"
-            )
+        rows = [
+            [
+                "all" if row["node"] is None else str(row["node"]),
+                str(row["cases"]),
+                f"{row['median']:.3g}",
+                f"{row['maximum']:.3g}",
+                str(row["beyond"]),
+            ]
+            for row in record[name]
+        ]
+        lines += ["", title, table(("i", "cases", "median", "maximum", "beyond"), rows, left=0)]
         reasons = record["explanation"]
         if name == "theorem_4_2" and any(reasons.values()):
-            lines.append(
-                f"  Of those beyond, {reasons['missing_factor']} by the missing second factor "
-                "lambda(1)...lambda(i-1) alone,"
-            )
-            lines.append(
-                f"  {reasons['later_nodes']} only with the terms of later nodes k > i, which W(i) moves too."
-            )
+            lines += [
+                f"Of those beyond, {reasons['missing_factor']} by the missing second factor "
+                "lambda(1)...lambda(i-1) alone,",
+                f"{reasons['later_nodes']} only with the terms of later nodes k > i, which W(i) moves too.",
+            ]
     if "figure" in record:
         lines += ["", record["figure"]]
     return "\n".join(lines)
@@ -145,16 +152,6 @@ def _ratios(cases: xr.Dataset, measured: str, bound: str) -> list[dict[str, Any]
             }
         )
     return rows
-
-
-def _draw(output: str, variance: xr.Dataset, smoothness: xr.Dataset) -> None:
-    from nas_lightning.figures.picture import figure_to_bytes, picture_format
-    from nas_lightning.figures.theory import draw_theory
-    from nas_lightning.files import atomic_write
-
-    content = figure_to_bytes(draw_theory(variance, smoothness), picture_format(output))
-    with atomic_write(output, "wb") as file:
-        file.write(content)
 
 
 def _parser() -> argparse.ArgumentParser:

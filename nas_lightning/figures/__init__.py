@@ -4,14 +4,18 @@ from nas_lightning.figures.accuracy import AccuracyPanel, draw_accuracy
 from nas_lightning.figures.cell import CellDrawing, draw_cell, draw_cells
 from nas_lightning.figures.curves import Curve, CurvePanel, draw_curves
 from nas_lightning.figures.effects import Effect, EffectPanel, draw_effects
-from nas_lightning.figures.image import figure_to_array
 from nas_lightning.figures.landscape import LOSS_LEVELS, draw_loss_contours
-from nas_lightning.figures.panels import SurfacePanel
-from nas_lightning.figures.picture import figure_to_bytes, picture_format
+from nas_lightning.figures.picture import figure_to_array, figure_to_bytes, picture_format, write_figure
 from nas_lightning.figures.spectrum import draw_spectrum
 from nas_lightning.figures.spread import SurfaceSpread, draw_spread
+from nas_lightning.figures.surface import ReadSurface, SurfacePanel, read_surface_panel
 from nas_lightning.figures.surface3d import draw_surfaces
-from nas_lightning.figures.variance import VarianceSplit, draw_heat_maps, draw_variance_by_node
+from nas_lightning.figures.variance import (
+    VarianceSplit,
+    draw_heat_maps,
+    draw_variance_by_node,
+    read_variance_split,
+)
 from nas_lightning.figures.width_depth import WidthDepthPlane, draw_width_depth
 
 __all__ = [
@@ -22,6 +26,7 @@ __all__ = [
     "CurvePanel",
     "Effect",
     "EffectPanel",
+    "ReadSurface",
     "SurfacePanel",
     "SurfaceSpread",
     "VarianceSplit",
@@ -41,4 +46,7 @@ __all__ = [
     "figure_to_array",
     "figure_to_bytes",
     "picture_format",
+    "read_surface_panel",
+    "read_variance_split",
+    "write_figure",
 ]

@@ -11,14 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from nas_lightning.figures.panels import (
-    LABEL_POINTS,
-    TICK_POINTS,
-    TITLE_POINTS,
-    check_columns,
-    settle,
-    wrap,
-)
+from nas_lightning.figures.picture import add_legend, grid_of, label_axes, new_figure, open_axes, settle
 
 _ORIGINAL_COLOUR = "#000000"
 _VARIANT_COLOUR = "#0072B2"
@@ -33,9 +26,9 @@ class AccuracyPanel:
 
     Attributes:
         indices: Place of each architecture along x; 0 is the base cell.
-        names: What stands at each place.
+        names: Name at each place.
         values: Accuracy of every seed in percent, one array per architecture.
-        title: What stands above the panel.
+        title: Title of the panel.
     """
 
     indices: Sequence[int]
@@ -73,8 +66,8 @@ def draw_accuracy(
     Args:
         panels: The base cells, from left to right and from top to bottom.
         y_label: Name of the values, with their unit.
-        columns: How many stand side by side; two by default.
-        title: What stands above all of them.
+        columns: Panels side by side; two by default.
+        title: Title of the whole figure.
 
     Returns:
         The figure.
@@ -82,28 +75,17 @@ def draw_accuracy(
     Raises:
         ValueError: If there is nothing to draw, or ``columns`` is not positive.
     """
-    across = check_columns(len(panels), 2 if columns is None else columns)
-    down = -(-len(panels) // across)
+    across, down = grid_of(len(panels), columns, default=2)
     rotated = any(not name.isdigit() for panel in panels for name in panel.names)
-    figure = Figure(
-        figsize=(
-            across * _PANEL_WIDTH,
-            down * (_PANEL_HEIGHT + 0.5 * rotated) + 0.4 + 0.3 * bool(title),
-        ),
-        layout="constrained",
-        facecolor="white",
-    )
-    if title:
-        figure.suptitle(title, fontsize=TITLE_POINTS + 1, parse_math=False)
+    figure = new_figure(across * _PANEL_WIDTH, down * (_PANEL_HEIGHT + 0.5 * rotated) + 0.4, title)
     ends = [end for panel in panels for values in panel.values for end in _ends(values)]
     low, high = (min(ends), max(ends)) if ends else (0.0, 100.0)
     room = 0.06 * (high - low) or 0.5
     for place, panel in enumerate(panels):
         axes = figure.add_subplot(down, across, place + 1)
         _draw_panel(axes, panel)
+        label_axes(axes, panel.title, "", "" if place % across else y_label, _PANEL_WIDTH)
         axes.set_ylim(low - room, high + room)
-        if place % across == 0:
-            axes.set_ylabel(y_label, fontsize=LABEL_POINTS, parse_math=False)
     several = any(len(values) > 1 for panel in panels for values in panel.values)
     handles = {
         "original cell": _marker(_ORIGINAL_COLOUR, "D", 5),
@@ -114,14 +96,7 @@ def draw_accuracy(
     }
     if several:
         handles["one seed"] = _marker(_SEED_COLOUR, "o", 2.5)
-    figure.legend(
-        list(handles.values()),
-        list(handles),
-        loc="outside lower center",
-        ncols=len(handles) if across > 1 else 2,
-        fontsize=TICK_POINTS,
-        frameon=False,
-    )
+    add_legend(figure, handles, ncols=len(handles) if across > 1 else 2)
     return settle(figure)
 
 
@@ -162,8 +137,4 @@ def _draw_panel(axes: Axes, panel: AccuracyPanel) -> None:
             text.set_rotation(90)
             text.set_parse_math(False)
     axes.set_xlim(min(panel.indices, default=0) - 0.6, max(panel.indices, default=0) + 0.6)
-    axes.set_title("\n".join(wrap(panel.title, _PANEL_WIDTH)), fontsize=TITLE_POINTS, parse_math=False)
-    axes.tick_params(labelsize=TICK_POINTS)
-    axes.grid(axis="y", color="#E6E6E6", linewidth=0.6)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
+    open_axes(axes, "y")

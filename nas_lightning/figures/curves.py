@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
@@ -16,14 +16,14 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
-from nas_lightning.figures.panels import (
-    LABEL_POINTS,
+from nas_lightning.figures.picture import (
     NOTE_POINTS,
-    TICK_POINTS,
-    TITLE_POINTS,
-    check_columns,
+    add_legend,
+    grid_of,
+    label_axes,
+    new_figure,
+    open_axes,
     settle,
-    wrap,
 )
 
 LineStyle: TypeAlias = tuple[float, tuple[float, ...]]
@@ -46,6 +46,14 @@ _PANEL_WIDTH = 3.5
 _ALONE_WIDTH = 4.6
 _PANEL_HEIGHT = 2.5
 _NOT_FINITE = "not finite from here on"
+_LEGEND: Mapping[str, Any] = {"handlelength": 2.6, "labelspacing": 0.35}
+_BESIDE: Mapping[str, Any] = {
+    "loc": "upper left",
+    "bbox_to_anchor": (1.01, 1.0),
+    "borderaxespad": 0.0,
+    "ncols": 1,
+}
+"""Right of its panel."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,7 +91,7 @@ class CurvePanel:
 
     Attributes:
         curves: The curves; the first is drawn on top.
-        title: What stands above the panel.
+        title: Title of the panel.
         y_label: Name of the measure with its unit; panels with the same one have the same scale.
         scale: ``"auto"`` is logarithmic where the largest value is 20 times the smallest or more.
     """
@@ -174,8 +182,8 @@ def draw_curves(
     Args:
         panels: The panels, from left to right and from top to bottom.
         x_label: Name of what runs along x.
-        columns: How many stand side by side; two by default.
-        title: What stands above all of them.
+        columns: Panels side by side; two by default.
+        title: Title of the whole figure.
 
     Returns:
         The figure. Its legend stands below the panels, or beside each where a label means different lines.
@@ -185,8 +193,7 @@ def draw_curves(
     """
     if not any(len(curve.x) for panel in panels for curve in panel.curves):
         raise ValueError("there must be at least one curve to draw")
-    across = check_columns(len(panels), 2 if columns is None else columns)
-    down = -(-len(panels) // across)
+    across, down = grid_of(len(panels), columns, default=2)
     curves = [curve for panel in panels for curve in panel.curves]
     names, widths = [curve.name for curve in curves], [curve.width for curve in curves]
     colours, styles = architecture_colours(names, widths), architecture_styles(names, widths)
@@ -199,43 +206,23 @@ def draw_curves(
     longest = max(len(curve.shown) for curve in curves)
     legend_columns = max(1, min(len(entries), int(width / (0.062 * longest + 0.55))))
     legend_rows = -(-(len(entries) + 1) // legend_columns) if shared else 0
-    figure = Figure(
-        figsize=(width, down * _PANEL_HEIGHT + 0.17 * legend_rows + 0.3 + 0.3 * bool(title)),
-        layout="constrained",
-        facecolor="white",
-    )
-    if title:
-        figure.suptitle(title, fontsize=TITLE_POINTS + 1, parse_math=False)
+    figure = new_figure(width, down * _PANEL_HEIGHT + 0.17 * legend_rows + 0.3, title)
     broken = False
     for index, panel in enumerate(panels):
         axes = figure.add_subplot(down, across, index + 1)
         peers = [other for other in panels if other.y_label == panel.y_label]
         broken |= _draw_panel(axes, panel, peers, colours, styles)
-        if index + across >= len(panels):
-            axes.set_xlabel(x_label, fontsize=LABEL_POINTS)
+        below = x_label if index + across >= len(panels) else ""
+        label_axes(axes, panel.title, below, panel.y_label, _PANEL_WIDTH)
         if not shared:
             labels = {curve.shown: handles[curve.name] for curve in panel.curves}
-            _add_legend(axes, labels, loc="upper left", bbox_to_anchor=(1.01, 1.0), borderaxespad=0.0)
-    below = {curve.shown: handles[curve.name] for curve in entries.values()} if shared else {}
+            add_legend(axes, labels, **_BESIDE, **_LEGEND)
+    explained = {curve.shown: handles[curve.name] for curve in entries.values()} if shared else {}
     if broken:
-        below[_NOT_FINITE] = Line2D([], [], color="black", marker="x", markersize=5, linestyle="")
-    if below:
-        _add_legend(figure, below, loc="outside lower center", ncols=legend_columns)
+        explained[_NOT_FINITE] = Line2D([], [], color="black", marker="x", markersize=5, linestyle="")
+    if explained:
+        add_legend(figure, explained, ncols=legend_columns, **_LEGEND)
     return settle(figure)
-
-
-def _add_legend(parent: Figure | Axes, labels: dict[str, Artist], **place: Any) -> None:
-    legend = parent.legend(
-        list(labels.values()),
-        list(labels),
-        fontsize=TICK_POINTS,
-        frameon=False,
-        handlelength=2.6,
-        labelspacing=0.35,
-        **place,
-    )
-    for text in legend.get_texts():
-        text.set_parse_math(False)
 
 
 def _handle(name: str, colour: str, style: LineStyle) -> Artist:
@@ -289,12 +276,7 @@ def _draw_panel(
     room = 0.02 * (right - left) or 0.5
     axes.set_xlim(left - room, right + room)
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))
-    axes.set_title("\n".join(wrap(panel.title, _PANEL_WIDTH)), fontsize=TITLE_POINTS, parse_math=False)
-    axes.set_ylabel(panel.y_label, fontsize=LABEL_POINTS, parse_math=False)
-    axes.tick_params(labelsize=TICK_POINTS)
-    axes.grid(color="#E6E6E6", linewidth=0.6)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
+    open_axes(axes, "both")
     return broken
 
 

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from nas_lightning.figures.panels import LABEL_POINTS, TICK_POINTS, TITLE_POINTS, wrap
+from nas_lightning.figures.picture import LABEL_POINTS, TICK_POINTS, TITLE_POINTS, wrap
 
 # Okabe and Ito's palette; the marker says the same where there is no colour.
 _LOOKS = {

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib import colormaps
@@ -11,19 +12,14 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LinearSegmentedColormap, Normalize
 from matplotlib.figure import Figure
 
-from nas_lightning.figures.panels import (
-    BELOW,
-    LABEL_POINTS,
-    NOTE_POINTS,
-    RIGHT,
-    TICK_POINTS,
+from nas_lightning.figures.picture import NOTE_POINTS, RIGHT, add_colour_bar, settle
+from nas_lightning.figures.surface import (
     SurfacePanel,
-    add_legend,
+    explain_marks,
     mark_center,
     mark_values,
     plane_figure,
     set_plane,
-    settle,
 )
 
 LOSS_LEVELS: tuple[float, ...] = tuple(round(0.1 + 0.5 * step, 1) for step in range(20))
@@ -42,15 +38,14 @@ def draw_loss_contours(
 ) -> Figure:
     """Draw the level lines of loss surfaces side by side (figure 6).
 
-    Lines stand at ``LOSS_LEVELS``, every fourth with its value, and mean the same loss in every picture of
-    every run. Where the loss is beyond the last line, infinite included, the plane stays blank, as in the
-    paper. Points that are NaN are hatched, points not measured yet are grey; a cross marks the trained
-    weights. A coarse grid is drawn as what it is: fewer points.
+    Lines stand at ``LOSS_LEVELS``, every fourth with its value, in every picture of every run. Beyond the
+    last line, infinity included, the plane stays blank, as in the paper. NaN is hatched, points not measured
+    yet are grey; a cross marks the trained weights.
 
     Args:
         surfaces: Loss in nat.
-        columns: How many stand side by side; all of them up to four by default.
-        title: What stands above all of them.
+        columns: Panels side by side; up to four by default.
+        title: Title of the whole figure.
 
     Returns:
         The figure, with one colour bar.
@@ -62,21 +57,16 @@ def draw_loss_contours(
     for axes, surface in zip(planes, surfaces, strict=True):
         draw_contour(axes, surface)
     add_loss_bar(figure, planes)
-    add_legend(figure)
+    explain_marks(figure)
     return settle(figure, planes=planes)
 
 
 def draw_contour(axes: Axes, surface: SurfacePanel) -> None:
-    """Draw the level lines of one loss surface.
-
-    Args:
-        axes: Where to draw.
-        surface: Loss in nat.
-    """
+    """Draw the level lines of one loss surface, in nat."""
     set_plane(axes, (surface.alphas[0], surface.alphas[-1]), (surface.betas[0], surface.betas[-1]))
     mark_values(axes, surface, infinite=False)
-    # A level line between a point and one of extreme loss would cling to the former's grid line. Cut at twice
-    # the last level, the line moves by less than one step of the grid; infinity lies beyond every line too.
+    # A level line next to a point of extreme loss would cling to its neighbour's grid line. With losses cut
+    # at twice the last level it moves by less than one step of the grid; infinity lies beyond every line.
     known = surface.is_measured & ~np.isnan(surface.values)
     losses = np.where(known, np.clip(surface.values, -_STEEP, _STEEP), np.nan)
     levels = [level for level in LOSS_LEVELS if known.any() and np.nanmin(losses) < level < np.nanmax(losses)]
@@ -99,20 +89,8 @@ def draw_contour(axes: Axes, surface: SurfacePanel) -> None:
     mark_center(axes)
 
 
-def add_loss_bar(figure: Figure, planes: Sequence[Axes], below: bool = False) -> None:
-    """Add the colour bar of the loss, the same in every figure.
-
-    Args:
-        figure: The figure.
-        planes: What the bar belongs to.
-        below: Whether it stands below their first column, not right of them all.
-    """
-    place = BELOW if below else RIGHT
-    bar = figure.colorbar(
-        ScalarMappable(LOSS_NORM, LOSS_COLOURS),
-        ax=list(planes),
-        ticks=[*LABELLED_LEVELS, LOSS_LEVELS[-1]],
-        **place,
-    )
-    bar.set_label("loss (nat); blank: beyond 9.6", fontsize=LABEL_POINTS)
-    bar.ax.tick_params(labelsize=TICK_POINTS)
+def add_loss_bar(figure: Figure, planes: Sequence[Axes], place: Mapping[str, Any] = RIGHT) -> None:
+    """Add the colour bar of the loss, the same in every figure."""
+    ticks = [*LABELLED_LEVELS, LOSS_LEVELS[-1]]
+    label = "loss (nat); blank: beyond 9.6"
+    add_colour_bar(figure, ScalarMappable(LOSS_NORM, LOSS_COLOURS), planes, label, ticks=ticks, **place)

@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float
 from matplotlib.figure import Figure
 
-from nas_lightning.figures.panels import LABEL_POINTS, TICK_POINTS, TITLE_POINTS, settle
+from nas_lightning.figures.picture import TICK_POINTS, label_axes, new_figure, open_axes, settle
 
 _SUBSCRIPTS = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
 _LARGEST_COLOUR = "#0072B2"
@@ -42,7 +42,7 @@ def draw_spectrum(
     Returns:
         The figure.
     """
-    figure = Figure(figsize=(5.0, 3.4), layout="constrained", facecolor="white")
+    figure = new_figure(5.0, 3.4)
     axes = figure.add_subplot()
     low = np.empty(0) if smallest is None else smallest[::-1]
     low_residuals = np.zeros(len(low)) if smallest_residuals is None else smallest_residuals[::-1]
@@ -78,17 +78,15 @@ def draw_spectrum(
     ]
     axes.set_xticks(range(len(names)), names)
     axes.set_xlim(-0.6, len(names) - 0.4)
-    axes.set_ylabel("eigenvalue of the Hessian", fontsize=LABEL_POINTS)
-    axes.tick_params(labelsize=TICK_POINTS)
     axes.tick_params(axis="x", length=0)
-    axes.spines[["top", "right", "bottom"]].set_visible(False)
+    open_axes(axes, hidden="top right bottom")
     lines = [title] if title else []
     if trace is not None and not np.isnan(trace):
         error = f" ± {trace_error:.2g}" if trace_error is not None and trace_error > 0 else ""
         lines.append(f"trace {trace:.4g}{error}")
     if not converged:
         lines.append("(not converged)")
-    axes.set_title("\n".join(lines), fontsize=TITLE_POINTS, parse_math=False)
+    label_axes(axes, "\n".join(lines), "", "eigenvalue of the Hessian")
     if len(low) and axes.get_legend_handles_labels()[0]:
         axes.legend(fontsize=TICK_POINTS, frameon=False)
     return settle(figure)

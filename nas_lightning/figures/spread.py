@@ -14,21 +14,14 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from nas_lightning.figures.landscape import LOSS_LEVELS, LOSS_NORM, add_loss_bar, draw_contour
-from nas_lightning.figures.panels import (
-    ALPHA,
-    BETA,
-    LABEL_POINTS,
-    TICK_POINTS,
-    TITLE_POINTS,
-    SurfacePanel,
-    add_legend,
-    name_plane,
-    settle,
-)
-from nas_lightning.figures.scale import Scale, beyond, colour_scale
+from nas_lightning.figures.picture import label_axes, new_figure, settle
+from nas_lightning.figures.scale import Scale, colour_scale
+from nas_lightning.figures.surface import ALPHA, BETA, SurfacePanel, explain_marks, name_plane
 from nas_lightning.figures.variance import add_heat_bar, draw_heat_map
 
 _LINE_COLOUR = "#0072B2"
+_BAR_PLACE = {"location": "bottom", "pad": 0.03, "anchor": (0.0, 1.0), "shrink": 0.3, "aspect": 16}
+"""Below the first of three columns."""
 _SIDE = 2.5
 
 
@@ -40,7 +33,7 @@ class SurfaceSpread:
         alphas: Steps along the first direction, increasing.
         betas: Steps along the second direction, increasing.
         values: Value at every point for every pair of directions.
-        title: What stands above the panels.
+        title: Title of the row.
     """
 
     alphas: Float[np.ndarray, " alpha"]
@@ -67,9 +60,9 @@ def draw_spread(
 ) -> Figure:
     """Draw, one network a row, the mean surface and its profiles along both axes through the centre.
 
-    A profile shows every pair of directions as a thin line, their mean as a thick one, and a band of one
-    standard deviation (divided by the number of pairs less one) around it: the error bar of what is
-    otherwise a single random draw. Lines break where a value is not finite. All rows have one scale.
+    A profile shows every pair of directions as a thin line, their mean as a thick line, and a band of one
+    standard deviation (divided by the number of pairs less one) around it. Lines break where a value is not
+    finite. All rows have one scale.
 
     Args:
         spreads: The networks, from top to bottom.
@@ -78,7 +71,7 @@ def draw_spread(
         scale: Linear, logarithmic, or chosen by the data; not for losses, which have a fixed scale.
         vmin: Lower end of the scale; not for losses.
         vmax: Upper end of the scale; not for losses.
-        title: What stands above all of them.
+        title: Title of the whole figure.
 
     Returns:
         The figure.
@@ -87,14 +80,8 @@ def draw_spread(
         ValueError: If there is nothing to draw, or limits are not valid.
     """
     if not spreads:
-        raise ValueError("there must be at least one surface to draw")
-    figure = Figure(
-        figsize=(3 * _SIDE + 1.6, len(spreads) * (_SIDE + 0.75) + 0.9 + 0.3 * bool(title)),
-        layout="constrained",
-        facecolor="white",
-    )
-    if title:
-        figure.suptitle(title, fontsize=TITLE_POINTS + 1, parse_math=False)
+        raise ValueError("there must be at least one panel to draw")
+    figure = new_figure(3 * _SIDE + 1.6, len(spreads) * (_SIDE + 0.75) + 0.9, title)
     means = [spread.mean for spread in spreads]
     norm = LOSS_NORM if loss else colour_scale([mean.finite for mean in means], scale, vmin, vmax)
     planes, profiles = [], []
@@ -108,20 +95,19 @@ def draw_spread(
         planes.append(plane)
         for column, axis in enumerate((ALPHA, BETA), start=2):
             axes = figure.add_subplot(len(spreads), 3, 3 * row + column)
-            _draw_profile(axes, spread, axis)
+            _draw_profile(axes, spread, axis, label)
             profiles.append(axes)
     low, high = _height_limits(spreads, norm, loss=loss, limited=vmin is not None or vmax is not None)
     for axes in profiles:
         if isinstance(norm, LogNorm):
             axes.set_yscale("log", nonpositive="clip")
         axes.set_ylim(low, high)
-        axes.set_ylabel(label, fontsize=LABEL_POINTS, parse_math=False)
     if loss:
-        add_loss_bar(figure, [*planes, *profiles], below=True)
+        add_loss_bar(figure, [*planes, *profiles], _BAR_PLACE)
     else:
-        extend = beyond(norm, [mean.finite for mean in means])
-        add_heat_bar(figure, [*planes, *profiles], norm, label, extend, below=True)
-    add_legend(
+        finite = [mean.finite for mean in means]
+        add_heat_bar(figure, [*planes, *profiles], norm, label, finite, _BAR_PLACE)
+    explain_marks(
         figure,
         {
             "one pair of directions": Line2D([], [], color=_LINE_COLOUR, linewidth=0.8, alpha=0.7),
@@ -141,7 +127,7 @@ def _profile(spread: SurfaceSpread, axis: str) -> tuple[np.ndarray, np.ndarray, 
     return spread.betas, spread.values[:, place, :], float(spread.alphas[place])
 
 
-def _draw_profile(axes: Axes, spread: SurfaceSpread, axis: str) -> None:
+def _draw_profile(axes: Axes, spread: SurfaceSpread, axis: str, label: str) -> None:
     steps, values, other = _profile(spread, axis)
     values = np.where(np.isfinite(values), values, np.nan)
     for line in values:
@@ -153,10 +139,8 @@ def _draw_profile(axes: Axes, spread: SurfaceSpread, axis: str) -> None:
         )
         axes.plot(steps, mean, color="black", linewidth=1.6)
     across = BETA if axis == ALPHA else ALPHA
-    axes.set_title(f"along {axis}, {across} = {other:.3g}", fontsize=TITLE_POINTS)
-    axes.set_xlabel(axis, fontsize=LABEL_POINTS)
+    label_axes(axes, f"along {axis}, {across} = {other:.3g}", axis, label)
     axes.set_xlim(steps[0], steps[-1])
-    axes.tick_params(labelsize=TICK_POINTS)
     axes.locator_params(axis="x", nbins=5)
     axes.grid(color="#E0E0E0", linewidth=0.6)
     axes.set_box_aspect(1)

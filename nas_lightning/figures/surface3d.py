@@ -14,18 +14,18 @@ from matplotlib.ticker import MaxNLocator
 from mpl_toolkits.mplot3d.art3d import Poly3DCollection  # type: ignore[import-untyped]
 from mpl_toolkits.mplot3d.axes3d import Axes3D  # type: ignore[import-untyped]
 
-from nas_lightning.figures.panels import (
-    ALPHA,
-    BETA,
+from nas_lightning.figures.picture import (
     LABEL_POINTS,
     TICK_POINTS,
     TITLE_POINTS,
-    SurfacePanel,
-    check_columns,
+    add_colour_bar,
+    grid_of,
+    new_figure,
     settle,
     wrap,
 )
 from nas_lightning.figures.scale import Scale, colour_scale, power_of_ten
+from nas_lightning.figures.surface import ALPHA, BETA, SurfacePanel
 from nas_lightning.figures.variance import HEAT_COLOURS
 
 _STEP_TICKS = MaxNLocator(5, steps=[1, 2.5, 5, 10])
@@ -55,8 +55,8 @@ def draw_surfaces(
         scale: Linear, logarithmic, or chosen by the data.
         vmin: Lower end of heights and colours; the smallest finite value by default.
         vmax: Upper end of heights and colours; the largest finite value by default.
-        columns: How many stand side by side; all of them up to four by default.
-        title: What stands above all of them.
+        columns: Panels side by side; up to four by default.
+        title: Title of the whole figure.
 
     Returns:
         The figure, with one colour bar.
@@ -64,23 +64,17 @@ def draw_surfaces(
     Raises:
         ValueError: If there is nothing to draw, or limits or columns are not valid.
     """
-    across = check_columns(len(surfaces), columns)
-    down = -(-len(surfaces) // across)
+    across, down = grid_of(len(surfaces), columns)
     norm = colour_scale([surface.finite for surface in surfaces], scale, vmin, vmax)
     heights = _Heights.of(norm)
     side = {1: 4.4, 2: 3.7}.get(across, 3.2)
-    size = (across * side + 1.0, down * side * 0.9 + 0.3 * bool(title))
-    figure = Figure(figsize=size, layout="constrained", facecolor="white")
-    if title:
-        figure.suptitle(title, fontsize=TITLE_POINTS + 1, parse_math=False)
+    figure = new_figure(across * side + 1.0, down * side * 0.9, title)
     planes = [figure.add_subplot(down, across, index + 1, projection="3d") for index in range(len(surfaces))]
     for axes, surface in zip(planes, surfaces, strict=True):
         _draw_surface(axes, surface, heights, side)
-    mappable = ScalarMappable(Normalize(heights.low, heights.high), HEAT_COLOURS)
-    bar = figure.colorbar(mappable, ax=planes, shrink=0.7, pad=0.04)
+    colours = ScalarMappable(Normalize(heights.low, heights.high), HEAT_COLOURS)
+    bar = add_colour_bar(figure, colours, planes, label + heights.power, shrink=0.7, pad=0.04)
     bar.set_ticks(heights.ticks, labels=heights.tick_labels)
-    bar.set_label(label + heights.power, fontsize=LABEL_POINTS, parse_math=False)
-    bar.ax.tick_params(labelsize=TICK_POINTS)
     return settle(figure)
 
 
@@ -130,7 +124,7 @@ def _draw_surface(axes: Axes3D, surface: SurfacePanel, heights: _Heights, width:
     squares = squares.reshape(-1, 4, 3)
     squares = squares[np.isfinite(squares).all(axis=(1, 2))]
     length = heights.high - heights.low
-    # Where the surface leaps far off the scale, between two points, there is no slope to draw but a wall.
+    # Where the surface leaps far off the scale between two points, a wall would stand in place of a slope.
     squares = squares[(np.abs(squares[:, :, 2] - heights.low) <= heights.leap * length).all(axis=1)]
     room = 1e-9 * length
     faces = [face for square in squares if len(face := _cut(square, heights.low - room, heights.high + room))]

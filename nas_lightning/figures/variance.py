@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Float
@@ -14,24 +15,30 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from nas_lightning.figures.panels import (
-    BELOW,
-    LABEL_POINTS,
+from nas_lightning.figures.picture import (
     RIGHT,
     TICK_POINTS,
-    TITLE_POINTS,
-    SurfacePanel,
+    add_colour_bar,
     add_legend,
+    grid_of,
+    label_axes,
+    new_figure,
+    open_axes,
+    settle,
+)
+from nas_lightning.figures.scale import Scale, beyond, colour_scale, power_of_ten
+from nas_lightning.figures.surface import (
+    SurfacePanel,
     cell_borders,
-    check_columns,
+    explain_marks,
     mark_center,
     mark_values,
     plane_figure,
     set_plane,
-    settle,
-    wrap,
 )
-from nas_lightning.figures.scale import Scale, beyond, colour_scale, power_of_ten
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 HEAT_COLOURS = colormaps["viridis"]
 """Lighter is larger, as in the paper, in an order that colour-blind readers see."""
@@ -63,8 +70,8 @@ def draw_heat_maps(
         scale: Linear, logarithmic, or chosen by the data.
         vmin: Lower end of the colours; the smallest finite value by default.
         vmax: Upper end of the colours; the largest finite value by default.
-        columns: How many stand side by side; all of them up to four by default.
-        title: What stands above all of them.
+        columns: Panels side by side; up to four by default.
+        title: Title of the whole figure.
 
     Returns:
         The figure, with one colour bar.
@@ -77,19 +84,13 @@ def draw_heat_maps(
     figure, planes = plane_figure(surfaces, columns, title)
     for axes, surface in zip(planes, surfaces, strict=True):
         draw_heat_map(axes, surface, norm)
-    add_heat_bar(figure, planes, norm, label, beyond(norm, values))
-    add_legend(figure)
+    add_heat_bar(figure, planes, norm, label, values)
+    explain_marks(figure)
     return settle(figure, planes=planes)
 
 
 def draw_heat_map(axes: Axes, surface: SurfacePanel, norm: Normalize) -> None:
-    """Draw one surface as a heat map.
-
-    Args:
-        axes: Where to draw.
-        surface: The surface.
-        norm: Scale of the colours.
-    """
+    """Draw one surface as a heat map in the colours of a scale."""
     x, y = cell_borders(surface.alphas), cell_borders(surface.betas)
     set_plane(axes, (x[0], x[-1]), (y[0], y[-1]))
     # A logarithmic scale knows no values of 0 and below: they have the colour of its lower end.
@@ -104,23 +105,12 @@ def add_heat_bar(
     planes: Sequence[Axes],
     norm: Normalize,
     label: str,
-    extend: str,
-    below: bool = False,
+    values: Sequence[Float[np.ndarray, "..."]],
+    place: Mapping[str, Any] = RIGHT,
 ) -> None:
-    """Add the colour bar of heat maps.
-
-    Args:
-        figure: The figure.
-        planes: What the bar belongs to.
-        norm: Scale of the colours.
-        label: Name of the values.
-        extend: Ends beyond which values lie.
-        below: Whether it stands below their first column, not right of them all.
-    """
-    place = BELOW if below else RIGHT
-    bar = figure.colorbar(ScalarMappable(norm, HEAT_COLOURS), ax=list(planes), extend=extend, **place)
-    bar.set_label(label, fontsize=LABEL_POINTS, parse_math=False)
-    bar.ax.tick_params(labelsize=TICK_POINTS)
+    """Add the colour bar of heat maps; its ends are pointed where values lie beyond them."""
+    colours = ScalarMappable(norm, HEAT_COLOURS)
+    bar = add_colour_bar(figure, colours, planes, label, extend=beyond(norm, values), **place)
     bar.ax.yaxis.get_offset_text().set_fontsize(TICK_POINTS)
 
 
@@ -132,13 +122,42 @@ class VarianceSplit:
         variance: Share of every node of every cell; NaN where a cell has no such node.
         nodes: Name of every node: "preprocess", "2", "3", ...
         parts: Shares outside the cells: "stem" and "classifier".
-        title: What stands above the panel.
+        title: Title of the panel.
     """
 
     variance: Float[np.ndarray, "cell node"]
     nodes: Sequence[str]
     parts: Mapping[str, float] = field(default_factory=dict)
     title: str = ""
+
+
+def read_variance_split(dataset: xr.Dataset, title: str = "") -> VarianceSplit:
+    """Read the gradient variance at the trained weights, by cell and node.
+
+    Args:
+        dataset: A gradient-variance surface with ``variance_by_node`` and ``variance_by_part``.
+        title: Title of the panel.
+
+    Returns:
+        The shares.
+
+    Raises:
+        ValueError: If the surface lacks them.
+    """
+    if "variance_by_node" not in dataset:
+        raise ValueError("the surface has no variance by node: it was not measured, or not on a cell network")
+    by_node = dataset["variance_by_node"].transpose("cell", "node")
+    parts = {}
+    if "variance_by_part" in dataset:
+        by_part = dataset["variance_by_part"]
+        named = zip(_texts(by_part["part"].values), by_part.values.tolist(), strict=True)
+        parts = {name: float(value) for name, value in named if name != "cells"}
+    return VarianceSplit(by_node.values.astype(np.float64), _texts(by_node["node"].values), parts, title)
+
+
+def _texts(values: np.ndarray) -> list[str]:
+    """Strings, which netCDF-3 may return as bytes."""
+    return [value.decode() if isinstance(value, bytes) else str(value) for value in values.tolist()]
 
 
 def draw_variance_by_node(
@@ -152,8 +171,8 @@ def draw_variance_by_node(
 
     Args:
         splits: The networks, from left to right and from top to bottom.
-        columns: How many stand side by side; two by default.
-        title: What stands above all of them.
+        columns: Panels side by side; two by default.
+        title: Title of the whole figure.
 
     Returns:
         The figure.
@@ -161,16 +180,9 @@ def draw_variance_by_node(
     Raises:
         ValueError: If there is nothing to draw, or ``columns`` is not positive.
     """
-    across = check_columns(len(splits), columns or (2 if columns is None else columns))
-    down = -(-len(splits) // across)
+    across, down = grid_of(len(splits), columns, default=2)
     width = 6.4 if across == 1 else 4.6
-    figure = Figure(
-        figsize=(across * width, down * 3.0 + 0.4 + 0.3 * bool(title)),
-        layout="constrained",
-        facecolor="white",
-    )
-    if title:
-        figure.suptitle(title, fontsize=TITLE_POINTS + 1, parse_math=False)
+    figure = new_figure(across * width, down * 3.0 + 0.4, title)
     names = list(dict.fromkeys(node for split in splits for node in split.nodes))
     colours = {name: _NODE_COLOURS[index % len(_NODE_COLOURS)] for index, name in enumerate(names)}
     tops = [top for split in splits for top in _bar_tops(split) if np.isfinite(top)]
@@ -178,18 +190,15 @@ def draw_variance_by_node(
     exponent, power = power_of_ten(highest)
     for index, split in enumerate(splits):
         axes = figure.add_subplot(down, across, index + 1)
-        _draw_split(axes, split, colours, 10.0**exponent, width)
+        _draw_split(axes, split, colours, 10.0**exponent)
+        title = "\n".join([split.title, f"in all {sum(_bar_tops(split)):.4g}"])
+        label_axes(axes, title, "cell", "" if index % across else f"gradient variance{power}", width)
         axes.set_ylim(0, 1.08 * highest / 10.0**exponent if highest > 0 else 1)
-        if index % across == 0:
-            axes.set_ylabel(f"gradient variance{power}", fontsize=LABEL_POINTS, parse_math=False)
-    figure.legend(
-        [Patch(facecolor=colour) for colour in colours.values()],
-        [f"node {name}" if name.isdigit() else name for name in names],
-        loc="outside lower center",
-        ncols=min(len(names), 8),
-        fontsize=TICK_POINTS,
-        frameon=False,
-    )
+    entries = {
+        f"node {name}" if name.isdigit() else name: Patch(facecolor=colour)
+        for name, colour in colours.items()
+    }
+    add_legend(figure, entries, ncols=min(len(names), 8))
     return settle(figure)
 
 
@@ -197,10 +206,8 @@ def _bar_tops(split: VarianceSplit) -> list[float]:
     return [*(float(np.nansum(row)) for row in split.variance), *map(float, split.parts.values())]
 
 
-def _draw_split(
-    axes: Axes, split: VarianceSplit, colours: Mapping[str, str], unit: float, width: float
-) -> None:
-    """Draw the bars of one network: stem, cells and classifier as they are passed."""
+def _draw_split(axes: Axes, split: VarianceSplit, colours: Mapping[str, str], unit: float) -> None:
+    """Draw the bars of one network in the order of the forward pass: stem, cells, classifier."""
     cells = [str(cell) for cell in range(len(split.variance))]
     before = [part for part in split.parts if part == "stem"]
     after = [part for part in split.parts if part != "stem"]
@@ -228,22 +235,14 @@ def _draw_split(
                 ha="center",
                 fontsize=TICK_POINTS,
             )
-    total = float(np.sum(_bar_tops(split)))
-    axes.set_title(
-        "\n".join([*wrap(split.title, width), f"in all {total:.4g}"]).strip(),
-        fontsize=TITLE_POINTS,
-        parse_math=False,
-    )
     step = -(-len(cells) // 20)
     shown = [name for name in positions if not name.isdigit() or int(name) % step == 0]
     axes.set_xticks([positions[name] for name in shown], shown)
     for text in axes.get_xticklabels():
         if not text.get_text().isdigit():
             text.set_rotation(90)
-    axes.tick_params(labelsize=TICK_POINTS)
     axes.tick_params(axis="x", length=0)
     # Between the upright names of the parts, not below them.
-    axes.set_xlabel("cell", fontsize=LABEL_POINTS)
     axes.xaxis.set_label_coords(0.5, -0.12)
     axes.set_xlim(-0.7, len(positions) - 0.3)
-    axes.spines[["top", "right"]].set_visible(False)
+    open_axes(axes)

@@ -17,12 +17,14 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
-from nas_lightning.figures.panels import (
-    LABEL_POINTS,
+from nas_lightning.figures.picture import (
     NOTE_POINTS,
-    TICK_POINTS,
-    TITLE_POINTS,
-    check_columns,
+    add_colour_bar,
+    add_legend,
+    grid_of,
+    label_axes,
+    new_figure,
+    open_axes,
     settle,
     wrap,
 )
@@ -50,7 +52,7 @@ class WidthDepthPlane:
         depths: Depth of each.
         values: The measure that colours each; NaN where it has none.
         counts: Number of wirings of the space at every (width, depth); empty where they are not counted.
-        title: What stands above the panel.
+        title: Title of the panel.
     """
 
     names: Sequence[str]
@@ -80,8 +82,8 @@ def draw_width_depth(
         planes: The spaces, from left to right and from top to bottom.
         label: Name of the measure, with its unit.
         scale: Scale of the colours: linear, logarithmic, or chosen by the data.
-        columns: How many stand side by side; one by default.
-        title: What stands above all of them.
+        columns: Panels side by side; one by default.
+        title: Title of the whole figure.
 
     Returns:
         The figure, with one colour bar.
@@ -89,18 +91,11 @@ def draw_width_depth(
     Raises:
         ValueError: If there is nothing to draw, or ``columns`` is not positive.
     """
-    across = check_columns(len(planes), 1 if columns is None else columns)
-    down = -(-len(planes) // across)
+    across, down = grid_of(len(planes), columns, default=1)
     norm = colour_scale([plane.values for plane in planes], scale)
     left, right, bottom, top = _limits(planes)
     widest, tallest = (right - left) * 2 * _SQUARE_WIDTH, (top - bottom) * _SQUARE_HEIGHT
-    figure = Figure(
-        figsize=(across * (widest + 0.6) + 0.9, down * (tallest + 0.75) + 0.35 + 0.3 * bool(title)),
-        layout="constrained",
-        facecolor="white",
-    )
-    if title:
-        figure.suptitle(title, fontsize=TITLE_POINTS + 1, parse_math=False)
+    figure = new_figure(across * (widest + 0.6) + 0.9, down * (tallest + 0.75) + 0.35, title)
     all_axes = []
     for index, plane in enumerate(planes):
         axes = figure.add_subplot(down, across, index + 1)
@@ -111,17 +106,9 @@ def draw_width_depth(
     if any(np.isfinite(plane.values).any() for plane in planes):
         # As high as two rows at most, at the top of the figure.
         share = min(1.0, 2 / down)
-        bar = figure.colorbar(
-            ScalarMappable(norm, MEASURE_COLOURS),
-            ax=all_axes,
-            pad=0.02,
-            aspect=30,
-            shrink=share,
-            anchor=(0.0, 1.0),
-        )
-        lines = wrap(label, 0.9 * share * down * tallest)
-        bar.set_label("\n".join(lines), fontsize=LABEL_POINTS, parse_math=False)
-        bar.ax.tick_params(labelsize=TICK_POINTS)
+        place = {"pad": 0.02, "aspect": 30, "shrink": share, "anchor": (0.0, 1.0)}
+        wrapped = "\n".join(wrap(label, 0.9 * share * down * tallest))
+        add_colour_bar(figure, ScalarMappable(norm, MEASURE_COLOURS), all_axes, wrapped, **place)
     handles: dict[str, Artist] = {}
     if any(not name for plane in planes for name in plane.names):
         handles["original cell"] = _handle("D", 6, "#4D4D4D")
@@ -131,14 +118,7 @@ def draw_width_depth(
         handles["without a value"] = _handle("o", 7, "none")
     if any(plane.counts for plane in planes):
         handles["share of all wirings"] = Rectangle((0, 0), 1, 1, facecolor=str(_GREYS[1]))
-    figure.legend(
-        list(handles.values()),
-        list(handles),
-        loc="outside lower center",
-        ncols=len(handles),
-        fontsize=TICK_POINTS,
-        frameon=False,
-    )
+    add_legend(figure, handles)
     return settle(figure)
 
 
@@ -242,11 +222,9 @@ def _draw_plane(axes: Axes, plane: WidthDepthPlane, norm: Normalize, inches: flo
     (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
     axes.set_xticks(np.arange(np.ceil(2 * left) / 2, right, 0.5))
     axes.set_yticks(range(int(np.ceil(bottom)), int(np.floor(top)) + 1))
-    axes.set_xlabel("width (c)", fontsize=LABEL_POINTS)
-    axes.set_ylabel("depth", fontsize=LABEL_POINTS)
-    axes.set_title("\n".join(wrap(plane.title, inches)), fontsize=TITLE_POINTS, parse_math=False)
-    axes.tick_params(labelsize=TICK_POINTS, length=0)
-    axes.spines[["top", "right"]].set_visible(False)
+    label_axes(axes, plane.title, "width (c)", "depth", inches)
+    axes.tick_params(length=0)
+    open_axes(axes)
 
 
 def _percent(share: float) -> str:

@@ -13,8 +13,8 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
 from nas_lightning.figures.landscape import LOSS_NORM, draw_loss_contours
-from nas_lightning.figures.panels import ALPHA, BETA, SurfacePanel
 from nas_lightning.figures.scale import Scale, colour_scale
+from nas_lightning.figures.surface import ALPHA, BETA, SurfacePanel
 from nas_lightning.figures.surface3d import draw_surfaces
 from nas_lightning.figures.variance import draw_heat_maps
 from nas_lightning.netcdf import read_dataset

@@ -93,7 +93,7 @@ def test_a_bad_file_is_named(tmp_path: Path, content: str, message: str) -> None
         get_genotype(path)
     assert str(path) in str(error.value)
     assert "\n" not in str(error.value)
-    with pytest.raises(FileNotFoundError, match="does not exist"):
+    with pytest.raises(FileNotFoundError, match=r"absent\.yaml is not a file"):
         get_genotype(tmp_path / "absent.yaml")
 
 

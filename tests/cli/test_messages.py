@@ -19,14 +19,14 @@ from tests.cli.parsing import ParsedOnly
             "there is no setting `model.init_chanels`; did you mean `model.init_channels`?",
         ),
         (["--data.batch_sise=3"], "there is no setting `batch_sise`; did you mean `data.batch_size`?"),
-        (["--model.colour=red"], "there is no setting `model.colour`; --help lists those there are"),
+        (["--model.colour=red"], "there is no setting `model.colour`; --help lists all settings"),
         (
             ["--model.optimizer=Adm"],
-            "`model.optimizer` (=Adm) must be the name or import path of a class: there is none such",
+            "`model.optimizer` (=Adm) must be the name or import path of a class",
         ),
         (
             ["--data=ImageNet22k"],
-            "`data` (=ImageNet22k) must be the name or import path of a class: there is none such",
+            "`data` (=ImageNet22k) must be the name or import path of a class",
         ),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",

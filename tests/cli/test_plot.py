@@ -8,12 +8,11 @@ import pytest
 import xarray as xr
 from matplotlib.figure import Figure
 
+from nas_lightning import figures
 from nas_lightning.analysis.surface import Surface
-from nas_lightning.cli import figures, figures_files
-from nas_lightning.cli.figures import main
-from nas_lightning.figures import landscape, spread, surface3d, variance
-from nas_lightning.figures.panels import SurfacePanel
-from nas_lightning.figures.picture import figure_to_bytes
+from nas_lightning.cli import plot
+from nas_lightning.cli.plot import main
+from nas_lightning.figures import SurfacePanel, draw_loss_contours, figure_to_bytes
 from tests.cli.commands import run_process
 from tests.figures.surfaces import heights, planes
 
@@ -66,12 +65,7 @@ def variance_file(path: Path, *, by_node: bool = True, title: str = "enas") -> P
 
 
 def draw(*arguments: str | Path) -> Figure:
-    return figures._draw(figures._parser().parse_args([str(argument) for argument in arguments]))
-
-
-def panel(path: Path, variable: str = "loss", direction_seed: int | None = None) -> SurfacePanel:
-    (dataset,) = figures_files.read_same_kind([path])
-    return figures_files.choose(path, dataset, "x", variable=variable, direction_seed=direction_seed).panel
+    return plot.draw(plot.argument_parser().parse_args([str(argument) for argument in arguments]))
 
 
 def test_the_picture_is_written_beside_the_first_file_as_the_function_draws_it(
@@ -81,9 +75,7 @@ def test_the_picture_is_written_beside_the_first_file_as_the_function_draws_it(
     main(["plot", str(path)])
     assert capsys.readouterr() == (f"{tmp_path / 'loss.png'}\n", "")
     steps = np.linspace(-1, 1, 5)
-    own = landscape.draw_loss_contours(
-        [SurfacePanel(steps, steps, steps[:, None] ** 2 + steps[None] ** 2, "darts_v2")]
-    )
+    own = draw_loss_contours([SurfacePanel(steps, steps, steps[:, None] ** 2 + steps[None] ** 2, "darts_v2")])
     assert (tmp_path / "loss.png").read_bytes() == figure_to_bytes(own, "png")
     output = tmp_path / "new" / "loss.svg"
     main(["plot", str(path), "-o", str(output)])
@@ -128,16 +120,9 @@ def test_the_nodes_are_those_of_the_file(tmp_path: Path) -> None:
 
 def test_pairs_of_directions_are_averaged_or_chosen(tmp_path: Path) -> None:
     path = loss_file(tmp_path / "l.nc", seeds=(0, 1, 5))
-    steps = np.linspace(-1, 1, 5)
-    bowl = steps[:, None] ** 2 + steps[None] ** 2
-    mean = panel(path)
-    np.testing.assert_allclose(mean.values, 3 * bowl)
-    assert mean.title == "x\nmean of 3 pairs of directions"
-    one = panel(path, direction_seed=5)
-    np.testing.assert_allclose(one.values, 6 * bowl)
-    assert one.title == "x\npair of directions 5"
-    with pytest.raises(ValueError, match=r"`direction_seed` \(=2\): .*l\.nc has 0, 1, 5"):
-        panel(path, direction_seed=2)
+    assert draw(path).axes[0].get_title() == "darts_v2\nmean of 3 pairs of directions"
+    one = draw(path, "--direction_seed", "5", "--view", "heat").axes[0]
+    assert one.get_title() == "darts_v2\npair of directions 5"
     profile = draw(path, "--view", "spread").axes[1]
     np.testing.assert_allclose([heights(line)[0] for line in profile.lines], [1, 2, 6, 3])
 
@@ -145,39 +130,20 @@ def test_pairs_of_directions_are_averaged_or_chosen(tmp_path: Path) -> None:
 def test_nan_and_infinity_reach_the_picture(tmp_path: Path) -> None:
     special = {(0, 1, 1): np.nan, (0, 4, 4): np.inf}
     path = loss_file(tmp_path / "l.nc", seeds=(0, 1), special=special)
-    mean = panel(path)
-    assert np.argwhere(mean.is_nan).tolist() == [[1, 1]]
-    assert np.argwhere(mean.is_infinite).tolist() == [[4, 4]]
     labels = {patch.get_label() for patch in draw(path, "--view", "heat").axes[0].patches}
     assert labels == {"NaN", "infinite"}
 
 
-def test_an_unfinished_file_is_drawn_from_its_finest_complete_grid(
+def test_an_unfinished_file_is_drawn_as_far_as_it_is(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = loss_file(tmp_path / "l.nc", resolution=9, points=30)
-    coarse = panel(path)
-    np.testing.assert_allclose(coarse.alphas, [-1, -0.5, 0, 0.5, 1])
-    np.testing.assert_allclose(coarse.values, coarse.alphas[:, None] ** 2 + coarse.betas[None] ** 2)
-    assert coarse.is_measured.all()
-    assert coarse.title == "x\n30 of 81 points"
     main([str(path)])
     assert f"{path} is unfinished: 30 of 81 points; drawn on 5 x 5 of them\n" in capsys.readouterr().err
-    few = panel(loss_file(path, resolution=9, points=4))
-    assert few.is_measured.sum() == 4
-    assert not few.is_nan.any()
-    with pytest.raises(ValueError, match=r"l\.nc has no finished point yet"):
-        panel(loss_file(path, points=0))
-
-
-def test_only_finished_pairs_of_directions_are_averaged(tmp_path: Path) -> None:
-    path = loss_file(tmp_path / "l.nc", seeds=(0, 1, 2), points=60)
-    mean = panel(path)
-    assert mean.title == "x\nmean of 2 of 3 pairs of directions"
-    np.testing.assert_allclose(mean.values, 1.5 * (mean.alphas[:, None] ** 2 + mean.betas[None] ** 2))
-    third = panel(path, direction_seed=2)
-    assert third.values.shape == (3, 3)
-    draw(path, "--view", "spread")
+    with pytest.raises(ValueError, match=r"l\.nc: the surface has no finished point yet"):
+        draw(loss_file(path, points=0))
+    pairs = loss_file(path, seeds=(0, 1, 2), points=60)
+    draw(pairs, "--view", "spread")
     with pytest.raises(ValueError, match="no finished pair of directions"):
         draw(loss_file(path, points=20), "--view", "spread")
 
@@ -192,25 +158,14 @@ def recorder(called: list[str], name: str) -> Callable[..., Figure]:
 
 def test_every_view_calls_its_own_drawing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     called: list[str] = []
-    for module, name in (
-        (landscape, "draw_loss_contours"),
-        (variance, "draw_heat_maps"),
-        (surface3d, "draw_surfaces"),
-        (spread, "draw_spread"),
-        (variance, "draw_variance_by_node"),
-    ):
-        monkeypatch.setattr(module, name, recorder(called, name))
+    names = ("loss_contours", "heat_maps", "surfaces", "spread", "variance_by_node")
+    for name in names:
+        monkeypatch.setattr(figures, f"draw_{name}", recorder(called, name))
     path = variance_file(tmp_path / "v.nc")
     draw(loss_file(tmp_path / "l.nc"))
     for view in ("heat", "surface", "spread", "nodes"):
         draw(path, "--view", view)
-    assert called == [
-        "draw_loss_contours",
-        "draw_heat_maps",
-        "draw_surfaces",
-        "draw_spread",
-        "draw_variance_by_node",
-    ]
+    assert called == list(names)
 
 
 @pytest.fixture(scope="module")
@@ -238,18 +193,22 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (["text.nc"], r"text\.nc is not a file of a measurement, or it is damaged"),
         (["cut.nc"], r"cut\.nc is not a file of a measurement, or it is damaged"),
         (["foreign.nc"], r"foreign\.nc is not a file of a measurement"),
-        (["strange.nc"], r"strange\.nc is of kind 'dream'; there are pictures of loss_contour"),
+        (["strange.nc"], r"strange\.nc is of kind 'dream'; plot draws loss_contour"),
         (["loss.nc", "-o", "x.jpg"], r"'x\.jpg' must end in \.png, \.svg or \.pdf"),
         (["loss.nc", "-o", "text.nc/x.png"], r"cannot write text\.nc/x\.png"),
         (["loss.nc", "--view", "pie"], r"invalid choice: 'pie'"),
         (["loss.nc", "--view", "nodes"], r"`view` \(=nodes\) needs files of kind gradient_variance"),
-        (["bare.nc", "--view", "nodes"], r"bare\.nc has no variance by node"),
+        (["bare.nc", "--view", "nodes"], r"bare\.nc: the surface has no variance by node"),
         (["variance.nc", "--view", "contour"], r"`view` \(=contour\) draws the loss, not standard_deviation"),
         (["loss.nc", "--variable", "variance"], r"`variable` \(=variance\) must be one of loss, accuracy"),
-        (["variance.nc", "--variable", "standard_error"], r"variance\.nc has no variable 'standard_error'"),
-        (["loss.nc", "--vmax", "3"], r"`vmax` has no use with `view` \(=contour\)"),
-        (["loss.nc", "--view", "spread", "--direction_seed", "0"], r"`direction_seed` has no use"),
+        (
+            ["variance.nc", "--variable", "standard_error"],
+            r"variance\.nc: .* no variable 'standard_error'",
+        ),
+        (["loss.nc", "--vmax", "3"], r"`vmax` has no effect with `view` \(=contour\)"),
+        (["loss.nc", "--view", "spread", "--direction_seed", "0"], r"`direction_seed` has no effect"),
         (["variance.nc", "--vmin", "3", "--vmax", "2"], r"`vmin` \(=3\) must be below `vmax` \(=2\)"),
+        (["loss.nc", "--direction_seed", "2"], r"loss\.nc: `direction_seed` \(=2\) must be one of 0"),
         (["loss.nc", "--columns", "0"], r"`columns` \(=0\) must be at least 1"),
     ],
 )

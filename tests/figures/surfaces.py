@@ -10,8 +10,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.path import Path as MatplotlibPath
 
-from nas_lightning.figures.image import figure_to_array
-from nas_lightning.figures.panels import SurfacePanel
+from nas_lightning.figures.picture import figure_to_array
+from nas_lightning.figures.surface import SurfacePanel
 
 
 def bowl(resolution: int = 21, curvature: float = 6.0, title: str = "") -> SurfacePanel:

@@ -20,7 +20,7 @@ from nas_lightning.figures.curves import (
     draw_curves,
     is_logarithmic,
 )
-from nas_lightning.figures.image import figure_to_array
+from nas_lightning.figures.picture import figure_to_array
 from tests.figures.surfaces import heights, inside
 
 EPOCHS = np.arange(1.0, 6.0)

@@ -9,9 +9,9 @@ from matplotlib.contour import QuadContourSet
 from matplotlib.figure import Figure
 
 from nas_lightning.figures.landscape import LOSS_COLOURS, LOSS_LEVELS, LOSS_NORM, draw_loss_contours
-from nas_lightning.figures.panels import SurfacePanel, cell_borders
 from nas_lightning.figures.picture import figure_to_bytes
 from nas_lightning.figures.spread import SurfaceSpread, draw_spread
+from nas_lightning.figures.surface import SurfacePanel
 from tests.figures.surfaces import bowl, heights, inside, pixels_around, planes, vertices, with_values
 
 WHITE = 255
@@ -169,20 +169,12 @@ def test_the_same_figure_has_the_same_bytes_every_time() -> None:
 
 
 def test_bad_input_is_refused() -> None:
-    steps = np.array([0.0, 1.0])
-    with pytest.raises(ValueError, match="at least one surface"):
+    with pytest.raises(ValueError, match="at least one panel"):
         draw_loss_contours([])
     with pytest.raises(ValueError, match=r"`columns` \(=0\)"):
         draw_loss_contours([bowl()], columns=0)
-    with pytest.raises(ValueError, match="at least one surface"):
+    with pytest.raises(ValueError, match="at least one panel"):
         draw_spread([])
-    for alphas in (steps[::-1].copy(), np.zeros(1), np.array([0.0, np.nan])):
-        with pytest.raises(ValueError, match="`alphas` must be two or more finite, increasing steps"):
-            SurfacePanel(alphas, steps, np.zeros((len(alphas), 2)))
-
-
-def test_cells_reach_half_way_to_their_neighbours() -> None:
-    np.testing.assert_allclose(cell_borders(np.array([-1.0, 0.0, 4.0])), [-1.5, -0.5, 2.0, 6.0])
 
 
 def spread(resolution: int = 9, curvatures: tuple[float, ...] = (2.0, 3.0, 7.0)) -> SurfaceSpread:

@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nas_lightning.figures.panels import SurfacePanel
 from nas_lightning.figures.picture import figure_to_bytes
 from nas_lightning.figures.scale import Scale
 from nas_lightning.figures.spectrum import draw_spectrum
+from nas_lightning.figures.surface import SurfacePanel
 from nas_lightning.figures.surface3d import draw_surfaces
 from nas_lightning.figures.variance import HEAT_COLOURS
 from tests.figures.surfaces import bowl, inside, planes, with_values

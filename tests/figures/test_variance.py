@@ -8,9 +8,9 @@ from matplotlib.axes import Axes
 from matplotlib.collections import QuadMesh
 from matplotlib.colors import LogNorm
 
-from nas_lightning.figures.panels import SurfacePanel
 from nas_lightning.figures.picture import figure_to_bytes
 from nas_lightning.figures.scale import Scale, beyond, colour_scale, power_of_ten
+from nas_lightning.figures.surface import SurfacePanel
 from nas_lightning.figures.variance import HEAT_COLOURS, VarianceSplit, draw_heat_maps, draw_variance_by_node
 from tests.figures.surfaces import bowl, inside, pixels_around, planes, with_values
 
@@ -182,9 +182,9 @@ def test_shares_that_are_none_or_not_finite_are_named() -> None:
 
 
 def test_nothing_to_draw_is_refused() -> None:
-    with pytest.raises(ValueError, match="at least one surface"):
+    with pytest.raises(ValueError, match="at least one panel"):
         draw_heat_maps([])
-    with pytest.raises(ValueError, match="at least one surface"):
+    with pytest.raises(ValueError, match="at least one panel"):
         draw_variance_by_node([])
     with pytest.raises(ValueError, match=r"`columns` \(=0\)"):
         draw_variance_by_node([VarianceSplit(np.ones((1, 3)), NODES)], columns=0)

@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
 from nas_lightning.cells.census import take_census
-from nas_lightning.figures.image import figure_to_array
+from nas_lightning.figures.picture import figure_to_array
 from nas_lightning.figures.width_depth import MEASURE_COLOURS, WidthDepthPlane, draw_width_depth, fan_out
 from tests.figures.surfaces import inside, planes
 

@@ -1,0 +1,213 @@
+"""`nas-lightning plot`: pictures of surface files, side by side under one scale.
+
+Starts quickly: matplotlib and xarray are imported after the arguments are read.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nas_lightning.cli.argument_parser import ArgumentParser
+
+if TYPE_CHECKING:
+    import xarray as xr
+    from matplotlib.figure import Figure
+
+VIEWS = {
+    "contour": "level lines of the loss",
+    "heat": "heat map",
+    "surface": "surface in three dimensions",
+    "spread": "mean over the pairs of directions, and its profiles with error bars",
+    "nodes": "share of every node in the gradient variance at the trained weights",
+}
+VARIABLES = {
+    "loss_contour": ("loss", "accuracy"),
+    "gradient_variance": ("standard_deviation", "variance", "mean_gradient_norm", "standard_error"),
+}
+"""Variables of each kind of file, the default first; the standard deviation is the variance's square root."""
+LABELS = {
+    "loss": "loss (nat)",
+    "accuracy": "accuracy",
+    "standard_deviation": "standard deviation of the gradient",
+    "variance": "variance of the gradient",
+    "mean_gradient_norm": "norm of the mean gradient",
+    "standard_error": "standard error of the variance",
+}
+FIXED_LIMITS = {"loss": (0.0, 10.0), "accuracy": (0.0, 1.0)}
+"""Ends of the scale of variables that have the same scale in every picture."""
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Run ``nas-lightning plot``.
+
+    Args:
+        arguments: Arguments; a leading ``plot`` is skipped.
+
+    Raises:
+        ValueError: If an argument or a file is not valid.
+        OSError: If a file cannot be read or written.
+    """
+    given = list(arguments)
+    given = given[1:] if given[:1] == ["plot"] else given
+    options = argument_parser().parse_args(given or ["--help"])
+    from nas_lightning.figures import picture_format, write_figure
+
+    output = Path(options.output or Path(options.files[0]).with_suffix(".png"))
+    picture_format(output)
+    write_figure(draw(options), output)
+    print(output)
+
+
+def argument_parser() -> ArgumentParser:
+    """The arguments of ``nas-lightning plot``."""
+    parser = ArgumentParser(
+        prog="nas-lightning plot",
+        description="Draw loss contours and gradient-variance surfaces side by side under one scale.",
+        epilog="views: " + "; ".join(f"{name}: {text}" for name, text in VIEWS.items()),
+        allow_abbrev=False,
+    )
+    parser.add_argument("files", metavar="FILE", nargs="+", help="surface files (.nc) of one kind")
+    parser.add_argument(
+        "-o", "--output", metavar="FILE", help="FILE.png, .svg or .pdf (beside the first file, .png)"
+    )
+    parser.add_argument(
+        "--view", choices=tuple(VIEWS), help="what to draw (contour for losses, heat for gradient variance)"
+    )
+    parser.add_argument(
+        "--variable",
+        help="loss, accuracy; standard_deviation, variance, mean_gradient_norm, standard_error (the first)",
+    )
+    parser.add_argument(
+        "--direction_seed", type=int, metavar="S", help="draw this pair of directions (the mean over all)"
+    )
+    parser.add_argument(
+        "--scale",
+        choices=("auto", "linear", "log"),
+        default="auto",
+        help="of colours and heights (auto: log where values span orders of magnitude)",
+    )
+    parser.add_argument("--vmin", type=float, help="lower end of the scale (the smallest value)")
+    parser.add_argument("--vmax", type=float, help="upper end of the scale (the largest value)")
+    parser.add_argument("--columns", type=int, help="panels side by side (up to 4)")
+    parser.add_argument("--title", default="", help="title of the whole picture")
+    return parser
+
+
+def draw(options: argparse.Namespace) -> Figure:
+    """Draw the files as the options say.
+
+    Args:
+        options: What :func:`argument_parser` returns.
+
+    Returns:
+        The figure. Notes on unfinished files go to standard error.
+
+    Raises:
+        ValueError: If a file is not valid, or an option does not fit the files or the view.
+        OSError: If a file cannot be read.
+    """
+    from nas_lightning import figures
+    from nas_lightning.analysis.surface import finest_lattice
+
+    if options.columns is not None and options.columns < 1:
+        raise ValueError(f"`columns` (={options.columns}) must be at least 1")
+    paths = [Path(name) for name in options.files]
+    datasets = _read_same_kind(paths)
+    kind = datasets[0].attrs["kind"]
+    view = options.view or ("contour" if kind == "loss_contour" else "heat")
+    variable = options.variable or VARIABLES[kind][0]
+    _check_view(options, view, kind, variable)
+    layout = {"columns": options.columns, "title": options.title}
+
+    def each_file(read: Any, **settings: Any) -> list[Any]:
+        results = []
+        for path, dataset, title in zip(paths, datasets, _titles(paths, datasets), strict=True):
+            try:
+                results.append(read(dataset, title=title, **settings))
+            except ValueError as error:
+                raise ValueError(f"{path}: {error}") from error
+        return results
+
+    if view == "nodes":
+        return figures.draw_variance_by_node(each_file(figures.read_variance_split), **layout)
+    surfaces = each_file(
+        figures.read_surface_panel,
+        variable=variable,
+        direction_seed=options.direction_seed,
+        finest=finest_lattice,
+    )
+    panels = [surface.panel for surface in surfaces]
+    for path, surface in zip(paths, surfaces, strict=True):
+        if surface.note:
+            print(f"nas-lightning: {path} is {surface.note}", file=sys.stderr)
+    if view == "contour":
+        return figures.draw_loss_contours(panels, **layout)
+    scale, vmin, vmax = options.scale, options.vmin, options.vmax
+    if variable in FIXED_LIMITS:
+        low, high = FIXED_LIMITS[variable]
+        scale = "linear" if scale == "auto" else scale
+        vmin = low if vmin is None and scale == "linear" else vmin
+        vmax = high if vmax is None else vmax
+    settings = {"label": LABELS[variable], "scale": scale, "vmin": vmin, "vmax": vmax}
+    if view == "spread":
+        for path, surface in zip(paths, surfaces, strict=True):
+            if not len(surface.pairs):
+                raise ValueError(f"{path} has no finished pair of directions to draw the spread of")
+        spreads = [
+            figures.SurfaceSpread(panel.alphas, panel.betas, surface.pairs, panel.title)
+            for surface, panel in zip(surfaces, panels, strict=True)
+        ]
+        return figures.draw_spread(spreads, loss=variable == "loss", title=options.title, **settings)
+    drawing = figures.draw_heat_maps if view == "heat" else figures.draw_surfaces
+    return drawing(panels, **layout, **settings)
+
+
+def _read_same_kind(paths: Sequence[Path]) -> list[xr.Dataset]:
+    """Read surface files that can stand side by side."""
+    from nas_lightning.analysis.surface_file import read_surface
+
+    datasets = [read_surface(path) for path in paths]
+    for path, dataset in zip(paths, datasets, strict=True):
+        kind, first = dataset.attrs["kind"], datasets[0].attrs["kind"]
+        if kind not in VARIABLES:
+            raise ValueError(f"{path} is of kind {kind!r}; plot draws {', '.join(VARIABLES)}")
+        if kind != first:
+            raise ValueError(
+                f"{paths[0]} is of kind {first}, {path} of kind {kind}: they have no common scale"
+            )
+        if min(dataset.sizes["alpha"], dataset.sizes["beta"]) < 2:
+            raise ValueError(f"{path} has a single step along alpha or beta, which is no surface")
+    return datasets
+
+
+def _titles(paths: Sequence[Path], datasets: Sequence[xr.Dataset]) -> list[str]:
+    """The genotype's name of each file, followed by the path where two files share a name."""
+    names = [
+        str(dataset.attrs.get("title") or path.stem) for path, dataset in zip(paths, datasets, strict=True)
+    ]
+    return [
+        name if names.count(name) == 1 else f"{name}\n{path}" for name, path in zip(names, paths, strict=True)
+    ]
+
+
+def _check_view(options: argparse.Namespace, view: str, kind: str, variable: str) -> None:
+    """Refuse what the files do not hold, and options that the view ignores."""
+    if variable not in VARIABLES[kind]:
+        known = ", ".join(VARIABLES[kind])
+        raise ValueError(f"`variable` (={variable}) must be one of {known} for files of kind {kind}")
+    if view == "contour" and variable != "loss":
+        raise ValueError(f"`view` (=contour) draws the loss, not {variable}: choose heat or surface")
+    if view == "nodes" and kind != "gradient_variance":
+        raise ValueError(f"`view` (=nodes) needs files of kind gradient_variance, not {kind}")
+    ignored: set[str] = set()
+    if view in ("nodes", "contour") or (view == "spread" and variable == "loss"):
+        ignored |= {"scale", "vmin", "vmax"}  # their scale is always the same
+    ignored |= {"columns", "direction_seed"} if view == "spread" else set()
+    ignored |= {"direction_seed", "variable"} if view == "nodes" else set()
+    for name in ("scale", "vmin", "vmax", "columns", "direction_seed", "variable"):
+        if name in ignored and getattr(options, name) not in (None, "auto"):
+            raise ValueError(f"`{name}` has no effect with `view` (={view}): leave it out")
