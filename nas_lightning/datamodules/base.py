@@ -25,6 +25,9 @@ from nas_lightning.datamodules.sampling import (
 )
 from nas_lightning.provenance import run_seed
 
+LabelledImages = tuple[UInt8[Tensor, "count 3 size size"], Int64[Tensor, " count"]]
+"""Grey values 0 .. 255 of a split's images in colour, and the class of each image."""
+OfficialSplit = Literal["train", "test"]
 Split = Literal["train", "val", "test"]
 
 
@@ -108,17 +111,8 @@ class ImageDataModule(LightningDataModule, ABC):
         self._draws: tuple[tuple[int, torch.device], AugmentationDraws] | None = None
 
     @abstractmethod
-    def load_split(
-        self, split: Literal["train", "test"]
-    ) -> tuple[UInt8[Tensor, "count 3 size size"], Int64[Tensor, " count"]]:
-        """Read one of the two official splits.
-
-        Args:
-            split: Which one.
-
-        Returns:
-            Images and the class of each image, on the CPU (a memory map will do).
-        """
+    def load_split(self, split: OfficialSplit) -> LabelledImages:
+        """Read one of the two official splits, on the CPU; a memory map will do."""
 
     @property
     def evaluation_split(self) -> Literal["val", "test"]:
@@ -193,17 +187,8 @@ class ImageDataModule(LightningDataModule, ABC):
         sampler = EvaluationSampler(self.split_sizes[split], num_replicas=world_size, rank=rank)
         return index_loader(split, sampler, self.evaluation_batch_size)
 
-    def split_arrays(
-        self, split: Split
-    ) -> tuple[UInt8[Tensor, "count 3 size size"], Int64[Tensor, " count"]]:
-        """All images and targets of a split on the CPU, in its own order, as they are on disk.
-
-        Args:
-            split: Which split.
-
-        Returns:
-            Grey values 0 .. 255 and classes.
-        """
+    def split_arrays(self, split: Split) -> LabelledImages:
+        """All images and targets of a split on the CPU, in its own order, as they are on disk."""
         self._require_setup()
         images, targets = self._arrays[_source(split)]
         rows = self._rows[split]

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import torch
-from jaxtyping import Int64, UInt8
-from torch import Tensor
 
-from nas_lightning.datamodules.base import ImageDataModule
+from nas_lightning.datamodules.base import ImageDataModule, LabelledImages, OfficialSplit
 from nas_lightning.datamodules.download import check_md5, fetch
 from nas_lightning.datamodules.storage import disk_errors, locked, partial_folder
 
@@ -70,9 +68,7 @@ class CIFAR10(ImageDataModule):
                 extract_archive(str(self.archive), str(partial))
                 (partial / self.folder.name).replace(self.folder)
 
-    def load_split(
-        self, split: Literal["train", "test"]
-    ) -> tuple[UInt8[Tensor, "count 3 size size"], Int64[Tensor, " count"]]:
+    def load_split(self, split: OfficialSplit) -> LabelledImages:
         """Check the files and read one split.
 
         Raises:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int64, UInt8
+from jaxtyping import Float, UInt8
 from torch import Tensor
 from torch.nn import functional
 
-from nas_lightning.datamodules.base import ImageDataModule
+from nas_lightning.datamodules.base import ImageDataModule, LabelledImages, OfficialSplit
 
 FILE = Path(__file__).with_name("digits.npz")
 """Levels ``[1797, 8, 8]``, classes, and the positions of the 360 test images."""
@@ -37,9 +36,7 @@ class Digits(ImageDataModule):
     std = (0.3237, 0.3237, 0.3237)
     horizontal_flip = False
 
-    def load_split(
-        self, split: Literal["train", "test"]
-    ) -> tuple[UInt8[Tensor, "count 3 size size"], Int64[Tensor, " count"]]:
+    def load_split(self, split: OfficialSplit) -> LabelledImages:
         """Read the digits of one split from the package's own file."""
         with np.load(FILE) as digits:
             rows = np.isin(np.arange(len(digits["targets"])), digits["test"], invert=split == "train")

@@ -7,7 +7,6 @@ import errno
 import http.client
 import io
 import socket
-import urllib.error
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -71,7 +70,7 @@ def fetch(url: str, path: Path, md5: str) -> None:
                 if isinstance(error, OSError) and error.errno in _DISK_FAULTS:
                     raise DiskError(f"{path}: cannot be written ({reason(error)})") from error
                 raise FileNotFoundError(
-                    f"{path}: missing, and the download from {url} failed ({_network_reason(error)}); "
+                    f"{path}: missing, and the download from {url} failed ({reason(error)}); "
                     f"connect to the network, or put the official file {path.name} there by hand"
                 ) from error
             remedy = (
@@ -90,8 +89,3 @@ def _socket_timeout(seconds: float) -> Iterator[None]:
         yield
     finally:
         socket.setdefaulttimeout(before)
-
-
-def _network_reason(error: Exception) -> str:
-    nested = error.reason if isinstance(error, urllib.error.URLError) else None
-    return reason(nested if isinstance(nested, Exception) else error)

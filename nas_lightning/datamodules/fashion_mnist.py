@@ -8,14 +8,13 @@ import math
 from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory, gettempdir
-from typing import Any, Literal
+from typing import Any
 
-from jaxtyping import Int64, UInt8
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 from torch.nn import functional
 
-from nas_lightning.datamodules.base import ImageDataModule
+from nas_lightning.datamodules.base import ImageDataModule, LabelledImages, OfficialSplit
 from nas_lightning.datamodules.download import check_md5, fetch
 from nas_lightning.datamodules.storage import disk_errors
 
@@ -75,9 +74,7 @@ class FashionMNIST(ImageDataModule):
                 with contextlib.redirect_stderr(io.StringIO()):  # no progress bars of small files
                     fetch(url, packed, md5)
 
-    def load_split(
-        self, split: Literal["train", "test"]
-    ) -> tuple[UInt8[Tensor, "count 3 size size"], Int64[Tensor, " count"]]:
+    def load_split(self, split: OfficialSplit) -> LabelledImages:
         """Read one split and pad its images.
 
         Raises:

@@ -76,5 +76,8 @@ def partial_folder(path: Path) -> Iterator[Path]:
 
 def reason(error: Exception) -> str:
     """The cause of an error in a few words, on one line."""
+    nested = getattr(error, "reason", None)
+    if isinstance(nested, Exception):  # as urllib wraps it
+        return reason(nested)
     text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     return " ".join(text.split()) or type(error).__name__

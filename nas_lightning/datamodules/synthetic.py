@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from jaxtyping import Int64, UInt8
-from torch import Tensor
 from torch.nn import functional
 
-from nas_lightning.datamodules.base import ImageDataModule
+from nas_lightning.datamodules.base import ImageDataModule, LabelledImages, OfficialSplit
 from nas_lightning.datamodules.checks import check_integer
 from nas_lightning.datamodules.sampling import derive_seed
 
@@ -58,9 +56,7 @@ class Synthetic(ImageDataModule):
         super().__init__(**kwargs)
         self.save_hyperparameters(*sizes, logger=False)
 
-    def load_split(
-        self, split: Literal["train", "test"]
-    ) -> tuple[UInt8[Tensor, "count 3 size size"], Int64[Tensor, " count"]]:
+    def load_split(self, split: OfficialSplit) -> LabelledImages:
         """Make the images of one split."""
         patterns = _generator("patterns", self.num_classes, self.image_size)
         coarse = torch.rand(self.num_classes, 3, 4, 4, generator=patterns) * 191 + 32

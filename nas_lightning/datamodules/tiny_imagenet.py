@@ -11,16 +11,14 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import ClassVar, Literal, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
-from jaxtyping import Int64, UInt8
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
-from torch import Tensor
 from tqdm import tqdm
 
-from nas_lightning.datamodules.base import ImageDataModule
+from nas_lightning.datamodules.base import ImageDataModule, LabelledImages, OfficialSplit
 from nas_lightning.datamodules.download import fetch
 from nas_lightning.datamodules.image_cache import (
     DecodedSplit,
@@ -98,9 +96,7 @@ class TinyImageNet(ImageDataModule):
                 splits = {split: self._decode(files, split, listing) for split, listing in listings.items()}
                 write_image_cache(self.cache, splits)
 
-    def load_split(
-        self, split: Literal["train", "test"]
-    ) -> tuple[UInt8[Tensor, "count 3 size size"], Int64[Tensor, " count"]]:
+    def load_split(self, split: OfficialSplit) -> LabelledImages:
         """Map the decoded images of one split into memory.
 
         Raises:

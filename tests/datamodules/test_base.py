@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor
 
-from nas_lightning.datamodules import Digits, ImageDataModule, Synthetic
+from nas_lightning.datamodules import CIFAR10, Digits, ImageDataModule, Synthetic
 from nas_lightning.datamodules.checks import check_integer
 from nas_lightning.datamodules.sampling import EvaluationSampler, TrainingSampler, stratified_split
 from tests.datamodules.recording import Recorder, make_trainer
@@ -201,6 +202,18 @@ def test_sizes_that_do_not_fit_the_data_are_refused() -> None:
         small().evaluation_dataloader("val")
     with pytest.raises(RuntimeError, match="call `prepare_data\\(\\)` and `setup\\(\\)`"):
         Synthetic().train_dataloader()
+
+
+def test_torchvision_is_imported_only_for_its_data_sets(monkeypatch: pytest.MonkeyPatch) -> None:
+    for path in (ROOT / "nas_lightning" / "datamodules").glob("*.py"):
+        assert not re.search(r"^(import|from) torchvision", path.read_text(), re.MULTILINE)
+    for module in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
+        monkeypatch.setitem(sys.modules, module, None)
+    for data in (Digits(), small()):
+        data.prepare_data()
+        data.setup()
+    with pytest.raises(ImportError, match="torchvision"):
+        CIFAR10().prepare_data()
 
 
 def test_a_users_own_data_set_is_checked() -> None:
