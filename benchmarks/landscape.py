@@ -35,9 +35,9 @@ from benchmarks.record import (
 from nas_lightning.analysis import (
     FoldedNetwork,
     FusedGradients,
-    InstanceGradients,
+    PerSampleGradients,
     Point,
-    loss_measure,
+    loss_at_points,
     random_directions,
     sum_gradients,
 )
@@ -172,7 +172,9 @@ def contour_contestants(settings: argparse.Namespace) -> Iterator[tuple[Contesta
             "loss, compiled evaluation pass": relative_difference(evaluation_pass(folded, batches), expected)
         }
         for speed in ("reference", "fast", "compiled"):
-            measure = stack.enter_context(loss_measure(network, batches, directions, speed=speed))
+            measure = stack.enter_context(loss_at_points(
+                    network, batches, directions, forward=folded_forward(network, LEVELS[speed])
+                ))
             differences[f"loss, {speed}"] = relative_difference(measure(center)["loss"], expected)
             contestants[f"contour point, {speed}"] = partial(measure, aside)
             network.load_state_dict(weights)
@@ -183,8 +185,8 @@ def gradient_contestants(settings: argparse.Namespace) -> tuple[Contestants, dic
     """Gradient statistics of one batch, after variances and mean gradients have been compared."""
     plain, network = make_networks(settings)
     batch = make_images(settings, settings.batch)
-    prepared = InstanceGradients(network, *batch)
-    fused = FusedGradients(network, prepared.parameters)
+    prepared = PerSampleGradients(network, *batch)
+    fused = fused_sums(network, prepared.parameters)
     live, plain_live = list(prepared.parameters.values()), list(plain.parameters())
     contestants: Contestants = {
         "ordinary backward": lambda: ordinary_backward(network, live, batch),
@@ -219,8 +221,8 @@ def measure_memory(settings: argparse.Namespace, contestant: str) -> float:
     batch = make_images(settings, settings.batch)
     if contestant == "plain":
         return memory_of(lambda: ordinary_backward(lambda x: plain(x)[0], list(plain.parameters()), batch))
-    prepared = InstanceGradients(network, *batch)
-    fused = FusedGradients(network, prepared.parameters) if contestant == "compiled" else None
+    prepared = PerSampleGradients(network, *batch)
+    fused = fused_sums(network, prepared.parameters) if contestant == "compiled" else None
     return memory_of(lambda: sum_gradients(prepared, [batch], fused))
 
 

@@ -32,7 +32,7 @@ from benchmarks.record import DEVICE, alternate, machine, summary, write
 from benchmarks.training import Batch, make_networks, step_function
 from nas_lightning.acceleration.folding import FoldedNetwork, sharing_copy
 from nas_lightning.acceleration.level import LEVELS, Level
-from nas_lightning.analysis import Point, loss_measure, random_directions
+from nas_lightning.analysis import Point, loss_at_points, random_directions
 from nas_lightning.classifier import prepare_training
 from nas_lightning.networks import CellNetwork
 
@@ -302,7 +302,7 @@ def measure_points(settings: argparse.Namespace) -> list[dict[str, Any]]:
     measured = []
     for level, network in networks_of(settings, size).items():
         directions = {0: random_directions(network, seed=0)}
-        with loss_measure(network, batches, directions, speed=LEVELS[level].name) as measure:
+        with loss_at_points(network, batches, directions, forward=folded_forward(network, LEVELS[level])) as measure:
 
             def surface(number: int, measure: Callable[[Point], object] = measure) -> None:
                 for index in range(number):

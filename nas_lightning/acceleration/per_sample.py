@@ -18,8 +18,8 @@ from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from nas_lightning.acceleration.folding import compile_module, sharing_copy
-from nas_lightning.analysis.evaluation import differentiating, evaluating, instance_losses
-from nas_lightning.analysis.instance_rules import convolution_weights, norm_weights
+from nas_lightning.analysis.evaluation import evaluating, sample_losses
+from nas_lightning.analysis.per_sample_gradients import convolution_weights, norm_weights
 
 
 class FusedGradients:
@@ -31,7 +31,7 @@ class FusedGradients:
 
     Args:
         module: Maps inputs to logits. Its layers may be convolutions, batch norms and linear layers, each
-            called once; see :class:`~nas_lightning.analysis.instance_gradients.InstanceGradients`.
+            called once; see :class:`~nas_lightning.analysis.per_sample_gradients.PerSampleGradients`.
         parameters: The parameters that count, by full name.
         compiled: Whether to compile; without it, hooks on the layers are as fast.
     """
@@ -86,8 +86,8 @@ class FusedGradients:
         wanted = [self._parameters[name] for name in names] + [self._probes[name] for name in names]
         if inputs.ndim == 4 and inputs.device.type == "cpu":
             inputs = inputs.contiguous(memory_format=torch.channels_last)
-        with evaluating(self._copy), differentiating(inputs.device.type, compiled=True):
-            losses = instance_losses(self._copy, inputs, targets)
+        with evaluating(self._copy), torch.enable_grad(), torch.autocast(inputs.device.type, enabled=False):
+            losses = sample_losses(self._copy, inputs, targets)
             found = torch.autograd.grad(losses.sum(), wanted)
         gradients, squares = found[: len(names)], found[len(names) :]
         return dict(zip(names, squares, strict=True)), dict(zip(names, gradients, strict=True))

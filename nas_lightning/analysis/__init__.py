@@ -6,30 +6,33 @@ from nas_lightning.analysis.directions import (
     random_direction,
     random_directions,
 )
+from nas_lightning.analysis.evaluation import Forward
 from nas_lightning.analysis.gradient_variance import (
+    BatchSums,
     GradientStatistics,
     estimate_statistics,
     gradient_statistics,
     gradient_variance_surface,
     sum_gradients,
-    variance_measure,
+    variance_at_points,
     variance_variables,
 )
 from nas_lightning.analysis.grid import axis, check_seeds
 from nas_lightning.analysis.hessian import HessianProduct, HessianSpectrum, hessian_eigenvalues
-from nas_lightning.analysis.instance_gradients import InstanceGradients
-from nas_lightning.analysis.loss import LOSS_VARIABLES, evaluate, loss_measure, loss_surface
-from nas_lightning.analysis.scalars import loss_scalars, spread, variance_scalars
-from nas_lightning.analysis.surface import Point, Surface, fill
-from nas_lightning.analysis.surface_file import read_surface
+from nas_lightning.analysis.loss import LOSS_VARIABLES, evaluate, loss_at_points, loss_surface
+from nas_lightning.analysis.per_sample_gradients import PerSampleGradients
+from nas_lightning.analysis.surface import Point, Surface, finest_lattice, measure_pending, read_surface
+from nas_lightning.analysis.surface_scalars import loss_scalars, spread, variance_scalars
 
 __all__ = [
     "LOSS_VARIABLES",
+    "BatchSums",
     "Directions",
+    "Forward",
     "GradientStatistics",
     "HessianProduct",
     "HessianSpectrum",
-    "InstanceGradients",
+    "PerSampleGradients",
     "Point",
     "Surface",
     "axis",
@@ -37,19 +40,20 @@ __all__ = [
     "cosine",
     "estimate_statistics",
     "evaluate",
-    "fill",
+    "finest_lattice",
     "gradient_statistics",
     "gradient_variance_surface",
     "hessian_eigenvalues",
-    "loss_measure",
+    "loss_at_points",
     "loss_scalars",
     "loss_surface",
+    "measure_pending",
     "random_direction",
     "random_directions",
     "read_surface",
     "spread",
     "sum_gradients",
-    "variance_measure",
+    "variance_at_points",
     "variance_scalars",
     "variance_variables",
 ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from typing import TypeAlias
 
 import torch
 from jaxtyping import Float, Int
@@ -12,22 +13,26 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-Batches = Iterable[tuple[Tensor, Tensor]]
+Batches: TypeAlias = Iterable[tuple[Tensor, Tensor]]
 """Batches of (inputs ``[batch, ...]``, targets ``[batch]``), iterated as often as needed, the last one
 possibly smaller."""
+
+Forward: TypeAlias = Callable[[Tensor], Tensor]
+"""Maps inputs to the logits that a module computes in evaluation mode. It shares the module's weights, and
+follows them when they change in place."""
 
 
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
-    """Put a module into evaluation mode, and leave inference mode; afterwards all is as before.
+    """Put a module into evaluation mode and leave inference mode; afterwards everything is as before.
 
     Args:
-        module: Its submodules' modes are kept one by one.
+        module: The mode of each submodule is kept and set again.
     """
     modes = {layer: layer.training for layer in module.modules()}
     try:
         module.eval()
-        # In inference mode nothing can be differentiated, whatever the mode of gradients is.
+        # In inference mode nothing can be differentiated, not even under `torch.enable_grad()`.
         with torch.inference_mode(False):
             yield
     finally:
@@ -36,35 +41,17 @@ def evaluating(module: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def without_gradient(parameters: Iterable[nn.Parameter]) -> Iterator[None]:
-    """Let autograd pass parameters by.
-
-    Args:
-        parameters: Parameters that require a gradient, and do so again afterwards.
-    """
-    parameters = list(parameters)
-    try:
-        for parameter in parameters:
-            parameter.requires_grad_(False)
-        yield
-    finally:
-        for parameter in parameters:
-            parameter.requires_grad_(True)
-
-
-@contextmanager
-def differentiating(device_type: str, *, compiled: bool = False) -> Iterator[None]:
-    """Gradients on, autocast off, compiled modules uncompiled: hooks and second derivatives need it so.
+def differentiating(device_type: str) -> Iterator[None]:
+    """Enable gradients, without autocast and compiled code: hooks and second derivatives need it.
 
     Args:
         device_type: ``"cpu"`` or ``"cuda"``.
-        compiled: Whether compiled modules stay compiled.
     """
     # Fused attention has no second derivative.
     plain_attention = sdpa_kernel(SDPBackend.MATH)
     with torch.enable_grad(), torch.autocast(device_type, enabled=False), plain_attention:
-        # Without dynamo nothing was compiled, and importing it takes seconds.
-        if "torch._dynamo" in sys.modules and not compiled:
+        # Without dynamo nothing is compiled, and its import takes seconds.
+        if "torch._dynamo" in sys.modules:
             with torch.compiler.set_stance("force_eager"):
                 yield
         else:
@@ -75,47 +62,45 @@ def check_batches(batches: Batches) -> None:
     """Refuse batches that can be read only once.
 
     Args:
-        batches: What is to be iterated.
+        batches: The batches.
 
     Raises:
-        ValueError: If it is an iterator, which is empty after the first pass.
+        ValueError: If they are an iterator, which is empty after the first pass.
     """
     if isinstance(batches, Iterator):
         raise ValueError("`batches` can be iterated only once: give a list, or a loader")
 
 
-def logits_of(
-    module: Callable[[Tensor], Tensor], inputs: Float[Tensor, "batch *_"]
-) -> Float[Tensor, "batch classes"]:
-    """Output of a module that must be logits.
+def logits_of(forward: Forward, inputs: Float[Tensor, "batch *_"]) -> Float[Tensor, "batch classes"]:
+    """Compute the logits of a batch.
 
     Args:
-        module: Maps the inputs to logits.
+        forward: Maps the inputs to logits.
         inputs: Inputs of the batch.
 
     Returns:
         The logits.
 
     Raises:
-        ValueError: If the module's output is not one tensor ``[batch, classes]``.
+        ValueError: If the output is not one tensor ``[batch, classes]``.
     """
-    logits = module(inputs)
+    logits = forward(inputs)
     if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(inputs):
         shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
         raise ValueError(
-            f"{type(module).__name__} returns {shape} for {len(inputs)} inputs: it must return logits"
+            f"{type(forward).__name__} returns {shape} for {len(inputs)} inputs: it must return logits"
             " [batch, classes]"
         )
     return logits
 
 
-def instance_losses(
-    module: nn.Module, inputs: Float[Tensor, "batch *_"], targets: Int[Tensor, " batch"]
+def sample_losses(
+    forward: Forward, inputs: Float[Tensor, "batch *_"], targets: Int[Tensor, " batch"]
 ) -> Float[Tensor, " batch"]:
-    """Cross entropy of the logits of every instance, f_i, in nats.
+    """Compute the cross entropy f_i of every sample of a batch, in nats.
 
     Args:
-        module: Maps the inputs to logits ``[batch, classes]``.
+        forward: Maps the inputs to logits ``[batch, classes]``.
         inputs: Inputs of the batch.
         targets: Their classes.
 
@@ -127,4 +112,4 @@ def instance_losses(
     """
     if inputs.is_inference():
         inputs, targets = inputs.clone(), targets.clone()  # autograd refuses tensors of inference mode
-    return functional.cross_entropy(logits_of(module, inputs), targets, reduction="none")
+    return functional.cross_entropy(logits_of(forward, inputs), targets, reduction="none")

@@ -1,10 +1,10 @@
-"""Variance of the gradient over instances (section 4.2.2 of the paper).
+"""Variance of the gradient over samples (section 4.2.2 of the paper).
 
 Var(grad f_i) = E ||grad f_i - E grad f_i||^2 = (1/n) sum_i ||grad f_i||^2 - ||E grad f_i||^2,
 
-the trace of the covariance of the per-instance gradients, over all n instances (divided by n) and all
-parameters that the logits depend on and that have ``requires_grad``; batch norm in evaluation mode, no weight
-decay. Figures 7 and 8 of the paper show its square root.
+the trace of the covariance of the per-sample gradients, over all n samples (divided by n) and all parameters
+with ``requires_grad`` that the logits depend on; batch norm in evaluation mode, no weight decay. Figures 7
+and 8 of the paper show its square root.
 """
 
 from __future__ import annotations
@@ -12,15 +12,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from nas_lightning.acceleration.per_sample import FusedGradients
 from nas_lightning.analysis.directions import Directions, cosine
 from nas_lightning.analysis.displacement import at_points
 from nas_lightning.analysis.evaluation import (
@@ -28,17 +27,21 @@ from nas_lightning.analysis.evaluation import (
     check_batches,
     differentiating,
     evaluating,
-    instance_losses,
+    sample_losses,
 )
-from nas_lightning.analysis.instance_gradients import InstanceGradients, Unsupported
+from nas_lightning.analysis.per_sample_gradients import PerSampleGradients, Unsupported
 from nas_lightning.analysis.surface import Point, measured_plane
 from nas_lightning.provenance import weights_hash
 
 if TYPE_CHECKING:
     import xarray as xr
 
-Method = Literal["exact", "minibatch"]
-"""Every instance's gradient, or an unbiased estimate from the mean gradients of disjoint mini-batches."""
+Method: TypeAlias = Literal["exact", "minibatch"]
+"""Every sample's gradient, or an unbiased estimate from the mean gradients of disjoint mini-batches."""
+
+BatchSums: TypeAlias = Callable[[Tensor, Tensor], tuple[Mapping[str, Tensor], Mapping[str, Tensor]] | None]
+"""Maps a batch (inputs, targets) to sum_i ||grad f_i||^2 (float64) and sum_i grad f_i by parameter, or to
+None if it does not take a batch of this size."""
 
 BATCHES_FOR_AN_ERROR = 7
 """Contrasts of mini-batches before their spread is trusted."""
@@ -52,13 +55,13 @@ _VARIABLES: Mapping[str, Mapping[str, str]] = {
 
 @dataclass(frozen=True)
 class GradientStatistics:
-    """The gradient over instances, at one point.
+    """The gradient over samples, at one point.
 
     Attributes:
-        count: Number of instances n.
+        count: Number of samples n.
         mean_gradient_norm: ||E grad f_i||, the norm of the gradient of the mean loss.
         variance: E ||grad f_i - E grad f_i||^2.
-        standard_error: Standard error of ``variance``; 0 where every instance was measured.
+        standard_error: Standard error of ``variance``; 0 where every sample was measured.
         variance_by_parameter: What each parameter adds to ``variance``; they sum to it.
     """
 
@@ -70,7 +73,7 @@ class GradientStatistics:
 
     @property
     def noise_scale(self) -> float:
-        """tr(Sigma) / |G|^2 = variance / mean_gradient_norm^2, in instances.
+        """tr(Sigma) / |G|^2 = variance / mean_gradient_norm^2, in samples.
 
         The batch size at which noise and gradient are equally large (McCandlish et al., *An empirical model
         of large-batch training*, 2018, equation 2.9).
@@ -79,39 +82,30 @@ class GradientStatistics:
         return self.variance / square if square else math.nan if self.variance == 0 else math.inf
 
 
-@dataclass
 class GradientSums:
-    """Sums over instances from which the statistics follow; those of several processes add up.
+    """Sums over samples from which the statistics follow; those of several processes add up.
+
+    Args:
+        parameters: The parameters, by name.
 
     Attributes:
-        count: Number of instances so far, float64, on the device.
-        squared_norms: sum_i ||grad f_i||^2 for each parameter, float64.
+        count: Number of samples so far, float64, on the device.
         gradients: sum_i grad f_i for each parameter, float64.
+        squared_norms: sum_i ||grad f_i||^2 for each parameter, float64.
     """
 
-    count: Float[Tensor, ""]
-    squared_norms: dict[str, Tensor] = field(default_factory=dict)
-    gradients: dict[str, Tensor] = field(default_factory=dict)
-
-    @classmethod
-    def zero(cls, parameters: Mapping[str, nn.Parameter]) -> GradientSums:
-        """Sums over no instance.
-
-        Args:
-            parameters: The parameters, by name.
-        """
+    def __init__(self, parameters: Mapping[str, nn.Parameter]) -> None:
         device = next(iter(parameters.values())).device
-        return cls(
-            torch.zeros((), dtype=torch.float64, device=device),
-            {name: torch.zeros((), dtype=torch.float64, device=device) for name in parameters},
-            {
-                name: torch.zeros(p.shape, dtype=torch.float64, device=device)
-                for name, p in parameters.items()
-            },
-        )
+        self.count = torch.zeros((), dtype=torch.float64, device=device)
+        self.gradients = {
+            name: torch.zeros(p.shape, dtype=torch.float64, device=device) for name, p in parameters.items()
+        }
+        self.squared_norms = {
+            name: torch.zeros((), dtype=torch.float64, device=device) for name in parameters
+        }
 
-    def add(self, name: str, gradients: Float[Tensor, "instances *shape"]) -> None:
-        """Add gradients of single instances.
+    def add(self, name: str, gradients: Float[Tensor, "samples *shape"]) -> None:
+        """Add gradients of single samples.
 
         Args:
             name: The parameter.
@@ -121,7 +115,7 @@ class GradientSums:
         self.squared_norms[name] += torch.linalg.vector_norm(gradients, dtype=torch.float64).square()
         self.gradients[name] += gradients.sum(0, dtype=torch.float64)
 
-    def add_batch(self, squared_norms: Mapping[str, Tensor], gradients: Mapping[str, Tensor]) -> None:
+    def add_sums(self, squared_norms: Mapping[str, Tensor], gradients: Mapping[str, Tensor]) -> None:
         """Add the sums over a batch.
 
         Args:
@@ -137,11 +131,11 @@ class GradientSums:
         return [self.count, *self.squared_norms.values(), *self.gradients.values()]
 
     def statistics(self) -> GradientStatistics:
-        """The statistics over all instances."""
+        """The statistics over all samples."""
         count = float(self.count)
         means = torch.stack([gradient.square().sum() for gradient in self.gradients.values()]) / count**2
         squares = torch.stack(list(self.squared_norms.values())) / count
-        variances = (squares - means).clamp(min=0)  # rounding, where all instances agree
+        variances = (squares - means).clamp(min=0)  # rounding, where all samples agree
         return GradientStatistics(
             count=round(count),
             mean_gradient_norm=math.sqrt(float(means.sum())),
@@ -152,57 +146,58 @@ class GradientSums:
 
 
 def sum_gradients(
-    gradients: InstanceGradients, batches: Batches, fused: FusedGradients | None = None
+    gradients: PerSampleGradients, batches: Batches, batch_sums: BatchSums | None = None
 ) -> GradientSums:
     """Run all batches and add up what the statistics need.
 
     Args:
-        gradients: The per-instance gradients of a module.
+        gradients: The per-sample gradients of a module.
         batches: Batches of (inputs, targets); none at all gives zero.
-        fused: The same compiled; batches of another size than its first are measured without it.
+        batch_sums: Computes a batch's sums in place of `gradients`, for the batches that it takes.
 
     Returns:
-        The sums over the batches' instances.
+        The sums over the batches' samples.
     """
     with torch.inference_mode(False):
-        sums = GradientSums.zero(gradients.parameters)
+        sums = GradientSums(gradients.parameters)
         for inputs, targets in batches:
             if not len(targets):
                 continue
-            if fused is not None and fused.takes(len(targets)):
-                sums.add_batch(*fused.sums(inputs, targets))
-            else:
+            found = batch_sums(inputs, targets) if batch_sums is not None else None
+            if found is None:
                 gradients.backward(inputs, targets, sums.add)
+            else:
+                sums.add_sums(*found)
             sums.count += len(targets)
     return sums
 
 
 def estimate_statistics(
-    gradients: InstanceGradients, batches: Batches, tolerance: float | int = 0
+    gradients: PerSampleGradients, batches: Batches, tolerance: float | int = 0
 ) -> GradientStatistics:
-    """Unbiased estimate of the variance from the mean gradients of K disjoint mini-batches.
+    """Estimate the variance, without bias, from the mean gradients of K disjoint mini-batches.
 
-    With G_k the mean gradient of batch k of B_k instances, M_k that of the first k batches and N_k their
-    number of instances, every
+    With G_k the mean gradient of batch k of B_k samples, M_k that of the first k batches and N_k their number
+    of samples, every
 
     h_k = ||G_k - M_(k-1)||^2 / (1 / B_k + 1 / N_(k-1)),    k = 2 .. K,
 
-    has the expectation n / (n - 1) * Var(grad f_i) if the instances were dealt to the batches at random, and
+    has the expectation n / (n - 1) * Var(grad f_i) if the samples are dealt to the batches at random, and
     sum_k h_k = sum_k B_k ||G_k - G||^2 (Welford's recursion). The estimate is (n - 1) / n times their mean.
 
-    Its standard error is that of this mean: the spread of the estimate over samples of n instances. Other
-    ways to deal the same instances spread less: for the split itself the error is on the safe side.
+    Its standard error is that of this mean: the spread of the estimate over draws of n samples. Other ways to
+    deal the same samples spread less: for the split itself the error is on the safe side.
 
     It costs one ordinary backward pass a batch, of as many batches as it takes until the standard error is at
     most ``tolerance`` times the estimate. Where that leaves batches out, the estimate is that for infinitely
-    many instances, and the square of the mean gradient's norm is freed of its bias, the estimate over the
-    number of instances.
+    many samples, and the squared norm of the mean gradient is corrected for its bias, the estimate over the
+    number of samples.
 
     Args:
         gradients: Which parameters of which module count.
-        batches: At least three batches of instances in random order.
+        batches: At least three batches of samples in random order.
         tolerance: Largest relative standard error at which no more batches are needed; 0 takes all. It is
-            looked at from the eighth batch on, where the error itself is known to a quarter or so.
+            checked from the eighth batch on, where the error itself is known to a quarter or so.
 
     Returns:
         The estimate; with all batches exact in ``mean_gradient_norm``.
@@ -225,7 +220,7 @@ def estimate_statistics(
             if tolerance and len(terms) >= BATCHES_FOR_AN_ERROR and _relative_error(terms) <= tolerance:
                 is_partial = True
                 break
-            loss = instance_losses(module, inputs, targets).mean()
+            loss = sample_losses(module, inputs, targets).mean()
             found = [g.double() for g in torch.autograd.grad(loss, parameters)]
             if not means:
                 means = found
@@ -265,15 +260,14 @@ def gradient_statistics(
     method: Method = "exact",
     unsupported: Unsupported = "refuse",
 ) -> GradientStatistics:
-    """Mean and variance of the gradient over instances, at the module's weights.
+    """Compute mean and variance of the gradient over samples, at the module's weights.
 
     Args:
         module: Maps inputs ``[batch, ...]`` to logits ``[batch, classes]`` in evaluation mode.
         batches: Batches of (inputs, targets) on the module's device.
-        method: ``"exact"``, from the gradient of every instance, or ``"minibatch"``, an estimate that needs
-            batches of instances in random order; see :func:`estimate_statistics`.
-        unsupported: What to do about layers without a rule for per-instance gradients, see
-            :class:`InstanceGradients`.
+        method: ``"exact"``, from the gradient of every sample, or ``"minibatch"``, an estimate that needs
+            batches of samples in random order; see :func:`estimate_statistics`.
+        unsupported: What to do with layers that have no rule, see :class:`PerSampleGradients`.
 
     Returns:
         The statistics.
@@ -287,7 +281,7 @@ def gradient_statistics(
         >>> gradient_statistics(linear, batches).count
         3
     """
-    gradients = InstanceGradients(module, *_first(batches), unsupported)
+    gradients = PerSampleGradients(module, *_first(batches), unsupported)
     return _statistics(gradients, batches, method)
 
 
@@ -301,7 +295,7 @@ def gradient_variance_surface(
     method: Method = "exact",
     unsupported: Unsupported = "refuse",
 ) -> xr.Dataset:
-    """Gradient variance g(a, b) = Var(grad f_i(w* + a w1 + b w2)) on a grid.
+    """Compute the gradient variance g(a, b) = Var(grad f_i(w* + a w1 + b w2)) on a grid.
 
     Args:
         module: As for :func:`gradient_statistics`; its weights are w*, and are so bit for bit afterwards.
@@ -310,7 +304,7 @@ def gradient_variance_surface(
         alphas: Steps along w1.
         betas: Steps along w2.
         method: See :func:`gradient_statistics`.
-        unsupported: See :class:`InstanceGradients`.
+        unsupported: See :class:`PerSampleGradients`.
 
     Returns:
         ``variance`` and ``mean_gradient_norm`` (and, estimated, ``standard_error``) over (alpha, beta).
@@ -325,8 +319,8 @@ def gradient_variance_surface(
         "method": method,
         "cosine": cosine(*directions),
     }
-    gradients = InstanceGradients(module, *_first(batches), unsupported)
-    with variance_measure(gradients, batches, {0: directions}, method) as measure:
+    gradients = PerSampleGradients(module, *_first(batches), unsupported)
+    with variance_at_points(gradients, batches, {0: directions}, method) as measure:
         return measured_plane(measure, variance_variables(method), alphas, betas, attributes)
 
 
@@ -337,33 +331,34 @@ def variance_variables(method: Method) -> dict[str, dict[str, str]]:
 
 
 @contextmanager
-def variance_measure(
-    gradients: InstanceGradients,
+def variance_at_points(
+    gradients: PerSampleGradients,
     batches: Batches,
     directions_by_seed: Mapping[int, Directions],
     method: Method = "exact",
     *,
     tolerance: float | int = 0,
-    fused: FusedGradients | None = None,
+    batch_sums: BatchSums | None = None,
 ) -> Iterator[Callable[[Point], dict[str, float]]]:
-    """What a gradient-variance surface measures at a point, for :func:`nas_lightning.analysis.surface.fill`.
+    """Measure the gradient variance at the points of a surface.
 
     Args:
-        gradients: The per-instance gradients of the module.
+        gradients: The per-sample gradients of the module.
         batches: Batches of (inputs, targets) on the module's device.
         directions_by_seed: w1 and w2 for every direction seed.
         method: See :func:`gradient_statistics`.
         tolerance: See :func:`estimate_statistics`.
-        fused: See :func:`sum_gradients`.
+        batch_sums: See :func:`sum_gradients`.
 
     Yields:
-        The values of a point by name. When the block ends the weights are w*, bit for bit.
+        Function of a point that gives its values by name. When the block ends the weights are w*, bit for
+        bit.
     """
     with at_points(gradients.module, directions_by_seed) as move_to:
 
         def measure(point: Point) -> dict[str, float]:
             move_to(point)
-            statistics = _statistics(gradients, batches, method, tolerance, fused)
+            statistics = _statistics(gradients, batches, method, tolerance, batch_sums)
             return {name: getattr(statistics, name) for name in variance_variables(method)}
 
         yield measure
@@ -381,14 +376,14 @@ def _first(batches: Batches) -> tuple[Tensor, Tensor]:
 
 
 def _statistics(
-    gradients: InstanceGradients,
+    gradients: PerSampleGradients,
     batches: Batches,
     method: Method,
     tolerance: float | int = 0,
-    fused: FusedGradients | None = None,
+    batch_sums: BatchSums | None = None,
 ) -> GradientStatistics:
     if method == "exact":
-        return sum_gradients(gradients, batches, fused).statistics()
+        return sum_gradients(gradients, batches, batch_sums).statistics()
     if method == "minibatch":
         return estimate_statistics(gradients, batches, tolerance)
     raise ValueError(f"`method` (={method!r}) must be 'exact' or 'minibatch'")

@@ -1,7 +1,7 @@
 """Curvature at w*: the ends of the Hessian's spectrum by Lanczos, and its trace.
 
-The Hessian is that of the mean loss F(w) = (1/n) sum_i f_i(w) over all n instances, f_i the cross entropy of
-the logits of instance i in evaluation mode, without weight decay.
+The Hessian is that of the mean loss F(w) = (1/n) sum_i f_i(w) over all n samples, f_i the cross entropy of
+the logits of sample i in evaluation mode, without weight decay.
 
 Sources: Golub and Van Loan, Matrix Computations (4th edition, 2013), chapter 10, for the Lanczos process;
 Pearlmutter, Fast Exact Multiplication by the Hessian, Neural Computation 6 (1994), for the products;
@@ -26,7 +26,7 @@ from nas_lightning.analysis.evaluation import (
     check_batches,
     differentiating,
     evaluating,
-    instance_losses,
+    sample_losses,
 )
 
 Product = Callable[[Float64[np.ndarray, " parameters"]], Float64[np.ndarray, " parameters"]]
@@ -41,7 +41,7 @@ _ANY_RESIDUAL = 1e30
 class HessianProduct:
     """Products of a vector with the Hessian of the mean loss, one double backward pass per batch.
 
-    H v = (1/n) sum_b d/dw (v . d/dw sum_{i in b} f_i), so that every instance counts the same, in a smaller
+    H v = (1/n) sum_b d/dw (v . d/dw sum_{i in b} f_i), so that every sample counts the same, in a smaller
     last batch too. A product costs about three to four times a gradient over the same batches. It is
     computed in the parameters' dtype and added up over batches in float64. The order of entries is that of
     ``module.parameters()``.
@@ -52,15 +52,15 @@ class HessianProduct:
 
     Args:
         module: Returns logits ``[batch, classes]`` in evaluation mode.
-        batches: The instances, on the module's device; with several processes, those of this one.
-        total: Number n of instances of all processes; None counts those of ``batches``.
+        batches: The samples, on the module's device; with several processes, those of this one.
+        total: Number n of samples of all processes; None counts those of ``batches``.
 
     Attributes:
         size: Number of live parameters.
         total: The n that sums are divided by.
 
     Raises:
-        ValueError: If no parameter is live, or there are no instances, or ``total`` is not positive.
+        ValueError: If no parameter is live, or there are no samples, or ``total`` is not positive.
 
     Example:
         Two classes and one linear layer make the logistic loss, with curvature p (1 - p) along a bias.
@@ -83,10 +83,10 @@ class HessianProduct:
                 f"{type(module).__name__} has no parameter with requires_grad=True: there is no Hessian"
             )
         if total is not None and total < 1:
-            raise ValueError(f"`total` (={total}) must be at least 1: it is the number of instances")
+            raise ValueError(f"`total` (={total}) must be at least 1: it is the number of samples")
         self.total = sum(len(targets) for _, targets in batches) if total is None else total
         if self.total == 0:
-            raise ValueError("`batches` hold no instances: a mean loss needs at least one")
+            raise ValueError("`batches` hold no samples: a mean loss needs at least one")
 
     def partial(self, vector: Float64[np.ndarray, " parameters"]) -> Float64[np.ndarray, " parameters"]:
         """This process's share of H v: the sum over its own batches, divided by the n of all processes.
@@ -117,8 +117,8 @@ class HessianProduct:
         return share
 
     def _batch_sum(self, inputs: Tensor, targets: Tensor, tangents: list[Tensor]) -> Tensor:
-        """Sum over a batch's instances of their Hessians, times the vector."""
-        loss = instance_losses(self._module, inputs, targets).sum()
+        """Sum over a batch's samples of their Hessians, times the vector."""
+        loss = sample_losses(self._module, inputs, targets).sum()
         if not loss.requires_grad:  # no live parameter has a part in it
             return torch.zeros(self.size, dtype=torch.float64, device=loss.device)
         gradients = torch.autograd.grad(loss, self._parameters, create_graph=True, allow_unused=True)
@@ -191,7 +191,7 @@ def hessian_eigenvalues(
 
     Args:
         module: Returns logits ``[batch, classes]`` in evaluation mode.
-        batches: The instances, on the module's device.
+        batches: The samples, on the module's device.
         k: How many of the largest eigenvalues.
         smallest: How many of the smallest; may be 0.
         trace_samples: How many random vectors for the trace; 0 leaves it out.

@@ -1,9 +1,9 @@
-"""Loss and accuracy over a split, at w* and over a plane of weights."""
+"""Loss and accuracy over a split, at w* and over a plane of weights (section 4.2.1 of the paper)."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
@@ -14,11 +14,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from nas_lightning.acceleration.folding import FoldedNetwork
-from nas_lightning.acceleration.level import Speed, level_of
 from nas_lightning.analysis.directions import Directions, cosine
 from nas_lightning.analysis.displacement import at_points
-from nas_lightning.analysis.evaluation import Batches, check_batches, evaluating, logits_of
+from nas_lightning.analysis.evaluation import Batches, Forward, check_batches, evaluating, logits_of
 from nas_lightning.analysis.surface import Point, measured_plane
 from nas_lightning.provenance import weights_hash
 
@@ -34,22 +32,23 @@ LOSS_VARIABLES: Mapping[str, Mapping[str, str]] = {
 """What a loss contour measures at every point."""
 
 
-def evaluate(module: nn.Module, batches: Batches) -> tuple[float, float]:
-    """Mean loss (1/n) sum_i f_i and accuracy over all instances, in evaluation mode.
+def evaluate(module: nn.Module, batches: Batches, *, forward: Forward | None = None) -> tuple[float, float]:
+    """Compute the mean loss (1/n) sum_i f_i and the accuracy over all samples, in evaluation mode.
 
-    Every instance counts once, whatever the sizes of the batches; sums are in float64 and stay on the device,
-    which is waited for once.
+    Every sample counts once, whatever the sizes of the batches. Sums are in float64 and stay on the device
+    until the end.
 
     Args:
         module: Maps inputs to logits ``[batch, classes]``.
         batches: (inputs, targets), on the module's device.
+        forward: Computes the module's logits in its place; None is the module itself.
 
     Returns:
-        Mean cross entropy in nats and the share of instances whose largest logit is the target's. An instance
-        whose loss is not a number is not classified.
+        Mean cross entropy in nats, and the fraction of samples whose largest logit is the target's. A sample
+        whose loss is NaN counts as misclassified.
 
     Raises:
-        ValueError: If there is no instance, or the module does not return one tensor of logits.
+        ValueError: If there is no sample, or the output is not one tensor of logits.
 
     Example:
         >>> batches = [(torch.zeros(3, 2), torch.tensor([0, 1, 2]))]
@@ -58,8 +57,20 @@ def evaluate(module: nn.Module, batches: Batches) -> tuple[float, float]:
         (1.0986, 0.3333)
     """
     check_batches(batches)
+    count = 0
+    sums: Tensor | None = None
     with evaluating(module), torch.no_grad():
-        return _evaluate(module, batches)
+        for inputs, targets in batches:
+            logits = logits_of(forward or module, inputs)
+            losses = functional.cross_entropy(logits, targets, reduction="none")
+            correct = (logits.argmax(1) == targets) & ~losses.isnan()
+            added = torch.stack([losses.sum(dtype=torch.float64), correct.sum(dtype=torch.float64)])
+            sums = added if sums is None else sums + added
+            count += len(targets)
+    if sums is None or not count:
+        raise ValueError("`batches` hold no sample")
+    loss, accuracy = (sums / count).tolist()
+    return loss, accuracy
 
 
 def loss_surface(
@@ -70,12 +81,12 @@ def loss_surface(
     betas: Float[np.ndarray, " beta"] | Iterable[float | int],
     batch_norm: BatchNorm = "frozen",
     *,
-    speed: Speed = "auto",
+    forward: Forward | None = None,
 ) -> xr.Dataset:
-    """Loss surface s(alpha, beta) = E_i[f_i(w* + alpha w1 + beta w2)] (Shu et al., ICLR 2020, section 4.2.1).
+    """Compute the loss surface s(alpha, beta) = E_i[f_i(w* + alpha w1 + beta w2)].
 
     A point costs one pass over the batches and one displacement of the weights. Afterwards parameters and
-    buffers are as before, bit for bit.
+    buffers are as before, bit for bit. Source: Shu et al. (ICLR 2020), section 4.2.1.
 
     Args:
         module: Maps inputs to logits ``[batch, classes]``; its weights are w*.
@@ -83,13 +94,12 @@ def loss_surface(
         directions: w1 and w2, of :func:`~nas_lightning.analysis.directions.random_directions`.
         alphas: Steps along w1, increasing.
         betas: Steps along w2.
-        batch_norm: See :func:`loss_measure`.
-        speed: See :func:`loss_measure`.
+        batch_norm: See :func:`loss_at_points`.
+        forward: See :func:`loss_at_points`.
 
     Returns:
-        ``loss`` (nat) and ``accuracy`` (fraction) over (alpha, beta). Values that are not finite are kept.
-        Attributes: ``kind``, ``weights_sha256``, ``samples``, ``batch_norm`` and ``cosine`` between the
-        directions.
+        ``loss`` (nat) and ``accuracy`` (fraction) over (alpha, beta). NaN and infinity are kept. Attributes:
+        ``kind``, ``weights_sha256``, ``samples``, ``batch_norm`` and ``cosine`` between the directions.
 
     Raises:
         ValueError: If an argument is refused; the message names it.
@@ -109,45 +119,39 @@ def loss_surface(
         "batch_norm": batch_norm,
         "cosine": cosine(*directions),
     }
-    with loss_measure(module, batches, {0: directions}, batch_norm, speed=speed) as measure:
+    with loss_at_points(module, batches, {0: directions}, batch_norm, forward=forward) as measure:
         return measured_plane(measure, LOSS_VARIABLES, alphas, betas, attributes)
 
 
 @contextmanager
-def loss_measure(
+def loss_at_points(
     module: nn.Module,
     batches: Batches,
     directions_by_seed: Mapping[int, Directions],
     batch_norm: BatchNorm = "frozen",
     *,
-    speed: Speed = "auto",
+    forward: Forward | None = None,
 ) -> Iterator[Callable[[Point], dict[str, float]]]:
-    """What a loss contour measures at a point, for :func:`~nas_lightning.analysis.surface.fill`.
+    """Measure loss and accuracy at the points of a surface.
 
-    Batch norm normalises with running statistics, which belong to w*. What they are at other weights is a
-    choice:
+    Batch norm normalises with running statistics, which belong to w*. At other weights there is a choice:
 
     - ``"frozen"``: those of w* everywhere (Li et al., NeurIPS 2018). The surface is that of the function
       which the trained network computes.
     - ``"reestimated"``: at every point estimated anew, from one pass over the same batches in which only the
       batch norms are in training mode; mean and (unbiased) variance are the batches' averages weighted by
-      their sizes (after Izmailov et al., UAI 2018, section 3.2). At w* this is *not* the loss of validation.
+      their sizes (after Izmailov et al., UAI 2018, section 3.2). At w* this is *not* the validation loss.
 
     Args:
         module: Maps inputs to logits ``[batch, classes]``; its weights are w*.
         batches: (inputs, targets), on the module's device.
         directions_by_seed: Directions of every direction seed.
         batch_norm: As above.
-        speed: ``"reference"`` evaluates the module as it is; ``"fast"`` in one pass over memory where it
-            can, with its other batch norms folded into the convolutions, see
-            :class:`~nas_lightning.acceleration.folding.FoldedNetwork`, the same up to rounding (losses within
-            1e-4, relative); ``"compiled"`` compiles that; ``"max"`` computes in
-            bfloat16 as well (losses within some 1e-2). ``"auto"`` is ``"fast"`` here, where nothing is known
-            of the network's size.
+        forward: Computes the module's logits at every point in its place; None is the module itself.
 
     Yields:
-        Function of a point that gives its ``loss`` and ``accuracy``. When the block ends, by an exception as
-        well, parameters and buffers are as before, bit for bit.
+        Function of a point that gives its ``loss`` and ``accuracy``. When the block ends, also by an
+        exception, parameters and buffers are as before, bit for bit.
 
     Raises:
         ValueError: If directions do not fit, `batch_norm` is unknown, or there are no running statistics to
@@ -155,41 +159,15 @@ def loss_measure(
     """
     check_batches(batches)
     layers = _running_norms(module, batch_norm)
-    level = level_of(speed, "cpu", passes=0, work=0)
     with evaluating(module), _kept_buffers(module), at_points(module, directions_by_seed) as move_to:
-        folded = FoldedNetwork(module, compiled=level.compiled) if level.rearranged else None
-        device_type = next(iter(module.parameters())).device.type
 
         def measure(point: Point) -> dict[str, float]:
             move_to(point)
-            with torch.no_grad():
-                if batch_norm == "reestimated":
-                    _reestimate(module, layers, batches)
-                if folded is None:
-                    loss, accuracy = _evaluate(module, batches)
-                else:
-                    folded.refresh()
-                    with torch.autocast(device_type, torch.bfloat16) if level.mixed else nullcontext():
-                        loss, accuracy = _evaluate(folded, batches)
-            return {"loss": loss, "accuracy": accuracy}
+            if batch_norm == "reestimated":
+                _reestimate(module, layers, batches)
+            return dict(zip(LOSS_VARIABLES, evaluate(module, batches, forward=forward), strict=True))
 
         yield measure
-
-
-def _evaluate(module: Callable[[Tensor], Tensor], batches: Batches) -> tuple[float, float]:
-    count = 0
-    sums: Tensor | None = None
-    for inputs, targets in batches:
-        logits = logits_of(module, inputs)
-        losses = functional.cross_entropy(logits, targets, reduction="none")
-        correct = (logits.argmax(1) == targets) & ~losses.isnan()
-        batch_sums = torch.stack([losses.sum(dtype=torch.float64), correct.sum(dtype=torch.float64)])
-        sums = batch_sums if sums is None else sums + batch_sums
-        count += len(targets)
-    if sums is None or not count:
-        raise ValueError("`batches` hold no instance")
-    loss, accuracy = (sums / count).tolist()
-    return loss, accuracy
 
 
 @contextmanager
@@ -221,17 +199,18 @@ def _running_norms(module: nn.Module, batch_norm: BatchNorm) -> list[_BatchNorm]
     return layers
 
 
+@torch.no_grad()
 def _reestimate(module: nn.Module, layers: list[_BatchNorm], batches: Batches) -> None:
-    """Set the running statistics to those of the batches at the weights as they are."""
+    """Set the running statistics to those of the batches at the current weights."""
     momenta = [layer.momentum for layer in layers]
     count = 0
     try:
         for layer in layers:
             layer.training = True
-            # Not a number would survive being averaged away.
+            # NaN would survive the averaging.
             layer.reset_running_stats()
             if isinstance(layer, nn.SyncBatchNorm):
-                # Ranks measure different points: their statistics must not meet.
+                # Ranks measure different points: their statistics must not mix.
                 layer.forward = partial(_BatchNorm.forward, layer)  # type: ignore[method-assign]
         for inputs, targets in batches:
             count += len(targets)

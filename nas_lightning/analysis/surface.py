@@ -1,4 +1,4 @@
-"""Surfaces over weight space that fill point by point, shared over ranks, and survive a kill."""
+"""Surfaces over weight space: measured point by point, shared over ranks, saved, and resumed after a kill."""
 
 from __future__ import annotations
 
@@ -20,8 +20,7 @@ from nas_lightning.analysis.grid import (
     lattices,
     measured_variables,
 )
-from nas_lightning.analysis.surface_file import check_same_surface, read_surface
-from nas_lightning.netcdf import write_dataset
+from nas_lightning.netcdf import check_attributes, read_dataset, refuse, write_dataset
 
 if TYPE_CHECKING:
     import xarray as xr  # takes as long to import as the rest of the analyses together
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """One point of a surface: where it lies, and its place in the arrays."""
+    """One point of a surface: its coordinates, and its index in the arrays."""
 
     direction_seed: int
     alpha: float
@@ -38,11 +37,11 @@ class Point:
 
 
 class Surface:
-    """A surface that fills point by point, and knows which of its points are done.
+    """A surface that is measured point by point, and records which points are done.
 
     Args:
-        dataset: Variables and ``done`` over (direction_seed, alpha, beta), as :meth:`create` makes it;
-            further variables without alpha and beta may stand beside them.
+        dataset: Variables and ``done`` over (direction_seed, alpha, beta), as :meth:`create` makes it, and
+            possibly variables without alpha and beta.
 
     Attributes:
         dataset: The values so far; NaN where ``done`` is 0. NaN and infinity where it is 1 were measured.
@@ -69,7 +68,7 @@ class Surface:
         direction_seeds: Iterable[int],
         attributes: Mapping[str, str | int | float],
     ) -> Surface:
-        """A surface without a point.
+        """Create a surface of which no point is done.
 
         Args:
             kind: ``"loss_contour"`` or ``"gradient_variance"``.
@@ -78,7 +77,8 @@ class Surface:
             alphas: Steps along the first direction, increasing.
             betas: Steps along the second.
             direction_seeds: Seeds of the pairs of directions, each different and within 32 bits.
-            attributes: Provenance; what decides the values decides whether a file may be continued.
+            attributes: Provenance. A file whose attributes differ is not resumed, see
+                :data:`nas_lightning.netcdf.NOT_DECIDING`.
 
         Returns:
             The surface.
@@ -94,29 +94,18 @@ class Surface:
                 check_seeds(name, [value])
         steps = {"alpha": check_axis("alphas", alphas), "beta": check_axis("betas", betas)}
         shape = (len(seeds), len(steps["alpha"]), len(steps["beta"]))
-        dataset = xr.Dataset(
-            {
-                name: (DIMENSIONS, np.full(shape, np.nan), dict(description))
-                for name, description in variables.items()
-            }
-            | {
-                "done": (
-                    DIMENSIONS,
-                    np.zeros(shape, np.int8),
-                    {"long_name": "1 where measured", "units": "1"},
-                )
-            },
-            coords={
-                "direction_seed": (
-                    "direction_seed",
-                    np.array(seeds, np.int32),
-                    {"long_name": "seed of the pair of directions"},
-                ),
-                "alpha": ("alpha", steps["alpha"], {"long_name": "step along direction 1", "units": "1"}),
-                "beta": ("beta", steps["beta"], {"long_name": "step along direction 2", "units": "1"}),
-            },
-            attrs={"kind": kind} | {n: int(v) if isinstance(v, bool) else v for n, v in attributes.items()},
-        )
+        measured = {
+            name: (DIMENSIONS, np.full(shape, np.nan), dict(description))
+            for name, description in variables.items()
+        }
+        done = (DIMENSIONS, np.zeros(shape, np.int8), {"long_name": "1 where measured", "units": "1"})
+        seed_attributes = {"long_name": "seed of the pair of directions"}
+        coordinates = {"direction_seed": ("direction_seed", np.array(seeds, np.int32), seed_attributes)}
+        for number, (name, values) in enumerate(steps.items(), start=1):
+            description = {"long_name": f"step along direction {number}", "units": "1"}
+            coordinates[name] = (name, values, description)
+        plain = {name: int(v) if isinstance(v, bool) else v for name, v in attributes.items()}
+        dataset = xr.Dataset(measured | {"done": done}, coordinates, {"kind": kind} | plain)
         return cls(dataset)
 
     @property
@@ -140,13 +129,10 @@ class Surface:
         return self.finished == self.total
 
     def pending(self) -> list[Point]:
-        """Points that are not done, in the order in which they are to be measured.
+        """Points that are not done, in the order in which they are measured.
 
-        One pair of directions after the other, and each from coarse to fine: corners, edge centres and
-        centre, then the points that halve the distance, row by row, and so on. So there is a picture early.
-
-        Returns:
-            The points.
+        One pair of directions after the other, each from coarse to fine: corners, edge centres and centre,
+        then the points that halve the distance, row by row, and so on. So there is a picture early.
         """
         done = self.dataset["done"].values
         seeds, alphas, betas = (self.dataset[name].values.tolist() for name in DIMENSIONS)
@@ -163,32 +149,33 @@ class Surface:
 
         Args:
             point: One of :meth:`pending`.
-            values: A number for each of :attr:`variables`; NaN and infinity are numbers too.
+            values: A number, possibly NaN or infinity, for each of :attr:`variables`.
 
         Raises:
             ValueError: If a variable is missing or unknown.
         """
-        if values.keys() != set(self.variables):
-            raise ValueError(
-                f"values of {sorted(values)} were measured where {sorted(self.variables)} belong"
-            )
+        self._check_names(values)
         for name, value in values.items():
-            # One zero and one NaN, whatever their signs: a sum over ranks does not keep those.
+            # One zero and one NaN: a sum over ranks does not keep their signs.
             self.dataset[name].values[point.index] = math.nan if math.isnan(value) else value + 0.0
         self.dataset["done"].values[point.index] = 1
+
+    def _check_names(self, values: Mapping[str, float]) -> None:
+        if values.keys() != set(self.variables):
+            raise ValueError(f"the surface holds {sorted(self.variables)}, not {sorted(values)}")
 
     def attach(self, variables: Mapping[str, xr.DataArray]) -> None:
         """Add variables that have no alpha and beta, such as the cosine between the directions.
 
         Args:
-            variables: The variables; one that is there already is replaced.
+            variables: The variables; they replace those of the same names.
 
         Raises:
             ValueError: If one has a dimension alpha or beta.
         """
         for name, variable in variables.items():
             if {"alpha", "beta"} & set(variable.dims):
-                raise ValueError(f"`{name}` lies on the grid: it is to be recorded point by point")
+                raise ValueError(f"`{name}` lies on the grid: record it point by point")
             self.dataset[name] = variable
 
     def picture(self, direction_seed: int | None = None) -> xr.Dataset | None:
@@ -203,7 +190,7 @@ class Surface:
         return finest_lattice(self.dataset, direction_seed)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the surface as netCDF-3, whole or not at all.
+        """Write the surface as netCDF-3, atomically.
 
         Args:
             path: File to write.
@@ -215,38 +202,37 @@ class Surface:
 
     @classmethod
     def resume_or_create(cls, path: str | os.PathLike[str], fresh: Surface) -> Surface:
-        """The surface that a file holds, if it is the one that is to be measured, or a fresh one.
+        """Read the surface that a file holds, if it is the one to measure; without a file, take a fresh one.
 
-        The file is only read. What it has beyond the points (:meth:`attach`) is kept; what it lacks is taken
-        from `fresh`. Attributes of :data:`NOT_DECIDING` stay as the file has them.
+        The file is only read. Its further variables (:meth:`attach`) are kept, missing ones come from
+        `fresh`. Attributes of :data:`nas_lightning.netcdf.NOT_DECIDING` stay as in the file.
 
         Args:
             path: File that may exist.
-            fresh: What is to be measured.
+            fresh: The surface to measure.
 
         Returns:
-            The surface to go on with.
+            The surface to continue.
 
         Raises:
-            ValueError: If the file is damaged or holds another surface: the message names the file, what
-                differs first, and both values.
+            ValueError: If the file is damaged or holds another surface: the message names the file, the first
+                difference, and both values.
         """
         if not Path(path).exists():
             return fresh
         dataset = read_surface(path)
-        check_same_surface(path, dataset, fresh.dataset)
-        missing = {str(n): v for n, v in fresh.dataset.data_vars.items() if n not in dataset.data_vars}
+        _check_same(path, dataset, fresh.dataset)
         resumed = cls(dataset)
-        resumed.attach(missing)
+        resumed.attach({str(n): v for n, v in fresh.dataset.data_vars.items() if n not in dataset.data_vars})
         return resumed
 
 
 def finest_lattice(dataset: xr.Dataset, direction_seed: int | None = None) -> xr.Dataset | None:
-    """The finest sub-grid of a partly filled surface that has no missing point.
+    """Select the finest sub-grid of an unfinished surface that has no missing point.
 
     Args:
         dataset: A surface with ``done``.
-        direction_seed: Whose directions; None for the first.
+        direction_seed: Which pair of directions; None for the first.
 
     Returns:
         The variables over (alpha, beta) at the sub-grid's steps, without ``done``; None if not even the
@@ -266,7 +252,7 @@ def finest_lattice(dataset: xr.Dataset, direction_seed: int | None = None) -> xr
     return None
 
 
-def fill(
+def measure_pending(
     surface: Surface,
     measure: Callable[[Point], Mapping[str, float]],
     *,
@@ -279,19 +265,19 @@ def fill(
 ) -> None:
     """Measure the pending points of a surface, shared by all ranks.
 
-    The points are cut into chunks, `chunk_size` rounded up to a multiple of the number of ranks. Point j of a
-    chunk is measured by rank ``j % world_size``; then the ranks add up their arrays, zero where another rank
-    measured, and every rank records the chunk. A sum with zeros keeps NaN and infinity. The values do not
-    depend on the number of ranks.
+    The points are cut into chunks of `chunk_size`, rounded up to a multiple of the number of ranks. Point j
+    of a chunk is measured by rank ``j % world_size``; then the ranks add up their arrays, zero where another
+    rank measured, and every rank records the chunk. A sum with zeros keeps NaN and infinity. The values do
+    not depend on the number of ranks.
 
     Args:
         surface: The same on every rank.
-        measure: Values of a point.
+        measure: Gives the values of a point.
         rank: Rank of this process.
         world_size: Number of processes.
         reduce: Sum of an array over all ranks, in float64; None for one rank.
         chunk_size: Points between two calls of `after_chunk`, at least.
-        after_chunk: Called on every rank when a chunk is recorded, to save it or to report.
+        after_chunk: Called on every rank after each chunk, to save it or to report.
 
     Raises:
         ValueError: If `chunk_size` is not positive, the rank does not fit, several ranks have no `reduce`, or
@@ -311,10 +297,7 @@ def fill(
         values = np.zeros((len(chunk), len(variables)))
         for place in range(rank, len(chunk), world_size):
             measured = measure(chunk[place])
-            if measured.keys() != set(variables):
-                raise ValueError(
-                    f"values of {sorted(measured)} were measured where {sorted(variables)} belong"
-                )
+            surface._check_names(measured)
             values[place] = [measured[name] for name in variables]
         if reduce is not None:
             values = reduce(values)
@@ -334,11 +317,11 @@ def measured_plane(
     """Measure a surface of one pair of directions in this process.
 
     Args:
-        measure: Values of a point.
+        measure: Gives the values of a point.
         variables: What is measured, with the attributes of each.
         alphas: Steps along the first direction, increasing.
         betas: Steps along the second.
-        attributes: Provenance.
+        attributes: Provenance, and the surface's ``kind``.
 
     Returns:
         The variables over (alpha, beta).
@@ -346,7 +329,61 @@ def measured_plane(
     Raises:
         ValueError: If an axis is refused.
     """
-    kind = str(attributes["kind"])
-    surface = Surface.create(kind, variables, alphas, betas, [0], attributes)
-    fill(surface, measure)
+    surface = Surface.create(str(attributes["kind"]), variables, alphas, betas, [0], attributes)
+    measure_pending(surface, measure)
     return surface.dataset.isel(direction_seed=0).drop_vars(["done", "direction_seed"])
+
+
+def read_surface(path: str | os.PathLike[str]) -> xr.Dataset:
+    """Read a surface file.
+
+    Args:
+        path: The file.
+
+    Returns:
+        The dataset, in memory; the file is closed.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        OSError: If it cannot be read.
+        ValueError: If it is not a surface, or damaged.
+    """
+    dataset = read_dataset(path)
+    if dataset.attrs["kind"] == "hessian_spectrum":
+        raise ValueError(f"{path} holds a Hessian spectrum, not a surface; TensorBoard has its picture")
+    fault = _fault(dataset)
+    if fault:
+        raise ValueError(f"{path} is not a surface file, or it is damaged: {fault}")
+    return dataset
+
+
+def _fault(dataset: xr.Dataset) -> str | None:
+    """Why a dataset is no surface; None for a surface."""
+    for name in (*DIMENSIONS, "done"):
+        if name not in dataset.variables:
+            return f"it has no `{name}`"
+    if dataset["done"].dims != DIMENSIONS or not np.isin(dataset["done"].values, (0, 1)).all():
+        return "`done` is not 0 or 1 over the grid"
+    if not measured_variables(dataset):
+        return "no variable lies on the grid"
+    try:
+        for name in ("alpha", "beta"):
+            check_axis(name, dataset[name].values)
+    except (TypeError, ValueError) as error:
+        return str(error)
+    return None
+
+
+def _check_same(path: str | os.PathLike[str], found: xr.Dataset, wanted: xr.Dataset) -> None:
+    """Refuse a file whose surface is not the one to measure."""
+    check_attributes(path, found.attrs, wanted.attrs)
+    seeds, others = (dataset["direction_seed"].values.tolist() for dataset in (wanted, found))
+    if seeds != others:
+        refuse(path, "direction_seed", seeds, others)
+    for name in ("alpha", "beta"):
+        steps = wanted[name].values, found[name].values
+        if not np.array_equal(*steps):
+            refuse(path, name, *(f"{len(s)} steps from {s[0]} to {s[-1]}" for s in steps))
+    variables, measured = sorted(measured_variables(wanted)), sorted(measured_variables(found))
+    if variables != measured:
+        refuse(path, "variables", variables, measured)

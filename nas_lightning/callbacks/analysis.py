@@ -18,7 +18,7 @@ from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from torch import nn
 
 from nas_lightning.acceleration.level import Speed, check_speed
-from nas_lightning.callbacks.measurement import Measurement
+from nas_lightning.callbacks.context import AnalysisContext
 from nas_lightning.callbacks.protocols import cell_module, image_data
 from nas_lightning.callbacks.split_batches import check_split, split_batches
 
@@ -123,7 +123,7 @@ class Analysis(Callback, ABC):
             self._run(trainer, pl_module, self.checkpoint_epoch)
 
     @abstractmethod
-    def measure(self, at: Measurement) -> None:
+    def measure(self, context: AnalysisContext) -> None:
         """Measure, write the file and log; called on every rank, outside of inference mode."""
 
     @property
@@ -185,19 +185,21 @@ class Analysis(Callback, ABC):
                 dtype=parameter.dtype,
             )
             suffix = f"-epoch{epoch:04d}" if epoch >= 0 else ""
-            at = Measurement(trainer, module, network, batches, epoch, folder / f"{self.name}{suffix}.nc")
+            context = AnalysisContext(
+                trainer, module, network, batches, epoch, folder / f"{self.name}{suffix}.nc"
+            )
             lock = FileLock(folder / ".lock", timeout=0)
-            at.on_rank_zero(lambda: _acquire(lock, folder))
+            context.on_rank_zero(lambda: _acquire(lock, folder))
             try:
                 with _sigterm_noted(trainer):
-                    self.measure(at)
+                    self.measure(context)
             finally:
                 lock.release()
 
 
 @contextmanager
 def _sigterm_noted(trainer: Trainer) -> Iterator[None]:
-    """Note SIGTERM for :meth:`Measurement.stop_if_asked`, and do no more.
+    """Note SIGTERM for :meth:`AnalysisContext.stop_if_asked`, and do no more.
 
     Lightning's own handler calls all ranks together, and waits forever for one that is in another such call.
     """

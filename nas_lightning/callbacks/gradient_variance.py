@@ -10,18 +10,18 @@ import numpy as np
 from lightning.pytorch import Trainer
 from matplotlib.figure import Figure
 
-from nas_lightning.acceleration.per_sample import FusedGradients
+from nas_lightning.acceleration.forward import fused_sums
 from nas_lightning.analysis import (
     Directions,
     GradientStatistics,
-    InstanceGradients,
+    PerSampleGradients,
     Surface,
     sum_gradients,
-    variance_measure,
+    variance_at_points,
     variance_scalars,
     variance_variables,
 )
-from nas_lightning.callbacks.measurement import DataArray, Dataset, Measurement
+from nas_lightning.callbacks.context import AnalysisContext, DataArray, Dataset
 from nas_lightning.callbacks.protocols import CellNetworkLike, image_data
 from nas_lightning.callbacks.surface_analysis import Measure, SurfaceAnalysis, drawn
 from nas_lightning.figures import (
@@ -102,23 +102,30 @@ class GradientVariance(SurfaceAnalysis):
 
     @contextmanager
     def measuring(
-        self, at: Measurement, directions: Mapping[int, Directions], surface: Surface
+        self, context: AnalysisContext, directions: Mapping[int, Directions], surface: Surface
     ) -> Iterator[Measure]:
         """Measure w*, all ranks together; then a point is a forward and backward pass over the images."""
-        gradients = InstanceGradients(at.network, *next(iter(at.batches)), unsupported="vmap")
+        gradients = PerSampleGradients(context.network, *next(iter(context.batches)), unsupported="vmap")
         if gradients.by_vmap:
-            at.say(f"gradients of {', '.join(gradients.by_vmap)}: by torch.func.vmap")
+            context.say(f"gradients of {', '.join(gradients.by_vmap)}: by torch.func.vmap")
         points = surface.total - surface.finished + 1
-        is_compiled = at.level(self.speed, points, PASSES_OF_A_GRADIENT).compiled
-        fused = None
+        is_compiled = context.level(self.speed, points, PASSES_OF_A_GRADIENT).compiled
+        batch_sums = None
         if is_compiled and self.method == "exact" and not gradients.by_vmap:
-            fused = FusedGradients(at.network, gradients.parameters)
+            batch_sums = fused_sums(context.network, gradients.parameters)
         if "center_variance" not in surface.dataset:
-            sums = sum_gradients(gradients, at.batches.share(at.rank, at.world_size), fused)
-            at.sum_over_ranks(sums.tensors())
-            surface.attach(_center(sums.statistics(), at.module.network))
-        with variance_measure(
-            gradients, at.batches, directions, self.method, tolerance=self.tolerance, fused=fused
+            sums = sum_gradients(
+                gradients, context.batches.share(context.rank, context.world_size), batch_sums
+            )
+            context.sum_over_ranks(sums.tensors())
+            surface.attach(_center(sums.statistics(), context.module.network))
+        with variance_at_points(
+            gradients,
+            context.batches,
+            directions,
+            self.method,
+            tolerance=self.tolerance,
+            batch_sums=batch_sums,
         ) as measure:
             yield measure
 

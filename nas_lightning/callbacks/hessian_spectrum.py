@@ -17,7 +17,7 @@ from nas_lightning.analysis import (
     HessianSpectrum as Spectrum,
 )
 from nas_lightning.callbacks.analysis import Analysis
-from nas_lightning.callbacks.measurement import Dataset, Measurement
+from nas_lightning.callbacks.context import AnalysisContext, Dataset
 from nas_lightning.callbacks.protocols import cell_module
 from nas_lightning.figures import draw_spectrum
 from nas_lightning.netcdf import matching_dataset, write_dataset
@@ -88,60 +88,64 @@ class HessianSpectrum(Analysis):
                 f" eigenvalues than the {size} of the network's live parameters"
             )
 
-    def measure(self, at: Measurement) -> None:
+    def measure(self, context: AnalysisContext) -> None:
         """Find the spectrum, unless the file holds it, write and log it."""
-        attributes = at.on_rank_zero(lambda: {"kind": self.kind, **at.attributes(), **self.settings})
-        dataset = at.on_rank_zero(lambda: matching_dataset(at.path, attributes))
+        attributes = context.on_rank_zero(
+            lambda: {"kind": self.kind, **context.attributes(), **self.settings}
+        )
+        dataset = context.on_rank_zero(lambda: matching_dataset(context.path, attributes))
         if dataset is not None and not {"eigenvalue", "smallest_eigenvalue", "trace"} <= set(
             dataset.variables
         ):
-            raise ValueError(f"{at.path} is damaged: it lacks eigenvalues or the trace")
+            raise ValueError(f"{context.path} is damaged: it lacks eigenvalues or the trace")
         if dataset is None:
-            dataset = self._measured(at, attributes)
+            dataset = self._measured(context, attributes)
         numbers = {
             "hessian_largest_eigenvalue": float(dataset["eigenvalue"][0]),
             "hessian_trace": float(dataset["trace"]),
         }
         if dataset.sizes["smallest_rank"]:
             numbers["hessian_smallest_eigenvalue"] = float(dataset["smallest_eigenvalue"][0])
-        at.log_scalars({f"landscape/{name}": value for name, value in numbers.items()})
-        at.log_figures(lambda: {"landscape/hessian_spectrum": _figure(dataset)})
+        context.log_scalars({f"landscape/{name}": value for name, value in numbers.items()})
+        context.log_figures(lambda: {"landscape/hessian_spectrum": _figure(dataset)})
         words = ", ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in numbers.items())
         end = "" if dataset["converged"] else " (not converged: see the residuals, raise `max_products`)"
         if not np.isfinite(dataset["eigenvalue"][0]):
             end = " (the loss at w* or a gradient is not finite)"
-        at.say(f"{at.path}: {words}{end}")
+        context.say(f"{context.path}: {words}{end}")
 
-    def _measured(self, at: Measurement, attributes: Mapping[str, str | int | float]) -> Dataset:
+    def _measured(self, context: AnalysisContext, attributes: Mapping[str, str | int | float]) -> Dataset:
         """Lanczos on rank 0; the other ranks compute their shares of its products."""
-        share = at.batches.share(at.rank, at.world_size)
-        product = HessianProduct(at.network, share, total=len(at.batches.targets))
-        broadcast = at.trainer.strategy.broadcast
+        share = context.batches.share(context.rank, context.world_size)
+        product = HessianProduct(context.network, share, total=len(context.batches.targets))
+        broadcast = context.trainer.strategy.broadcast
 
         made = 0
 
         def of_all_ranks(vector: np.ndarray) -> np.ndarray:
             nonlocal made
-            at.stop_if_asked()
+            context.stop_if_asked()
             made += 1
             if made % 25 == 0:
-                at.say(f"Hessian: {made} products")
-            return at.reduce(product.partial(broadcast(vector)))
+                context.say(f"Hessian: {made} products")
+            return context.reduce(product.partial(broadcast(vector)))
 
         def spectrum() -> Dataset:
             try:
-                found = hessian_eigenvalues(at.network, at.batches, **self.settings, product=of_all_ranks)  # type: ignore[arg-type]
+                found = hessian_eigenvalues(
+                    context.network, context.batches, **self.settings, product=of_all_ranks
+                )
             finally:
                 broadcast(None)  # the other ranks wait for the next vector
             dataset = _as_dataset(found, attributes)
-            write_dataset(at.path, dataset)
+            write_dataset(context.path, dataset)
             return dataset
 
-        at.say(f"Hessian of {product.size:,} parameters: Lanczos, some tens to hundreds of products")
-        if at.rank > 0:
+        context.say(f"Hessian of {product.size:,} parameters: Lanczos, some tens to hundreds of products")
+        if context.rank > 0:
             while (vector := broadcast(None)) is not None:
-                at.reduce(product.partial(vector))
-        return at.on_rank_zero(spectrum)
+                context.reduce(product.partial(vector))
+        return context.on_rank_zero(spectrum)
 
 
 def _as_dataset(spectrum: Spectrum, attributes: Mapping[str, str | int | float]) -> Dataset:

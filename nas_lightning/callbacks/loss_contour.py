@@ -9,8 +9,9 @@ from typing import Any, Literal
 
 from matplotlib.figure import Figure
 
-from nas_lightning.analysis import LOSS_VARIABLES, Directions, Surface, loss_measure, loss_scalars
-from nas_lightning.callbacks.measurement import Dataset, Measurement
+from nas_lightning.acceleration.forward import folded_forward
+from nas_lightning.analysis import LOSS_VARIABLES, Directions, Surface, loss_at_points, loss_scalars
+from nas_lightning.callbacks.context import AnalysisContext, Dataset
 from nas_lightning.callbacks.surface_analysis import Measure, SurfaceAnalysis, drawn
 from nas_lightning.figures import (
     LOSS_LEVELS,
@@ -61,12 +62,18 @@ class LossContour(SurfaceAnalysis):
         return {"batch_norm": self.batch_norm, **shortened}
 
     def measuring(
-        self, at: Measurement, directions: Mapping[int, Directions], surface: Surface
+        self, context: AnalysisContext, directions: Mapping[int, Directions], surface: Surface
     ) -> AbstractContextManager[Measure]:
         """One pass over the images a point."""
         passes = 2 if self.batch_norm == "reestimated" else 1
-        level = at.level(self.speed, surface.total - surface.finished, passes)
-        return loss_measure(at.network, at.batches, directions, self.batch_norm, speed=level.name)
+        level = context.level(self.speed, surface.total - surface.finished, passes)
+        return loss_at_points(
+            context.network,
+            context.batches,
+            directions,
+            self.batch_norm,
+            forward=folded_forward(context.network, level),
+        )
 
     def scalars(self, dataset: Dataset) -> Dataset:
         """Width, convexity and curvature; see :func:`nas_lightning.analysis.loss_scalars`."""

@@ -17,13 +17,13 @@ from nas_lightning.analysis import (
     axis,
     check_seeds,
     cosine,
-    fill,
+    measure_pending,
     random_directions,
     spread,
 )
 from nas_lightning.analysis.surface import finest_lattice
 from nas_lightning.callbacks.analysis import Analysis
-from nas_lightning.callbacks.measurement import Dataset, Measurement
+from nas_lightning.callbacks.context import AnalysisContext, Dataset
 from nas_lightning.callbacks.progress import PointProgress
 from nas_lightning.figures import ReadSurface, read_surface_panel
 
@@ -63,25 +63,27 @@ class SurfaceAnalysis(Analysis):
         self.normalization = normalization
         self.orthogonal = orthogonal
 
-    def measure(self, at: Measurement) -> None:
+    def measure(self, context: AnalysisContext) -> None:
         """Fill the surface that the file holds, or a new one, and log it."""
-        names = at.module.network.evaluated_parameters()
+        names = context.module.network.evaluated_parameters()
         directions = {
-            seed: random_directions(at.network, seed, self.normalization, self.orthogonal, names)
+            seed: random_directions(context.network, seed, self.normalization, self.orthogonal, names)
             for seed in self.direction_seeds
         }
-        surface = at.on_rank_zero(lambda: self._start(at, directions))
-        with self.measuring(at, directions, surface) as measure:
-            at.on_rank_zero(lambda: surface.save(at.path))  # what cannot be written is said before the work
+        surface = context.on_rank_zero(lambda: self._start(context, directions))
+        with self.measuring(context, directions, surface) as measure:
+            context.on_rank_zero(
+                lambda: surface.save(context.path)
+            )  # what cannot be written is said before the work
             if not surface.complete:
-                self._fill(at, surface, measure)
+                self._measure_pending(context, surface, measure)
         scalars = self.scalars(surface.dataset)
         surface.attach({str(name): scalars[name] for name in scalars.data_vars})
-        at.on_rank_zero(lambda: surface.save(at.path))
+        context.on_rank_zero(lambda: surface.save(context.path))
         if scalars.data_vars:
-            at.log_scalars(_by_tag(scalars))
-        at.log_figures(lambda: self.figures(surface))
-        at.say(f"{at.path}: {_in_words(scalars, self.headline)}")
+            context.log_scalars(_by_tag(scalars))
+        context.log_figures(lambda: self.figures(surface))
+        context.say(f"{context.path}: {_in_words(scalars, self.headline)}")
 
     @abstractmethod
     def variables(self) -> Mapping[str, Mapping[str, str]]:
@@ -93,7 +95,7 @@ class SurfaceAnalysis(Analysis):
 
     @abstractmethod
     def measuring(
-        self, at: Measurement, directions: Mapping[int, Directions], surface: Surface
+        self, context: AnalysisContext, directions: Mapping[int, Directions], surface: Surface
     ) -> AbstractContextManager[Measure]:
         """Yields the function that measures a point."""
 
@@ -110,11 +112,11 @@ class SurfaceAnalysis(Analysis):
         """Whether w* lies inside the grid, as the scalars need."""
         return bool(self.steps[0] < 0 < self.steps[-1])
 
-    def _start(self, at: Measurement, directions: Mapping[int, Directions]) -> Surface:
+    def _start(self, context: AnalysisContext, directions: Mapping[int, Directions]) -> Surface:
         import xarray as xr
 
         attributes = {
-            **at.attributes(),
+            **context.attributes(),
             "normalization": self.normalization,
             "orthogonal": str(self.orthogonal),
             **self.own_attributes(),
@@ -125,35 +127,35 @@ class SurfaceAnalysis(Analysis):
         cosines = [cosine(*directions[seed]) for seed in self.direction_seeds]
         description = {"long_name": "cosine between the two directions", "units": "1"}
         fresh.attach({"cosine": xr.DataArray(cosines, dims="direction_seed", attrs=description)})
-        return Surface.resume_or_create(at.path, fresh)
+        return Surface.resume_or_create(context.path, fresh)
 
-    def _fill(self, at: Measurement, surface: Surface, measure: Measure) -> None:
+    def _measure_pending(self, context: AnalysisContext, surface: Surface, measure: Measure) -> None:
         shown = 0
-        visible = at.rank == 0 and at.trainer.progress_bar_callback is not None
+        visible = context.rank == 0 and context.trainer.progress_bar_callback is not None
         progress = PointProgress(
             self.kind.replace("_", " "), surface.finished, surface.total, visible=visible
         )
 
         def save(surface: Surface) -> None:
-            surface.save(at.path)
-            at.stop_if_asked()
+            surface.save(context.path)
+            context.stop_if_asked()
 
         def after_chunk(surface: Surface) -> None:
             nonlocal shown
-            at.on_rank_zero(lambda: save(surface))
+            context.on_rank_zero(lambda: save(surface))
             progress.update(surface.finished)
             picture = surface.picture()
             if picture is not None and picture["alpha"].size > shown and not surface.complete:
                 shown = picture["alpha"].size
-                at.log_figures(lambda: self.figures(surface))
+                context.log_figures(lambda: self.figures(surface))
 
         try:
-            fill(
+            measure_pending(
                 surface,
                 measure,
-                rank=at.rank,
-                world_size=at.world_size,
-                reduce=at.reduce,
+                rank=context.rank,
+                world_size=context.world_size,
+                reduce=context.reduce,
                 after_chunk=after_chunk,
             )
         finally:

@@ -12,13 +12,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from nas_lightning.analysis import (
-    InstanceGradients,
+    PerSampleGradients,
     estimate_statistics,
     gradient_statistics,
     gradient_variance_surface,
     hessian_eigenvalues,
-    instance_gradients,
     loss_surface,
+    per_sample_gradients,
     random_directions,
     sum_gradients,
 )
@@ -26,7 +26,7 @@ from nas_lightning.cells import Genotype, get_genotype
 from nas_lightning.networks import CellNetwork
 from nas_lightning.networks.operations import BUILT_IN_FACTORIES
 from nas_lightning.provenance import weights_hash
-from tests.oracles.instance_gradients import every_gradient, slow_statistics
+from tests.oracles.per_sample_gradients import every_gradient, slow_statistics
 
 Batches = list[tuple[Tensor, Tensor]]
 
@@ -81,14 +81,14 @@ def assert_same(module: nn.Module, batches: Batches, *, tolerance: float, **sett
 
 
 @pytest.mark.parametrize("operation", [name for name in BUILT_IN_FACTORIES if name != "none"])
-def test_every_operation_agrees_with_one_backward_pass_an_instance(operation: str) -> None:
+def test_every_operation_agrees_with_one_backward_pass_a_sample(operation: str) -> None:
     network = trained_network(cell_of(operation))
     assert_same(network, make_batches(), tolerance=1e-10)
     assert_same(network.float(), make_batches(dtype=torch.float32), tolerance=1e-5)
 
 
 @pytest.mark.parametrize("name", ["darts_v2", "nasnet", "amoebanet", "enas", "snas_mild", "darts_v2:C1"])
-def test_every_base_cell_agrees_with_one_backward_pass_an_instance(name: str) -> None:
+def test_every_base_cell_agrees_with_one_backward_pass_a_sample(name: str) -> None:
     network = trained_network(get_genotype(name), cells=4)
     assert_same(network, make_batches((5, 2)), tolerance=1e-10)
     assert_same(network.float(), make_batches((5, 2), dtype=torch.float32), tolerance=1e-5)
@@ -142,7 +142,7 @@ def small_network(*layers: nn.Module) -> nn.Sequential:
     ids=["grouped", "strided pointwise", "padded pointwise", "row", "in place", "norm", "plain norm"],
 )
 def test_layers_of_any_kind(layer: nn.Module) -> None:
-    assert InstanceGradients(small_network(layer), *make_batches()[0]).by_vmap == []
+    assert PerSampleGradients(small_network(layer), *make_batches()[0]).by_vmap == []
     assert_same(small_network(layer), make_batches(), tolerance=1e-10)
 
 
@@ -162,7 +162,7 @@ def test_other_layers_are_refused_by_name_or_measured_by_vmap(layer: nn.Module, 
     network = small_network(layer)
     with pytest.raises(ValueError, match=rf"layer '{name}' \(\w+\) has parameters and no rule"):
         gradient_statistics(network, make_batches())
-    assert InstanceGradients(network, *make_batches()[0], "vmap").by_vmap == [name]
+    assert PerSampleGradients(network, *make_batches()[0], "vmap").by_vmap == [name]
     assert_same(network, make_batches(), tolerance=1e-10, unsupported="vmap")
 
 
@@ -241,7 +241,7 @@ def test_an_input_changed_in_place_is_noticed() -> None:
 
 
 class AlongDimensionOne(nn.Module):
-    """A linear layer that sees the instances along dimension 1."""
+    """A linear layer that sees the samples along dimension 1."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -259,12 +259,12 @@ class Mixing(nn.Module):
 @pytest.mark.parametrize(
     ("layers", "message"),
     [
-        ((AlongDimensionOne(),), "layer '1.layer' .* does not have the 2 instances along dimension 0"),
-        ((Mixing(), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(64, 10)), "or instances are mixed"),
+        ((AlongDimensionOne(),), "layer '1.layer' .* does not have the 2 samples along dimension 0"),
+        ((Mixing(), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(64, 10)), "or samples are mixed"),
     ],
     ids=["transposed", "mixed"],
 )
-def test_layers_that_do_not_keep_the_instances_apart_are_refused(
+def test_layers_that_do_not_keep_the_samples_apart_are_refused(
     layers: tuple[nn.Module, ...], message: str
 ) -> None:
     torch.manual_seed(0)
@@ -280,7 +280,7 @@ def test_batch_norm_of_vectors() -> None:
 
 
 def test_the_mean_is_summed_in_float64() -> None:
-    """Where all instances nearly agree, the variance is a small difference of large numbers."""
+    """Where all samples nearly agree, the variance is a small difference of large numbers."""
     network = small_network().float()
     inputs, targets = make_batches((1,), dtype=torch.float32)[0]
     noise = torch.randn(200, 3, 16, 16, generator=torch.Generator().manual_seed(0))
@@ -349,7 +349,7 @@ def test_dead_parameters_do_not_count_and_nothing_is_left_behind() -> None:
     live = {name for name, p in network.named_parameters() if p.requires_grad}
     assert statistics.variance_by_parameter.keys() == live
     with pytest.raises(KeyError):
-        InstanceGradients(network, *make_batches()[0]).backward(*make_batches()[0], refuse)
+        PerSampleGradients(network, *make_batches()[0]).backward(*make_batches()[0], refuse)
     assert [layer.training for layer in network.modules()] == modes
     assert [p.requires_grad for p in network.parameters()] == flags
     assert weights_hash(network.state_dict()) == before
@@ -371,18 +371,18 @@ def test_it_works_in_inference_mode() -> None:
 def test_large_gradients_are_handed_over_in_parts(monkeypatch: pytest.MonkeyPatch, layer: nn.Module) -> None:
     network, batches = small_network(layer), make_batches((5, 3))
     whole = gradient_statistics(network, batches, unsupported="vmap")
-    monkeypatch.setattr(instance_gradients, "ELEMENTS_AT_ONCE", 250)
-    gradients = InstanceGradients(network, *batches[0], "vmap")
+    monkeypatch.setattr(per_sample_gradients, "ELEMENTS_AT_ONCE", 250)
+    gradients = PerSampleGradients(network, *batches[0], "vmap")
     seen: dict[str, list[int]] = {}
     gradients.backward(*batches[0], lambda name, values: seen.setdefault(name, []).append(len(values)))
-    assert seen["0.weight"] == [2, 2, 1]  # 112 elements an instance
+    assert seen["0.weight"] == [2, 2, 1]  # 112 elements a sample
     parts = gradient_statistics(network, batches, unsupported="vmap")
     assert parts.variance == pytest.approx(whole.variance, rel=1e-12)
 
 
 def test_sums_of_two_processes_add_up() -> None:
     network, batches = trained_network(get_genotype("darts_v2")), make_batches()
-    gradients = InstanceGradients(network, *batches[0])
+    gradients = PerSampleGradients(network, *batches[0])
     first, second, none = (sum_gradients(gradients, part) for part in (batches[:1], batches[1:], []))
     for one, other, zero in zip(first.tensors(), second.tensors(), none.tensors(), strict=True):
         one += other + zero
@@ -392,7 +392,29 @@ def test_sums_of_two_processes_add_up() -> None:
     assert found.mean_gradient_norm == pytest.approx(expected.mean_gradient_norm, rel=1e-12)
 
 
-def test_equal_instances_have_no_variance() -> None:
+def test_batches_that_the_sums_do_not_take_go_through_the_layers() -> None:
+    network, batches = small_network(), make_batches((4, 4, 3))
+    gradients = PerSampleGradients(network, *batches[0])
+    expected = sum_gradients(gradients, batches)
+    taken = []
+
+    def batch_sums(inputs: Tensor, targets: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]] | None:
+        taken.append(len(targets) == 4)
+        every = every_gradient(network, [(inputs, targets)])
+        if not taken[-1]:
+            return None
+        return (
+            {name: torch.stack([g[name].square().sum() for g in every]).sum() for name in every[0]},
+            {name: torch.stack([g[name] for g in every]).sum(0) for name in every[0]},
+        )
+
+    found = sum_gradients(gradients, batches, batch_sums)
+    assert taken == [True, True, False]
+    for one, other in zip(found.tensors(), expected.tensors(), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-14)
+
+
+def test_equal_samples_have_no_variance() -> None:
     inputs, targets = make_batches((1,))[0]
     statistics = gradient_statistics(small_network(), [(inputs.expand(6, -1, -1, -1), targets.expand(6))])
     assert statistics.variance == pytest.approx(0, abs=1e-12)
@@ -408,7 +430,7 @@ def test_what_is_not_finite_stays_so(value: float) -> None:
 
 
 def partitions(count: int, size: int) -> list[list[list[int]]]:
-    """Every way to deal instances to batches of a size, the last one smaller."""
+    """Every way to deal samples to batches of a size, the last one smaller."""
     dealt = []
     for order in itertools.permutations(range(count)):
         batches = [sorted(order[start : start + size]) for start in range(0, count, size)]
@@ -419,7 +441,7 @@ def partitions(count: int, size: int) -> list[list[list[int]]]:
 def test_the_mini_batch_estimate_is_unbiased_over_all_partitions() -> None:
     inputs, targets = make_batches((5,))[0]
     network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 256, 10)).double()
-    gradients = InstanceGradients(network, inputs, targets)
+    gradients = PerSampleGradients(network, inputs, targets)
     exact = gradient_statistics(network, [(inputs, targets)])
     estimates = []
     for batches in partitions(5, 2):  # two of two and one of one
@@ -437,14 +459,14 @@ def test_the_standard_error_is_the_spread_of_the_estimate() -> None:
     estimates, exact = [], []
     for _ in range(100):
         inputs, targets = torch.randn(240, 6).double(), torch.randint(10, (240,))
-        gradients = InstanceGradients(network, inputs, targets)
+        gradients = PerSampleGradients(network, inputs, targets)
         batches = [(inputs[i : i + 10], targets[i : i + 10]) for i in range(0, 240, 10)]
         estimates.append(estimate_statistics(gradients, batches))
         exact.append(gradient_statistics(network, batches).variance)
     spread = np.std([e.variance for e in estimates])
     claimed = np.sqrt(np.mean([e.standard_error**2 for e in estimates]))
     assert claimed == pytest.approx(spread, rel=0.2)
-    # Around the variance of the very instances it spreads less.
+    # Around the variance of the very samples it spreads less.
     around = np.sqrt(np.mean([(e.variance - v) ** 2 for e, v in zip(estimates, exact, strict=True)]))
     assert 0.4 * claimed < around < 0.9 * claimed
 
@@ -481,7 +503,7 @@ def test_a_surface_of_estimates_has_errors() -> None:
 
 
 def test_the_definition_itself() -> None:
-    """Two instances with gradients a and b: the variance is |a - b|^2 / 4."""
+    """Two samples with gradients a and b: the variance is |a - b|^2 / 4."""
     network, batches = small_network(), make_batches((2,))
     first, second = every_gradient(network, batches)
     quarter = sum(float(((first[name] - second[name]) ** 2).sum()) for name in first) / 4

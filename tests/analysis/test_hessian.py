@@ -51,7 +51,7 @@ def perceptron() -> nn.Module:
     return nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Tanh(), nn.Linear(4, 3)).double()
 
 
-def instances(count: int, *shape: int) -> tuple[Tensor, Tensor]:
+def samples(count: int, *shape: int) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(2)
     inputs = torch.randn(count, *shape, generator=generator)
     return inputs, torch.randint(3, (count,), generator=generator)
@@ -63,7 +63,7 @@ def batches_of(size: int, inputs: Tensor, targets: Tensor) -> Batches:
 
 @pytest.fixture(scope="module")
 def images() -> tuple[Tensor, Tensor]:
-    return instances(7, 3, 8, 8)
+    return samples(7, 3, 8, 8)
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +96,7 @@ def assert_same_state(before: dict[str, object], after: dict[str, object]) -> No
 
 @pytest.mark.parametrize("size", [1, 3, 4, 7])
 def test_products_give_the_dense_hessian_whatever_the_batches(size: int) -> None:
-    module, (inputs, targets) = perceptron(), instances(7, 3)
+    module, (inputs, targets) = perceptron(), samples(7, 3)
     expected = dense_hessian(module, inputs, targets).numpy()
     matrix = matrix_of(HessianProduct(module, batches_of(size, inputs.double(), targets)))
     np.testing.assert_allclose(matrix, expected, rtol=0, atol=1e-12 * np.abs(expected).max())
@@ -106,7 +106,7 @@ def test_products_give_the_dense_hessian_whatever_the_batches(size: int) -> None
 
 
 def test_batches_of_one_weight_would_be_seen() -> None:
-    module, (inputs, targets) = perceptron(), instances(7, 3)
+    module, (inputs, targets) = perceptron(), samples(7, 3)
     expected = dense_hessian(module, inputs, targets).numpy()
     unweighted = np.mean(
         [dense_hessian(module, *batch).numpy() for batch in batches_of(6, inputs, targets)], axis=0
@@ -167,7 +167,7 @@ def test_parameters_that_evaluation_does_not_use_add_zeros() -> None:
             logits: Tensor = self.body(x)
             return logits
 
-    module, (inputs, targets) = WithTower().double(), instances(7, 3)
+    module, (inputs, targets) = WithTower().double(), samples(7, 3)
     matrix = matrix_of(HessianProduct(module, batches_of(4, inputs.double(), targets)))
     assert not matrix[:8].any()
     assert not matrix[:, :8].any()
@@ -179,7 +179,7 @@ def test_parameters_that_evaluation_does_not_use_add_zeros() -> None:
 
 
 def test_shares_of_several_processes_add_up() -> None:
-    module, (inputs, targets) = perceptron(), instances(7, 3)
+    module, (inputs, targets) = perceptron(), samples(7, 3)
     batches = batches_of(3, inputs.double(), targets)
     vector = np.random.default_rng(0).standard_normal(HessianProduct(module, batches).size)
     whole = HessianProduct(module, batches).partial(vector)
@@ -215,7 +215,7 @@ def test_nothing_is_left_behind_by_a_failure(images: tuple[Tensor, Tensor]) -> N
 
 
 def test_works_in_inference_mode_without_gradients_and_under_autocast() -> None:
-    module, (inputs, targets) = perceptron(), instances(7, 3)
+    module, (inputs, targets) = perceptron(), samples(7, 3)
     vector = np.random.default_rng(0).standard_normal(39)
     expected = dense_hessian(module, inputs, targets).numpy() @ vector
     with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
@@ -230,7 +230,7 @@ def test_works_in_inference_mode_without_gradients_and_under_autocast() -> None:
 
 @pytest.mark.slow
 def test_a_compiled_module_is_differentiated_uncompiled() -> None:
-    module, (inputs, targets) = perceptron(), instances(7, 3)
+    module, (inputs, targets) = perceptron(), samples(7, 3)
     vector = np.random.default_rng(0).standard_normal(39)
     batches = batches_of(4, inputs.double(), targets)
     expected = HessianProduct(module, batches).partial(vector)
@@ -250,7 +250,7 @@ def symmetric(size: int, *, seed: int = 0) -> np.ndarray:
 
 
 def test_all_eigenvalues_of_a_tiny_module() -> None:
-    module, (inputs, targets) = perceptron(), instances(7, 3)
+    module, (inputs, targets) = perceptron(), samples(7, 3)
     expected = np.linalg.eigvalsh(dense_hessian(module, inputs, targets).numpy())
     batches = batches_of(3, inputs.double(), targets)
     spectrum = hessian_eigenvalues(module, batches, len(expected), smallest=0)
@@ -329,7 +329,7 @@ def test_a_matrix_of_low_rank(rank: int) -> None:
 
 
 def test_weights_without_a_finite_loss_give_nan() -> None:
-    module, (inputs, targets) = perceptron(), instances(7, 3)
+    module, (inputs, targets) = perceptron(), samples(7, 3)
     with torch.no_grad():
         next(module.parameters())[0, 0] = math.nan
     spectrum = hessian_eigenvalues(module, batches_of(4, inputs.double(), targets), 3, smallest=2)
@@ -352,13 +352,13 @@ def test_weights_without_a_finite_loss_give_nan() -> None:
     ],
 )
 def test_settings_out_of_range_are_refused(settings: dict[str, int], message: str) -> None:
-    inputs, targets = instances(7, 3)
+    inputs, targets = samples(7, 3)
     with pytest.raises(ValueError, match=message):
         hessian_eigenvalues(perceptron(), [(inputs.double(), targets)], **settings)  # type: ignore[arg-type]
 
 
-def test_a_product_without_instances_or_parameters_or_of_another_size_is_refused() -> None:
-    with pytest.raises(ValueError, match="hold no instances"):
+def test_a_product_without_samples_or_parameters_or_of_another_size_is_refused() -> None:
+    with pytest.raises(ValueError, match="hold no samples"):
         HessianProduct(perceptron(), [])
     with pytest.raises(ValueError, match=r"`total` \(=0\) must be at least 1"):
         HessianProduct(perceptron(), [], total=0)

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from nas_lightning.analysis.directions import Directions, Normalization, cosine, random_directions
 from nas_lightning.analysis.grid import axis
-from nas_lightning.analysis.loss import LOSS_VARIABLES, evaluate, loss_measure, loss_surface
-from nas_lightning.analysis.surface import Point, Surface, fill
+from nas_lightning.analysis.loss import LOSS_VARIABLES, evaluate, loss_at_points, loss_surface
+from nas_lightning.analysis.surface import Point, Surface, measure_pending
 from nas_lightning.cells import get_genotype
 from nas_lightning.networks import CellNetwork
 from nas_lightning.provenance import weights_hash
@@ -113,9 +113,32 @@ def test_the_last_smaller_batch_counts_by_its_size() -> None:
 def test_the_centre_is_the_evaluation() -> None:
     module, data = network(), batches()
     steps = axis(3, 1)
-    surface = loss_surface(module, data, random_directions(module, 0), steps, steps, speed="reference")
+    surface = loss_surface(module, data, random_directions(module, 0), steps, steps)
     centre = surface.sel(alpha=0, beta=0)
     assert (centre["loss"].item(), centre["accuracy"].item()) == evaluate(module, data)
+
+
+def test_another_computation_of_the_same_function_follows_the_weights() -> None:
+    module, data = network(), batches()
+    directions = random_directions(module, 0)
+    tensors = {**dict(module.named_parameters()), **dict(module.named_buffers())}
+    double, calls = copy.deepcopy(module).double().eval(), 0
+
+    def forward(inputs: Tensor) -> Tensor:
+        nonlocal calls
+        calls += 1
+        state = {name: tensor.detach().double() for name, tensor in tensors.items()}
+        logits: Tensor = torch.func.functional_call(double, state, (inputs.double(),))
+        return logits
+
+    for mode in ("frozen", "reestimated"):
+        expected = loss_surface(module, data, directions, STEPS, STEPS, mode)
+        surface = loss_surface(module, data, directions, STEPS, STEPS, mode, forward=forward)
+        np.testing.assert_allclose(surface["loss"], expected["loss"], rtol=1e-5)
+        assert not np.array_equal(surface["loss"], expected["loss"])
+        np.testing.assert_array_equal(surface["accuracy"], expected["accuracy"])
+    assert calls == 2 * 9 * 3
+    assert evaluate(module, data, forward=forward)[0] == pytest.approx(evaluate(module, data)[0], rel=1e-5)
 
 
 def test_sums_are_in_float64() -> None:
@@ -201,13 +224,13 @@ def test_a_contour_of_several_direction_seeds_is_that_of_each() -> None:
     seeds = {seed: random_directions(module, seed) for seed in (4, 2)}
     surface = Surface.create("loss_contour", LOSS_VARIABLES, axis(3, 0.5), axis(3, 0.5), list(seeds), {})
     digest = weights_hash(module.state_dict())
-    with loss_measure(module, data, seeds) as measure:
+    with loss_at_points(module, data, seeds) as measure:
         # There and back again: every seed starts from w*.
         points = surface.pending()
         first = measure(points[0])
         measure(points[-1])
         assert measure(points[0]) == first
-        fill(surface, measure)
+        measure_pending(surface, measure)
         with pytest.raises(KeyError):
             measure(Point(7, 0.0, 0.0, (0, 0, 0)))
     assert weights_hash(module.state_dict()) == digest
@@ -222,7 +245,7 @@ def test_a_contour_of_several_direction_seeds_is_that_of_each() -> None:
 def test_synchronised_batch_norm_is_estimated_by_each_rank_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     module, data = network(), batches()
     directions = random_directions(module, 0)
-    expected = loss_surface(module, data, directions, STEPS, STEPS, "reestimated", speed="reference")
+    expected = loss_surface(module, data, directions, STEPS, STEPS, "reestimated")
     synchronised = nn.SyncBatchNorm.convert_sync_batchnorm(copy.deepcopy(module))  # type: ignore[no-untyped-call]
 
     def forward(layer: nn.SyncBatchNorm, x: Tensor) -> Tensor:
@@ -230,7 +253,7 @@ def test_synchronised_batch_norm_is_estimated_by_each_rank_alone(monkeypatch: py
         return nn.BatchNorm2d.forward(layer, x)
 
     monkeypatch.setattr(nn.SyncBatchNorm, "forward", forward)
-    with loss_measure(synchronised, data, {0: directions}, "reestimated", speed="reference") as measure:
+    with loss_at_points(synchronised, data, {0: directions}, "reestimated") as measure:
         centre = measure(Point(0, 0.0, 0.0, (0, 1, 1)))
     assert centre["loss"] == expected["loss"].sel(alpha=0, beta=0).item()
     assert not any("forward" in vars(layer) for layer in synchronised.modules())
@@ -243,7 +266,7 @@ def test_bad_input_is_refused() -> None:
         loss_surface(module, data, directions, STEPS, STEPS, "reestimated")
     with pytest.raises(ValueError, match=r"`alphas` \(=\[1.0, -1.0\]\) must be finite, increasing"):
         loss_surface(module, data, directions, [1.0, -1.0], STEPS)
-    with pytest.raises(ValueError, match="`batches` hold no instance"):
+    with pytest.raises(ValueError, match="`batches` hold no sample"):
         evaluate(module, [])
     with pytest.raises(ValueError, match="`batches` can be iterated only once"):
         evaluate(module, iter(data))

@@ -21,8 +21,7 @@ import torch.multiprocessing as multiprocessing
 import xarray as xr
 
 from nas_lightning.analysis.grid import axis, coarse_to_fine, lattices
-from nas_lightning.analysis.surface import Point, Surface, fill, finest_lattice
-from nas_lightning.analysis.surface_file import read_surface
+from nas_lightning.analysis.surface import Point, Surface, finest_lattice, measure_pending, read_surface
 
 VARIABLES = {"loss": {"long_name": "mean cross entropy", "units": "nat"}, "accuracy": {"units": "1"}}
 ATTRIBUTES: dict[str, str | int | float] = {
@@ -64,7 +63,7 @@ def with_center(surface: Surface) -> Surface:
 
 def filled() -> Surface:
     surface = fresh()
-    fill(surface, measure)
+    measure_pending(surface, measure)
     return surface
 
 
@@ -159,9 +158,9 @@ def test_a_surface_knows_what_is_done() -> None:
     assert surface.finished == 1
     assert first not in surface.pending()
     assert [point.direction_seed for point in surface.pending()] == [3] * 29 + [-1] * 30
-    with pytest.raises(ValueError, match=r"values of \['loss'\] were measured where \['accuracy', 'loss'\]"):
+    with pytest.raises(ValueError, match=r"the surface holds \['accuracy', 'loss'\], not \['loss'\]"):
         surface.record(first, {"loss": 1.0})
-    fill(surface, measure)
+    measure_pending(surface, measure)
     assert surface.complete
     assert math.isnan(surface.dataset["loss"].values[0, 0, 0])  # what is done is not measured again
 
@@ -202,10 +201,12 @@ def test_interrupted_and_continued_is_unbroken(tmp_path: Path, stop: int, chunk_
         return measure(point)
 
     with pytest.raises(KeyboardInterrupt):
-        fill(with_center(fresh()), until_stop, chunk_size=chunk_size, after_chunk=lambda s: s.save(path))
+        measure_pending(
+            with_center(fresh()), until_stop, chunk_size=chunk_size, after_chunk=lambda s: s.save(path)
+        )
     resumed = Surface.resume_or_create(path, with_center(fresh()))
     assert resumed.finished == stop // chunk_size * chunk_size
-    fill(resumed, measure, chunk_size=4, after_chunk=lambda s: s.save(path))
+    measure_pending(resumed, measure, chunk_size=4, after_chunk=lambda s: s.save(path))
     assert path.read_bytes() == unbroken.read_bytes()
     assert Surface.resume_or_create(path, fresh()).complete
 
@@ -319,13 +320,13 @@ def test_create_refuses(seeds: list[int], attributes: dict[str, int], message: s
 
 def test_fill_refuses() -> None:
     with pytest.raises(ValueError, match=r"`chunk_size` \(=0\)"):
-        fill(fresh(), measure, chunk_size=0)
+        measure_pending(fresh(), measure, chunk_size=0)
     with pytest.raises(ValueError, match=r"`rank` \(=2\) must be at least 0 and below `world_size` \(=2\)"):
-        fill(fresh(), measure, rank=2, world_size=2)
+        measure_pending(fresh(), measure, rank=2, world_size=2)
     with pytest.raises(ValueError, match="needs `reduce`"):
-        fill(fresh(), measure, world_size=2)
-    with pytest.raises(ValueError, match=r"values of \['loss'\] were measured"):
-        fill(fresh(), lambda point: {"loss": 1.0})
+        measure_pending(fresh(), measure, world_size=2)
+    with pytest.raises(ValueError, match=r"not \['loss'\]"):
+        measure_pending(fresh(), lambda point: {"loss": 1.0})
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 5, 17])
@@ -350,7 +351,7 @@ def test_ranks_share_the_points(world_size: int, chunk_size: int) -> None:
             own[rank].append(point)
             return measure(point)
 
-        fill(
+        measure_pending(
             surfaces[rank],
             measured,
             rank=rank,
@@ -384,7 +385,7 @@ def distributed_worker(rank: int, folder: str) -> None:
         return tensor.numpy()
 
     surface = Surface.resume_or_create(f"{folder}/begun.nc", fresh())
-    fill(surface, measure, rank=rank, world_size=2, reduce=reduce, chunk_size=5)
+    measure_pending(surface, measure, rank=rank, world_size=2, reduce=reduce, chunk_size=5)
     surface.save(f"{folder}/{rank}.nc")
     dist.destroy_process_group()
 
@@ -402,13 +403,13 @@ def test_two_processes_continue_what_one_began(tmp_path: Path) -> None:
 
 KILLED = """
 import sys, time
-from tests.analysis.test_surface import fill, fresh, measure
+from tests.analysis.test_surface import measure_pending, fresh, measure
 
 def slowly(point):
     time.sleep(0.03)
     return measure(point)
 
-fill(fresh(), slowly, chunk_size=2, after_chunk=lambda surface: surface.save(sys.argv[1]))
+measure_pending(fresh(), slowly, chunk_size=2, after_chunk=lambda surface: surface.save(sys.argv[1]))
 """
 
 
@@ -423,7 +424,7 @@ def test_a_killed_process_leaves_a_file_to_continue(tmp_path: Path) -> None:
     assert process.wait() == -signal.SIGKILL
     surface = Surface.resume_or_create(path, fresh())
     assert 0 < surface.finished < surface.total
-    fill(surface, measure)
+    measure_pending(surface, measure)
     surface.save(path)
     filled().save(tmp_path / "unbroken.nc")
     assert path.read_bytes() == (tmp_path / "unbroken.nc").read_bytes()

@@ -218,9 +218,9 @@ def test_a_finished_file_is_not_measured_again(tmp_path: Path, monkeypatch: pyte
     trained(tmp_path, *callbacks)
     files = {path: path.read_bytes() for path in (tmp_path / "tb" / "landscape").glob("*.nc")}
     assert len(files) == 2
-    for name in ("loss_contour.loss_measure", "hessian_spectrum.hessian_eigenvalues"):
+    for name in ("loss_contour.loss_at_points", "hessian_spectrum.hessian_eigenvalues"):
         monkeypatch.setattr(f"nas_lightning.callbacks.{name}", never)
-    monkeypatch.setattr("nas_lightning.callbacks.loss_contour.loss_measure", Unmeasured)
+    monkeypatch.setattr("nas_lightning.callbacks.loss_contour.loss_at_points", Unmeasured)
     trained(tmp_path, *callbacks)
     assert files == {path: path.read_bytes() for path in (tmp_path / "tb" / "landscape").glob("*.nc")}
 

@@ -1,4 +1,4 @@
-"""The Hessian of the mean loss, row by row in float64 from one batch of all instances."""
+"""The Hessian of the mean loss, row by row in float64 from one batch of all samples."""
 
 from __future__ import annotations
 

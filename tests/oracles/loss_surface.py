@@ -1,4 +1,4 @@
-"""Directions and loss surfaces written the plain way: filter by filter, point by point, instance by instance.
+"""Directions and loss surfaces written the plain way: filter by filter, point by point, sample by sample.
 
 A deep copy of the module in float64 for every point; batch-norm statistics are read off one batch at a time.
 """

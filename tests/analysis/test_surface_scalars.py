@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from nas_lightning.analysis.scalars import RINGS, loss_scalars, spread, variance_scalars
+from nas_lightning.analysis.surface_scalars import RINGS, loss_scalars, spread, variance_scalars
 
 Function = Callable[[np.ndarray, np.ndarray], np.ndarray]
 

@@ -37,7 +37,7 @@ Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
-class Measurement:
+class AnalysisContext:
     """An analysis at work: what it measures, where it writes, and how the ranks act together.
 
     Attributes:

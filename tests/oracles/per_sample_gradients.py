@@ -1,4 +1,4 @@
-"""Gradient statistics the slow way: one backward pass for every instance, plain loops, float64."""
+"""Gradient statistics the slow way: one backward pass for every sample, plain loops, float64."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class SlowStatistics:
 
 
 def every_gradient(module: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> list[dict[str, Tensor]]:
-    """The gradient of each instance by parameter, in float64, on a copy."""
+    """The gradient of each sample by parameter, in float64, on a copy."""
     module = copy.deepcopy(module).double().eval()
     result = []
     for inputs, targets in batches:

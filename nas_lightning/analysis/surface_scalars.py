@@ -7,10 +7,11 @@ networks (Li et al., Visualizing the Loss Landscape of Neural Nets, NeurIPS 2018
 
 Areas: a grid point stands for the part of the square that is closer to it, along each axis, than to its
 neighbours; points on the border stand for half as much. The centre is w*, (alpha, beta) = (0, 0). On a grid
-without it (even resolution) values there are interpolated linearly between the nearest points.
+without it (even resolution) values there are interpolated linearly between the nearest points. Steps may be
+uneven.
 
-Values that are not finite are kept: no point with a loss of NaN or infinity is near the optimum or convex,
-and a mean that holds one is not finite itself.
+NaN and infinity are kept: no point with such a loss is near the optimum or convex, and a mean that holds one
+is not finite itself. They count only where their weight is not zero.
 """
 
 from __future__ import annotations
@@ -20,22 +21,15 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
-
-from nas_lightning.analysis.differences import (
-    Axis,
-    Field,
-    border_distance,
-    center_value,
-    center_weights,
-    convex_points,
-    interpolate,
-    point_areas,
-    second_difference,
-    weighted_sum,
-)
+from jaxtyping import Bool, Float64
 
 if TYPE_CHECKING:
     import xarray as xr  # takes as long to import as the rest of the analyses together
+
+Axis = Float64[np.ndarray, " _"]
+"""Steps along one direction, increasing from below 0 to above 0."""
+Field = Float64[np.ndarray, "alpha beta"]
+"""One value per point."""
 
 RINGS = (0.25, 0.5, 0.75, 1.0)
 """Outer radii of the rings of :func:`variance_scalars`, in units of the distance from centre to border."""
@@ -43,6 +37,8 @@ RINGS = (0.25, 0.5, 0.75, 1.0)
 # A multiple of four, so that the rays map onto one another when the axes are swapped or mirrored.
 _RAYS = 720
 _STEPS_PER_CELL = 16
+# Rounding of losses that were computed in float32, relative to their size.
+_LOSS_ROUNDING = 2.0**-24
 
 _CURVATURE = "nat alpha-2"
 _LOSS_ATTRIBUTES = {
@@ -58,7 +54,7 @@ _LOSS_ATTRIBUTES = {
 
 
 def loss_scalars(dataset: xr.Dataset, loss_rise: float | int = 1.0) -> xr.Dataset:
-    """Width, convexity and curvature of a loss surface s(alpha, beta).
+    """Compute width, convexity and curvature of a loss surface s(alpha, beta).
 
     near_convex_share: area of the near-convex region over the area of the square. The region is the set of
         grid points with s <= s(0, 0) + loss_rise that are connected with the centre along the grid (four
@@ -113,7 +109,7 @@ def loss_scalars(dataset: xr.Dataset, loss_rise: float | int = 1.0) -> xr.Datase
 
 
 def variance_scalars(dataset: xr.Dataset) -> xr.Dataset:
-    """Gradient variance at the centre and around it.
+    """Compute the gradient variance at the centre and around it.
 
     Ring k holds the grid points with rho_{k-1} R < sqrt(alpha^2 + beta^2) <= rho_k R, rho = 0 and
     :data:`RINGS`, R the distance from the centre to the border. The norm is Euclid's: two random directions
@@ -128,8 +124,8 @@ def variance_scalars(dataset: xr.Dataset) -> xr.Dataset:
     Returns:
         ``variance_center`` and, over ``ring`` (rho_k), ``variance_ring``; ``standard_deviation_center`` and
         ``standard_deviation_ring`` likewise of the square root, which the paper's figures 7 and 8 show; all
-        over ``direction_seed`` where ``dataset`` has it. Rings that hold values that are not finite are not
-        finite, rings without a grid point are NaN. The centre is that of the surface, by the surface's
+        over ``direction_seed`` where ``dataset`` has it. Rings with NaN or infinity are not finite, rings
+        without a grid point are NaN. The centre is that of the surface, by the surface's
         method.
 
     Raises:
@@ -146,7 +142,7 @@ def variance_scalars(dataset: xr.Dataset) -> xr.Dataset:
 
 
 def spread(scalars: xr.Dataset) -> xr.Dataset:
-    """Mean and standard deviation of scalars over direction seeds.
+    """Compute mean and standard deviation of scalars over direction seeds.
 
     Args:
         scalars: What :func:`loss_scalars` or :func:`variance_scalars` returned.
@@ -155,7 +151,7 @@ def spread(scalars: xr.Dataset) -> xr.Dataset:
         The same variables over ``statistic`` ("mean", "standard_deviation") in place of ``direction_seed``.
         The standard deviation is that of a sample (divided by the number of seeds less one), NaN for one
         seed: it says how far another random plane may differ; that of the mean is smaller by the square root
-        of the number of seeds, attribute ``direction_seeds``. A seed whose value is not finite makes both
+        of the number of seeds, attribute ``direction_seeds``. NaN or infinity of one seed makes both
         not finite.
     """
     import xarray as xr
@@ -186,7 +182,7 @@ def _each_seed(
     alphas, betas = _checked_axes(dataset, variable)
     values = dataset[variable].transpose(..., "alpha", "beta").to_numpy().astype(np.float64)
     has_seeds = "direction_seed" in dataset[variable].dims
-    # Infinite losses are values like others: what they make of a difference or a mean is what it is.
+    # Infinite losses are values like others.
     with np.errstate(invalid="ignore", over="ignore"):
         measured = [measure(surface, alphas, betas) for surface in (values if has_seeds else values[None])]
     variables = {}
@@ -228,14 +224,14 @@ def _region_scalars(loss: Field, alphas: Axis, betas: Axis, loss_rise: float) ->
     """Share, radius and convexity ratios."""
     from scipy import ndimage  # only when a surface is measured: no training waits for it
 
-    areas, convex = point_areas(alphas, betas), convex_points(loss, alphas, betas)
+    areas, convex = _areas(alphas, betas), _convex_points(loss, alphas, betas)
     inner = np.zeros(loss.shape, dtype=bool)
     inner[1:-1, 1:-1] = True
     scalars = dict.fromkeys(("near_convex_share", "near_convex_radius", "convexity_ratio"), math.nan)
-    level = center_value(loss, alphas, betas) + loss_rise
+    level = _center_value(loss, alphas, betas) + loss_rise
     if math.isfinite(level):
         labels, _ = ndimage.label(loss <= level)  # neither NaN nor infinity is
-        around = np.outer(center_weights(alphas), center_weights(betas)) > 0
+        around = np.outer(_center_weights(alphas), _center_weights(betas)) > 0
         region = np.isin(labels, labels[around & (labels > 0)])
         scalars["near_convex_share"] = float(areas[region].sum() / areas.sum())
         scalars["near_convex_radius"] = _radius(loss, alphas, betas, level)
@@ -249,11 +245,11 @@ def _ratio(areas: Field, part: np.ndarray, whole: np.ndarray) -> float:
 
 def _radius(loss: Field, alphas: Axis, betas: Axis, level: float) -> float:
     """Distance to the nearest first crossing of the level along rays from the centre."""
-    limit = border_distance(alphas, betas)
+    limit = _border_distance(alphas, betas)
     spacing = min(np.diff(alphas).min(), np.diff(betas).min())
     radii = np.linspace(0, limit, 1 + math.ceil(_STEPS_PER_CELL * limit / spacing))
     angles = (np.arange(_RAYS) + 0.5) * (2 * math.pi / _RAYS)
-    values = interpolate(
+    values = _interpolate(
         loss, alphas, betas, np.outer(np.cos(angles), radii), np.outer(np.sin(angles), radii)
     )
     beyond = ~(values <= level)
@@ -271,10 +267,10 @@ def _axis_curvatures(loss: Field, alphas: Axis, betas: Axis) -> dict[str, float]
     """Second differences at the centre and along both axes."""
     at_center, along = [], []
     for surface, axis, across in ((loss, alphas, betas), (loss.T, betas, alphas)):
-        curvature = second_difference(weighted_sum(center_weights(across), surface.T), axis)
-        weights = center_weights(axis)
+        curvature = _second_difference(_weighted_sum(_center_weights(across), surface.T), axis)
+        weights = _center_weights(axis)
         at_border = weights[0] != 0 or weights[-1] != 0
-        at_center.append(math.nan if at_border else float(weighted_sum(weights[1:-1], curvature)))
+        at_center.append(math.nan if at_border else float(_weighted_sum(weights[1:-1], curvature)))
         along.append(np.abs(curvature))
     every = np.concatenate(along)
     return {
@@ -287,14 +283,105 @@ def _axis_curvatures(loss: Field, alphas: Axis, betas: Axis) -> dict[str, float]
 
 def _ring_means(variance: Field, alphas: Axis, betas: Axis) -> dict[str, float | np.ndarray]:
     """Values at the centre and means over the rings, of the variance and of its root."""
-    areas = point_areas(alphas, betas)
+    areas = _areas(alphas, betas)
     # Rounding must not put a point on a ring's outer circle into the next one.
-    distances = np.hypot(alphas[:, None], betas) / border_distance(alphas, betas) - 1e-9
+    distances = np.hypot(alphas[:, None], betas) / _border_distance(alphas, betas) - 1e-9
     scalars: dict[str, float | np.ndarray] = {}
     for name, field in (("variance", variance), ("standard_deviation", np.sqrt(variance))):
         means = []
         for inner, outer in zip((0.0, *RINGS[:-1]), RINGS, strict=True):
             ring = (distances > inner) & (distances <= outer)
             means.append(np.average(field[ring], weights=areas[ring]) if ring.any() else math.nan)
-        scalars |= {f"{name}_center": center_value(field, alphas, betas), f"{name}_ring": np.array(means)}
+        scalars |= {f"{name}_center": _center_value(field, alphas, betas), f"{name}_ring": np.array(means)}
     return scalars
+
+
+def _areas(alphas: Axis, betas: Axis) -> Field:
+    """Area that each point stands for: up to half-way to its neighbours, and to the border of the square."""
+    return np.outer(*(np.convolve(np.diff(axis), [0.5, 0.5]) for axis in (alphas, betas)))
+
+
+def _border_distance(alphas: Axis, betas: Axis) -> float:
+    """Distance from (0, 0) to the nearest side of the square."""
+    return float(min(-alphas[0], alphas[-1], -betas[0], betas[-1]))
+
+
+def _center_weights(axis: Axis) -> Axis:
+    """Weights of linear interpolation at 0: one point's, or those of the two points around it."""
+    weights = np.zeros_like(axis)
+    nearest = int(np.abs(axis).argmin())
+    # A zero that linspace has rounded is a zero.
+    if abs(axis[nearest]) <= 1e-9 * (axis[-1] - axis[0]):
+        weights[nearest] = 1
+        return weights
+    above = int(np.searchsorted(axis, 0.0))
+    weights[above] = -axis[above - 1] / (axis[above] - axis[above - 1])
+    weights[above - 1] = 1 - weights[above]
+    return weights
+
+
+def _weighted_sum(weights: Axis, values: Float64[np.ndarray, "points *rest"]) -> Float64[np.ndarray, "*rest"]:
+    """Sum over the first axis, of the terms whose weight is not zero."""
+    used = weights != 0
+    return np.tensordot(weights[used], values[used], axes=1)
+
+
+def _center_value(field: Field, alphas: Axis, betas: Axis) -> float:
+    """The field at (0, 0), interpolated bilinearly where that is no point of the grid."""
+    return float(_weighted_sum(_center_weights(alphas), _weighted_sum(_center_weights(betas), field.T)))
+
+
+def _interpolate(
+    field: Field,
+    alphas: Axis,
+    betas: Axis,
+    alpha: Float64[np.ndarray, "*shape"],
+    beta: Float64[np.ndarray, "*shape"],
+) -> Float64[np.ndarray, "*shape"]:
+    """Bilinear interpolation at positions inside the square."""
+    row = np.clip(np.searchsorted(alphas, alpha, side="right") - 1, 0, len(alphas) - 2)
+    column = np.clip(np.searchsorted(betas, beta, side="right") - 1, 0, len(betas) - 2)
+    along = (alpha - alphas[row]) / (alphas[row + 1] - alphas[row])
+    across = (beta - betas[column]) / (betas[column + 1] - betas[column])
+    result = np.zeros_like(alpha)
+    for weight, values in (
+        ((1 - along) * (1 - across), field[row, column]),
+        ((1 - along) * across, field[row, column + 1]),
+        (along * (1 - across), field[row + 1, column]),
+        (along * across, field[row + 1, column + 1]),
+    ):
+        result += np.where(weight == 0, 0.0, weight * values)
+    return result
+
+
+def _second_difference(
+    values: Float64[np.ndarray, "points *rest"], axis: Axis
+) -> Float64[np.ndarray, "inner *rest"]:
+    """Second derivative along the first axis at its inner points, see :func:`loss_scalars`."""
+    column = (-1, *(1,) * (values.ndim - 1))
+    slopes = np.diff(values, axis=0) / np.diff(axis).reshape(column)
+    curvature: np.ndarray = 2 * np.diff(slopes, axis=0) / (axis[2:] - axis[:-2]).reshape(column)
+    return curvature
+
+
+def _convex_points(field: Field, alphas: Axis, betas: Axis) -> Bool[np.ndarray, "alpha beta"]:
+    """Inner points whose matrix of second differences is positive semi-definite; border points are not.
+
+    A negative eigenvalue counts as zero if rounding of the field to float32 explains it. A point with NaN or
+    infinity among its nine is not convex.
+    """
+    from scipy import ndimage  # only when a surface is measured: no training waits for it
+
+    convex = np.zeros(field.shape, dtype=bool)
+    if min(field.shape) < 3:
+        return convex
+    along = _second_difference(field, alphas)[:, 1:-1]
+    across = _second_difference(field.T, betas).T[1:-1]
+    wide_alpha, wide_beta = alphas[2:] - alphas[:-2], betas[2:] - betas[:-2]
+    mixed = field[2:, 2:] - field[2:, :-2] - field[:-2, 2:] + field[:-2, :-2]
+    mixed /= np.outer(wide_alpha, wide_beta)
+    smallest = (along + across) / 2 - np.hypot((along - across) / 2, mixed)
+    size = ndimage.maximum_filter(np.abs(field), 3)[1:-1, 1:-1]
+    rounding = 16 * _LOSS_ROUNDING * size * (wide_alpha[:, None] ** -2 + wide_beta**-2)
+    convex[1:-1, 1:-1] = np.isfinite(smallest) & (smallest >= -rounding)
+    return convex
