@@ -32,9 +32,10 @@ from benchmarks.record import (
     summary,
     write,
 )
+from nas_lightning.acceleration.folding import FoldedNetwork
+from nas_lightning.acceleration.forward import folded_forward, fused_sums
+from nas_lightning.acceleration.level import LEVELS
 from nas_lightning.analysis import (
-    FoldedNetwork,
-    FusedGradients,
     PerSampleGradients,
     Point,
     loss_at_points,
@@ -172,9 +173,9 @@ def contour_contestants(settings: argparse.Namespace) -> Iterator[tuple[Contesta
             "loss, compiled evaluation pass": relative_difference(evaluation_pass(folded, batches), expected)
         }
         for speed in ("reference", "fast", "compiled"):
-            measure = stack.enter_context(loss_at_points(
-                    network, batches, directions, forward=folded_forward(network, LEVELS[speed])
-                ))
+            measure = stack.enter_context(
+                loss_at_points(network, batches, directions, forward=folded_forward(network, LEVELS[speed]))
+            )
             differences[f"loss, {speed}"] = relative_difference(measure(center)["loss"], expected)
             contestants[f"contour point, {speed}"] = partial(measure, aside)
             network.load_state_dict(weights)

@@ -31,6 +31,7 @@ from torch.utils._pytree import tree_leaves
 from benchmarks.record import DEVICE, alternate, machine, summary, write
 from benchmarks.training import Batch, make_networks, step_function
 from nas_lightning.acceleration.folding import FoldedNetwork, sharing_copy
+from nas_lightning.acceleration.forward import folded_forward
 from nas_lightning.acceleration.level import LEVELS, Level
 from nas_lightning.analysis import Point, loss_at_points, random_directions
 from nas_lightning.classifier import prepare_training
@@ -302,7 +303,9 @@ def measure_points(settings: argparse.Namespace) -> list[dict[str, Any]]:
     measured = []
     for level, network in networks_of(settings, size).items():
         directions = {0: random_directions(network, seed=0)}
-        with loss_at_points(network, batches, directions, forward=folded_forward(network, LEVELS[level])) as measure:
+        with loss_at_points(
+            network, batches, directions, forward=folded_forward(network, LEVELS[level])
+        ) as measure:
 
             def surface(number: int, measure: Callable[[Point], object] = measure) -> None:
                 for index in range(number):

@@ -25,7 +25,7 @@ ARROWS: dict[str, set[str]] = {
     "acceleration": {"networks", "cells", "analysis"},
     "classifier": {"networks", "cells", "acceleration", "metrics"},
     "datamodules": set(),
-    "analysis": {"acceleration"},
+    "analysis": set(),
     "figures": {"cells"},
     "callbacks": {"acceleration", "analysis", "figures", "cells"},
     "study": {"cells", "acceleration"},

@@ -6,7 +6,6 @@ import copy
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from lightning.pytorch import Trainer
@@ -14,15 +13,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from nas_lightning.acceleration.cpu.library import kernel_library
+from nas_lightning.acceleration.folding import FoldedNetwork
+from nas_lightning.acceleration.forward import folded_forward, fused_sums
 from nas_lightning.acceleration.layers import BatchNorm, Convolution
 from nas_lightning.acceleration.level import LEVELS, LONG_PASSES, LONG_WORK, Speed, check_speed, level_of
+from nas_lightning.acceleration.per_sample import FusedGradients
 from nas_lightning.analysis import (
-    FoldedNetwork,
-    FusedGradients,
-    InstanceGradients,
-    estimate_statistics,
+    PerSampleGradients,
     evaluate,
-    gradient_statistics,
     loss_surface,
     random_directions,
     sum_gradients,
@@ -241,7 +239,10 @@ def test_fast_surfaces_differ_by_less_than_a_ten_thousandth(mode: Any) -> None:
     network(data[0][0])
     arguments = (network, data, random_directions(network, 0), [-0.5, 0.0, 0.5], [-0.5, 0.0, 0.5], mode)
     weights = copy.deepcopy(network.state_dict())
-    surfaces = [loss_surface(*arguments, speed=speed) for speed in ("reference", "fast")]
+    surfaces = [
+        loss_surface(*arguments, forward=folded_forward(network, LEVELS[speed]))
+        for speed in ("reference", "fast")
+    ]
     relative = abs(surfaces[1]["loss"] / surfaces[0]["loss"] - 1)
     assert 0 < float(relative.max()) < 1e-4
     assert all(torch.equal(weights[name], values) for name, values in network.state_dict().items())
@@ -260,10 +261,10 @@ def test_surfaces_are_the_same_at_every_level(monkeypatch: pytest.MonkeyPatch) -
     data = [batch(torch.float32, 32), batch(torch.float32, 9)]
     network(data[0][0])
     arguments = (network, data, random_directions(network, 0), [-0.5, 0.0, 0.5], [0.0, 0.5])
-    reference = loss_surface(*arguments, speed="reference")["loss"]
-    compiled = loss_surface(*arguments, speed="compiled")["loss"]
+    reference = loss_surface(*arguments, forward=folded_forward(network, LEVELS["reference"]))["loss"]
+    compiled = loss_surface(*arguments, forward=folded_forward(network, LEVELS["compiled"]))["loss"]
     monkeypatch.setattr("nas_lightning.acceleration.folding.compile_module", compile_quickly)
-    shortened = loss_surface(*arguments, speed="max")["loss"]
+    shortened = loss_surface(*arguments, forward=folded_forward(network, LEVELS["max"]))["loss"]
     assert float(abs(compiled / reference - 1).max()) < 1e-4
     assert 1e-6 < float(abs(shortened / reference - 1).max()) < 2e-2
     assert reference.sel(alpha=0, beta=0).item() == pytest.approx(evaluate(network, data)[0])
@@ -274,7 +275,7 @@ def test_fused_gradients_are_those_of_the_instances(name: str) -> None:
     network = networks(SMALL if name == "small" else get_genotype(name), torch.float64)[1]
     x, targets = batch()
     network(x)
-    gradients = InstanceGradients(network, x, targets)
+    gradients = PerSampleGradients(network, x, targets)
     squares, sums = FusedGradients(network, gradients.parameters, compiled=False).sums(x, targets)
     expected = sum_gradients(gradients, [(x, targets)])
     for parameter in gradients.parameters:
@@ -290,43 +291,14 @@ def test_compiled_gradient_sums_are_the_same() -> None:
     network = networks(TINY, torch.float64)[1]
     x, targets = batch()
     network(x)
-    gradients = InstanceGradients(network, x, targets)
-    fused = FusedGradients(network, gradients.parameters)
+    gradients = PerSampleGradients(network, x, targets)
+    fused = fused_sums(network, gradients.parameters)
     data = [(x, targets), (x[:5], targets[:5])]  # the second one is measured without it
     compiled, expected = sum_gradients(gradients, data, fused), sum_gradients(gradients, data)
     assert compiled.count == expected.count
     assert compiled.statistics().variance == pytest.approx(expected.statistics().variance, rel=1e-10)
     norm = expected.statistics().mean_gradient_norm
     assert compiled.statistics().mean_gradient_norm == pytest.approx(norm, rel=1e-10)
-
-
-def test_an_estimate_ends_where_its_error_suffices() -> None:
-    torch.manual_seed(0)
-    module = nn.Linear(12, 3, bias=False).double()
-    count, size = 1200, 6
-    inputs = torch.randn(count, 12, dtype=torch.float64) + 1
-    targets = torch.randint(3, (count,))
-    exact = gradient_statistics(module, [(inputs, targets)])
-    gradients = InstanceGradients(module, inputs, targets)
-    taken, deviations, norms = [], [], []
-    for seed in range(40):
-        order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
-        batches = list(zip(torch.split(inputs[order], size), torch.split(targets[order], size), strict=True))
-        found = estimate_statistics(gradients, batches, tolerance=0.08)
-        assert found.standard_error <= 0.08 * found.variance
-        taken.append(found.count)
-        deviations.append((found.variance - exact.variance) / found.standard_error)
-        norms.append(found.mean_gradient_norm**2)
-    assert size * 8 <= min(taken)
-    assert max(taken) < count / 2
-    assert np.mean(np.abs(deviations) < 2) > 0.8
-    spread = np.std(norms, ddof=1) / np.sqrt(len(norms))
-    assert abs(np.mean(norms) - exact.mean_gradient_norm**2) < 4 * spread
-    whole = estimate_statistics(gradients, batches)
-    assert whole.count == count
-    assert whole.mean_gradient_norm == pytest.approx(exact.mean_gradient_norm)
-    with pytest.raises(ValueError, match=r"`tolerance` \(=-1\) must not be negative"):
-        estimate_statistics(gradients, batches, -1)
 
 
 def test_automatic_levels_follow_the_work() -> None:

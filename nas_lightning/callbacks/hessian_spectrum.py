@@ -133,7 +133,10 @@ class HessianSpectrum(Analysis):
         def spectrum() -> Dataset:
             try:
                 found = hessian_eigenvalues(
-                    context.network, context.batches, **self.settings, product=of_all_ranks
+                    context.network,
+                    context.batches,
+                    **self.settings,  # type: ignore[arg-type]
+                    product=of_all_ranks,
                 )
             finally:
                 broadcast(None)  # the other ranks wait for the next vector

@@ -471,6 +471,35 @@ def test_the_standard_error_is_the_spread_of_the_estimate() -> None:
     assert 0.4 * claimed < around < 0.9 * claimed
 
 
+def test_an_estimate_ends_where_its_error_suffices() -> None:
+    torch.manual_seed(0)
+    module = nn.Linear(12, 3, bias=False).double()
+    count, size = 1200, 6
+    inputs = torch.randn(count, 12, dtype=torch.float64) + 1
+    targets = torch.randint(3, (count,))
+    exact = gradient_statistics(module, [(inputs, targets)])
+    gradients = PerSampleGradients(module, inputs, targets)
+    taken, deviations, norms = [], [], []
+    for seed in range(40):
+        order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
+        batches = list(zip(torch.split(inputs[order], size), torch.split(targets[order], size), strict=True))
+        found = estimate_statistics(gradients, batches, tolerance=0.08)
+        assert found.standard_error <= 0.08 * found.variance
+        taken.append(found.count)
+        deviations.append((found.variance - exact.variance) / found.standard_error)
+        norms.append(found.mean_gradient_norm**2)
+    assert size * 8 <= min(taken)
+    assert max(taken) < count / 2
+    assert np.mean(np.abs(deviations) < 2) > 0.8
+    spread = np.std(norms, ddof=1) / np.sqrt(len(norms))
+    assert abs(np.mean(norms) - exact.mean_gradient_norm**2) < 4 * spread
+    whole = estimate_statistics(gradients, batches)
+    assert whole.count == count
+    assert whole.mean_gradient_norm == pytest.approx(exact.mean_gradient_norm)
+    with pytest.raises(ValueError, match=r"`tolerance` \(=-1\) must not be negative"):
+        estimate_statistics(gradients, batches, -1)
+
+
 def test_a_surface_is_the_statistics_of_displaced_copies() -> None:
     network, batches = trained_network(get_genotype("darts_v2")), make_batches()
     before = weights_hash(network.state_dict())
