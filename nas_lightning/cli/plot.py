@@ -168,7 +168,7 @@ def draw(options: argparse.Namespace) -> Figure:
 
 def _read_same_kind(paths: Sequence[Path]) -> list[xr.Dataset]:
     """Read surface files that can stand side by side."""
-    from nas_lightning.analysis.surface_file import read_surface
+    from nas_lightning.analysis.surface import read_surface
 
     datasets = [read_surface(path) for path in paths]
     for path, dataset in zip(paths, datasets, strict=True):
