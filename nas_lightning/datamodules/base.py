@@ -202,7 +202,7 @@ class ImageDataModule(LightningDataModule, ABC):
         return normalise(images, self.mean, self.std, dtype)
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int = 0) -> Any:
-        """Cut the images of an IndexBatch out of the tensors on ``device``."""
+        """Look up the images of an IndexBatch in the tensors on ``device``."""
         if not isinstance(batch, IndexBatch):
             return super().transfer_batch_to_device(batch, device, dataloader_idx)
         images, targets = self._on_device(_source(batch.split), device)
@@ -263,7 +263,7 @@ class ImageDataModule(LightningDataModule, ABC):
         if self.batch_size % world_size:
             raise ValueError(
                 f"`batch_size` (={self.batch_size}) must be divisible by the number of devices "
-                f"({world_size}): it is the size of the global batch, of which each takes an equal part"
+                f"({world_size}): it is the size of the global batch, which the devices share equally"
             )
         return self.batch_size // world_size
 

@@ -66,13 +66,14 @@ class FashionMNIST(ImageDataModule):
             ValueError: If a file is not the official one.
             OSError: If a file cannot be written.
         """
-        for file_name, md5 in self.official.resources:
-            packed = self.folder / file_name
-            if not packed.exists() and not packed.with_suffix("").exists():
-                url = self.official.mirrors[0] + file_name
-                rank_zero_info(f"{self.name}: downloading {url}")
-                with contextlib.redirect_stderr(io.StringIO()):  # no progress bars of small files
-                    fetch(url, packed, md5)
+        mirror = self.official.mirrors[0]
+        wanted = [(self.folder / name, md5) for name, md5 in self.official.resources]
+        missing = [file for file in wanted if not file[0].exists() and not file[0].with_suffix("").exists()]
+        if missing:
+            rank_zero_info(f"{self.name}: downloading {len(missing)} files from {mirror}")
+        for path, md5 in missing:
+            with contextlib.redirect_stderr(io.StringIO()):  # no progress bars for small files
+                fetch(mirror + path.name, path, md5)
 
     def load_split(self, split: OfficialSplit) -> LabelledImages:
         """Read one split and pad its images.
