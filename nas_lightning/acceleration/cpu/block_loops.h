@@ -8,7 +8,7 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
-#ifdef __AVX512F__
+#ifdef __AVX2__
 #include <immintrin.h>
 #endif
 
@@ -42,6 +42,11 @@
 #define LARGEST_KERNEL 7
 #define GROUPS 16 /* of images, whose gradients are summed apart: the sums do not depend on the threads */
 #define TILE_PIXELS 64  /* pixels worked on at a time, so that their channels stay in the first cache */
+/* Rows of a tile of products, two vectors wide: as many as leave registers for the operands. */
+#ifndef TILE_ROWS
+#define TILE_ROWS (VECTOR_REGISTERS == 32 ? 8 : 6)
+#endif
+#define WORK_OF_A_THREAD 500000
 #define LANES ((int64_t)(VECTOR_BYTES / sizeof(REAL)))
 #define INLINE static inline __attribute__((always_inline))
 
@@ -90,6 +95,16 @@ static geometry geometry_of(const block *f) {
   return l;
 }
 
+INLINE int64_t min_of(int64_t a, int64_t b) { return a < b ? a : b; }
+
+/* Threads for an amount of work, in multiply-adds: to wake one takes as long as some of them. */
+INLINE int threads_for(int64_t most, int64_t work) { return (int)min_of(most, 1 + work / WORK_OF_A_THREAD); }
+
+/* Multiply-adds of a block's convolutions. */
+INLINE int64_t work_of(const block *f, const geometry *l) {
+  return f->batch * l->pixels * f->in_channels * (f->kernel * f->kernel + f->channels);
+}
+
 /* ---- memory of a thread, kept between calls ---- */
 
 static _Thread_local char *memory = NULL;
@@ -134,26 +149,45 @@ static double *zero_sums(int64_t count) {
 INLINE vector load(const REAL *from) { return *(const loose_vector *)from; }
 INLINE void store(REAL *to, vector v) { *(loose_vector *)to = v; }
 
-/* The first `count` numbers of a vector, the others zero. */
+#if defined(__AVX2__) && !defined(__AVX512F__)
+/* The first `count` lanes all ones, the others zero. */
+INLINE __m256i first_lanes(int64_t count) {
+  static const int32_t ones[16] = {-1, -1, -1, -1, -1, -1, -1, -1};
+  return _mm256_loadu_si256((const __m256i *)(ones + 8 - count * (int64_t)sizeof(REAL) / 4));
+}
+#endif
+
+/* The first `count` values of a vector, the others zero. */
 INLINE vector load_first(const REAL *from, int64_t count) {
-#ifdef __AVX512F__
+#if defined(__AVX512F__)
   if (sizeof(REAL) == 4) return (vector)_mm512_maskz_loadu_ps((__mmask16)((1u << count) - 1), from);
   return (vector)_mm512_maskz_loadu_pd((__mmask8)((1u << count) - 1), from);
+#elif defined(__AVX2__)
+  if (sizeof(REAL) == 4) return (vector)_mm256_maskload_ps((const float *)from, first_lanes(count));
+  return (vector)_mm256_maskload_pd((const double *)from, first_lanes(count));
 #else
   vector v = {0};
-  memcpy(&v, from, (size_t)count * sizeof(REAL));
+  for (int64_t k = 0; k < LANES - 1; k++)
+    if (k < count) v[k] = from[k];
   return v;
 #endif
 }
 
+/* Store the first `count` values of a vector. */
 INLINE void store_first(REAL *to, int64_t count, vector v) {
-#ifdef __AVX512F__
+#if defined(__AVX512F__)
   if (sizeof(REAL) == 4)
     _mm512_mask_storeu_ps(to, (__mmask16)((1u << count) - 1), (__m512)v);
   else
     _mm512_mask_storeu_pd(to, (__mmask8)((1u << count) - 1), (__m512d)v);
+#elif defined(__AVX2__)
+  if (sizeof(REAL) == 4)
+    _mm256_maskstore_ps((float *)to, first_lanes(count), (__m256)v);
+  else
+    _mm256_maskstore_pd((double *)to, first_lanes(count), (__m256d)v);
 #else
-  memcpy(to, &v, (size_t)count * sizeof(REAL));
+  for (int64_t k = 0; k < LANES - 1; k++)
+    if (k < count) to[k] = v[k];
 #endif
 }
 
@@ -210,8 +244,6 @@ static void pack_backward(const block *f, const geometry *l, REAL *to) {
 
 /* ---- parts of an image's work ---- */
 
-INLINE int64_t min_of(int64_t a, int64_t b) { return a < b ? a : b; }
-
 /* ReLU of `rows` rows of (scaled and shifted) images from pixel `first` on; rows of the result are `to_row`
  * numbers apart. */
 static void affine_relu(const block *f, const geometry *l, int64_t rows, const part *x, int64_t first,
@@ -262,48 +294,52 @@ INLINE void depthwise_any(int64_t kernel, int64_t stride, int64_t dilation, cons
     }
 }
 
-/* The same for 3x3 weights, stride and dilation 1, two rows and eight columns at a time: each pixel is loaded
- * once for all its products. */
-static void depthwise_3x3(const geometry *l, int64_t rows, int64_t width, const REAL *from, const REAL *weight,
-                          REAL *to) {
-  const int64_t channels = l->in_padded, row_step = l->padded_width * channels;
-  for (int64_t b = 0; b < l->in_vectors; b++) {
-    vector taps[9];
-#pragma GCC unroll 9
-    for (int tap = 0; tap < 9; tap++) taps[tap] = load(weight + tap * channels + b * LANES);
-    for (int64_t h = 0; h < rows; h += 2)
-      for (int64_t w = 0; w < width; w += 8) {
-        vector sums[2][8] = {{{0}}};
-        const REAL *corner = from + h * row_step + w * channels + b * LANES;
-#pragma GCC unroll 4
-        for (int i = 0; i < 4; i++)
-#pragma GCC unroll 10
-          for (int j = 0; j < 10; j++) {
-            vector v = load(corner + i * row_step + j * channels);
-#pragma GCC unroll 2
-            for (int r = 0; r < 2; r++)
-#pragma GCC unroll 8
-              for (int p = 0; p < 8; p++)
-                if (i - r >= 0 && i - r < 3 && j - p >= 0 && j - p < 3)
-                  sums[r][p] += v * taps[3 * (i - r) + j - p];
-          }
-        REAL *out = to + (h * width + w) * channels + b * LANES;
-#pragma GCC unroll 2
-        for (int r = 0; r < 2; r++)
-#pragma GCC unroll 8
-          for (int p = 0; p < 8; p++) store(out + (r * width + p) * channels, sums[r][p]);
-      }
+/* The same with stride 1 for `columns` outputs of a row: each input is loaded once for all its products. */
+INLINE void depthwise_tile(int64_t kernel, int64_t dilation, int64_t columns, const REAL *from, int64_t row_step,
+                           int64_t channels, const REAL *weight, REAL *to) {
+  vector sums[8] = {{0}};
+  for (int64_t i = 0; i < kernel; i++) {
+    vector taps[LARGEST_KERNEL];
+#pragma GCC unroll 7
+    for (int64_t j = 0; j < kernel; j++) taps[j] = load(weight + (i * kernel + j) * channels);
+#pragma GCC unroll 20
+    for (int64_t w = 0; w < columns + (kernel - 1) * dilation; w++) {
+      const vector v = load(from + i * dilation * row_step + w * channels);
+#pragma GCC unroll 7
+      for (int64_t j = 0; j < kernel; j++)
+        if (w >= j * dilation && w < j * dilation + columns) sums[w - j * dilation] += v * taps[j];
+    }
   }
+#pragma GCC unroll 8
+  for (int64_t w = 0; w < columns; w++) store(to + w * channels, sums[w]);
+}
+
+/* The same for whole rows. */
+INLINE void depthwise_rows(int64_t kernel, int64_t dilation, const geometry *l, int64_t rows, int64_t width,
+                           const REAL *from, const REAL *weight, REAL *to) {
+  const int64_t channels = l->in_padded, row_step = l->padded_width * channels;
+  for (int64_t b = 0; b < l->in_vectors; b++)
+    for (int64_t h = 0; h < rows; h++) {
+      const REAL *corner = from + h * row_step + b * LANES, *taps = weight + b * LANES;
+      REAL *out = to + h * width * channels + b * LANES;
+      int64_t w = 0;
+      for (; w + 8 <= width; w += 8)
+        depthwise_tile(kernel, dilation, 8, corner + w * channels, row_step, channels, taps, out + w * channels);
+      for (; w < width; w++)
+        depthwise_tile(kernel, dilation, 1, corner + w * channels, row_step, channels, taps, out + w * channels);
+    }
 }
 
 static void depthwise(int64_t kernel, int64_t stride, int64_t dilation, const geometry *l, int64_t rows,
                       int64_t width, const REAL *from, const REAL *weight, REAL *to) {
-  if (kernel == 3 && stride == 1 && dilation == 1 && rows % 2 == 0 && width % 8 == 0)
-    depthwise_3x3(l, rows, width, from, weight, to);
-  else if (kernel == 3 && stride == 1)
-    depthwise_any(3, 1, dilation, l, rows, width, from, weight, to);
-  else if (kernel == 5 && stride == 1)
-    depthwise_any(5, 1, dilation, l, rows, width, from, weight, to);
+  if (kernel == 3 && stride == 1 && dilation == 1)
+    depthwise_rows(3, 1, l, rows, width, from, weight, to);
+  else if (kernel == 3 && stride == 1 && dilation == 2)
+    depthwise_rows(3, 2, l, rows, width, from, weight, to);
+  else if (kernel == 5 && stride == 1 && dilation == 1)
+    depthwise_rows(5, 1, l, rows, width, from, weight, to);
+  else if (kernel == 5 && stride == 1 && dilation == 2)
+    depthwise_rows(5, 2, l, rows, width, from, weight, to);
   else
     depthwise_any(kernel, stride, dilation, l, rows, width, from, weight, to);
 }
@@ -337,29 +373,29 @@ INLINE void depthwise_grad_any(int64_t kernel, int64_t at_once, const block *f, 
     }
 }
 
-/* The same for 3x3 weights, stride and dilation 1: each pixel and each gradient is loaded once a row. */
-static void depthwise_grad_3x3(const block *f, const geometry *l, int64_t rows, const REAL *image,
-                                  const REAL *gradient, REAL *to) {
+/* The same for 3x3 weights and stride 1: a column of the image serves three taps a row. Beside a row of
+ * `gradient` lie zeros, as it is padded like the image. */
+INLINE void depthwise_grad_3x3(int64_t dilation, const block *f, const geometry *l, int64_t rows,
+                               const REAL *image, const REAL *gradient, REAL *to) {
   const int64_t channels = l->in_padded, row_step = l->padded_width * channels;
   for (int64_t b = 0; b < l->in_vectors; b++) {
     vector sums[9] = {{0}};
     for (int64_t h = 0; h < rows; h++) {
       const REAL *pixels = image + h * row_step + b * LANES, *g = gradient + h * row_step + b * LANES;
-      vector before_last = {0}, last = {0};
-      for (int64_t w = 0; w < f->width + 2; w++) {
-        vector now = load(g + w * channels); /* zero behind the last column: `gradient` is padded */
+      for (int64_t w = 0; w < f->width + 2 * dilation; w++) {
+        vector right[3];
 #pragma GCC unroll 3
-        for (int i = 0; i < 3; i++) {
-          vector v = load(pixels + i * row_step + w * channels);
-          sums[3 * i] += v * now;
-          sums[3 * i + 1] += v * last;
-          sums[3 * i + 2] += v * before_last;
+        for (int64_t j = 0; j < 3; j++) right[j] = load(g + (w - j * dilation) * channels);
+#pragma GCC unroll 3
+        for (int64_t i = 0; i < 3; i++) {
+          const vector v = load(pixels + i * dilation * row_step + w * channels);
+#pragma GCC unroll 3
+          for (int64_t j = 0; j < 3; j++) sums[3 * i + j] += v * right[j];
         }
-        before_last = last, last = now;
       }
     }
 #pragma GCC unroll 9
-    for (int tap = 0; tap < 9; tap++) {
+    for (int64_t tap = 0; tap < 9; tap++) {
       REAL *at = to + tap * channels + b * LANES;
       store(at, load(at) + sums[tap]);
     }
@@ -369,7 +405,9 @@ static void depthwise_grad_3x3(const block *f, const geometry *l, int64_t rows, 
 static void depthwise_grad(const block *f, const geometry *l, int64_t rows, const REAL *image,
                               const REAL *gradient, REAL *to) {
   if (f->kernel == 3 && f->stride == 1 && f->dilation == 1)
-    depthwise_grad_3x3(f, l, rows, image, gradient, to);
+    depthwise_grad_3x3(1, f, l, rows, image, gradient, to);
+  else if (f->kernel == 3 && f->stride == 1 && f->dilation == 2)
+    depthwise_grad_3x3(2, f, l, rows, image, gradient, to);
   else if (f->kernel == 3)
     depthwise_grad_any(3, 4, f, l, rows, image, gradient, to);
   else if (f->kernel == 5)
@@ -378,68 +416,79 @@ static void depthwise_grad(const block *f, const geometry *l, int64_t rows, cons
     depthwise_grad_any(f->kernel, 1, f, l, rows, image, gradient, to);
 }
 
-/* Products of rows of numbers with a matrix [inner][columns' vectors]. */
-INLINE void matmul_tile(int64_t pixels, int64_t columns, int64_t inner, const REAL *from, int64_t from_step,
-                       const REAL *matrix, int64_t matrix_step, REAL *to, int64_t to_step) {
-  vector sums[8][2] = {{{0}}};
+/* Products of `pixels` rows with two vectors of columns, or one, of a matrix [inner][columns]. */
+INLINE void matmul_tile(int64_t pixels, int64_t vectors, int64_t inner, const REAL *from, int64_t from_step,
+                        const REAL *matrix, int64_t matrix_step, REAL *to, int64_t to_step) {
+  vector sums[TILE_ROWS][2] = {{{0}}};
   for (int64_t c = 0; c < inner; c++) {
     vector row[2];
-    for (int64_t k = 0; k < columns; k++) row[k] = load(matrix + c * matrix_step + k * LANES);
+    for (int64_t k = 0; k < vectors; k++) row[k] = load(matrix + c * matrix_step + k * LANES);
     for (int64_t p = 0; p < pixels; p++)
-      for (int64_t k = 0; k < columns; k++) sums[p][k] += row[k] * from[p * from_step + c];
+      for (int64_t k = 0; k < vectors; k++) sums[p][k] += row[k] * from[p * from_step + c];
   }
   for (int64_t p = 0; p < pixels; p++)
-    for (int64_t k = 0; k < columns; k++) store(to + p * to_step + k * LANES, sums[p][k]);
+    for (int64_t k = 0; k < vectors; k++) store(to + p * to_step + k * LANES, sums[p][k]);
 }
 
-static void matmul(int64_t pixels, int64_t vectors, int64_t inner, const REAL *from, int64_t from_step,
-                    const REAL *matrix, REAL *to, int64_t to_step) {
+/* The same for all columns. */
+INLINE void matmul_rows(int64_t pixels, int64_t vectors, int64_t inner, const REAL *from, int64_t from_step,
+                        const REAL *matrix, REAL *to, int64_t to_step) {
   const int64_t step = vectors * LANES;
-  int64_t p = 0;
-  for (; p + 8 <= pixels; p += 8) {
-    const REAL *rows = from + p * from_step;
-    REAL *out = to + p * to_step;
-    int64_t b = 0;
-    for (; b + 2 <= vectors; b += 2)
-      matmul_tile(8, 2, inner, rows, from_step, matrix + b * LANES, step, out + b * LANES, to_step);
-    if (b < vectors)
-      matmul_tile(8, 1, inner, rows, from_step, matrix + b * LANES, step, out + b * LANES, to_step);
-  }
-  for (; p < pixels; p++)
-    for (int64_t b = 0; b < vectors; b++)
-      matmul_tile(1, 1, inner, from + p * from_step, from_step, matrix + b * LANES, step,
-                 to + p * to_step + b * LANES, to_step);
+  int64_t b = 0;
+  for (; b + 2 <= vectors; b += 2)
+    matmul_tile(pixels, 2, inner, from, from_step, matrix + b * LANES, step, to + b * LANES, to_step);
+  if (b < vectors)
+    matmul_tile(pixels, 1, inner, from, from_step, matrix + b * LANES, step, to + b * LANES, to_step);
 }
 
-/* Sums over pixels of the products of every two channels, added to `to` [rows][columns' vectors]. */
-INLINE void outer_tile(int64_t rows, int64_t columns, int64_t pixels, const REAL *a, int64_t a_step,
-                     const REAL *b, int64_t b_step, REAL *to) {
-  vector sums[8][2];
+/* The same for any number of pixels: the 1x1 convolution. */
+static void matmul(int64_t pixels, int64_t vectors, int64_t inner, const REAL *from, int64_t from_step,
+                   const REAL *matrix, REAL *to, int64_t to_step) {
+  int64_t p = 0;
+  for (; p + TILE_ROWS <= pixels; p += TILE_ROWS)
+    matmul_rows(TILE_ROWS, vectors, inner, from + p * from_step, from_step, matrix, to + p * to_step, to_step);
+  for (; p + 4 <= pixels; p += 4)
+    matmul_rows(4, vectors, inner, from + p * from_step, from_step, matrix, to + p * to_step, to_step);
+  for (; p < pixels; p++)
+    matmul_rows(1, vectors, inner, from + p * from_step, from_step, matrix, to + p * to_step, to_step);
+}
+
+/* Sums over pixels of the products of `rows` channels of `a` with two vectors of channels of `b`, or one,
+ * added to `to`. */
+INLINE void outer_tile(int64_t rows, int64_t vectors, int64_t pixels, const REAL *a, int64_t a_step,
+                       const REAL *b, int64_t b_step, REAL *to) {
+  vector sums[TILE_ROWS][2];
   for (int64_t r = 0; r < rows; r++)
-    for (int64_t k = 0; k < columns; k++) sums[r][k] = load(to + r * b_step + k * LANES);
+    for (int64_t k = 0; k < vectors; k++) sums[r][k] = load(to + r * b_step + k * LANES);
   for (int64_t p = 0; p < pixels; p++) {
     vector right[2];
-    for (int64_t k = 0; k < columns; k++) right[k] = load(b + p * b_step + k * LANES);
+    for (int64_t k = 0; k < vectors; k++) right[k] = load(b + p * b_step + k * LANES);
     for (int64_t r = 0; r < rows; r++)
-      for (int64_t k = 0; k < columns; k++) sums[r][k] += right[k] * a[p * a_step + r];
+      for (int64_t k = 0; k < vectors; k++) sums[r][k] += right[k] * a[p * a_step + r];
   }
   for (int64_t r = 0; r < rows; r++)
-    for (int64_t k = 0; k < columns; k++) store(to + r * b_step + k * LANES, sums[r][k]);
+    for (int64_t k = 0; k < vectors; k++) store(to + r * b_step + k * LANES, sums[r][k]);
 }
 
+/* The same for all channels of `b`. */
+INLINE void outer_rows(int64_t rows, int64_t vectors, int64_t pixels, const REAL *a, int64_t a_step,
+                       const REAL *b, REAL *to) {
+  const int64_t step = vectors * LANES;
+  int64_t k = 0;
+  for (; k + 2 <= vectors; k += 2)
+    outer_tile(rows, 2, pixels, a, a_step, b + k * LANES, step, to + k * LANES);
+  if (k < vectors) outer_tile(rows, 1, pixels, a, a_step, b + k * LANES, step, to + k * LANES);
+}
+
+/* The same for any number of channels of `a`: the gradient of the 1x1 convolution's weights. */
 static void outer(int64_t pixels, int64_t rows, const REAL *a, int64_t a_step, int64_t vectors, const REAL *b,
                   REAL *to) {
   const int64_t step = vectors * LANES;
   int64_t r = 0;
-  for (; r + 8 <= rows; r += 8) {
-    int64_t k = 0;
-    for (; k + 2 <= vectors; k += 2)
-      outer_tile(8, 2, pixels, a + r, a_step, b + k * LANES, step, to + r * step + k * LANES);
-    if (k < vectors) outer_tile(8, 1, pixels, a + r, a_step, b + k * LANES, step, to + r * step + k * LANES);
-  }
-  for (; r < rows; r++)
-    for (int64_t k = 0; k < vectors; k++)
-      outer_tile(1, 1, pixels, a + r, a_step, b + k * LANES, step, to + r * step + k * LANES);
+  for (; r + TILE_ROWS <= rows; r += TILE_ROWS)
+    outer_rows(TILE_ROWS, vectors, pixels, a + r, a_step, b, to + r * step);
+  for (; r + 4 <= rows; r += 4) outer_rows(4, vectors, pixels, a + r, a_step, b, to + r * step);
+  for (; r < rows; r++) outer_rows(1, vectors, pixels, a + r, a_step, b, to + r * step);
 }
 
 /* Keep a block of results, and take it into the mean and the sum of squares [2][padded] of `before` pixels.

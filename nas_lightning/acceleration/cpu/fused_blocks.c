@@ -30,7 +30,7 @@ static void forward(const block *f, const part *x, const REAL *scale, const REAL
   pack_depthwise(f, &l, 0, taps);
   pack_forward(f, &l, matrix);
 
-#pragma omp parallel num_threads((int)f->threads)
+#pragma omp parallel num_threads(threads_for(f->threads, work_of(f, &l)))
   {
     const size_t image_size = f->kernel ? image_size_of(&l) : 0;
     const size_t depthwise_out_size = in_whole_lines((size_t)(l.rows * l.out_width * l.in_padded));
@@ -39,7 +39,7 @@ static void forward(const block *f, const part *x, const REAL *scale, const REAL
     REAL *depthwise_out = image + image_size, *result = depthwise_out + depthwise_out_size, *moments = result + result_size;
     memset(image, 0, image_size * sizeof(REAL));
     REAL *inside = image + (l.padding * l.padded_width + l.padding) * l.in_padded;
-#pragma omp for schedule(dynamic)
+#pragma omp for schedule(dynamic) nowait
     for (int64_t n = 0; n < f->batch; n++) {
       const int64_t first = n * f->height * f->width;
       if (f->kernel) affine_relu(f, &l, f->height, x, first, scale, shift, inside, l.padded_width * l.in_padded);
@@ -78,7 +78,7 @@ static void forward(const block *f, const part *x, const REAL *scale, const REAL
 static void apply_norm(const block *f, const part *to) {
   const geometry l = geometry_of(f);
   REAL *affine = affine_of(f);
-#pragma omp parallel for schedule(dynamic) num_threads((int)f->threads)
+#pragma omp parallel for schedule(dynamic) num_threads(threads_for(f->threads, 8 * f->batch * l.pixels * f->channels))
   for (int64_t n = 0; n < f->batch; n++) {
     const REAL factor = f->factors ? f->factors[n] : 1;
     int64_t offset = 0;
@@ -101,7 +101,7 @@ static void apply_norm(const block *f, const part *to) {
 static void norm_sums(const block *f, const part *g, double *to) {
   const geometry l = geometry_of(f);
   double *all = zero_sums(f->batch * 2 * f->channels);
-#pragma omp parallel for schedule(dynamic) num_threads((int)f->threads)
+#pragma omp parallel for schedule(dynamic) num_threads(threads_for(f->threads, 8 * f->batch * l.pixels * f->channels))
   for (int64_t n = 0; n < f->batch; n++) {
     const REAL factor = f->factors ? f->factors[n] : 1;
     int64_t offset = 0;
@@ -157,7 +157,7 @@ static void backward(const block *f, const block *previous, const part *x, const
     f->grad_bias[c] = (REAL)sums[c];
   }
 
-#pragma omp parallel num_threads((int)f->threads)
+#pragma omp parallel num_threads(threads_for(f->threads, 3 * work_of(f, &l)))
   {
     const size_t image_size = f->kernel ? image_size_of(&l) : 0;
     const size_t depthwise_out_size = in_whole_lines((size_t)(l.rows * f->stride * f->width * l.in_padded));
@@ -209,7 +209,7 @@ static void backward(const block *f, const block *previous, const part *x, const
           }
       }
     }
-#pragma omp for schedule(static)
+#pragma omp for schedule(static) nowait
     for (int64_t k = 0; k < own_size; k++)
       for (int64_t group = 1; group < groups; group++) all[k] += all[group * own_size + k];
   }
@@ -274,10 +274,12 @@ void blocks_evaluate(const block *blocks, int64_t count, const part *x, const pa
   size_t *starts = malloc((size_t)(count + 1) * sizeof(size_t)); /* of the blocks' images */
   if (!geometries || !affines || !taps || !matrices || !starts) abort();
   size_t depthwise_out_size = 0, result_size = 0;
+  int64_t work = 0;
   starts[0] = 0;
   for (int64_t k = 0; k < count; k++) {
     const block *f = blocks + k;
     const geometry l = geometries[k] = geometry_of(f);
+    work += work_of(f, &l);
     affines[k] = affine_of(f);
     taps[k] = zeros(f->kernel * f->kernel * l.in_padded);
     matrices[k] = zeros(f->in_channels * l.padded);
@@ -290,13 +292,13 @@ void blocks_evaluate(const block *blocks, int64_t count, const part *x, const pa
     result_size = result > result_size ? result : result_size;
   }
 
-#pragma omp parallel num_threads((int)blocks->threads)
+#pragma omp parallel num_threads(threads_for(blocks->threads, work))
   {
     /* The last block of a part may range beyond the last pixel. */
     REAL *images = scratch(starts[count] + depthwise_out_size + result_size + LANES);
     REAL *depthwise_out = images + starts[count], *result = depthwise_out + depthwise_out_size;
     memset(images, 0, starts[count] * sizeof(REAL));
-#pragma omp for schedule(dynamic)
+#pragma omp for schedule(dynamic) nowait
     for (int64_t n = 0; n < blocks->batch; n++)
       for (int64_t k = 0; k < count; k++) {
         const block *f = blocks + k;

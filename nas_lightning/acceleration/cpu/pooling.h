@@ -48,10 +48,15 @@ INLINE range window_range(const window *w, int64_t number, int64_t side) {
   return (range){start, start < 0 ? -start : 0, min_of(w->size, side - start)};
 }
 
+/* Comparisons of a pooling, some of which are done at a time. */
+INLINE int64_t pooling_work(const window *w) {
+  return w->batch * w->out_height * w->out_width * w->channels * w->size * w->size;
+}
+
 /* `from` [batch, height, width, channels] to the windows' largest, and their indices if they are asked for. */
 void max_pool(const window *w, const REAL *from, REAL *to, unsigned char *at) {
   const int64_t c = w->channels, vectors = (c + LANES - 1) / LANES;
-#pragma omp parallel for collapse(2) schedule(static) num_threads((int)w->threads)
+#pragma omp parallel for collapse(2) schedule(static) num_threads(threads_for(w->threads, pooling_work(w)))
   for (int64_t n = 0; n < w->batch; n++)
     for (int64_t h = 0; h < w->out_height; h++) {
       const range rows = window_range(w, h, w->height);
@@ -79,7 +84,7 @@ void max_pool(const window *w, const REAL *from, REAL *to, unsigned char *at) {
 /* Gradient of the images from that of the windows' largest. */
 void max_pool_backward(const window *w, const REAL *gradient, const unsigned char *at, REAL *to) {
   const int64_t c = w->channels, vectors = (c + LANES - 1) / LANES, image = w->height * w->width * c;
-#pragma omp parallel for schedule(static) num_threads((int)w->threads)
+#pragma omp parallel for schedule(static) num_threads(threads_for(w->threads, pooling_work(w)))
   for (int64_t n = 0; n < w->batch; n++) {
     memset(to + n * image, 0, (size_t)image * sizeof(REAL));
     for (int64_t h = 0; h < w->out_height; h++) {
