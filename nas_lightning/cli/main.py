@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Sequence
 
+from nas_lightning.acceleration.cpu.waiting import sleep_while_waiting
 from nas_lightning.cli.messages import is_user_error, one_line
 
 SUBCOMMANDS = {
@@ -30,6 +31,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     Args:
         argv: Arguments after the program's name; the process's own by default.
     """
+    sleep_while_waiting()  # before anything imports torch
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in arguments or bool(os.environ.get("JSONARGPARSE_DEBUG"))
     arguments = [argument for argument in arguments if argument != "--debug"]
