@@ -14,11 +14,11 @@ quickstart: $(VENV)/.runs
 test: $(VENV)/.tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
-lint: $(VENV)/.tests
+lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-typecheck: $(VENV)/.tests
+typecheck: $(VENV)/.dev
 	$(BIN)/mypy
 
 # Ratios against plain implementations; prints them and writes benchmarks/results/*.json.
@@ -42,4 +42,8 @@ $(VENV)/.runs: pyproject.toml | $(BIN)/python
 
 $(VENV)/.tests: $(VENV)/.runs
 	$(BIN)/python -m pip install --quiet --editable '.[test]'
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.tests
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	touch $@
