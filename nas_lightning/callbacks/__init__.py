@@ -1,4 +1,4 @@
-"""When and where: what happens during a training, and what is logged and saved."""
+"""What happens during and after a training: analyses, records, checkpoints, progress."""
 
 from nas_lightning.callbacks.analysis import Analysis
 from nas_lightning.callbacks.cell_summary import CellSummary

@@ -1,4 +1,4 @@
-"""When and where an analysis runs: at convergence, on chosen epochs, on a checkpoint; shared by all ranks."""
+"""When and where an analysis runs: at convergence, after chosen epochs, on a checkpoint; on all ranks."""
 
 from __future__ import annotations
 
@@ -24,25 +24,24 @@ from nas_lightning.callbacks.split_batches import check_split, split_batches
 
 
 class Analysis(Callback, ABC):
-    """Measures the network at the end of training, and on chosen epochs if asked.
+    """Measures the network at the end of training, and after chosen epochs if asked.
 
-    What is measured goes to ``FOLDER/NAME-epochEEEE.nc`` and, as pictures and numbers, to TensorBoard, at the
-    epoch as step. All ranks share the work; rank 0 alone writes. The training is not touched: weights, modes
-    and random numbers are as before.
+    The results go to ``FOLDER/NAME-epochEEEE.nc`` and, as pictures and numbers, to TensorBoard; the step is
+    the epoch. All ranks share the work; only rank 0 writes. Weights, modes and random numbers of the training
+    stay as they are.
 
-    A run that was killed while it measured goes on where it was when it is resumed, even if the training was
-    complete.
+    An analysis that was killed continues when the run is resumed, even if the training is complete.
 
     Args:
         split: Split whose images are measured.
         max_samples: Number of its images, drawn without replacement; None for all.
         sample_seed: Seed of that draw.
         batch_size: Images in a batch.
-        every_n_epochs: Measure every so many epochs as well; None only at the end of training.
+        every_n_epochs: Measure also after every so many epochs; None only at the end of training.
         name: Beginning of the file's name; a second callback of the same class needs another one.
         folder: Where the files go; None is ``landscape/`` in the run's folder.
-        speed: A level, see :mod:`nas_lightning.acceleration.level`; ``"auto"`` compiles where the work
-            repays it. Only ``"max"`` shortens numbers, which is noted in the file.
+        speed: A level, see :mod:`nas_lightning.acceleration.level`; ``"auto"`` compiles where that pays off.
+            Only ``"max"`` computes in bfloat16, which is noted in the file.
 
     Raises:
         ValueError: If a setting is out of range.
@@ -91,17 +90,17 @@ class Analysis(Callback, ABC):
         return f"{type(self).__qualname__}({self.name})"
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Refuse before the training what could not be measured after it."""
+        """Check before the training that the analysis can run after it."""
         self._measured_epoch = None
         self.check(trainer)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Refuse before the validation of a checkpoint what could not be measured after it."""
+        """Check before the validation of a checkpoint that the analysis can run after it."""
         if self.checkpoint_epoch is not None:
             self.check(trainer)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Measure the epoch before, if it was chosen; its checkpoint is written: a kill loses nothing."""
+        """Measure the epoch before, if it was chosen; its checkpoint is written, so a kill loses nothing."""
         epochs = trainer.current_epoch
         if self.every_n_epochs and epochs and epochs % self.every_n_epochs == 0:
             self._run(trainer, pl_module, epochs - 1)
@@ -111,7 +110,7 @@ class Analysis(Callback, ABC):
         self._run(trainer, pl_module, trainer.current_epoch - 1)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Measure a finished training that is resumed: the trainer has left out the end of training."""
+        """Measure a finished training that is resumed: the trainer then skips `on_train_end`."""
         if self._measured_epoch is None and trainer.current_epoch >= (trainer.max_epochs or 1) > 0:
             pl_module.to(trainer.strategy.root_device)  # the trainer has moved it to the CPU
             self._run(trainer, pl_module, trainer.current_epoch - 1)
@@ -124,7 +123,7 @@ class Analysis(Callback, ABC):
 
     @abstractmethod
     def measure(self, context: AnalysisContext) -> None:
-        """Measure, write the file and log; called on every rank, outside of inference mode."""
+        """Measure, write the file and log; called on every rank, outside inference mode."""
 
     @property
     def shuffled(self) -> bool:
@@ -132,19 +131,19 @@ class Analysis(Callback, ABC):
         return False
 
     def check(self, trainer: Trainer) -> None:
-        """Refuse what cannot be measured, before anything is trained.
+        """Check that the analysis can run, before anything is trained.
 
         Args:
             trainer: The trainer, with its data set up.
 
         Raises:
-            ValueError: If split, strategy or another callback stands against it.
+            ValueError: If the split, the strategy, the folder or another callback does not allow it.
         """
         check_split(image_data(trainer), self.split, self.max_samples)
         if not isinstance(trainer.strategy, SingleDeviceStrategy | DDPStrategy):
             raise ValueError(
-                f"{type(self).__name__} measures on one device or with `trainer.strategy` ddp, where every"
-                f" rank holds the whole network, not with {type(trainer.strategy).__name__}"
+                f"{type(self).__name__} needs the whole network on every rank: one device, or"
+                f" `trainer.strategy` ddp, not {type(trainer.strategy).__name__}"
             )
         if self.folder is not None:
             existing = next(
@@ -199,9 +198,9 @@ class Analysis(Callback, ABC):
 
 @contextmanager
 def _sigterm_noted(trainer: Trainer) -> Iterator[None]:
-    """Note SIGTERM for :meth:`AnalysisContext.stop_if_asked`, and do no more.
+    """Only note SIGTERM, for :meth:`AnalysisContext.stop_if_asked`.
 
-    Lightning's own handler calls all ranks together, and waits forever for one that is in another such call.
+    Lightning's own handler synchronises the ranks, and waits forever for one that is in another collective.
     """
 
     def note(*_: object) -> None:
@@ -223,7 +222,7 @@ def _acquire(lock: FileLock, folder: Path) -> None:
         lock.acquire()
     except Timeout:
         raise ValueError(
-            f"{folder} is being written by another process; wait for it, or name another `folder`"
+            f"{folder} is being written by another process: wait for it, or name another `folder`"
         ) from None
     except OSError as error:
         raise OSError(error.errno, f"cannot write {folder}: {error.strerror}") from error

@@ -1,4 +1,4 @@
-"""What is being trained: the cells drawn, their width and depth, the size of the network."""
+"""The cells that a run trains: their drawings, width and depth, and the size of the network."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from nas_lightning.figures import draw_cell, figure_to_array
 
 
 class CellSummary(Callback):
-    """Says once, at the start of a run, which cells are trained.
+    """Reports once, at the start of a run, which cells are trained.
 
     TensorBoard gets the drawings ``cell/normal`` and ``cell/reduction`` and the scalars ``cell/width`` (in
     c), ``cell/depth``, ``cell/parameters``, ``cell/live_parameters`` and ``cell/multiply_adds``; the terminal
@@ -21,7 +21,7 @@ class CellSummary(Callback):
 
     @rank_zero_only
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Count; a resumed run has done so before."""
+        """Log the sizes, unless the run is resumed."""
         if trainer.current_epoch > 0:
             return
         module = cell_module(pl_module)
@@ -36,7 +36,7 @@ class CellSummary(Callback):
 
     @rank_zero_only
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Draw, when the first step need not wait for it any more."""
+        """Draw the cells after the first epoch, so that the first step need not wait."""
         if trainer.current_epoch > 0:
             return
         module = cell_module(pl_module)

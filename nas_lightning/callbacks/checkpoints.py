@@ -14,14 +14,14 @@ from nas_lightning.files import atomic_write
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes a checkpoint beside its place and then moves it there: kill and full disk keep the old one."""
+    """Writes checkpoints atomically: a kill or a full disk keeps the old one."""
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any | None = None
     ) -> None:
         """Write a checkpoint; an OSError names the file.
 
-        What a killed process left of an earlier attempt is removed first.
+        Temporary files of a killed process are removed first.
         """
         for left_over in Path(path).parent.glob(f".{Path(path).name}.*.tmp"):
             left_over.unlink(missing_ok=True)
@@ -30,7 +30,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
 
 class RunCheckpoint(ModelCheckpoint):
-    """A checkpoint of the run; a class of its own lets the user add a ModelCheckpoint beside it."""
+    """A checkpoint of the run, in a class of its own so that the user can add a ModelCheckpoint."""
 
 
 def run_checkpoints(folder: str | os.PathLike[str], split: str) -> list[RunCheckpoint]:

@@ -1,10 +1,10 @@
-"""An analysis at work: where its numbers come from, how its ranks act together, where its results go."""
+"""The context of an analysis: what it measures, how its ranks act together, where its results go."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -17,7 +17,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from matplotlib.figure import Figure
-from torch import nn
+from torch import Tensor, nn
 
 from nas_lightning.acceleration.level import Level, Speed, level_of
 from nas_lightning.callbacks.protocols import CellModule, image_data
@@ -29,8 +29,9 @@ if TYPE_CHECKING:
     from xarray import DataArray as DataArray
     from xarray import Dataset as Dataset
 else:
-    # xarray, half a second of import, is for the end of a training. The callbacks take these names from here
-    # because jsonargparse, to resolve their settings, executes the TYPE_CHECKING blocks of their own modules.
+    # xarray takes half a second to import and is needed only at the end of a training. The callbacks take
+    # these names from here: jsonargparse executes the TYPE_CHECKING blocks of their own modules to resolve
+    # their settings.
     DataArray = Dataset = Any
 
 Result = TypeVar("Result")
@@ -38,7 +39,7 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class AnalysisContext:
-    """An analysis at work: what it measures, where it writes, and how the ranks act together.
+    """What an analysis measures, where it writes, and how the ranks act together.
 
     Attributes:
         trainer: The trainer.
@@ -67,7 +68,7 @@ class AnalysisContext:
         return self.trainer.world_size
 
     def attributes(self) -> dict[str, str | int | float]:
-        """Where the numbers come from; a file with other attributes is not continued."""
+        """Provenance of the numbers; a file with other attributes is not resumed."""
         return {
             "title": self.module.genotype_name,
             "genotype": str(self.module.genotype),
@@ -86,12 +87,12 @@ class AnalysisContext:
         }
 
     def level(self, speed: Speed, points: int, passes: int) -> Level:
-        """The level of speed for an analysis.
+        """Choose the level of an analysis.
 
         Args:
             speed: The setting.
-            points: Points at which all images are measured, of all ranks.
-            passes: Forward passes that the work of an image is worth at a point.
+            points: Points at which all images are measured, by all ranks together.
+            passes: Cost of an image at a point, in forward passes.
         """
         images = math.ceil(points / self.world_size) * len(self.batches.targets)
         work = 0
@@ -102,7 +103,7 @@ class AnalysisContext:
         return level_of(speed, device_type, passes=images / self.batches.batch_size, work=work)
 
     def reduce(self, values: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
-        """Sum over all ranks, in float64.
+        """Sum an array over all ranks, in float64.
 
         Args:
             values: This rank's share.
@@ -116,17 +117,17 @@ class AnalysisContext:
         self.sum_over_ranks([tensor])
         return tensor.cpu().numpy()
 
-    def sum_over_ranks(self, tensors: list[torch.Tensor]) -> None:
-        """Add up tensors over all ranks, in place."""
+    def sum_over_ranks(self, tensors: Sequence[Tensor]) -> None:
+        """Sum tensors over all ranks, in place."""
         if self.world_size > 1:
             for tensor in tensors:
                 torch.distributed.all_reduce(tensor)
 
     def on_rank_zero(self, action: Callable[[], Result]) -> Result:
-        """Do something on rank 0 alone.
+        """Do something on rank 0 only.
 
         Args:
-            action: What to do; called on rank 0.
+            action: What to do.
 
         Returns:
             Its result, on every rank.
@@ -146,25 +147,21 @@ class AnalysisContext:
         return result  # type: ignore[no-any-return]
 
     def stop_if_asked(self) -> None:
-        """End an analysis whose process was sent SIGTERM; Lightning itself looks only between batches."""
+        """End the analysis if the process received SIGTERM; Lightning itself checks only between batches."""
         if self.trainer.received_sigterm:
             raise SIGTERMException
 
     def log_scalars(self, scalars: dict[str, float]) -> None:
-        """Numbers to all loggers, at the epoch as step.
-
-        Args:
-            scalars: Number by tag.
-        """
+        """Send numbers, by tag, to all loggers; the step is the epoch."""
         for logger in self.trainer.loggers:
             logger.log_metrics(scalars, step=max(self.epoch, 0))
             logger.save()
 
     def log_figures(self, make: Callable[[], dict[str, Figure]]) -> None:
-        """Pictures to TensorBoard, at the epoch as step.
+        """Send pictures to TensorBoard; the step is the epoch.
 
         Args:
-            make: Draws the figures, by tag; not called where there is no TensorBoard, nor on ranks but 0.
+            make: Draws the figures, by tag; called only on rank 0, and only where there is a TensorBoard.
         """
         loggers = [logger for logger in self.trainer.loggers if isinstance(logger, TensorBoardLogger)]
         if self.rank > 0 or not loggers:
@@ -176,13 +173,13 @@ class AnalysisContext:
                 logger.experiment.flush()
 
     def say(self, text: str) -> None:
-        """A line on the terminal, once."""
+        """Print a line, on rank 0."""
         rank_zero_info(text)
 
 
 def _precision(batches: SplitBatches) -> str:
-    """Type of the numbers, and whether a GPU may shorten their products."""
+    """Type of the numbers, and whether a GPU multiplies them in TF32."""
     name = str(batches.dtype).removeprefix("torch.")
-    shortened = torch.backends.cudnn.allow_tf32 or torch.backends.cuda.matmul.allow_tf32
+    allows_tf32 = torch.backends.cudnn.allow_tf32 or torch.backends.cuda.matmul.allow_tf32
     is_single = batches.dtype == torch.float32 and batches.images.device.type == "cuda"
-    return f"{name}, TF32" if is_single and shortened else name
+    return f"{name}, TF32" if is_single and allows_tf32 else name

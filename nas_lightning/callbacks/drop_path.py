@@ -16,8 +16,8 @@ class DropPathSchedule(Callback):
     """Raises the drop-path probability linearly: epoch e of E (from 0) trains with ``drop_path * e / E``.
 
     Source: Zoph et al. (CVPR 2018) as used in appendix A.4 of Shu et al. (ICLR 2020). Before every batch
-    PyTorch's generators are seeded from (seed, epoch, batch, rank), so that ranks drop different paths and a
-    resumed run drops those of an unbroken one, whatever else has drawn random numbers meanwhile.
+    PyTorch's generators are seeded from (seed, epoch, batch, rank): ranks drop different paths, and a resumed
+    run drops the same as an unbroken one, whatever else draws random numbers.
     """
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -23,7 +23,7 @@ from nas_lightning.analysis import (
 )
 from nas_lightning.callbacks.context import AnalysisContext, DataArray, Dataset
 from nas_lightning.callbacks.protocols import CellNetworkLike, image_data
-from nas_lightning.callbacks.surface_analysis import Measure, SurfaceAnalysis, drawn
+from nas_lightning.callbacks.surface_analysis import MeasurePoint, SurfaceAnalysis, drawn
 from nas_lightning.figures import (
     SurfaceSpread,
     draw_heat_maps,
@@ -34,7 +34,7 @@ from nas_lightning.figures import (
 )
 
 PASSES_OF_A_GRADIENT = 3
-"""What forward and backward cost, in forward passes."""
+"""Cost of a forward and backward pass, in forward passes."""
 
 PREPROCESSING = "preprocess"
 PARTS = ("stem", "cells", "classifier")
@@ -43,9 +43,8 @@ PARTS = ("stem", "cells", "classifier")
 class GradientVariance(SurfaceAnalysis):
     """Gradient variance g(alpha, beta) = Var(grad f_i(w* + alpha w1 + beta w2)) over a plane of weights.
 
-    At w* itself it is measured exactly, split by cell and by node, with the ranks sharing the images. Layers
-    without a rule for the gradient of an image, such as a registered operation's own, go through
-    ``torch.func.vmap``.
+    At w* itself it is exact and split by cell and by node; the ranks share the images. Layers without a rule
+    for per-sample gradients, such as those of a registered operation, go through ``torch.func.vmap``.
 
     Args:
         resolution: Points along each direction, as for :class:`SurfaceAnalysis`.
@@ -83,13 +82,13 @@ class GradientVariance(SurfaceAnalysis):
         images = self.max_samples or image_data(trainer).split_sizes[self.split]
         if self.method == "minibatch" and images <= 2 * self.batch_size:
             raise ValueError(
-                f"`batch_size` (={self.batch_size}) makes fewer mini-batches of {images} images than the 3"
-                " that `method` (=minibatch) needs"
+                f"`batch_size` (={self.batch_size}) makes fewer than 3 mini-batches of {images} images:"
+                " `method` (=minibatch) needs more"
             )
 
     @property
     def shuffled(self) -> bool:
-        """Mini-batches stand for the split only if its images are dealt at random."""
+        """Mini-batches need images in random order."""
         return self.method == "minibatch"
 
     def variables(self) -> Mapping[str, Mapping[str, str]]:
@@ -101,11 +100,12 @@ class GradientVariance(SurfaceAnalysis):
         return {"method": self.method} | ({"tolerance": self.tolerance} if self.tolerance else {})
 
     @contextmanager
-    def measuring(
+    def at_points(
         self, context: AnalysisContext, directions: Mapping[int, Directions], surface: Surface
-    ) -> Iterator[Measure]:
+    ) -> Iterator[MeasurePoint]:
         """Measure w*, all ranks together; then a point is a forward and backward pass over the images."""
-        gradients = PerSampleGradients(context.network, *next(iter(context.batches)), unsupported="vmap")
+        batches = context.batches
+        gradients = PerSampleGradients(context.network, *next(iter(batches)), unsupported="vmap")
         if gradients.by_vmap:
             context.say(f"gradients of {', '.join(gradients.by_vmap)}: by torch.func.vmap")
         points = surface.total - surface.finished + 1
@@ -114,19 +114,11 @@ class GradientVariance(SurfaceAnalysis):
         if is_compiled and self.method == "exact" and not gradients.by_vmap:
             batch_sums = fused_sums(context.network, gradients.parameters)
         if "center_variance" not in surface.dataset:
-            sums = sum_gradients(
-                gradients, context.batches.share(context.rank, context.world_size), batch_sums
-            )
+            sums = sum_gradients(gradients, batches.share(context.rank, context.world_size), batch_sums)
             context.sum_over_ranks(sums.tensors())
             surface.attach(_center(sums.statistics(), context.module.network))
-        with variance_at_points(
-            gradients,
-            context.batches,
-            directions,
-            self.method,
-            tolerance=self.tolerance,
-            batch_sums=batch_sums,
-        ) as measure:
+        settings: dict[str, Any] = {"tolerance": self.tolerance, "batch_sums": batch_sums}
+        with variance_at_points(gradients, batches, directions, self.method, **settings) as measure:
             yield measure
 
     def scalars(self, dataset: Dataset) -> Dataset:
@@ -143,10 +135,9 @@ class GradientVariance(SurfaceAnalysis):
             "landscape/gradient_surface": draw_surfaces([deviation]),
         }
         if surface.complete and len(read.pairs) > 1:
+            panel = SurfaceSpread(deviation.alphas, deviation.betas, read.pairs, deviation.title)
             figures["landscape/gradient_spread"] = draw_spread(
-                [SurfaceSpread(deviation.alphas, deviation.betas, read.pairs, deviation.title)],
-                loss=False,
-                label="standard deviation of the gradient",
+                [panel], loss=False, label="standard deviation of the gradient"
             )
         if surface.complete:
             split = read_variance_split(surface.dataset, str(surface.dataset.attrs["title"]))
@@ -160,37 +151,35 @@ def _center(statistics: GradientStatistics, network: CellNetworkLike) -> dict[st
 
     parts = dict.fromkeys(PARTS, 0.0)
     nodes: dict[tuple[int, str], float] = {}
-    for name, variance in statistics.variance_by_parameter.items():
+    for name, share in statistics.variance_by_parameter.items():
         part, cell, node = network.parameter_place(name)
-        parts[part] += variance
+        parts[part] += share
         if cell is not None:
             place = (cell, PREPROCESSING if node is None else str(node))
-            nodes[place] = nodes.get(place, 0.0) + variance
+            nodes[place] = nodes.get(place, 0.0) + share
     cells = range(max((cell for cell, _ in nodes), default=-1) + 1)
     names = sorted({node for _, node in nodes}, key=lambda node: 0 if node == PREPROCESSING else int(node))
-    by_node = [[nodes.get((cell, node), np.nan) for node in names] for cell in cells]
-    square = {"units": "nat2"}
+    by_node = np.array([[nodes.get((cell, node), np.nan) for node in names] for cell in cells])
+
+    def variable(values: Any, long_name: str, units: str, **coordinates: list[Any]) -> DataArray:
+        attributes = {"long_name": long_name, "units": units}
+        return xr.DataArray(values, coordinates, tuple(coordinates), attrs=attributes)
+
+    variance = "gradient variance at w*"
     return {
-        "center_variance": xr.DataArray(
-            statistics.variance, attrs={"long_name": "gradient variance at w*", **square}
+        "center_variance": variable(statistics.variance, variance, "nat2"),
+        "center_mean_gradient_norm": variable(
+            statistics.mean_gradient_norm, "norm of the mean gradient at w*", "nat"
         ),
-        "center_mean_gradient_norm": xr.DataArray(
-            statistics.mean_gradient_norm,
-            attrs={"long_name": "norm of the mean gradient at w*", "units": "nat"},
+        "center_noise_scale": variable(statistics.noise_scale, "gradient noise scale at w*", "1"),
+        "variance_by_part": variable(
+            [parts[part] for part in PARTS], f"{variance} by part of the network", "nat2", part=list(PARTS)
         ),
-        "center_noise_scale": xr.DataArray(
-            statistics.noise_scale, attrs={"long_name": "gradient noise scale at w*", "units": "1"}
-        ),
-        "variance_by_part": xr.DataArray(
-            [parts[part] for part in PARTS],
-            coords={"part": list(PARTS)},
-            dims="part",
-            attrs={"long_name": "gradient variance at w* by part of the network", **square},
-        ),
-        "variance_by_node": xr.DataArray(
-            np.array(by_node, dtype=np.float64).reshape(len(cells), len(names)),
-            coords={"cell": list(cells), "node": names},
-            dims=("cell", "node"),
-            attrs={"long_name": "gradient variance at w* by cell and node", **square},
+        "variance_by_node": variable(
+            by_node.reshape(len(cells), len(names)),
+            f"{variance} by cell and node",
+            "nat2",
+            cell=list(cells),
+            node=names,
         ),
     }

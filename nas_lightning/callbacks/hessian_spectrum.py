@@ -9,13 +9,8 @@ import numpy as np
 from lightning.pytorch import Trainer
 from matplotlib.figure import Figure
 
-from nas_lightning.analysis import (
-    HessianProduct,
-    hessian_eigenvalues,
-)
-from nas_lightning.analysis import (
-    HessianSpectrum as Spectrum,
-)
+from nas_lightning.analysis import HessianProduct, hessian_eigenvalues
+from nas_lightning.analysis import HessianSpectrum as Spectrum
 from nas_lightning.callbacks.analysis import Analysis
 from nas_lightning.callbacks.context import AnalysisContext, Dataset
 from nas_lightning.callbacks.protocols import cell_module
@@ -26,8 +21,8 @@ from nas_lightning.netcdf import matching_dataset, write_dataset
 class HessianSpectrum(Analysis):
     """Largest and smallest eigenvalues and trace of the Hessian of the mean loss at w*.
 
-    One product with the Hessian costs about four gradients over the images; ranks share the images of every
-    product. Lanczos needs some tens to hundreds of products.
+    One product with the Hessian costs about four gradients over the images; the ranks share the images of
+    every product. Lanczos needs some tens to hundreds of products.
 
     Args:
         k: How many of the largest eigenvalues.
@@ -57,17 +52,6 @@ class HessianSpectrum(Analysis):
         **settings: Any,
     ) -> None:
         super().__init__(batch_size=batch_size, **settings)
-        for key, value, least in (
-            ("k", k, 1),
-            ("smallest", smallest, 0),
-            ("trace_samples", trace_samples, 0),
-            ("max_products", max_products, 1),
-            ("seed", seed, 0),
-        ):
-            if not least <= value <= 10**6:
-                raise ValueError(f"`{key}` (={value}) must be from {least} to 1000000")
-        if not 0 < tolerance < 1:
-            raise ValueError(f"`tolerance` (={tolerance}) must be above 0 and below 1")
         self.settings: dict[str, int | float] = {
             "k": k,
             "smallest": smallest,
@@ -76,6 +60,12 @@ class HessianSpectrum(Analysis):
             "max_products": max_products,
             "seed": seed,
         }
+        for key, value in self.settings.items():
+            least = 1 if key in ("k", "max_products") else 0
+            if key != "tolerance" and not least <= value <= 10**6:
+                raise ValueError(f"`{key}` (={value}) must be from {least} to 1000000")
+        if not 0 < tolerance < 1:
+            raise ValueError(f"`tolerance` (={tolerance}) must be above 0 and below 1")
 
     def check(self, trainer: Trainer) -> None:
         """Refuse more eigenvalues than there are parameters."""
@@ -94,12 +84,10 @@ class HessianSpectrum(Analysis):
             lambda: {"kind": self.kind, **context.attributes(), **self.settings}
         )
         dataset = context.on_rank_zero(lambda: matching_dataset(context.path, attributes))
-        if dataset is not None and not {"eigenvalue", "smallest_eigenvalue", "trace"} <= set(
-            dataset.variables
-        ):
-            raise ValueError(f"{context.path} is damaged: it lacks eigenvalues or the trace")
         if dataset is None:
-            dataset = self._measured(context, attributes)
+            dataset = self._spectrum(context, attributes)
+        elif not {"eigenvalue", "smallest_eigenvalue", "trace"} <= set(dataset.variables):
+            raise ValueError(f"{context.path} is damaged: it lacks eigenvalues or the trace")
         numbers = {
             "hessian_largest_eigenvalue": float(dataset["eigenvalue"][0]),
             "hessian_trace": float(dataset["trace"]),
@@ -114,12 +102,11 @@ class HessianSpectrum(Analysis):
             end = " (the loss at w* or a gradient is not finite)"
         context.say(f"{context.path}: {words}{end}")
 
-    def _measured(self, context: AnalysisContext, attributes: Mapping[str, str | int | float]) -> Dataset:
-        """Lanczos on rank 0; the other ranks compute their shares of its products."""
+    def _spectrum(self, context: AnalysisContext, attributes: Mapping[str, str | int | float]) -> Dataset:
+        """Run Lanczos on rank 0; the other ranks compute their shares of its products."""
         share = context.batches.share(context.rank, context.world_size)
         product = HessianProduct(context.network, share, total=len(context.batches.targets))
         broadcast = context.trainer.strategy.broadcast
-
         made = 0
 
         def of_all_ranks(vector: np.ndarray) -> np.ndarray:
@@ -131,13 +118,9 @@ class HessianSpectrum(Analysis):
             return context.reduce(product.partial(broadcast(vector)))
 
         def spectrum() -> Dataset:
+            settings: dict[str, Any] = {**self.settings, "product": of_all_ranks}
             try:
-                found = hessian_eigenvalues(
-                    context.network,
-                    context.batches,
-                    **self.settings,  # type: ignore[arg-type]
-                    product=of_all_ranks,
-                )
+                found = hessian_eigenvalues(context.network, context.batches, **settings)
             finally:
                 broadcast(None)  # the other ranks wait for the next vector
             dataset = _as_dataset(found, attributes)
@@ -155,32 +138,20 @@ def _as_dataset(spectrum: Spectrum, attributes: Mapping[str, str | int | float])
     import xarray as xr
 
     curvature = {"units": "nat per squared weight"}
+    variables = {
+        "eigenvalue": ("rank", spectrum.eigenvalues, "largest eigenvalues of the Hessian", curvature),
+        "residual": ("rank", spectrum.residuals, "||H v - lambda v||", curvature),
+        "smallest_eigenvalue": ("smallest_rank", spectrum.smallest, "smallest eigenvalues", curvature),
+        "smallest_residual": ("smallest_rank", spectrum.smallest_residuals, "their residuals", curvature),
+        "trace": ((), spectrum.trace, "trace of the Hessian", curvature),
+        "trace_standard_error": ((), spectrum.trace_standard_error, "its standard error", curvature),
+        "products": ((), spectrum.products, "products with the Hessian", {"units": "1"}),
+        "converged": ((), np.int8(spectrum.converged), "1 if Lanczos converged", {}),
+    }
     return xr.Dataset(
         {
-            "eigenvalue": (
-                "rank",
-                spectrum.eigenvalues,
-                {"long_name": "largest eigenvalues of the Hessian", **curvature},
-            ),
-            "residual": ("rank", spectrum.residuals, {"long_name": "||H v - lambda v||", **curvature}),
-            "smallest_eigenvalue": (
-                "smallest_rank",
-                spectrum.smallest,
-                {"long_name": "smallest eigenvalues", **curvature},
-            ),
-            "smallest_residual": (
-                "smallest_rank",
-                spectrum.smallest_residuals,
-                {"long_name": "their residuals", **curvature},
-            ),
-            "trace": ((), spectrum.trace, {"long_name": "trace of the Hessian", **curvature}),
-            "trace_standard_error": (
-                (),
-                spectrum.trace_standard_error,
-                {"long_name": "its standard error", **curvature},
-            ),
-            "products": ((), spectrum.products, {"long_name": "products with the Hessian", "units": "1"}),
-            "converged": ((), np.int8(spectrum.converged), {"long_name": "1 if Lanczos converged"}),
+            name: (dims, values, {"long_name": long_name, **units})
+            for name, (dims, values, long_name, units) in variables.items()
         },
         attrs=dict(attributes),
     )

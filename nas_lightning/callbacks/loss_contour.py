@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from nas_lightning.acceleration.forward import folded_forward
 from nas_lightning.analysis import LOSS_VARIABLES, Directions, Surface, loss_at_points, loss_scalars
 from nas_lightning.callbacks.context import AnalysisContext, Dataset
-from nas_lightning.callbacks.surface_analysis import Measure, SurfaceAnalysis, drawn
+from nas_lightning.callbacks.surface_analysis import MeasurePoint, SurfaceAnalysis, drawn
 from nas_lightning.figures import (
     LOSS_LEVELS,
     SurfaceSpread,
@@ -57,23 +57,18 @@ class LossContour(SurfaceAnalysis):
         return LOSS_VARIABLES
 
     def own_attributes(self) -> Mapping[str, str]:
-        """The choice for batch norm, and whether numbers are shortened."""
+        """How batch norm is treated, and whether the network computes in bfloat16."""
         shortened = {"autocast": "bfloat16"} if self.speed == "max" else {}
         return {"batch_norm": self.batch_norm, **shortened}
 
-    def measuring(
+    def at_points(
         self, context: AnalysisContext, directions: Mapping[int, Directions], surface: Surface
-    ) -> AbstractContextManager[Measure]:
-        """One pass over the images a point."""
+    ) -> AbstractContextManager[MeasurePoint]:
+        """One pass over the images a point, two if batch norm is re-estimated."""
         passes = 2 if self.batch_norm == "reestimated" else 1
         level = context.level(self.speed, surface.total - surface.finished, passes)
-        return loss_at_points(
-            context.network,
-            context.batches,
-            directions,
-            self.batch_norm,
-            forward=folded_forward(context.network, level),
-        )
+        forward = folded_forward(context.network, level)
+        return loss_at_points(context.network, context.batches, directions, self.batch_norm, forward=forward)
 
     def scalars(self, dataset: Dataset) -> Dataset:
         """Width, convexity and curvature; see :func:`nas_lightning.analysis.loss_scalars`."""
@@ -90,7 +85,6 @@ class LossContour(SurfaceAnalysis):
             "landscape/loss_surface": draw_surfaces([loss], label="loss (nat)", vmax=LOSS_LEVELS[-1]),
         }
         if surface.complete and len(read.pairs) > 1:
-            figures["landscape/loss_spread"] = draw_spread(
-                [SurfaceSpread(loss.alphas, loss.betas, read.pairs, loss.title)]
-            )
+            panel = SurfaceSpread(loss.alphas, loss.betas, read.pairs, loss.title)
+            figures["landscape/loss_spread"] = draw_spread([panel])
         return figures

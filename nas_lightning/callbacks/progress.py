@@ -1,4 +1,4 @@
-"""How far a training is, and how long it has to go."""
+"""Progress of a training and of a surface, with the time left."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tqdm import tqdm
 class TrainingProgress(TQDMProgressBar):
     """Lightning's progress bar with the time left of the whole training.
 
-    Where the output is no terminal (a log file), one line an epoch takes the place of the bar.
+    In a log file, one line an epoch replaces the bar.
     """
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -35,7 +35,7 @@ class TrainingProgress(TQDMProgressBar):
         self.train_progress_bar.set_description(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}")
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Print the line of an epoch where there is no bar."""
+        """Print the epoch's line where there is no bar."""
         super().on_train_epoch_end(trainer, pl_module)
         if self.is_disabled and trainer.is_global_zero and not sys.stdout.isatty():
             metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
@@ -67,16 +67,15 @@ class TrainingProgress(TQDMProgressBar):
 
 
 class PointProgress:
-    """How many points of a surface are done, and how long the others will take.
+    """How many points of a surface are done, and the time left.
 
-    In a terminal it is a bar; where the output is no terminal (a log file), a line whenever another tenth is
-    done.
+    In a terminal it is a bar; in a log file, a line after every tenth of the points.
 
     Args:
-        name: What is filled.
+        name: What is measured.
         finished: Number of points that are done.
         total: Number of points.
-        visible: Whether anything is shown, on this rank.
+        visible: Whether this rank shows it.
     """
 
     def __init__(self, name: str, finished: int, total: int, *, visible: bool) -> None:

@@ -1,4 +1,4 @@
-"""What the callbacks ask of the module that is trained and of its data, whoever wrote those."""
+"""What the callbacks need from the trained module and its data."""
 
 from __future__ import annotations
 
@@ -62,10 +62,10 @@ class ImageData(Protocol):
 
 
 def cell_module(module: LightningModule) -> CellModule:
-    """The trained module, seen as one that trains cells.
+    """Check that the trained module trains cells.
 
     Raises:
-        ValueError: If it is not.
+        ValueError: If it does not.
     """
     if not isinstance(module, CellModule):
         raise ValueError(f"{type(module).__name__} trains no cells: this callback needs a CellClassifier")
@@ -73,7 +73,7 @@ def cell_module(module: LightningModule) -> CellModule:
 
 
 def image_data(trainer: Trainer) -> ImageData:
-    """The trainer's data module, seen as one of images.
+    """The trainer's data module, which must be one of images.
 
     Raises:
         ValueError: If it is not.

@@ -1,4 +1,4 @@
-"""The images that an analysis reads: a split or a seeded part of it, kept on the device."""
+"""The images that an analysis reads: a split or a seeded part of it, on the device."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ Normalise = Callable[[Tensor, torch.dtype], Tensor]
 
 @dataclass(frozen=True)
 class SplitBatches:
-    """Batches of (inputs, targets) without augmentation, to be iterated as often as needed.
+    """Batches of (inputs, targets) without augmentation, iterated as often as needed.
 
-    The images stay uint8 on the device, a quarter of what float32 would take, and are normalised batch by
+    The images stay uint8 on the device, a quarter of the memory of float32, and are normalised batch by
     batch.
 
     Attributes:
-        images: Grey values, ``[count, channels, height, width]``.
+        images: Pixel values.
         targets: Classes.
         split: The split they are from.
-        sample_seed: Seed by which they were drawn from it.
+        sample_seed: Seed of the draw from the split.
         batch_size: Images in a batch; the last one may be smaller.
-        normalise: Makes inputs of the network, of a given type, from grey values.
+        normalise: Makes inputs of the network, of a given type, from pixel values.
         dtype: That type.
-        first: Number of the first batch.
-        step: Every how many batches is read.
+        first: Number of the first batch to read.
+        step: Distance to the next.
     """
 
     images: UInt8[Tensor, "count channels height width"]
@@ -74,7 +74,7 @@ def split_batches(
     device: torch.device,
     dtype: torch.dtype,
 ) -> SplitBatches:
-    """Put a split, or part of it, onto a device.
+    """Load a split, or part of it, onto a device.
 
     Args:
         data: The data module, after its setup.
@@ -83,7 +83,7 @@ def split_batches(
         sample_seed: Seed of the draw and of the order.
         batch_size: Images in a batch.
         shuffled: Whether the order is random, as estimates from mini-batches need, or the split's own.
-        device: Where the images are to be.
+        device: The device.
         dtype: Type of the inputs.
 
     Returns:
@@ -105,7 +105,7 @@ def split_batches(
 
 
 def check_split(data: ImageData, split: str, max_samples: int | None) -> None:
-    """Refuse a split that is not there or is too small.
+    """Refuse a split that does not exist or is too small.
 
     Args:
         data: The data module, after its setup.
@@ -113,7 +113,7 @@ def check_split(data: ImageData, split: str, max_samples: int | None) -> None:
         max_samples: Number of images asked for; None for all.
 
     Raises:
-        ValueError: Naming the key and what there is.
+        ValueError: Naming the key and what the data has.
     """
     sizes = data.split_sizes
     if split not in sizes:

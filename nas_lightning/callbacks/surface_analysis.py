@@ -1,4 +1,4 @@
-"""Surfaces around the trained weights: filled by all ranks, saved after every chunk of points."""
+"""Surfaces around the trained weights: measured by all ranks, saved after every chunk of points."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, TypeAlias
 
 from matplotlib.figure import Figure
 
@@ -17,21 +17,21 @@ from nas_lightning.analysis import (
     axis,
     check_seeds,
     cosine,
+    finest_lattice,
     measure_pending,
     random_directions,
     spread,
 )
-from nas_lightning.analysis.surface import finest_lattice
 from nas_lightning.callbacks.analysis import Analysis
 from nas_lightning.callbacks.context import AnalysisContext, Dataset
 from nas_lightning.callbacks.progress import PointProgress
 from nas_lightning.figures import ReadSurface, read_surface_panel
 
-Measure = Callable[[Point], Mapping[str, float]]
+MeasurePoint: TypeAlias = Callable[[Point], Mapping[str, float]]
 
 
 class SurfaceAnalysis(Analysis):
-    """An analysis on a grid of weights w* + alpha w1 + beta w2, for one pair of directions or several.
+    """An analysis on a grid of weights w* + alpha w1 + beta w2, for one or more pairs of directions.
 
     Args:
         resolution: Points along each direction, at least 2; an odd number includes w* itself.
@@ -46,7 +46,7 @@ class SurfaceAnalysis(Analysis):
     """
 
     headline: ClassVar[tuple[str, ...]]
-    """Scalars that are said on the terminal; loggers and file get all."""
+    """Scalars that are printed; loggers and file get all."""
 
     def __init__(
         self,
@@ -64,26 +64,29 @@ class SurfaceAnalysis(Analysis):
         self.orthogonal = orthogonal
 
     def measure(self, context: AnalysisContext) -> None:
-        """Fill the surface that the file holds, or a new one, and log it."""
+        """Complete the surface that the file holds, or a new one, and log it."""
         names = context.module.network.evaluated_parameters()
         directions = {
             seed: random_directions(context.network, seed, self.normalization, self.orthogonal, names)
             for seed in self.direction_seeds
         }
         surface = context.on_rank_zero(lambda: self._start(context, directions))
-        with self.measuring(context, directions, surface) as measure:
-            context.on_rank_zero(
-                lambda: surface.save(context.path)
-            )  # what cannot be written is said before the work
+        with self.at_points(context, directions, surface) as measure:
+            # A file that cannot be written fails here, not after the work.
+            context.on_rank_zero(lambda: surface.save(context.path))
             if not surface.complete:
                 self._measure_pending(context, surface, measure)
         scalars = self.scalars(surface.dataset)
         surface.attach({str(name): scalars[name] for name in scalars.data_vars})
         context.on_rank_zero(lambda: surface.save(context.path))
-        if scalars.data_vars:
-            context.log_scalars(_by_tag(scalars))
+        statistics = list(_statistics(scalars)) if scalars.data_vars else []
+        tags = {f"landscape/{name}": mean for name, mean, _ in statistics}
+        spreads = {f"landscape/{name}_spread": s for name, _, s in statistics if not math.isnan(s)}
+        if tags:
+            context.log_scalars(tags | spreads)
         context.log_figures(lambda: self.figures(surface))
-        context.say(f"{context.path}: {_in_words(scalars, self.headline)}")
+        headline = [_in_words(*statistic) for statistic in statistics if statistic[0] in self.headline]
+        context.say(f"{context.path}: {', '.join(headline) or 'complete'}")
 
     @abstractmethod
     def variables(self) -> Mapping[str, Mapping[str, str]]:
@@ -94,9 +97,9 @@ class SurfaceAnalysis(Analysis):
         """What decides the values, beyond data, weights and directions."""
 
     @abstractmethod
-    def measuring(
+    def at_points(
         self, context: AnalysisContext, directions: Mapping[int, Directions], surface: Surface
-    ) -> AbstractContextManager[Measure]:
+    ) -> AbstractContextManager[MeasurePoint]:
         """Yields the function that measures a point."""
 
     @abstractmethod
@@ -105,7 +108,7 @@ class SurfaceAnalysis(Analysis):
 
     @abstractmethod
     def figures(self, surface: Surface) -> dict[str, Figure]:
-        """Pictures of the surface as far as it is, by tag."""
+        """Pictures of the points measured so far, by tag."""
 
     @property
     def has_center(self) -> bool:
@@ -129,20 +132,19 @@ class SurfaceAnalysis(Analysis):
         fresh.attach({"cosine": xr.DataArray(cosines, dims="direction_seed", attrs=description)})
         return Surface.resume_or_create(context.path, fresh)
 
-    def _measure_pending(self, context: AnalysisContext, surface: Surface, measure: Measure) -> None:
+    def _measure_pending(self, context: AnalysisContext, surface: Surface, measure: MeasurePoint) -> None:
         shown = 0
         visible = context.rank == 0 and context.trainer.progress_bar_callback is not None
-        progress = PointProgress(
-            self.kind.replace("_", " "), surface.finished, surface.total, visible=visible
-        )
+        name = self.kind.replace("_", " ")
+        progress = PointProgress(name, surface.finished, surface.total, visible=visible)
 
-        def save(surface: Surface) -> None:
+        def save() -> None:
             surface.save(context.path)
             context.stop_if_asked()
 
         def after_chunk(surface: Surface) -> None:
             nonlocal shown
-            context.on_rank_zero(lambda: save(surface))
+            context.on_rank_zero(save)
             progress.update(surface.finished)
             picture = surface.picture()
             if picture is not None and picture["alpha"].size > shown and not surface.complete:
@@ -178,19 +180,6 @@ def _statistics(scalars: Dataset) -> Iterator[tuple[str, float, float]]:
                 yield f"{name}{ring}", float(mean[index]), float(deviation[index])
 
 
-def _by_tag(scalars: Dataset) -> dict[str, float]:
-    tags = {}
-    for name, mean, deviation in _statistics(scalars):
-        tags[f"landscape/{name}"] = mean
-        if not math.isnan(deviation):
-            tags[f"landscape/{name}_spread"] = deviation
-    return tags
-
-
-def _in_words(scalars: Dataset, names: Sequence[str]) -> str:
-    numbers = []
-    for name, mean, deviation in _statistics(scalars) if scalars.data_vars else ():
-        if name in names:
-            error = "" if math.isnan(deviation) else f" ± {deviation:.2g}"
-            numbers.append(f"{name.replace('_', ' ')} {mean:.4g}{error}")
-    return ", ".join(numbers) or "complete"
+def _in_words(name: str, mean: float, deviation: float) -> str:
+    error = "" if math.isnan(deviation) else f" ± {deviation:.2g}"
+    return f"{name.replace('_', ' ')} {mean:.4g}{error}"

@@ -404,7 +404,7 @@ def test_settings_out_of_range_are_refused(make: Callable[[], Analysis], message
         ([LossContour(), LossContour()], "two callbacks write 'loss_contour'"),
         (
             [GradientVariance(method="minibatch", batch_size=20)],
-            r"`batch_size` \(=20\) makes fewer mini-batches of 37 images than the 3",
+            r"`batch_size` \(=20\) makes fewer than 3 mini-batches of 37 images",
         ),
     ],
 )
