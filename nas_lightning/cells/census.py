@@ -1,7 +1,7 @@
-"""Census: width and depth of every cell that a connection space holds, counted exactly.
+"""Census: width and depth of every cell in a connection space, counted exactly.
 
-This turns the paper's Observation 3.1 (popular cells are nearly the widest and shallowest) into a number:
-the share of all wirings that are at least as wide, at least as shallow, or both. Needs NumPy, so
+It puts the paper's Observation 3.1 (popular cells are nearly the widest and shallowest) into a number: the
+share of all wirings that are at least as wide, at least as shallow, or both. It needs NumPy, so
 ``nas_lightning.cells`` does not import it.
 """
 
@@ -69,15 +69,7 @@ class Census:
         return sum(self.counts.values())
 
     def rank(self, width: float, depth: int) -> Rank:
-        """Rank a cell by its width and depth.
-
-        Args:
-            width: Width in units of c.
-            depth: Depth.
-
-        Returns:
-            How many wirings are at least as wide, at least as shallow, and both.
-        """
+        """How many wirings are at least as wide as a cell, at least as shallow, and both."""
         wide = sum(count for (other, _), count in self.counts.items() if other >= width)
         shallow = sum(count for (_, other), count in self.counts.items() if other <= depth)
         both = sum(count for (w, d), count in self.counts.items() if w >= width and d <= depth)
@@ -147,14 +139,11 @@ def all_wirings(nodes: int) -> Int[np.ndarray, "wirings edges"]:
 def widths_and_depths(
     wirings: Int[np.ndarray, "wirings edges"], concat: Sequence[int]
 ) -> tuple[Int[np.ndarray, " wirings"], Int[np.ndarray, " wirings"]]:
-    """Width and depth of many wirings at once.
+    """Twice the width in units of c (an integer), and the depth, of every wiring.
 
     Args:
         wirings: Sources, one row per wiring.
         concat: Nodes that the output concatenates.
-
-    Returns:
-        Twice the width in units of c (an integer), and the depth, of every wiring.
     """
     count, edges = wirings.shape
     rows = np.arange(count)
@@ -165,7 +154,7 @@ def widths_and_depths(
     feeding = np.zeros(depth.shape, dtype=bool)
     feeding[:, list(concat)] = True
     for edge in range(edges - 1, -1, -1):
-        # A row may name the same node in both columns, so the columns are written one after the other.
+        # One column after the other: a row may name the same node in both.
         feeding[rows, wirings[:, edge]] |= feeding[:, edge // 2 + 2]
     from_inputs: Bool[np.ndarray, "wirings edges"] = (wirings < 2) & np.repeat(feeding[:, 2:], 2, axis=1)
     return from_inputs.sum(axis=1), 1 + depth[:, list(concat)].max(axis=1).astype(np.int64)
@@ -178,7 +167,7 @@ def _census(nodes: int, concat: tuple[int, ...], distinct: bool) -> Census:
         # One of the 2**nodes orders of each wiring: the first source below the second.
         wirings = wirings[np.all(wirings[:, ::2] < wirings[:, 1::2], axis=1)]
     double_width, depth = widths_and_depths(wirings, concat)
-    # One number per pair sorts far faster than pairs do; depths stay far below the factor.
+    # Numbers sort far faster than pairs; depths stay far below the factor.
     codes, counts = np.unique(double_width * _DEPTH_CODES + depth, return_counts=True)
     pairs = [divmod(int(code), _DEPTH_CODES) for code in codes]
     tally = {(pair[0] / 2, pair[1]): int(count) for pair, count in zip(pairs, counts, strict=True)}

@@ -61,30 +61,34 @@ class Genotype:
         reduce: Iterable[Any],
         reduce_concat: Iterable[Any],
     ) -> None:
-        for cell, edges, concat in (("normal", normal, normal_concat), ("reduction", reduce, reduce_concat)):
-            prefix = "normal" if cell == "normal" else "reduce"
+        for cell, field, edges, concat in (
+            ("normal", "normal", normal, normal_concat),
+            ("reduction", "reduce", reduce, reduce_concat),
+        ):
             checked = _edges(cell, edges)
-            object.__setattr__(self, prefix, checked)
-            object.__setattr__(self, f"{prefix}_concat", _concat(cell, concat, len(checked) // 2))
-            _check_path(cell, checked, getattr(self, f"{prefix}_concat"))
+            nodes = _concat(cell, concat, len(checked) // 2)
+            _check_path(cell, checked, nodes)
+            object.__setattr__(self, field, checked)
+            object.__setattr__(self, f"{field}_concat", nodes)
+
+    def cell(self, reduction: bool) -> tuple[tuple[Edge, ...], tuple[int, ...]]:
+        """Edges and concat list of the reduction cell, or of the normal cell."""
+        return (self.reduce, self.reduce_concat) if reduction else (self.normal, self.normal_concat)
 
     def __repr__(self) -> str:
         """The literal that search codes print; ``parse_genotype`` reads it back."""
-        cells = []
-        for name, edges, concat in (
-            ("normal", self.normal, self.normal_concat),
-            ("reduce", self.reduce, self.reduce_concat),
-        ):
-            pairs = [(edge.op, edge.source) for edge in edges]
-            cells.append(f"{name}={pairs!r}, {name}_concat={list(concat)!r}")
-        return f"Genotype({', '.join(cells)})"
+        normal, reduce = ([tuple(edge) for edge in edges] for edges in (self.normal, self.reduce))
+        return (
+            f"Genotype(normal={normal!r}, normal_concat={list(self.normal_concat)!r}, "
+            f"reduce={reduce!r}, reduce_concat={list(self.reduce_concat)!r})"
+        )
 
     def as_mapping(self) -> dict[str, list[Any]]:
         """The genotype as lists, for YAML and JSON; ``get_genotype`` reads it back."""
         return {
-            "normal": [[edge.op, edge.source] for edge in self.normal],
+            "normal": [list(edge) for edge in self.normal],
             "normal_concat": list(self.normal_concat),
-            "reduce": [[edge.op, edge.source] for edge in self.reduce],
+            "reduce": [list(edge) for edge in self.reduce],
             "reduce_concat": list(self.reduce_concat),
         }
 
@@ -96,7 +100,7 @@ def _items(what: str, value: object) -> tuple[Any, ...]:
 
 
 def _integer(what: str, value: object) -> int:
-    # bool is an int to Python, never to a person who wrote one here; NumPy's integers are welcome.
+    # A bool is an int to Python, but no node number; NumPy's integers are.
     if not isinstance(value, bool):
         try:
             return operator.index(value)  # type: ignore[arg-type]

@@ -12,8 +12,7 @@ from nas_lightning.cells.operations import nearest
 FIELDS = ("normal", "normal_concat", "reduce", "reduce_concat")
 
 _START = re.compile(r"\s*([A-Za-z_]\w*\s*=\s*)?Genotype\s*\(")
-# A genotype of 20 nodes has about 2,000 characters: what is far longer is no genotype, and is not handed to
-# the parser.
+# A genotype of 20 nodes has about 2,000 characters; far longer texts do not reach the parser.
 _MAX_LENGTH = 100_000
 _MAX_RANGE = 1000
 _FORM = (
@@ -22,7 +21,7 @@ _FORM = (
 
 
 def is_literal(text: str) -> bool:
-    """Whether a text sets out to be a genotype literal, with or without ``NAME =`` before it."""
+    """Whether a text starts as a genotype literal does, with or without ``NAME =`` before it."""
     return _START.match(text) is not None
 
 

@@ -139,7 +139,7 @@ def _cell(genotype: Genotype, cell: CellPlan, size: int, *, live: bool) -> Cost:
                 if halves
                 else _convolution(channels, cell.channels, 1, size) + _batch_norm(cell.channels)
             )
-    edges = genotype.reduce if cell.reduction else genotype.normal
+    edges, _ = genotype.cell(cell.reduction)
     for edge, is_live in zip(edges, cell.live_edges, strict=True):
         if is_live or not live:
             stride = cell.stride(edge.source)

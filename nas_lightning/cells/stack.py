@@ -1,7 +1,8 @@
-"""How cells are stacked into a network: channels, reductions, image sizes, and what of each cell is live.
+"""How cells are stacked into a network: channels, reductions, image sizes, and the live part of each cell.
 
-The one description that both the network (which builds modules from it) and the size formulas (which need no
-torch) follow. Source: appendix A.3 of Shu et al. (ICLR 2020) and Liu et al. (ICLR 2019).
+The network builds its modules from this plan, and the size formulas, without torch, count by it.
+
+Source: appendix A.3 of Shu et al. (ICLR 2020) and Liu et al. (ICLR 2019).
 """
 
 from __future__ import annotations
@@ -129,7 +130,7 @@ def stack_plan(
         reduction = index in reductions
         if reduction:
             channels *= 2
-        concat = genotype.reduce_concat if reduction else genotype.normal_concat
+        _, concat = genotype.cell(reduction)
         edges = live_edges[reduction]
         cells.append(
             CellPlan(
@@ -195,12 +196,12 @@ def check_positive(**sizes: int) -> None:
 
 
 def _live_edges(genotype: Genotype, reduction: bool) -> tuple[bool, ...]:
-    edges = genotype.reduce if reduction else genotype.normal
-    live = live_nodes(edges, genotype.reduce_concat if reduction else genotype.normal_concat)
+    edges, concat = genotype.cell(reduction)
+    live = live_nodes(edges, concat)
     return tuple(edge.op != "none" and index // 2 + 2 in live for index, edge in enumerate(edges))
 
 
 def _live_inputs(genotype: Genotype, reduction: bool, live_edges: tuple[bool, ...]) -> tuple[bool, bool]:
-    edges = genotype.reduce if reduction else genotype.normal
+    edges, _ = genotype.cell(reduction)
     read = {edge.source for edge, is_live in zip(edges, live_edges, strict=True) if is_live}
     return 0 in read, 1 in read

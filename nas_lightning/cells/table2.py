@@ -23,55 +23,26 @@ class Table2Variant(NamedTuple):
     seed: int
 
 
+def _variants(text: str) -> tuple[Table2Variant, ...]:
+    """C1 to C13 from ``width/depth/seed`` of each."""
+    rows = (row.split("/") for row in text.split())
+    return tuple(Table2Variant(float(width), int(depth), int(seed)) for width, depth, seed in rows)
+
+
 # ENAS and NASNet share their variants: both normal cells have five nodes and concatenate all of them, so
 # that a seed gives both the same wiring.
-_FIVE_NODES_CONCATENATED = (
-    Table2Variant(1.5, 6, 23),
-    Table2Variant(1.5, 5, 125),
-    Table2Variant(2.0, 6, 2),
-    Table2Variant(2.0, 6, 188),
-    Table2Variant(2.5, 5, 1),
-    Table2Variant(2.5, 5, 8),
-    Table2Variant(3.0, 4, 3),
-    Table2Variant(3.0, 3, 20),
-    Table2Variant(3.5, 5, 0),
-    Table2Variant(3.5, 4, 5),
-    Table2Variant(3.5, 4, 22),
-    Table2Variant(3.5, 3, 4),
-    Table2Variant(3.5, 3, 7),
+_FIVE_NODES_CONCATENATED = _variants(
+    "1.5/6/23 1.5/5/125 2/6/2 2/6/188 2.5/5/1 2.5/5/8 3/4/3 3/3/20 3.5/5/0 3.5/4/5 3.5/4/22 3.5/3/4 3.5/3/7"
 )
 
 TABLE2: dict[str, tuple[Table2Variant, ...]] = {
-    "darts_v2": (
-        Table2Variant(2.0, 4, 14),
-        Table2Variant(2.0, 4, 34),
-        Table2Variant(2.0, 4, 40),
-        Table2Variant(2.5, 4, 1),
-        Table2Variant(2.5, 4, 5),
-        Table2Variant(2.5, 3, 6),
-        Table2Variant(2.5, 3, 19),
-        Table2Variant(2.5, 3, 20),
-        Table2Variant(3.0, 3, 3),
-        Table2Variant(3.0, 3, 7),
-        Table2Variant(3.0, 3, 9),
-        Table2Variant(3.5, 3, 4),
-        Table2Variant(3.5, 3, 10),
+    "darts_v2": _variants(
+        "2/4/14 2/4/34 2/4/40 2.5/4/1 2.5/4/5 2.5/3/6 2.5/3/19 2.5/3/20 3/3/3 3/3/7 3/3/9 3.5/3/4 3.5/3/10"
     ),
     "enas": _FIVE_NODES_CONCATENATED,
-    "amoebanet": (
-        Table2Variant(1.5, 6, 23),
-        Table2Variant(1.5, 5, 8),
-        Table2Variant(1.5, 5, 125),
-        Table2Variant(1.5, 3, 4),
-        Table2Variant(2.0, 6, 2),
-        Table2Variant(2.0, 6, 188),
-        Table2Variant(2.0, 4, 3),
-        Table2Variant(2.5, 5, 1),
-        Table2Variant(2.5, 3, 9),
-        Table2Variant(2.5, 3, 10),
-        Table2Variant(3.0, 3, 7),
-        Table2Variant(3.5, 4, 5),
-        Table2Variant(3.5, 3, 57),
+    "amoebanet": _variants(
+        "1.5/6/23 1.5/5/8 1.5/5/125 1.5/3/4 2/6/2 2/6/188 2/4/3 "
+        "2.5/5/1 2.5/3/9 2.5/3/10 3/3/7 3.5/4/5 3.5/3/57"
     ),
     "nasnet": _FIVE_NODES_CONCATENATED,
 }

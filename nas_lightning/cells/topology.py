@@ -1,8 +1,9 @@
 """Width, depth and liveness of a cell, in plain Python.
 
-Edges come in pairs: intermediate node ``n`` (nodes 0 and 1 are the cell inputs, intermediate nodes start at
-2) owns ``edges[2 * (n - 2)]`` and ``edges[2 * (n - 2) + 1]``. Sources precede their node, so edges are in
-topological order.
+Every function takes ``edges``, two per intermediate node, and most take ``concat``, the nodes that the cell's
+output concatenates. Nodes 0 and 1 are the cell inputs; intermediate node ``n``, from 2, owns
+``edges[2 * (n - 2)]`` and ``edges[2 * (n - 2) + 1]``. Sources precede their node, so edges are in topological
+order.
 
 Source of width and depth: Shu, Wang and Cai, Understanding Architectures Learnt by Cell-based Neural
 Architecture Search, ICLR 2020, section 3.
@@ -19,59 +20,26 @@ def live_nodes(edges: Sequence[Edge], concat: Sequence[int]) -> frozenset[int]:
     """Intermediate nodes whose value reaches the cell's output.
 
     A node is live when it is concatenated or feeds a live node through an operation other than ``none``.
-
-    Args:
-        edges: Two edges per intermediate node.
-        concat: Nodes that the cell's output concatenates.
-
-    Returns:
-        The live intermediate nodes.
     """
     return _feeding(edges, concat, through_none=False)
 
 
 def dead_nodes(edges: Sequence[Edge], concat: Sequence[int]) -> frozenset[int]:
-    """Intermediate nodes whose value is computed for nothing: those that are not live.
-
-    Args:
-        edges: Two edges per intermediate node.
-        concat: Nodes that the cell's output concatenates.
-
-    Returns:
-        The dead intermediate nodes.
-    """
+    """Intermediate nodes whose value does not reach the cell's output."""
     return frozenset(range(2, len(edges) // 2 + 2)) - live_nodes(edges, concat)
 
 
 def duplicate_edges(edges: Sequence[Edge]) -> tuple[int, ...]:
-    """Intermediate nodes whose two edges read the same node, as independent random draws allow.
-
-    Args:
-        edges: Two edges per intermediate node.
-
-    Returns:
-        The nodes, ascending.
-    """
-    return tuple(
-        index + 2
-        for index, (first, second) in enumerate(zip(edges[::2], edges[1::2], strict=True))
-        if first.source == second.source
-    )
+    """Intermediate nodes whose two edges read the same node, ascending; random wirings may have some."""
+    pairs = zip(edges[::2], edges[1::2], strict=True)
+    return tuple(node for node, (one, other) in enumerate(pairs, start=2) if one.source == other.source)
 
 
 def cell_width(edges: Sequence[Edge], concat: Sequence[int]) -> float:
-    """Width of a cell in units of c, the width of one intermediate node.
+    """Width of a cell in units of c, the width of one intermediate node: a multiple of one half.
 
     The sum, over the intermediate nodes that lead to the output, of the fraction of the node's edges that
-    read a cell input. Edges count whatever their operation, ``none`` included; nodes that do not lead to the
-    output count nothing.
-
-    Args:
-        edges: Two edges per intermediate node.
-        concat: Nodes that the cell's output concatenates.
-
-    Returns:
-        The width, a multiple of one half.
+    read a cell input. Edges count whatever their operation, ``none`` included; other nodes count nothing.
     """
     counting = _feeding(edges, concat, through_none=True)
     return sum(edge.source < 2 for index, edge in enumerate(edges) if index // 2 + 2 in counting) / 2
@@ -80,28 +48,15 @@ def cell_width(edges: Sequence[Edge], concat: Sequence[int]) -> float:
 def cell_depth(edges: Sequence[Edge], concat: Sequence[int]) -> int:
     """Depth of a cell: the number of connections on the longest path from a cell input to the output.
 
-    The connection from a concatenated node to the output counts one; edges count whatever their operation.
-
-    Args:
-        edges: Two edges per intermediate node.
-        concat: Nodes that the cell's output concatenates.
-
-    Returns:
-        The depth, at least 2.
+    The connection from a concatenated node to the output counts one, so the depth is at least 2; edges count
+    whatever their operation.
     """
     depths = node_depths(edges)
     return 1 + max(depths[node] for node in concat)
 
 
 def node_depths(edges: Sequence[Edge]) -> tuple[int, ...]:
-    """Depth of every node: the number of edges on the longest path from a cell input to it.
-
-    Args:
-        edges: Two edges per intermediate node.
-
-    Returns:
-        One depth per node, the two inputs (0) first.
-    """
+    """Number of edges on the longest path from a cell input to every node; 0 for the two inputs."""
     depths = [0, 0]
     for first, second in zip(edges[::2], edges[1::2], strict=True):
         depths.append(1 + max(depths[first.source], depths[second.source]))
@@ -109,14 +64,7 @@ def node_depths(edges: Sequence[Edge]) -> tuple[int, ...]:
 
 
 def format_width(width: float) -> str:
-    """A width as the paper prints it.
-
-    Args:
-        width: Width in units of c, for example 3.5 or 4.0.
-
-    Returns:
-        For example ``"3.5c"`` or ``"4c"``.
-    """
+    """A width in units of c as the paper prints it: ``"3.5c"``, ``"4c"``."""
     return f"{width:g}c"
 
 

@@ -1,4 +1,4 @@
-"""The user's own operations: importing the modules and files that register them."""
+"""Imports the modules and files in which users register their own operations."""
 
 from __future__ import annotations
 
@@ -48,7 +48,9 @@ def _import_file(file: str) -> None:
     path = Path(file).resolve()
     if not path.is_file():
         raise ValueError(f"`operations` names {file!r}, which is no file ({path})")
-    if _is_imported(path):
+    # Not getattr, which some modules answer by importing what they hold.
+    files = [getattr(module, "__dict__", {}).get("__file__") for module in list(sys.modules.values())]
+    if any(isinstance(f, str) and f.endswith(path.name) and Path(f).resolve() == path for f in files):
         return
     name = f"nas_lightning_operations_{hashlib.sha256(bytes(path)).hexdigest()[:16]}"
     spec = importlib.util.spec_from_file_location(name, path)
@@ -61,15 +63,6 @@ def _import_file(file: str) -> None:
     except (Exception, SystemExit) as error:
         del sys.modules[name]
         raise _failure(file, error) from error
-
-
-def _is_imported(path: Path) -> bool:
-    """Whether a module of this file is there, by an earlier call or by an import of the user's own."""
-    # Not getattr: some modules answer it by importing what they hold.
-    files = [getattr(module, "__dict__", {}).get("__file__") for module in list(sys.modules.values())]
-    return any(
-        isinstance(file, str) and file.endswith(path.name) and Path(file).resolve() == path for file in files
-    )
 
 
 def _failure(module: str, error: BaseException) -> ValueError:

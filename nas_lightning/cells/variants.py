@@ -76,22 +76,22 @@ def random_operations(genotype: Genotype, seed: int) -> Genotype:
         ValueError: If the seed is out of range.
     """
     generator = _generator(seed)
-    cells = []
-    for edges in (genotype.normal, genotype.reduce):
-        draws = generator.choice(len(RANDOM_OPERATIONS), len(edges))
-        cells.append(
-            [Edge(RANDOM_OPERATIONS[draw], edge.source) for draw, edge in zip(draws, edges, strict=True)]
-        )
-    return Genotype(cells[0], genotype.normal_concat, cells[1], genotype.reduce_concat)
+    normal, reduce = (
+        [
+            Edge(RANDOM_OPERATIONS[draw], edge.source)
+            for draw, edge in zip(generator.choice(len(RANDOM_OPERATIONS), len(edges)), edges, strict=True)
+        ]
+        for edges in (genotype.normal, genotype.reduce)
+    )
+    return Genotype(normal, genotype.normal_concat, reduce, genotype.reduce_concat)
 
 
 def widest_shallowest(genotype: Genotype) -> Genotype:
     """The adapted genotype of section 5: the widest and shallowest cells.
 
-    One edge of each node reads input 0, the other input 1, in both cells. Operations and concat lists stay.
-    Which of a node's two edges reads which input is free for width, depth and size; the assignment that
-    leaves more edges where they are is taken, and the first edge reads input 0 in a tie, so that adapting
-    twice changes nothing.
+    In both cells, one edge of each node reads input 0 and the other input 1; operations and concat lists
+    stay. Width, depth and size do not depend on which edge reads which input. As many edges as possible keep
+    their source, and in a tie the first edge reads input 0, so adapting twice changes nothing.
 
     Args:
         genotype: The base cells.
@@ -103,12 +103,8 @@ def widest_shallowest(genotype: Genotype) -> Genotype:
     Raises:
         ValueError: If ``none`` operations leave no path from an input to the output.
     """
-    return Genotype(
-        _from_inputs(genotype.normal),
-        genotype.normal_concat,
-        _from_inputs(genotype.reduce),
-        genotype.reduce_concat,
-    )
+    normal, reduce = _from_inputs(genotype.normal), _from_inputs(genotype.reduce)
+    return Genotype(normal, genotype.normal_concat, reduce, genotype.reduce_concat)
 
 
 def table2_variant(base: str, number: int) -> Genotype:
