@@ -10,12 +10,8 @@ from nas_lightning.figures.spectrum import draw_spectrum
 from nas_lightning.figures.spread import SurfaceSpread, draw_spread
 from nas_lightning.figures.surface import ReadSurface, SurfacePanel, read_surface_panel
 from nas_lightning.figures.surface3d import draw_surfaces
-from nas_lightning.figures.variance import (
-    VarianceSplit,
-    draw_heat_maps,
-    draw_variance_by_node,
-    read_variance_split,
-)
+from nas_lightning.figures.variance import draw_heat_maps
+from nas_lightning.figures.variance_by_node import VarianceSplit, draw_variance_by_node, read_variance_split
 from nas_lightning.figures.width_depth import WidthDepthPlane, draw_width_depth
 
 __all__ = [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -87,12 +88,11 @@ def draw_accuracy(
         label_axes(axes, panel.title, "", "" if place % across else y_label, _PANEL_WIDTH)
         axes.set_ylim(low - room, high + room)
     several = any(len(values) > 1 for panel in panels for values in panel.values)
+    variant = "variant, ± standard deviation over seeds" if several else "variant"
     handles = {
         "original cell": _marker(_ORIGINAL_COLOUR, "D", 5),
         "its accuracy": Line2D([], [], color=_ORIGINAL_COLOUR, linestyle=(0, (4, 2)), linewidth=1),
-        "variant, ± standard deviation over seeds" if several else "variant": _marker(
-            _VARIANT_COLOUR, "o", 5
-        ),
+        variant: _marker(_VARIANT_COLOUR, "o", 5),
     }
     if several:
         handles["one seed"] = _marker(_SEED_COLOUR, "o", 2.5)
@@ -120,17 +120,9 @@ def _draw_panel(axes: Axes, panel: AccuracyPanel) -> None:
         if len(values) > 1:
             beside = np.full(len(values), index + 0.22)
             axes.plot(beside, values, "o", color=_SEED_COLOUR, markersize=2.5, markeredgewidth=0, zorder=2)
-        axes.errorbar(
-            [index],
-            [mean],
-            yerr=None if np.isnan(deviation) else [deviation],
-            fmt="o" if index else "D",
-            color=colour,
-            markersize=5,
-            elinewidth=1.1,
-            capsize=2.5,
-            zorder=3,
-        )
+        bar = None if np.isnan(deviation) else [deviation]
+        style: dict[str, Any] = {"markersize": 5, "elinewidth": 1.1, "capsize": 2.5, "zorder": 3}
+        axes.errorbar([index], [mean], bar, fmt="o" if index else "D", color=colour, **style)
     axes.set_xticks(list(panel.indices), list(panel.names))
     if any(not name.isdigit() for name in panel.names):
         for text in axes.get_xticklabels():

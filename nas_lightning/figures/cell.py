@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -14,7 +14,8 @@ from matplotlib.textpath import TextPath
 
 from nas_lightning.cells.genotype import Edge
 from nas_lightning.cells.topology import cell_depth, cell_width, dead_nodes, format_width, live_nodes
-from nas_lightning.figures.cell_layout import GAP, Box, CellLayout, Line, lay_out
+from nas_lightning.figures.cell_layout import GAP, Box, CellLayout, lay_out
+from nas_lightning.figures.picture import grid_of
 
 # Okabe and Ito's palette, which colour-blind readers can tell apart; one colour per family of operations.
 _FAMILY_COLOURS = {
@@ -27,10 +28,12 @@ _FAMILY_COLOURS = {
     "inv_res": "#56B4E9",
 }
 _OTHER_COLOUR = "#D55E00"
-_DEAD_COLOUR = "#BDBDBD"
 _LINE_COLOUR = "#7F7F7F"
+_DEAD_COLOUR = "#BDBDBD"
+_DEAD_TEXT = "#8C8C8C"
 _INPUT_FILL = "#F2F2F2"
-_NODE_FILL = "#FFFFFF"
+_DASHES = (0, (3, 2))
+_ROUNDING = 0.06
 
 _LABEL_POINTS = 7.5
 _NODE_POINTS = 8.5
@@ -47,38 +50,44 @@ class CellDrawing(NamedTuple):
     Attributes:
         edges: Two edges per intermediate node.
         concat: Nodes that the output concatenates.
-        title: What stands above width and depth in the caption.
+        title: Title of the caption, above width and depth.
     """
 
     edges: Sequence[Edge]
     concat: Sequence[int]
     title: str
 
+    @property
+    def caption(self) -> str:
+        """Width and depth, and what grey means where it occurs."""
+        cell = (self.edges, self.concat)
+        caption = f"width {format_width(cell_width(*cell))}, depth {cell_depth(*cell)}"
+        if dead_nodes(*cell) or any(edge.op == "none" for edge in self.edges):
+            caption += " (grey: does not reach the output)"
+        return caption
+
+    @property
+    def caption_width(self) -> float:
+        """Width of title and caption in inches."""
+        title = _text_width(self.title, _TITLE_POINTS, "bold") if self.title else 0.0
+        return max(title, _text_width(self.caption, _CAPTION_POINTS))
+
 
 def draw_cell(edges: Sequence[Edge], concat: Sequence[int], title: str) -> Figure:
-    """Draw one cell.
-
-    Inputs stand left, intermediate nodes in the column of their depth, the output right; the operation
-    stands on its edge, coloured by family; width and depth stand in the caption. Grey and dashed is what
-    does not reach the output.
-
-    Args:
-        edges: Two edges per intermediate node.
-        concat: Nodes that the output concatenates.
-        title: What stands above width and depth in the caption.
-
-    Returns:
-        The figure.
-    """
+    """Draw one cell, as `draw_cells` does."""
     return draw_cells([CellDrawing(edges, concat, title)])
 
 
 def draw_cells(drawings: Sequence[CellDrawing], columns: int | None = None) -> Figure:
-    """Draw several cells side by side, all at one scale.
+    """Draw cells side by side, all at one scale.
+
+    Inputs stand left, intermediate nodes in the column of their depth, the output right. The operation stands
+    on its edge, coloured by family; width and depth stand in the caption. What does not reach the output is
+    grey and dashed.
 
     Args:
         drawings: The cells, from left to right and from top to bottom.
-        columns: How many stand side by side; all of them up to four by default.
+        columns: Cells side by side; up to four by default.
 
     Returns:
         The figure.
@@ -86,18 +95,12 @@ def draw_cells(drawings: Sequence[CellDrawing], columns: int | None = None) -> F
     Raises:
         ValueError: If there is nothing to draw, or ``columns`` is not positive.
     """
-    if not drawings:
-        raise ValueError("there must be at least one cell to draw")
-    if columns is not None and columns < 1:
-        raise ValueError(f"`columns` (={columns}) must be at least 1")
-    across = min(len(drawings), columns or 4)
+    across, _ = grid_of(len(drawings), columns)
     label_width = max(_text_width(edge.op) for drawing in drawings for edge in drawing.edges) + 0.14
     layouts = [lay_out(drawing.edges, drawing.concat, label_width) for drawing in drawings]
     rows = [layouts[start : start + across] for start in range(0, len(layouts), across)]
     # A panel is as wide as its cell or its caption, whichever is wider.
-    needed = [
-        max(layout.width, _caption_width(drawing)) for layout, drawing in zip(layouts, drawings, strict=True)
-    ]
+    needed = [max(layout.width, d.caption_width) for layout, d in zip(layouts, drawings, strict=True)]
     widths = [max(needed[column::across]) for column in range(across)]
     heights = [max(layout.height for layout in row) + _CAPTION_HEIGHT for row in rows]
     total_width = sum(widths) + _PANEL_SPACE * (across - 1) + 2 * _MARGIN
@@ -106,20 +109,14 @@ def draw_cells(drawings: Sequence[CellDrawing], columns: int | None = None) -> F
     figure = Figure(figsize=(total_width, total_height), facecolor="white")
     for index, (drawing, layout) in enumerate(zip(drawings, layouts, strict=True)):
         row, column = divmod(index, across)
+        width, height = widths[column], heights[row]
         left = _MARGIN + sum(widths[:column]) + _PANEL_SPACE * column
         bottom = total_height - _MARGIN - sum(heights[: row + 1]) - _PANEL_SPACE * row
-        axes = figure.add_axes(
-            (
-                left / total_width,
-                bottom / total_height,
-                widths[column] / total_width,
-                heights[row] / total_height,
-            )
-        )
+        place = (left / total_width, bottom / total_height, width / total_width, height / total_height)
+        axes = figure.add_axes(place)
         # One data unit is one inch in every panel; a narrow or low cell stands in the middle of its panel.
-        side = (widths[column] - layout.width) / 2
-        middle = (heights[row] - _CAPTION_HEIGHT) / 2
-        axes.set_xlim(-side, widths[column] - side)
+        side, middle = (width - layout.width) / 2, (height - _CAPTION_HEIGHT) / 2
+        axes.set_xlim(-side, width - side)
         axes.set_ylim(-middle - _CAPTION_HEIGHT, middle)
         axes.set_axis_off()
         _draw(axes, drawing, layout)
@@ -127,71 +124,42 @@ def draw_cells(drawings: Sequence[CellDrawing], columns: int | None = None) -> F
 
 
 def _draw(axes: Axes, drawing: CellDrawing, layout: CellLayout) -> None:
-    edges, concat = drawing.edges, drawing.concat
-    live = live_nodes(edges, concat)
-    for index, (edge, line, label) in enumerate(zip(edges, layout.edges, layout.labels, strict=True)):
+    live = live_nodes(drawing.edges, drawing.concat)
+    for index, (edge, line, label) in enumerate(zip(drawing.edges, layout.edges, layout.labels, strict=True)):
         is_live = edge.op != "none" and index // 2 + 2 in live
         colour = _colour(edge.op) if is_live else _DEAD_COLOUR
-        _draw_line(axes, line, colour, dashed=not is_live)
-        text_colour = "black" if is_live else "#8C8C8C"
-        _draw_box(axes, label, edge.op, colour, "white", _LABEL_POINTS, text_colour, tint=is_live)
+        bend = line.bend[0] - GAP
+        points = [line.start, (bend, line.start[1]), *_turn(bend, line.start[1], *line.bend), line.end]
+        _draw_line(axes, points, colour, dashed=not is_live)
+        text_colour = "black" if is_live else _DEAD_TEXT
+        _draw_box(axes, label, edge.op, colour, "white", text_colour, _LABEL_POINTS, tint=is_live)
     for line in layout.concat:
-        _draw_line(axes, line, _LINE_COLOUR, dashed=False, to_output=True)
+        # Along the row first, then into the output.
+        _draw_line(axes, [line.start, line.bend, *_turn(*line.bend, *line.end)], _LINE_COLOUR, dashed=False)
     for node, box in enumerate(layout.nodes):
         if node < 2:
-            _draw_box(axes, box, f"input {node}", _LINE_COLOUR, _INPUT_FILL, _NODE_POINTS, "black")
+            _draw_box(axes, box, f"input {node}", _LINE_COLOUR, _INPUT_FILL)
         elif node in live:
-            _draw_box(axes, box, str(node), "black", _NODE_FILL, _NODE_POINTS, "black")
+            _draw_box(axes, box, str(node), "black", "white")
         else:
-            _draw_box(axes, box, str(node), _DEAD_COLOUR, _NODE_FILL, _NODE_POINTS, "#8C8C8C", dashed=True)
-    _draw_box(axes, layout.output, "output", _LINE_COLOUR, _INPUT_FILL, _NODE_POINTS, "black")
+            _draw_box(axes, box, str(node), _DEAD_COLOUR, "white", _DEAD_TEXT, dashed=True)
+    _draw_box(axes, layout.output, "output", _LINE_COLOUR, _INPUT_FILL)
 
-    caption_top = -layout.height / 2 - 0.1
-    axes.text(
-        layout.width / 2,
-        caption_top,
-        drawing.title,
-        ha="center",
-        va="top",
-        fontsize=_TITLE_POINTS,
-        fontweight="bold",
-    )
-    axes.text(
-        layout.width / 2,
-        caption_top - 0.2,
-        _caption(drawing),
-        ha="center",
-        va="top",
-        fontsize=_CAPTION_POINTS,
-    )
+    top = -layout.height / 2 - 0.1
+    caption: dict[str, Any] = {"ha": "center", "va": "top"}
+    axes.text(layout.width / 2, top, drawing.title, fontsize=_TITLE_POINTS, fontweight="bold", **caption)
+    axes.text(layout.width / 2, top - 0.2, drawing.caption, fontsize=_CAPTION_POINTS, **caption)
 
 
-def _caption(drawing: CellDrawing) -> str:
-    edges, concat = drawing.edges, drawing.concat
-    caption = f"width {format_width(cell_width(edges, concat))}, depth {cell_depth(edges, concat)}"
-    if dead_nodes(edges, concat) or any(edge.op == "none" for edge in edges):
-        caption += " (grey: does not reach the output)"
-    return caption
+def _turn(x: float, y: float, to_x: float, to_y: float) -> list[tuple[float, float]]:
+    """The S-shaped curve from one point to another: two controls and the end."""
+    middle = (x + to_x) / 2
+    return [(middle, y), (middle, to_y), (to_x, to_y)]
 
 
-def _caption_width(drawing: CellDrawing) -> float:
-    """Width of title and caption in inches."""
-    title = _text_width(drawing.title, _TITLE_POINTS, "bold") if drawing.title else 0.0
-    return max(title, _text_width(_caption(drawing), _CAPTION_POINTS))
-
-
-def _draw_line(axes: Axes, line: Line, colour: str, *, dashed: bool, to_output: bool = False) -> None:
-    if to_output:
-        # Along the row first, then into the output.
-        start, turn, end = line.start, line.bend, line.end
-        middle = (turn[0] + end[0]) / 2
-        points = [start, turn, (middle, turn[1]), (middle, end[1]), end]
-        codes = [Path.MOVETO, Path.LINETO, Path.CURVE4, Path.CURVE4, Path.CURVE4]
-    else:
-        start, bend, end = line.start, line.bend, line.end
-        middle = bend[0] - GAP / 2
-        points = [start, (bend[0] - GAP, start[1]), (middle, start[1]), (middle, bend[1]), bend, end]
-        codes = [Path.MOVETO, Path.LINETO, Path.CURVE4, Path.CURVE4, Path.CURVE4, Path.LINETO]
+def _draw_line(axes: Axes, points: list[tuple[float, float]], colour: str, *, dashed: bool) -> None:
+    """Draw an arrow along two points, the three of a turn and, where there is one, the end."""
+    codes = [Path.MOVETO, Path.LINETO, *[Path.CURVE4] * 3, *[Path.LINETO] * (len(points) - 5)]
     axes.add_patch(
         FancyArrowPatch(
             path=Path(points, codes),
@@ -199,7 +167,7 @@ def _draw_line(axes: Axes, line: Line, colour: str, *, dashed: bool, to_output: 
             mutation_scale=8,
             linewidth=1.2,
             color=colour,
-            linestyle=(0, (3, 2)) if dashed else "solid",
+            linestyle=_DASHES if dashed else "solid",
             shrinkA=0,
             shrinkB=0,
             clip_on=False,
@@ -214,31 +182,26 @@ def _draw_box(
     text: str,
     colour: str,
     fill: str,
-    points: float,
-    text_colour: str,
+    text_colour: str = "black",
+    points: float = _NODE_POINTS,
     *,
     tint: bool = False,
     dashed: bool = False,
 ) -> None:
-    rounding = 0.06
+    corner = (box.left + _ROUNDING, box.y - box.height / 2 + _ROUNDING)
+    size = (box.width - 2 * _ROUNDING, box.height - 2 * _ROUNDING)
+    style: dict[str, Any] = {
+        "boxstyle": f"round,pad={_ROUNDING}",
+        "edgecolor": colour,
+        "linewidth": 1.0,
+        "linestyle": _DASHES if dashed else "solid",
+        "clip_on": False,
+        "zorder": 2,
+    }
     for face in [fill, (colour, 0.18)] if tint else [fill]:
-        axes.add_patch(
-            FancyBboxPatch(
-                (box.left + rounding, box.y - box.height / 2 + rounding),
-                box.width - 2 * rounding,
-                box.height - 2 * rounding,
-                boxstyle=f"round,pad={rounding}",
-                facecolor=face,
-                edgecolor=colour,
-                linewidth=1.0,
-                linestyle=(0, (3, 2)) if dashed else "solid",
-                clip_on=False,
-                zorder=2,
-            )
-        )
-    axes.text(
-        box.x, box.y, text, ha="center", va="center_baseline", fontsize=points, color=text_colour, zorder=3
-    )
+        axes.add_patch(FancyBboxPatch(corner, *size, facecolor=face, **style))
+    place: dict[str, Any] = {"ha": "center", "va": "center_baseline", "zorder": 3}
+    axes.text(box.x, box.y, text, fontsize=points, color=text_colour, **place)
 
 
 def _colour(op: str) -> str:

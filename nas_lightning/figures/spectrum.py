@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from jaxtyping import Float
 from matplotlib.figure import Figure
@@ -55,23 +57,13 @@ def draw_spectrum(
     for places, values, errors, colour, marker, label in groups:
         finite = np.isfinite(values)
         if finite.any():
+            bars: dict[str, Any] = {"ecolor": "black", "capsize": 4, "elinewidth": 1.0, "markersize": 5}
+            bars["yerr"] = np.where(np.isfinite(errors[finite]), errors[finite], 0.0)
             axes.vlines(places[finite], 0, values[finite], color=colour, linewidth=1.4)
-            axes.errorbar(
-                places[finite],
-                values[finite],
-                yerr=np.where(np.isfinite(errors[finite]), errors[finite], 0.0),
-                fmt=marker,
-                color=colour,
-                ecolor="black",
-                markersize=5,
-                capsize=4,
-                elinewidth=1.0,
-                label=label,
-            )
+            axes.errorbar(places[finite], values[finite], fmt=marker, color=colour, label=label, **bars)
         for place in places[~finite]:
-            axes.annotate(
-                "NaN", (place, 0), (0, 3), textcoords="offset points", ha="center", fontsize=TICK_POINTS
-            )
+            above: dict[str, Any] = {"textcoords": "offset points", "ha": "center"}
+            axes.annotate("NaN", (place, 0), (0, 3), fontsize=TICK_POINTS, **above)
     names = [f"λ{str(index + 1).translate(_SUBSCRIPTS)}" for index in range(len(eigenvalues))]
     names += ["…"] * gap + [
         f"λₙ₋{str(count).translate(_SUBSCRIPTS)}" if count else "λₙ" for count in reversed(range(len(low)))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import xarray as xr
 from jaxtyping import Bool, Float, Int
@@ -18,6 +20,7 @@ _BEYOND_COLOUR = "#D55E00"
 _BEYOND_MARKER = "X"
 _LINE_COLOUR = "#4D4D4D"
 _PRODUCT_LABEL = r"product of the other spectral norms, $\prod_{j\neq i}\,\lambda^{(j)}$"
+_QUANTITIES = {"variance": "gradient variance", "constant": "Lipschitz constant"}
 _ROUNDING = 1e-9
 # Share of a logarithmic axis that stays free for the legend above the points.
 _HEADROOM = 0.14
@@ -26,12 +29,12 @@ _HEADROOM = 0.14
 def draw_theory(variance: xr.Dataset, smoothness: xr.Dataset) -> Figure:
     """Draw bounds, measured values and spectral norms for both theorems and for the bound that holds.
 
-    Left three columns: theorem 4.3, theorem 4.2 as printed, the corrected bound. Above, measured value
-    against bound, equal on the diagonal; below, their ratio against the product of the other matrices'
-    spectral norms. Right column: narrowest divided by widest cell, gradient variance above and Lipschitz
-    constant below. Colour and shape tell the matrix W(i); vermilion crosses lie beyond the bound. What a
-    logarithmic axis cannot show (zero, infinity, NaN) is counted in the panel. Gradient norms are spectral,
-    as in the paper.
+    The left three columns show theorem 4.3, theorem 4.2 as printed and the corrected bound: above, measured
+    value against bound, equal on the diagonal; below, their ratio against the product of the other matrices'
+    spectral norms. The right column shows the narrowest cell divided by the widest, gradient variance above
+    and Lipschitz constant below. Colour and shape tell the matrix W(i); vermilion crosses lie beyond the
+    bound. Values that a logarithmic axis cannot show (zero, infinity, NaN) are counted in the panel.
+    Gradient norms are spectral, as in the paper.
 
     Args:
         variance: Cases of theorem 4.3: ``node``, ``spectral_norm_product`` over case, ``variance``,
@@ -53,50 +56,35 @@ def draw_theory(variance: xr.Dataset, smoothness: xr.Dataset) -> Figure:
     )
     panels = figure.subplots(2, 4)
 
-    for column, (title, heading, cases, measured, bound, quantity) in enumerate(
-        [
-            ("Theorem 4.3", "Theorem 4.3", spectral, "variance", "bound", "gradient variance"),
-            (
-                "Theorem 4.2",
-                "Theorem 4.2 as printed",
-                smoothness,
-                "constant",
-                "paper_bound",
-                "Lipschitz constant",
-            ),
-            (
-                "Corrected bound",
-                "Corrected bound for theorem 4.2",
-                smoothness,
-                "constant",
-                "corrected_bound",
-                "Lipschitz constant",
-            ),
-        ]
-    ):
+    columns = (
+        ("Theorem 4.3", "", spectral, "variance", "bound"),
+        ("Theorem 4.2", " as printed", smoothness, "constant", "paper_bound"),
+        ("Corrected bound", " for theorem 4.2", smoothness, "constant", "corrected_bound"),
+    )
+    for column, (title, rest, cases, measured, bound) in enumerate(columns):
         value, limit = cases[measured].to_numpy(), cases[bound].to_numpy()
         node, product = cases["node"].to_numpy(), cases["spectral_norm_product"].to_numpy()
+        quantity = _QUANTITIES[measured]
         beyond = value > limit * (1 + _ROUNDING)
         above, below = panels[:, column]
         shown = _scatter(above, limit, value, node, beyond)
         _diagonal(above)
         _share(above, beyond, len(value) - shown)
-        _label(above, heading, f"bound on the {quantity}", f"{quantity}, narrowest cell")
+        _label(above, title + rest, f"bound on the {quantity}", f"{quantity}, narrowest cell")
         with np.errstate(divide="ignore", invalid="ignore"):
             _scatter(below, product, value / limit, node, beyond)
         below.axhline(1, color=_LINE_COLOUR, linewidth=1, zorder=1)
         _label(below, f"{title}: measured / bound", _PRODUCT_LABEL, "measured / bound")
 
-    for axes, cases, name, quantity in [
-        (panels[0, 3], spectral, "variance", "Gradient variance"),
-        (panels[1, 3], smoothness, "constant", "Lipschitz constant"),
-    ]:
+    for axes, cases, name in ((panels[0, 3], spectral, "variance"), (panels[1, 3], smoothness, "constant")):
+        quantity = _QUANTITIES[name]
         with np.errstate(divide="ignore", invalid="ignore"):
             ratio = cases[name].to_numpy() / cases[f"widest_{name}"].to_numpy()
         product, node = cases["spectral_norm_product"].to_numpy(), cases["node"].to_numpy()
         _scatter(axes, product, ratio, node, np.zeros(len(ratio), dtype=bool))
         axes.axhline(1, color=_LINE_COLOUR, linewidth=1, zorder=1)
-        _label(axes, f"{quantity}: narrowest / widest", _PRODUCT_LABEL, "narrowest cell / widest cell")
+        title = f"{quantity[0].upper()}{quantity[1:]}: narrowest / widest"
+        _label(axes, title, _PRODUCT_LABEL, "narrowest cell / widest cell")
 
     nodes = np.union1d(spectral["node"], smoothness["node"]).tolist()
     handles = [
@@ -124,20 +112,11 @@ def _scatter(
     visible = np.isfinite(x) & np.isfinite(y) & (x > 0) & (y > 0)
     for i in np.unique(node).tolist():
         chosen = visible & ~beyond & (node == i)
-        axes.scatter(
-            x[chosen], y[chosen], s=14, color=_colour(i), marker=_marker(i), alpha=0.55, linewidths=0
-        )
+        within: dict[str, Any] = {"s": 14, "color": _colour(i), "marker": _marker(i), "alpha": 0.55}
+        axes.scatter(x[chosen], y[chosen], linewidths=0, **within)
     chosen = visible & beyond
-    axes.scatter(
-        x[chosen],
-        y[chosen],
-        s=22,
-        color=_BEYOND_COLOUR,
-        marker=_BEYOND_MARKER,
-        edgecolors="black",
-        linewidths=0.25,
-        zorder=3,
-    )
+    cross: dict[str, Any] = {"s": 22, "color": _BEYOND_COLOUR, "marker": _BEYOND_MARKER, "zorder": 3}
+    axes.scatter(x[chosen], y[chosen], edgecolors="black", linewidths=0.25, **cross)
     return int(visible.sum())
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -96,13 +97,14 @@ def draw_width_depth(
     left, right, bottom, top = _limits(planes)
     widest, tallest = (right - left) * 2 * _SQUARE_WIDTH, (top - bottom) * _SQUARE_HEIGHT
     figure = new_figure(across * (widest + 0.6) + 0.9, down * (tallest + 0.75) + 0.35, title)
-    all_axes = []
-    for index, plane in enumerate(planes):
-        axes = figure.add_subplot(down, across, index + 1)
+    all_axes = [figure.add_subplot(down, across, index + 1) for index in range(len(planes))]
+    for axes, plane in zip(all_axes, planes, strict=True):
         axes.set_xlim(left, right)
         axes.set_ylim(bottom, top)
-        _draw_plane(axes, plane, norm, widest)
-        all_axes.append(axes)
+        _draw_plane(axes, plane, norm)
+        label_axes(axes, plane.title, "width (c)", "depth", widest)
+        axes.tick_params(length=0)
+        open_axes(axes)
     if any(np.isfinite(plane.values).any() for plane in planes):
         # As high as two rows at most, at the top of the figure.
         share = min(1.0, 2 / down)
@@ -171,25 +173,16 @@ def _limits(planes: Sequence[WidthDepthPlane]) -> tuple[float, float, float, flo
     return min(widths) - 0.25, max(widths) + 0.25, min(depths) - 0.5, max(depths) + 0.5
 
 
-def _draw_plane(axes: Axes, plane: WidthDepthPlane, norm: Normalize, inches: float) -> None:
+def _draw_plane(axes: Axes, plane: WidthDepthPlane, norm: Normalize) -> None:
     total = sum(plane.counts.values())
     highest = max(plane.counts.values(), default=0)
+    note: dict[str, Any] = {"fontsize": NOTE_POINTS - 1, "color": "#595959", "va": "bottom"}
     for (width, depth), count in plane.counts.items():
         # By the square root: a rare place still differs from an impossible one.
-        grey = _GREYS[0] + (_GREYS[1] - _GREYS[0]) * float(np.sqrt(count / highest))
-        axes.add_patch(
-            Rectangle(
-                (width - 0.25, depth - 0.5), 0.5, 1.0, facecolor=str(grey), edgecolor="white", linewidth=1.2
-            )
-        )
-        axes.text(
-            width - 0.235,
-            depth - 0.475,
-            _percent(count / total),
-            fontsize=NOTE_POINTS - 1,
-            color="#595959",
-            va="bottom",
-        )
+        grey = str(_GREYS[0] + (_GREYS[1] - _GREYS[0]) * float(np.sqrt(count / highest)))
+        corner = (width - 0.25, depth - 0.5)
+        axes.add_patch(Rectangle(corner, 0.5, 1.0, facecolor=grey, edgecolor="white", linewidth=1.2))
+        axes.text(width - 0.235, depth - 0.475, _percent(count / total), **note)
     places, crowds = fan_out(plane.widths, plane.depths)
     for (x, y), crowd, name, value in zip(places, crowds, plane.names, plane.values, strict=True):
         labelled = crowd <= _LABELLED
@@ -209,22 +202,12 @@ def _draw_plane(axes: Axes, plane: WidthDepthPlane, norm: Normalize, inches: flo
             zorder=3 if name else 4,
         )
         if labelled and name:
-            axes.annotate(
-                name,
-                (x, height),
-                (0, -0.7 * size),
-                textcoords="offset points",
-                ha="center",
-                va="top",
-                fontsize=_LABEL_POINTS,
-                parse_math=False,
-            )
+            below: dict[str, Any] = {"textcoords": "offset points", "ha": "center", "va": "top"}
+            text = axes.annotate(name, (x, height), (0, -0.7 * size), fontsize=_LABEL_POINTS, **below)
+            text.set_parse_math(False)
     (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
     axes.set_xticks(np.arange(np.ceil(2 * left) / 2, right, 0.5))
     axes.set_yticks(range(int(np.ceil(bottom)), int(np.floor(top)) + 1))
-    label_axes(axes, plane.title, "width (c)", "depth", inches)
-    axes.tick_params(length=0)
-    open_axes(axes)
 
 
 def _percent(share: float) -> str:
@@ -232,13 +215,5 @@ def _percent(share: float) -> str:
 
 
 def _handle(marker: str, size: float | int, colour: str) -> Line2D:
-    return Line2D(
-        [],
-        [],
-        color="black",
-        marker=marker,
-        markersize=size,
-        markerfacecolor=colour,
-        markeredgewidth=0.7,
-        linestyle="",
-    )
+    style: dict[str, Any] = {"color": "black", "markeredgewidth": 0.7, "linestyle": ""}
+    return Line2D([], [], marker=marker, markersize=size, markerfacecolor=colour, **style)

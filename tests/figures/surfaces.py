@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.contour import QuadContourSet
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.path import Path as MatplotlibPath
@@ -65,3 +66,13 @@ def inside(figure: Figure, dots_per_inch: float = 100.0) -> bool:
     return all(
         box.x0 >= -1 and box.y0 >= -1 and box.x1 <= width + 1 and box.y1 <= height + 1 for box in boxes
     )
+
+
+def contours(axes: Axes) -> QuadContourSet:
+    (found,) = [artist for artist in axes.get_children() if isinstance(artist, QuadContourSet)]
+    return found
+
+
+def marks(axes: Axes) -> dict[str, int]:
+    """How many cells each mark fills."""
+    return {str(patch.get_label()): len(vertices(patch.get_path())) // 5 for patch in axes.patches}

@@ -179,7 +179,7 @@ def test_all_cells_of_a_figure_have_one_scale() -> None:
 
 def test_no_drawings_and_no_columns_are_refused() -> None:
     darts = get_genotype("darts")
-    with pytest.raises(ValueError, match="at least one cell"):
+    with pytest.raises(ValueError, match="at least one panel"):
         draw_cells([])
     with pytest.raises(ValueError, match=r"`columns` \(=0\)"):
         draw_cells([CellDrawing(darts.normal, darts.normal_concat, "")], 0)
