@@ -15,9 +15,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from benchmarks import record
+from benchmarks.throughput import Throughput, measure_throughput
 from nas_lightning.study.executors import LocalExecutor, visible_gpus
 from nas_lightning.study.jobs import job_environment
-from nas_lightning.study.throughput import Throughput, measure_throughput
 
 ENOUGH = 0.95
 """Share of the best total from which fewer processes are preferred: each one takes its part of the memory."""

@@ -11,11 +11,12 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "nas_lightning"
 
-# What each part may import besides itself. `files`, `netcdf` and `provenance` are leaves that any part but
-# `metrics` and `files` may use.
-LEAVES = {"files", "netcdf", "provenance", "yaml_files"}
+# What each part may import besides itself. The leaves may be used by any part but `metrics` and the
+# leaves themselves.
+LEAVES = {"files", "identity", "netcdf", "provenance", "yaml_files"}
 ARROWS: dict[str, set[str]] = {
     "files": set(),
+    "identity": set(),
     "netcdf": {"files"},
     "provenance": set(),
     "yaml_files": set(),
@@ -28,7 +29,7 @@ ARROWS: dict[str, set[str]] = {
     "analysis": set(),
     "figures": {"cells"},
     "callbacks": {"acceleration", "analysis", "figures", "cells"},
-    "study": {"cells", "acceleration"},
+    "study": {"cells"},
     "report": {"study", "figures", "cells"},
     "cli": {
         "networks",
@@ -45,6 +46,8 @@ ARROWS: dict[str, set[str]] = {
     "__main__": {"cli"},
     "__init__": set(),
 }
+PARSER = "nas_lightning.cli.resolve"
+"""The one module of `cli` that `study` may import, where settings are resolved."""
 MODULES = sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py"))
 
 
@@ -85,9 +88,23 @@ def test_a_module_imports_only_along_the_arrows(module: Path) -> None:
     if part(module) not in LEAVES | {"metrics"}:
         allowed |= LEAVES
     imported = {
-        name.split(".")[1] for name in imported_modules(PACKAGE / module) if name.startswith("nas_lightning.")
+        name.split(".")[1]
+        for name in imported_modules(PACKAGE / module)
+        if name.startswith("nas_lightning.") and not (part(module) == "study" and name.startswith(PARSER))
     }
     assert imported <= allowed
+
+
+def test_the_parser_that_studies_use_knows_no_study() -> None:
+    found: set[str] = set()
+    new = {PARSER}
+    while new:
+        found |= new
+        parts = [name.split(".") for name in new if name.startswith("nas_lightning.cli.")]
+        paths = [ROOT.joinpath(*names).with_suffix(".py") for names in parts]
+        new = set().union(*(imported_modules(path) for path in paths if path.is_file())) - found
+    assert "nas_lightning.cli.training" in found
+    assert not {name for name in found if name.startswith(("nas_lightning.study", "nas_lightning.report"))}
 
 
 def test_arrows_make_no_circle() -> None:

@@ -31,11 +31,11 @@ from benchmarks import (
     scaling,
     table,
 )
+from benchmarks.throughput import Throughput
 from benchmarks.training import PlainImages, make_networks
 from nas_lightning.datamodules import Synthetic
 from nas_lightning.networks import CellNetwork
 from nas_lightning.networks.size import measure_size
-from nas_lightning.study.throughput import Throughput
 
 TINY = [
     f"--{name}={value}"

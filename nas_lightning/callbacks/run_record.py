@@ -7,6 +7,7 @@ import json
 import math
 import os
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -16,6 +17,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 
 from nas_lightning.callbacks.protocols import cell_module, image_data
 from nas_lightning.files import atomic_write
+from nas_lightning.identity import identity_hash
 from nas_lightning.provenance import run_seed, software_versions, weights_hash
 
 Row: TypeAlias = dict[str, int | float]
@@ -32,10 +34,13 @@ class RunRecord(Callback):
 
     Args:
         folder: The run's folder.
+        deciding: The settings that decide the training, with dotted keys. ``result.json`` keeps them and
+            their hash, by which a study knows the training; None: it keeps neither.
     """
 
-    def __init__(self, folder: str | os.PathLike[str]) -> None:
+    def __init__(self, folder: str | os.PathLike[str], deciding: Mapping[str, Any] | None = None) -> None:
         self.folder = Path(folder)
+        self.deciding = deciding
         self.rows: list[Row] = []
         self._evaluation: Row = {}
         self._learning_rate = 0.0
@@ -122,6 +127,8 @@ class RunRecord(Callback):
                 "data": {"name": data.name, "split_sizes": data.split_sizes},
             },
         }
+        if self.deciding is not None:
+            result |= {"identity": identity_hash(self.deciding), "deciding": dict(self.deciding)}
         with atomic_write(self.folder / "result.json") as file:
             json.dump(_finite(result), file, indent=2, allow_nan=False)
             file.write("\n")

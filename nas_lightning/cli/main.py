@@ -18,7 +18,7 @@ SUBCOMMANDS = {
     "plot": ("plot", "draw surfaces side by side: nas-lightning plot FILE..."),
     "theory": ("theory", "the widest and the narrowest linear cell against the theorems of section 4.3"),
     "cells": ("cells", "list, show, draw and count cells and their variants"),
-    "study": ("study", "compare architectures: plan, run, status and report of a study file"),
+    "study": ("study", "compare architectures: plan, run, commands, status and report of a study file"),
 }
 
 

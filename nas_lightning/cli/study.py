@@ -1,12 +1,13 @@
-"""`nas-lightning study`: plan, run and look at a comparison of architectures, and report it.
+"""`nas-lightning study`: plan, run, follow and report a comparison of architectures.
 
-Starts quickly: nothing here imports torch, and nothing else before a subcommand needs it.
+It starts quickly: a study is read without torch, but for settings that are resolved for the first time.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -47,9 +48,8 @@ def _parser() -> argparse.ArgumentParser:
 
     command = _command(commands, "plan", _plan, "list the runs and what they cost")
     _share_arguments(command)
-    command.add_argument(
-        "--no_measure", action="store_true", help="do not measure this machine's speed; no times then"
-    )
+    # Earlier versions measured the machine; times now come from the runs so far.
+    command.add_argument("--no_measure", action="store_true", help=argparse.SUPPRESS)
 
     command = _command(commands, "run", _run, "start or continue all runs that are not finished")
     command.add_argument(
@@ -60,6 +60,8 @@ def _parser() -> argparse.ArgumentParser:
         "--retries", type=_retries, default=1, help="how often a run that fails is started again (1)"
     )
     command.add_argument("--address", help="of a running Ray cluster (Ray starts one on this machine)")
+
+    _command(commands, "commands", _commands, "one shell line a run, for SLURM arrays or GNU parallel")
 
     command = _command(commands, "status", _status, "how far the runs are, from what is on disk")
     command.add_argument("--json", action="store_true", help="print JSON")
@@ -95,31 +97,31 @@ def _share_arguments(command: argparse.ArgumentParser) -> None:
 
 
 def _study(options: argparse.Namespace) -> Study:
-    from nas_lightning.study.plan import read_study
+    from nas_lightning.study.read import read_study
 
     return read_study(options.file, options.root)
 
 
 def _plan(options: argparse.Namespace) -> None:
-    from nas_lightning.study.cost import run_costs
-    from nas_lightning.study.plan_text import format_plan
-    from nas_lightning.study.speed import measure_speed
+    from nas_lightning.study.estimate import format_plan, run_seconds
+    from nas_lightning.study.state import run_state
 
     study = _study(options)
     sharing = _sharing(options, study)
-    speed = None
-    if not options.no_measure:
-        at_a_time = "one run" if sharing.at_a_time <= 1 else f"{sharing.at_a_time} runs"
-        print(f"measuring this machine's speed with {at_a_time} at a time ...", file=sys.stderr)
-        try:
-            speed = measure_speed(study, sharing)
-        except (OSError, ValueError) as error:
-            print(f"no times: {' '.join(str(error).split())}", file=sys.stderr)
-    print(format_plan(study, run_costs(study, speed), max(1, sharing.at_a_time), sharing.gpus))
+    seconds = run_seconds([run_state(run) for run in study.runs])
+    print(format_plan(study, seconds, max(1, sharing.at_a_time), sharing.gpus))
+
+
+def _commands(options: argparse.Namespace) -> None:
+    from nas_lightning.study.jobs import run_command
+
+    for run in _study(options).runs:
+        # In a SLURM job of several tasks a run would take itself for one of several ranks.
+        print(shlex.join(["env", "-u", "SLURM_NTASKS", *run_command(run)]))
 
 
 def _run(options: argparse.Namespace) -> None:
-    from nas_lightning.study.runner import run_study
+    from nas_lightning.study.run import run_study
 
     study = _study(options)
     if options.address is not None and options.executor != "ray":
@@ -171,14 +173,14 @@ def status_text(study: Study, states: Sequence[RunState]) -> str:
         Lines to print.
     """
     from nas_lightning.study.attempts import LOG
-    from nas_lightning.study.plan_text import in_words
-    from nas_lightning.study.state import Status, time_left
+    from nas_lightning.study.estimate import in_words, time_left
+    from nas_lightning.study.state import Status
 
     counts = Counter(state.status for state in states)
     shown = ", ".join(f"{counts[status]} {status}" for status in Status if counts[status])
     lines = [f"{study.name}: {len(states)} runs in {study.folder}: {shown or 'none'}"]
     if (left := time_left(states)) is not None:
-        lines.append(f"about {in_words(left.seconds)} left at the speed so far, {left.at_a_time} at a time")
+        lines.append(f"about {in_words(left.seconds)} left at the rate so far, {left.at_a_time} at a time")
     lines.append("")
     width = max((len(state.run.name) for state in states), default=3)
     lines.append(f"{'run':<{width}}  {'state':<10} {'epoch':>9} {'accuracy':>9}")
@@ -197,7 +199,7 @@ def status_text(study: Study, states: Sequence[RunState]) -> str:
 
 
 def _record(study: Study, states: Sequence[RunState]) -> dict[str, Any]:
-    from nas_lightning.study.state import time_left
+    from nas_lightning.study.estimate import time_left
 
     left = time_left(states)
     return {

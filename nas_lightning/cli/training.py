@@ -23,19 +23,11 @@ from nas_lightning.cells import genotype_slug, get_genotype, import_operations
 from nas_lightning.classifier import CellClassifier
 from nas_lightning.cli.checkpoint_settings import read_checkpoint_settings
 from nas_lightning.cli.config_files import with_included_files
+from nas_lightning.cli.deciding import TRAINER_DEFAULTS, decisive, plain_settings
 from nas_lightning.cli.main import SUBCOMMANDS
 from nas_lightning.cli.messages import plain_message
 from nas_lightning.datamodules import ImageDataModule
 from nas_lightning.files import atomic_write
-
-TRAINER_DEFAULTS = {
-    "default_root_dir": "tb_logs",
-    "max_epochs": 600,
-    "gradient_clip_val": 5.0,
-    "num_sanity_val_steps": 0,
-    "enable_model_summary": False,
-    "log_every_n_steps": 1,  # nothing is logged between epochs: this only keeps Lightning from asking for it
-}
 
 
 class OneLineErrorParser(LightningArgumentParser):
@@ -252,7 +244,8 @@ class TrainingCLI(LightningCLI):
                 kwargs["logger"] = run_logger(folder)
             own.append(callbacks.DropPathSchedule())
             if not settings["fast_dev_run"]:
-                own.append(callbacks.RunRecord(folder))
+                deciding = decisive(plain_settings(self.settings.as_dict()))
+                own.append(callbacks.RunRecord(folder, deciding))
                 self.save_config_kwargs["folder"] = folder
                 if settings["enable_checkpointing"] is not False:
                     split = self.datamodule.evaluation_split

@@ -4,6 +4,8 @@
 ``darts_v2``, ``enas:C4``, ...         any genotype spec, see :mod:`nas_lightning.cells.spec`
 ``cells/mine.yaml``                    a genotype file, relative to the study's file
 ``darts_v2 and C1..C13``               the cell, then its variants; more may follow with `and`
+``{base: enas, variants: [C1..C13]}``  the same as a mapping; a list of ``C1``, ``C1..C4``,
+                                       ``connections=1..10``, ``operations=1..5`` or ``adapted``
 ``darts_v2:connections=0..9``          variants alone; also ``operations=1..10``, ``C1..C4``
 ``all published cells``                also ``all published cells of the 4-node space``
 ``figure2 of darts_v2``                the cell and the variants that section 4 calls C1 to C4
@@ -20,6 +22,7 @@ from typing import Any, TypeAlias
 
 from nas_lightning.cells import Genotype, genotype_slug, get_genotype, published_genotypes
 from nas_lightning.cells.literal import is_literal
+from nas_lightning.cells.operations import nearest
 from nas_lightning.cells.published import ALIASES
 from nas_lightning.cells.spec import apply_variant, published_base
 from nas_lightning.cells.table2 import SECTION4_NUMBERING, TABLE2
@@ -40,7 +43,7 @@ def expand_architectures(entries: Sequence[Entry], folder: Path | None = None) -
     cell goes by that name however it was asked for, so that ``darts_v2:connections=6`` is ``darts_v2:C6``.
 
     Args:
-        entries: Genotype specs, mappings with the four lists, or shorthands as in the table above.
+        entries: Genotype specs, mappings with a genotype's four lists, or shorthands as in the table above.
         folder: What genotype files are relative to; the current folder by default.
 
     Returns:
@@ -103,7 +106,7 @@ def figure2_number(architecture: Architecture) -> str | None:
 def _specs(entry: Entry) -> list[str]:
     """The specs of single genotypes that an entry stands for."""
     if not isinstance(entry, str):
-        return [str(get_genotype(entry))]
+        return _of_mapping(entry) if "base" in entry or "variants" in entry else [str(get_genotype(entry))]
     text = " ".join(entry.split())
     if is_literal(text):
         return [text]
@@ -120,6 +123,20 @@ def _specs(entry: Entry) -> list[str]:
     if not variants:
         base, separator, variant = text.rpartition(":")
         return [f"{base}:{one}" for one in _variants(variant)] if separator else [text]
+    return [base.strip(), *(f"{base.strip()}:{one}" for many in variants for one in _variants(many.strip()))]
+
+
+def _of_mapping(entry: Mapping[str, Any]) -> list[str]:
+    """The specs of ``{base: NAME, variants: [...]}``: the base and its variants."""
+    for key in entry:
+        if key not in ("base", "variants"):
+            hint = nearest(str(key), ("base", "variants")) or "; there are `base` and `variants`"
+            raise ValueError(f"unknown key {key!r}{hint}")
+    base, variants = entry.get("base"), entry.get("variants")
+    if not isinstance(base, str) or not base.strip():
+        raise ValueError(f"`base` (={base!r}) must name a cell, such as darts_v2")
+    if not isinstance(variants, list) or not variants or not all(isinstance(one, str) for one in variants):
+        raise ValueError(f"`variants` (={variants!r}) must be a list, such as [C1..C13] or [adapted]")
     return [base.strip(), *(f"{base.strip()}:{one}" for many in variants for one in _variants(many.strip()))]
 
 

@@ -1,4 +1,4 @@
-"""Measures of convergence: how fast and how steadily one training converges.
+"""Statistics of convergence: how fast and how steadily one training converges.
 
 The paper shows convergence as curves (figures 3, 4 and 13 to 20) and names no number. These numbers stand in
 its place. All work on the curves of one run, one value an epoch; value i (from 0) was measured after epoch
@@ -7,8 +7,8 @@ i + 1 of E. Losses are mean cross entropies in nat, accuracies fractions.
 Not a number and infinity are results: a loss that is not a number never reaches a threshold, and a mean that
 holds one is not a number itself. Nothing is filled in, but for the area that is cut at chance level: there an
 evaluated loss that is not a number counts as chance level, as infinity does. A diverged run would else vanish
-from the measure by which runs are compared. Epochs without an evaluation are another matter: they
-are left out, see :func:`convergence_measures`.
+from the statistic by which runs are compared. Epochs without an evaluation are another matter: they
+are left out, see :func:`convergence_statistics`.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ CHANCE_FACTOR = 1.5
 # Metrics are computed in float32: 342 of 360 images are 0.95 and come as 0.94999999.
 _ROUNDING = 1e-6
 
-Measures: TypeAlias = dict[str, float | bool]
+Statistics: TypeAlias = dict[str, float | bool]
 
 
 @runtime_checkable
@@ -167,8 +167,8 @@ def has_diverged(
     return final_train_loss >= chance_loss or not final_accuracy > CHANCE_FACTOR / num_classes
 
 
-def convergence_measures(curves: Curves, num_classes: int, steps_per_epoch: int) -> Measures:
-    """All measures of one run.
+def convergence_statistics(curves: Curves, num_classes: int, steps_per_epoch: int) -> Statistics:
+    """All statistics of one run.
 
     An epoch whose accuracy is NaN was not evaluated (``check_val_every_n_epoch``): the network's outputs may
     be NaN, but then the accuracy is a number and the loss is not. Such epochs keep their number and are left
@@ -199,31 +199,31 @@ def convergence_measures(curves: Curves, num_classes: int, steps_per_epoch: int)
             f"curves of {loss.size} (`loss`), {accuracy.size} (`accuracy`) and {train_loss.size}"
             " (`train_loss`) epochs: the same number, at least 1, is needed"
         )
-    measures: Measures = {}
+    statistics: Statistics = {}
     for name, curve, thresholds, rising in (
         ("accuracy", accuracy, ACCURACY_THRESHOLDS, True),
         ("loss", loss, LOSS_THRESHOLDS, False),
     ):
         for threshold in thresholds:
             to = f"to_{name}_{threshold:g}"
-            measures[f"epochs_{to}"] = epochs_to(curve, threshold, rising=rising)
-            measures[f"steps_{to}"] = steps_to(curve, threshold, steps_per_epoch, rising=rising)
+            statistics[f"epochs_{to}"] = epochs_to(curve, threshold, rising=rising)
+            statistics[f"steps_{to}"] = steps_to(curve, threshold, steps_per_epoch, rising=rising)
     evaluated = ~np.isnan(accuracy)
     test_loss, test_accuracy = loss[evaluated], accuracy[evaluated]
-    measures["area_under_loss"] = area_under(test_loss)
-    measures["area_under_loss_clipped"] = area_under(
+    statistics["area_under_loss"] = area_under(test_loss)
+    statistics["area_under_loss_clipped"] = area_under(
         np.where(np.isnan(test_loss), math.inf, test_loss), _chance_loss(num_classes)
     )
-    measures["mean_error"] = area_under(1 - test_accuracy)
-    measures["oscillation_loss"] = oscillation(test_loss)
-    measures["oscillation_accuracy"] = oscillation(test_accuracy)
+    statistics["mean_error"] = area_under(1 - test_accuracy)
+    statistics["oscillation_loss"] = oscillation(test_loss)
+    statistics["oscillation_accuracy"] = oscillation(test_accuracy)
     last_train_loss = float(train_loss[-1])
     if evaluated.any():
         final = float(test_loss[-1]), last_train_loss, float(test_accuracy[-1])
     else:
         final = 0.0, last_train_loss, 1.0
-    measures["diverged"] = has_diverged(*final, num_classes)
-    return measures
+    statistics["diverged"] = has_diverged(*final, num_classes)
+    return statistics
 
 
 def _curve(values: ArrayLike) -> np.ndarray:

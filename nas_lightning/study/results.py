@@ -3,6 +3,10 @@
 The tables are made anew from the runs' files each time, so nothing that a killed study leaves behind can be
 out of date. Runs that are missing, unfinished, damaged or another training than planned are named, not
 guessed.
+
+Columns and their types do not depend on what the runs have. Types are pandas' names: ``str`` (missing: NaN),
+``float64`` (missing: NaN), ``int64`` and ``bool`` where a finished run always has a value, ``Int64`` where it
+may lack one. Settings are text, as their types differ between runs (``null``, ``5``, ``5.0``, ``"auto"``).
 """
 
 from __future__ import annotations
@@ -12,25 +16,148 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pandas as pd
 
 from nas_lightning.files import atomic_write
-from nas_lightning.study.columns import CURVE_COLUMNS, RUN_COLUMNS, optional_dtype
-from nas_lightning.study.configuration import flatten
-from nas_lightning.study.convergence import convergence_measures
-from nas_lightning.study.measurements import in_one_line
-from nas_lightning.study.records import (
-    Record,
-    integer,
-    learning_rate,
-    number,
-    read_record,
-    read_result,
-    text,
-)
+from nas_lightning.identity import ANALYSES, flatten
+from nas_lightning.study.convergence import ACCURACY_THRESHOLDS, LOSS_THRESHOLDS, convergence_statistics
+from nas_lightning.study.record import Record, in_one_line, read_record, read_result
 from nas_lightning.study.study import Study
+
+TEXT = "str"
+NUMBER = "float64"
+COUNT = "int64"
+OPTIONAL_COUNT = "Int64"
+TRUTH = "bool"
+
+_STATISTICS = {
+    "loss_contour": (
+        "near_convex_share",
+        "near_convex_radius",
+        "convexity_ratio",
+        "convexity_ratio_square",
+        "curvature_center",
+        "curvature_center_max",
+        "curvature_mean",
+        "curvature_max",
+    ),
+    "gradient_variance": (
+        "center_variance",
+        "center_mean_gradient_norm",
+        "center_noise_scale",
+        "variance_center",
+        "standard_deviation_center",
+    ),
+    "hessian_spectrum": (
+        "largest_eigenvalue",
+        "smallest_eigenvalue",
+        "trace",
+        "trace_standard_error",
+        "products",
+        "converged",
+    ),
+}
+# Measured once at w*, not in the plane of a pair of directions.
+_WITHOUT_DIRECTIONS = ("center_variance", "center_mean_gradient_norm", "center_noise_scale")
+
+_PACKAGES = ("python", "nas_lightning", "torch", "torchvision", "lightning", "torchmetrics", "numpy")
+_SETTINGS = (
+    "model.genotype",
+    "model.init_channels",
+    "model.num_cells",
+    "model.num_classes",
+    "model.stem_stride",
+    "model.drop_path",
+    "model.auxiliary_weight",
+    "model.speed",
+    "model.optimizer.class_path",
+    "model.optimizer.init_args.lr",
+    "model.optimizer.init_args.momentum",
+    "model.optimizer.init_args.weight_decay",
+    "model.lr_scheduler",
+    "model.operations",
+    "data.class",
+    "data.root",
+    "data.batch_size",
+    "data.cutout",
+    "data.validation_fraction",
+    "data.validation_seed",
+    "data.seed",
+    "data.evaluation_batch_size",
+    "trainer.max_epochs",
+    "trainer.gradient_clip_val",
+    "trainer.precision",
+    "trainer.world_size",
+)
+
+
+def optional_dtype(name: str) -> str:
+    """Type of a column that only some studies have.
+
+    Args:
+        name: Name of the column.
+
+    Returns:
+        Text for settings, versions, file names and splits; counts of samples and seeds may be missing; all
+        else are statistics.
+    """
+    if name.startswith(("settings.", "version_")) or name.endswith(("_file", ".split")):
+        return TEXT
+    return OPTIONAL_COUNT if name.endswith((".samples", ".direction_seeds")) else NUMBER
+
+
+def _analysis_columns() -> dict[str, str]:
+    names = [f"{stem}_file" for stem in ANALYSES.values()]
+    for stem in ANALYSES.values():
+        in_plane = stem != "hessian_spectrum"
+        for statistic in _STATISTICS[stem]:
+            names.append(f"{stem}.{statistic}")
+            if in_plane and statistic not in _WITHOUT_DIRECTIONS:
+                names.append(f"{stem}.{statistic}.sd")
+        names += [f"{stem}.samples", f"{stem}.split", *([f"{stem}.direction_seeds"] if in_plane else [])]
+    return {name: optional_dtype(name) for name in names}
+
+
+def _convergence_columns() -> dict[str, str]:
+    names = []
+    for metric, thresholds in (("accuracy", ACCURACY_THRESHOLDS), ("loss", LOSS_THRESHOLDS)):
+        for unit in ("epochs", "steps"):
+            names += [f"{unit}_to_{metric}_{threshold:g}" for threshold in thresholds]
+    names += ["area_under_loss", "area_under_loss_clipped", "mean_error"]
+    names += ["oscillation_loss", "oscillation_accuracy"]
+    return dict.fromkeys(names, NUMBER) | {"diverged": TRUTH}
+
+
+RUN_COLUMNS = MappingProxyType(
+    dict.fromkeys(("run", "folder", "study", "spec", "genotype"), TEXT)
+    | dict.fromkeys(("architecture", "family", "variant", "kind"), TEXT)
+    | {"width": NUMBER}
+    | dict.fromkeys(("depth", "parameters", "live_parameters", "multiply_adds"), COUNT)
+    | {"data": TEXT, "num_classes": COUNT, "learning_rate": NUMBER, "seed": COUNT, "epochs": COUNT}
+    | {"steps_per_epoch": COUNT, "batch_size": COUNT, "cutout": OPTIONAL_COUNT}
+    | {"drop_path": NUMBER, "auxiliary_weight": NUMBER, "regularized": TRUTH, "evaluation_split": TEXT}
+    | dict.fromkeys(("init_channels", "num_cells", "train_size", "evaluation_size"), COUNT)
+    | dict.fromkeys(("final_loss", "final_accuracy", "final_error_percent"), NUMBER)
+    | dict.fromkeys(("final_train_loss", "final_train_accuracy", "best_accuracy"), NUMBER)
+    | {"best_epoch": OPTIONAL_COUNT, "training_seconds": NUMBER}
+    | _convergence_columns()
+    | _analysis_columns()
+    | {"weights_sha256": TEXT, "device": TEXT}
+    | {f"version_{name}": TEXT for name in _PACKAGES}
+    | {f"settings.{name}": TEXT for name in _SETTINGS}
+)
+"""Columns of the table of runs, in order, and their types."""
+
+CURVE_COLUMNS = MappingProxyType(
+    dict.fromkeys(("run", "architecture", "family", "variant", "data"), TEXT)
+    | {"learning_rate": NUMBER, "seed": COUNT, "epoch": COUNT, "step": COUNT}
+    | dict.fromkeys(("loss", "accuracy", "accuracy_top5", "train_loss", "train_accuracy"), NUMBER)
+    | dict.fromkeys(("learning_rate_now", "images_per_second"), NUMBER)
+)
+"""Columns of the table of curves, in order, and their types."""
 
 _NAMED = 3
 
@@ -42,8 +169,8 @@ class Results:
     Attributes:
         study: The study.
         runs: One row per finished run, in the order of the study; columns and types are those of
-            :data:`nas_lightning.study.columns.RUN_COLUMNS`, and further scalars and settings after them.
-        curves: One row per finished run and epoch, columns :data:`nas_lightning.study.columns.CURVE_COLUMNS`.
+            :data:`RUN_COLUMNS`, and further statistics and settings after them.
+        curves: One row per finished run and epoch, columns :data:`CURVE_COLUMNS`.
         problems: What is missing, unfinished, damaged or foreign; a line each.
     """
 
@@ -116,7 +243,7 @@ def _frame(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str]) -> pd.
 
 
 def _curve_rows(record: Record) -> list[dict[str, Any]]:
-    run, split = record.run, record.result["evaluation_split"]
+    run, split = record.run, record.result.text("evaluation_split")
     tags = {
         "loss": f"loss/{split}",
         "accuracy": f"accuracy/{split}",
@@ -133,7 +260,7 @@ def _curve_rows(record: Record) -> list[dict[str, Any]]:
             "family": run.architecture.family,
             "variant": run.architecture.variant,
             "data": run.data,
-            "learning_rate": learning_rate(record.result),
+            "learning_rate": record.result.learning_rate,
             "seed": run.seed,
             "epoch": epoch,
             "step": (epoch + 1) * record.steps_per_epoch,
@@ -144,39 +271,35 @@ def _curve_rows(record: Record) -> list[dict[str, Any]]:
 
 
 def _run_row(study: Study, record: Record, curve: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    run, result, path = record.run, record.result, record.run.folder / "result.json"
-    settings, cell, last = result["settings"], run.architecture, curve[-1]
-    num_classes = integer(result, "settings", "model.num_classes", path=path)
-    batch_size = integer(result, "settings", "data.batch_size", path=path)
-    split = text(result, "evaluation_split", path=path)
+    run, result, cell, last = record.run, record.result, record.run.architecture, curve[-1]
+    settings, provenance = result.content["settings"], result.content["provenance"]
+    split, best = result.text("evaluation_split"), result.content["best"]
+    num_classes = result.integer("settings", "model.num_classes")
+    batch_size = result.integer("settings", "data.batch_size")
     # Data sets of one's own may have no cutout.
-    has_cutout = settings.get("data.cutout") is not None
-    cutout = integer(result, "settings", "data.cutout", path=path) if has_cutout else None
-    drop_path = number(result, "settings", "model.drop_path", path=path)
-    auxiliary_weight = number(result, "settings", "model.auxiliary_weight", path=path)
+    cutout = None if settings.get("data.cutout") is None else result.integer("settings", "data.cutout")
+    drop_path = result.number("settings", "model.drop_path")
+    auxiliary_weight = result.number("settings", "model.auxiliary_weight")
     images = record.train_batches * batch_size
-    best = result["best"]
+    sizes = ("parameters", "live_parameters", "multiply_adds")
     row: dict[str, Any] = {
         "run": run.name,
         "folder": str(run.folder),
         "study": study.name,
         "spec": cell.spec,
-        "genotype": result["cell"]["genotype"],
+        "genotype": result.text("cell", "genotype"),
         "architecture": cell.label,
         "family": cell.family,
         "variant": cell.variant,
         "kind": cell.kind,
         "width": cell.width,
         "depth": cell.depth,
-        **{
-            name: integer(result, "cell", name, path=path)
-            for name in ("parameters", "live_parameters", "multiply_adds")
-        },
+        **{name: result.integer("cell", name) for name in sizes},
         "data": run.data,
         "num_classes": num_classes,
-        "learning_rate": learning_rate(result),
+        "learning_rate": result.learning_rate,
         "seed": run.seed,
-        "epochs": result["epochs"],
+        "epochs": result.content["epochs"],
         "steps_per_epoch": record.steps_per_epoch,
         "batch_size": batch_size,
         "cutout": cutout,
@@ -184,30 +307,30 @@ def _run_row(study: Study, record: Record, curve: Sequence[Mapping[str, Any]]) -
         "auxiliary_weight": auxiliary_weight,
         "regularized": bool(cutout) or drop_path > 0 or auxiliary_weight > 0,
         "evaluation_split": split,
-        "init_channels": integer(result, "settings", "model.init_channels", path=path),
-        "num_cells": integer(result, "settings", "model.num_cells", path=path),
-        "train_size": integer(result, "provenance", "data", "split_sizes", "train", path=path),
-        "evaluation_size": integer(result, "provenance", "data", "split_sizes", split, path=path),
+        "init_channels": result.integer("settings", "model.init_channels"),
+        "num_cells": result.integer("settings", "model.num_cells"),
+        "train_size": result.integer("provenance", "data", "split_sizes", "train"),
+        "evaluation_size": result.integer("provenance", "data", "split_sizes", split),
         "final_loss": last["loss"],
         "final_accuracy": last["accuracy"],
         "final_error_percent": 100 * (1 - last["accuracy"]),
         "final_train_loss": last["train_loss"],
         "final_train_accuracy": last["train_accuracy"],
-        "best_accuracy": number(result, "best", f"accuracy/{split}", path=path) if best else None,
-        "best_epoch": integer(result, "best", "epoch", path=path) if best else None,
+        "best_accuracy": result.number("best", f"accuracy/{split}") if best else None,
+        "best_epoch": result.integer("best", "epoch") if best else None,
         "training_seconds": sum(images / epoch["images_per_second"] for epoch in curve),
-        **convergence_measures(
+        **convergence_statistics(
             {name: [epoch[name] for epoch in curve] for name in ("loss", "accuracy", "train_loss")},
             num_classes,
             record.steps_per_epoch,
         ),
-        "weights_sha256": result["provenance"]["weights_sha256"],
-        "device": text(result, "provenance", "device", path=path),
+        "weights_sha256": result.text("provenance", "weights_sha256"),
+        "device": result.text("provenance", "device"),
     }
-    for stem, scalars in record.surfaces.items():
-        row[f"{stem}_file"] = scalars["file"]
-        row |= {f"{stem}.{name}": value for name, value in scalars.items() if name != "file"}
-    versions = result["provenance"].get("versions")
+    for stem, statistics in record.analyses.items():
+        row[f"{stem}_file"] = statistics["file"]
+        row |= {f"{stem}.{name}": value for name, value in statistics.items() if name != "file"}
+    versions = provenance.get("versions")
     if isinstance(versions, dict):
         row |= {f"version_{name.replace('-', '_')}": str(value) for name, value in versions.items()}
     return row | {f"settings.{key}": _as_text(value) for key, value in flatten(settings).items()}

@@ -1,4 +1,4 @@
-"""How far a run is: read from what is on disk, and from nothing else."""
+"""How far a run is, read from what is on disk alone."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import csv
 import fcntl
 import json
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from nas_lightning.netcdf import read_dataset
 from nas_lightning.study.attempts import Attempt, read_attempts
+from nas_lightning.study.record import in_one_line, measured_otherwise
 from nas_lightning.study.study import AnalysisFile, Run
 
 RUN_LOCK = ".study.lock"
@@ -25,9 +25,9 @@ FIT_LOCK = ".lock"
 class Status(StrEnum):
     """What a run is.
 
-    ``FINISHED``: ``result.json`` says so, and everything to be measured is complete. ``RUNNING``: a process
-    works on it. ``FAILED``: its last attempt ended with an error. ``UNFINISHED``: some of it is done.
-    ``MISSING``: nothing is.
+    ``FINISHED``: ``result.json`` says so, and all analyses are complete. ``RUNNING``: a process works on it.
+    ``FAILED``: its last attempt ended with an error. ``UNFINISHED``: some of it is done. ``MISSING``: nothing
+    is.
     """
 
     FINISHED = "finished"
@@ -48,8 +48,8 @@ class RunState:
         accuracy: Accuracy of the evaluation split after the last of them, a fraction; None where unknown.
         problems: What is missing, damaged or not understood, one line each, with the file.
         attempts: What the runner's record says.
-        in_the_way: One of ``problems``: a measurement with other settings than the plan's, which
-            ``nas-lightning fit`` does not write over; None if there is none.
+        blocking: One of ``problems``: an analysis with other settings than the plan's, whose file
+            ``nas-lightning fit`` does not overwrite; None if there is none.
     """
 
     run: Run
@@ -58,20 +58,7 @@ class RunState:
     accuracy: float | None
     problems: tuple[str, ...] = ()
     attempts: tuple[Attempt, ...] = ()
-    in_the_way: str | None = None
-
-
-@dataclass(frozen=True)
-class TimeLeft:
-    """How long a study will take.
-
-    Attributes:
-        seconds: The time.
-        at_a_time: Number of runs at a time that it is for.
-    """
-
-    seconds: float
-    at_a_time: int
+    blocking: str | None = None
 
 
 def run_state(run: Run) -> RunState:
@@ -87,61 +74,19 @@ def run_state(run: Run) -> RunState:
     """
     epoch, accuracy, problems = _read_progress(run.folder)
     attempts = read_attempts(run.folder)
-    unfinished, in_the_way = _unfinished(run)
+    unfinished, blocking = _unfinished(run)
     if not unfinished:
         status = Status.FINISHED
     # Whoever holds the first lock starts what takes the second: looking at it then could only be in the way.
     elif lock_is_held(run.folder / RUN_LOCK) or lock_is_held(run.folder / FIT_LOCK):
         status = Status.RUNNING
-    elif attempts and attempts[-1].outcome == "failed" and in_the_way is None:
+    elif attempts and attempts[-1].outcome == "failed" and blocking is None:
         status = Status.FAILED
     elif epoch or (run.folder / "checkpoints" / "last.ckpt").is_file():
         status = Status.UNFINISHED
     else:
         status = Status.MISSING
-    return RunState(run, status, epoch, accuracy, (*problems, *unfinished), attempts, in_the_way)
-
-
-def time_left(states: Sequence[RunState], now: datetime | None = None) -> TimeLeft | None:
-    """How long the runs that are to do will take, at the mean time of an epoch so far.
-
-    Start and measurements count as parts of the epochs. Runs that failed are not waited for. Of runs with an
-    attempt whose end is not known, as after a kill, the time is not known either.
-
-    Args:
-        states: All runs of a study.
-        now: The time (default: the clock's).
-
-    Returns:
-        The time for as many at a time as are running, or one; None where no epoch was timed or none is left.
-    """
-    now = now or datetime.now(UTC)
-    seconds, epochs = 0.0, 0
-    for state in states:
-        spent = _seconds_spent(state, now)
-        if spent is not None and state.epoch:
-            seconds, epochs = seconds + spent, epochs + state.epoch
-    waited_for = (Status.RUNNING, Status.UNFINISHED, Status.MISSING)
-    left = sum(state.run.epochs - state.epoch for state in states if state.status in waited_for)
-    if not epochs or seconds <= 0 or left <= 0:
-        return None
-    at_a_time = max(1, sum(state.status is Status.RUNNING for state in states))
-    return TimeLeft(seconds / epochs * left / at_a_time, at_a_time)
-
-
-def _seconds_spent(state: RunState, now: datetime) -> float | None:
-    """Time of all attempts of a run; None if it is not known."""
-    seconds = 0.0
-    for attempt in state.attempts:
-        running = state.status is Status.RUNNING and attempt is state.attempts[-1]
-        if attempt.end is None and not running:
-            return None
-        try:
-            end = now if attempt.end is None else datetime.fromisoformat(attempt.end)
-            seconds += (end - datetime.fromisoformat(attempt.start)).total_seconds()
-        except (TypeError, ValueError):
-            return None
-    return seconds if state.attempts else None
+    return RunState(run, status, epoch, accuracy, (*problems, *unfinished), attempts, blocking)
 
 
 def run_progress(run: Run) -> tuple[int, float | None]:
@@ -182,14 +127,14 @@ def lock_is_held(path: str | os.PathLike[str]) -> bool:
 
 
 def _unfinished(run: Run) -> tuple[tuple[str, ...], str | None]:
-    """What keeps a run from being finished, and what of it stays in the way of going on."""
+    """Why a run is not finished, and which of the reasons blocks resuming."""
     result = run.folder / "result.json"
     try:
         content: Any = json.loads(result.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return (f"{result} does not exist",), None
     except (OSError, ValueError) as error:
-        return (f"{result} cannot be read: {_one_line(error)}",), None
+        return (f"{result} cannot be read: {in_one_line(error)}",), None
     if not isinstance(content, dict) or content.get("finished") is not True:
         return (f"{result} does not say that the training is finished",), None
     faults = [fault for analysis in run.analyses if (fault := _fault(run, analysis)) is not None]
@@ -197,27 +142,21 @@ def _unfinished(run: Run) -> tuple[tuple[str, ...], str | None]:
 
 
 def _fault(run: Run, analysis: AnalysisFile) -> tuple[str, bool] | None:
-    """What keeps a measurement from being complete, and whether it is in the way of making it so."""
-    from nas_lightning.netcdf import read_dataset
-    from nas_lightning.study.measurements import measured_otherwise
-
+    """Why an analysis is not complete, and whether that blocks resuming."""
     path = analysis.path(run.folder, run.epochs)
     try:
         dataset = read_dataset(path)
     except FileNotFoundError:
         return f"{path} does not exist", False
     except (OSError, ValueError) as error:
-        return _one_line(error), False
+        return in_one_line(error), False
     if (difference := measured_otherwise(run, analysis, dataset)) is not None:
         return difference, True
     if "done" not in dataset.variables:
         return None
     done = dataset["done"].values
-    return (
-        None
-        if (count := int((done == 1).sum())) == done.size
-        else (f"{path}: {count} of {done.size} points are done", False)
-    )
+    count = int((done == 1).sum())
+    return None if count == done.size else (f"{path}: {count} of {done.size} points are done", False)
 
 
 def _read_progress(folder: Path) -> tuple[int, float | None, tuple[str, ...]]:
@@ -239,9 +178,5 @@ def _read_progress(folder: Path) -> tuple[int, float | None, tuple[str, ...]]:
     except FileNotFoundError:
         return 0, None, ()
     except (OSError, ValueError, LookupError, TypeError, csv.Error) as error:
-        return epochs, accuracy, (f"{path} cannot be read whole: {_one_line(error)}",)
+        return epochs, accuracy, (f"{path} cannot be read to its end: {in_one_line(error)}",)
     return epochs, accuracy, ()
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(f"{error}".split()) or type(error).__name__

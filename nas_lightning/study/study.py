@@ -1,4 +1,4 @@
-"""A study and its parts: architectures, runs, the analyses that end a run."""
+"""A study and its parts: architectures, runs, and the analyses that end a run."""
 
 from __future__ import annotations
 
@@ -49,11 +49,11 @@ class Architecture:
 
 @dataclass(frozen=True)
 class AnalysisFile:
-    """A measurement that a run ends with.
+    """An analysis that a run ends with.
 
     Attributes:
         stem: Beginning of its file's name, such as ``"loss_contour"``.
-        settings: The callback's ``class_path`` and ``init_args``, as the overlay says.
+        settings: The callback's ``class_path`` and all its ``init_args``.
     """
 
     stem: str
@@ -66,7 +66,7 @@ class AnalysisFile:
 
 @dataclass(frozen=True)
 class Run:
-    """One training of a study, with what is measured at its end.
+    """One training of a study, with the analyses at its end.
 
     Attributes:
         name: Name of its folder, the same in every study that has this training and calls the cells alike.
@@ -76,9 +76,10 @@ class Run:
         learning_rate: Initial learning rate, or None where the optimiser has none in the settings.
         seed: ``seed_everything``.
         epochs: Number of epochs.
-        settings: The settings of the command line that decide the training, merged, with dotted keys.
-        analyses: What is measured at the end.
+        settings: All settings of the training with dotted keys, as the command line resolves them.
+        analyses: The analyses at the end.
         arguments: Arguments of ``nas-lightning``, from ``fit`` on, without ``--ckpt_path``.
+        deciding: Those of the settings that decide the training, as ``result.json`` keeps them.
     """
 
     name: str
@@ -91,6 +92,24 @@ class Run:
     settings: Mapping[str, Any] = field(hash=False)
     analyses: tuple[AnalysisFile, ...]
     arguments: tuple[str, ...]
+    deciding: Mapping[str, Any] = field(default_factory=dict, hash=False)
+
+    def limited_batches(self, batches: int) -> int:
+        """Training batches of an epoch under the trainer's limits, as Lightning understands them.
+
+        Args:
+            batches: Batches of the whole split.
+
+        Returns:
+            The number. A limit is a share of the batches if it is a float up to 1, otherwise a number; a
+            float above 1 is a number, because the command line may read ``3`` as ``3.0``.
+        """
+        for key in ("trainer.limit_train_batches", "trainer.overfit_batches"):
+            limit = self.settings.get(key)
+            if limit:
+                is_share = isinstance(limit, float) and limit <= 1
+                batches = int(batches * limit) if is_share else min(int(limit), batches)
+        return batches
 
 
 @dataclass(frozen=True)

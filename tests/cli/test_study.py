@@ -22,11 +22,10 @@ import yaml
 from nas_lightning.cli import study as study_cli
 from nas_lightning.cli.study import main
 from nas_lightning.study.attempts import read_attempts
-from nas_lightning.study.cost import Speed
 from nas_lightning.study.executors import LocalExecutor
-from nas_lightning.study.jobs import Sharing
-from nas_lightning.study.plan import read_study
-from nas_lightning.study.plan_text import in_words
+from nas_lightning.study.read import read_study
+from nas_lightning.study.results import collect_results
+from nas_lightning.study.state import Status, run_state
 from nas_lightning.study.study import Run
 from tests.cli.commands import command, environment, read_metrics, read_result, run_process
 from tests.study.made_up_runs import is_alive
@@ -44,7 +43,7 @@ BASE: dict[str, Any] = {
 GOOD: dict[str, Any] = {"name": "good", "configs": ["base.yaml"], "experiment": "tiny"}
 GOOD |= {"axes": {"architectures": ["darts_v2", "darts_v2:C1"]}}
 BAD: dict[str, Any] = {"name": "bad", "configs": ["base.yaml"], "experiment": "tiny"}
-BAD |= {"settings": {"model.optimizer.init_args.momentum": -1}, "axes": {"architectures": ["darts_v2"]}}
+BAD |= {"settings": {"trainer.profiler": "none", "data.cutout": 5}, "axes": {"architectures": ["darts_v2"]}}
 ALL: dict[str, Any] = {"name": "all", "experiment": "tiny", "include": ["good.yaml", "bad.yaml"]}
 
 
@@ -182,7 +181,7 @@ def test_what_always_fails_is_reported_with_its_log(broken: Broken) -> None:
     assert broken.exit_code == 1
     assert "2 of 3 runs are finished\nmissing:\n" in broken.output
     assert f"{broken.failing.name}: ended with exit code 2" in broken.output.splitlines()[-1]
-    assert "  | nas-lightning: error: `model.optimizer` is not valid: Invalid momentum" in broken.output
+    assert "  | nas-lightning: error: When passing string value for the `profiler`" in broken.output
     assert "Traceback" not in broken.output
     assert not broken.remains
 
@@ -259,31 +258,21 @@ def test_status_of_a_study_that_was_never_started(folder: Path, capsys: pytest.C
 
 
 def test_plan_lists_the_runs_and_starts_none(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    main(["plan", "all.yaml", "--no_measure"])
+    main(["plan", "all.yaml", "--no_measure"])  # an option of earlier versions
     output = capsys.readouterr().out
+    # 3,456 = 3 runs x 24 epochs x 48 images.
     assert re.search(r"^3 runs of 2 architectures, .*, 3,456 training images", output, re.MULTILINE)
-    assert "time" not in output  # 3,456 = 3 runs x 24 epochs x 48 images
+    assert "no finished run yet: time unknown" in output.splitlines()
     assert not (folder / "tb_logs").exists()
 
 
-def test_plan_without_a_measurement_has_no_times(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def fails(study: object, sharing: Sharing) -> None:
-        raise OSError(f"the measurement of {sharing.at_a_time} of {sharing.jobs} failed")
-
-    monkeypatch.setattr("nas_lightning.study.speed.measure_speed", fails)
-    main(["plan", "good.yaml", "--jobs", "3"])
-    captured = capsys.readouterr()
-    assert "no times: the measurement of 2 of 3 failed" in captured.err  # there are two runs
-    assert "2 runs of 2 architectures" in captured.out
-
-
-def test_no_torch_is_needed(folder: Path) -> None:
+def test_no_torch_is_needed_once_settings_are_resolved(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
+    main(["status", "all.yaml"])
     program = (
         "import sys; from nas_lightning.cli.main import main\n"
-        "import nas_lightning.study.runner, nas_lightning.study.ray_executor, nas_lightning.study.results\n"
-        "main(['study', 'status', 'all.yaml']); main(['study', 'plan', 'all.yaml', '--no_measure'])\n"
+        "import nas_lightning.study.run, nas_lightning.study.ray_executor, nas_lightning.study.results\n"
+        "for name in ('status', 'plan', 'commands'): main(['study', name, 'all.yaml'])\n"
         "print([name for name in ('torch', 'lightning', 'ray', 'matplotlib') if name in sys.modules])"
     )
     completed = subprocess.run(
@@ -340,7 +329,7 @@ def test_as_many_runs_at_a_time_as_the_machine_takes(
 
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", devices)
     monkeypatch.setattr("nas_lightning.study.executors.cpu_count", lambda: 8)
-    monkeypatch.setattr("nas_lightning.study.runner.run_study", note)
+    monkeypatch.setattr("nas_lightning.study.run.run_study", note)
     study_cli.main(["run", "good.yaml", *arguments])
     assert (made[0].jobs, made[0].threads) == (jobs, threads)
     assert made[0].gpus == len([name for name in devices.split(",") if name])
@@ -349,29 +338,55 @@ def test_as_many_runs_at_a_time_as_the_machine_takes(
 def test_a_plan_is_of_what_run_would_do(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    # Without `accelerator: cpu`, and with all 1437 // 16 batches of Digits.
-    base = {**BASE, "trainer": {"max_epochs": EPOCHS}}
-    (folder / "base.yaml").write_text(yaml.safe_dump(base))
+    # Without `accelerator: cpu`.
+    (folder / "base.yaml").write_text(yaml.safe_dump({**BASE, "trainer": {"max_epochs": EPOCHS}}))
     (folder / "good.yaml").write_text(yaml.safe_dump(GOOD | {"axes": {"seeds": [0, 1, 2, 3, 4]}}))
-    asked: list[Sharing] = []
-
-    def measure(study: object, sharing: Sharing) -> Speed:
-        asked.append(sharing)
-        return Speed(1.0, 0.0, "cuda")
-
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5")
-    monkeypatch.setattr("nas_lightning.study.speed.measure_speed", measure)
-    seconds = EPOCHS * 1424 + EPOCHS * 360 / 3  # of a run: images to train on and a third of those to test on
-    for arguments, at_a_time, words in (
-        ([], 1, "one at a time"),
-        (["--gpus_per_run", "0.25"], 4, "4 at a time with 0.25 of a GPU each"),
-        (["--gpus_per_run", "0.25", "--jobs", "2"], 2, "2 at a time with 0.25 of a GPU each"),
-        (["--gpus_per_run", "0.1"], 5, "5 at a time with 0.1 of a GPU each"),
+    monkeypatch.setattr("nas_lightning.study.estimate.run_seconds", lambda _: [100.0] * 5)
+    for arguments, words in (
+        ([], "one at a time: about 8.3 min"),
+        (["--gpus_per_run", "0.25"], "4 at a time with 0.25 of a GPU each: about 2.1 min"),
+        (["--gpus_per_run", "0.25", "--jobs", "2"], "2 at a time with 0.25 of a GPU each: about 4.2 min"),
+        (["--gpus_per_run", "0.1"], "5 at a time with 0.1 of a GPU each: about 1.7 min"),
     ):
         main(["plan", "good.yaml", *arguments])
-        captured = capsys.readouterr()
-        assert (asked[-1].at_a_time, asked[-1].devices) == (at_a_time, ("5",))
-        assert f"{words}: about {in_words(5 * seconds / at_a_time)}" in captured.out
+        assert words in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_printed_commands_run_and_are_collected_and_resumed(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    contour = {"resolution": 3, "max_samples": 8}
+    callback = {"class_path": "nas_lightning.callbacks.LossContour", "init_args": contour}
+    (folder / "contour.yaml").write_text(yaml.safe_dump({"trainer": {"callbacks+": [callback]}}))
+    content = GOOD | {"analyses": ["contour.yaml"], "settings": {"trainer.max_epochs": 2}}
+    (folder / "two words.yaml").write_text(yaml.safe_dump(content))
+    main(["commands", "two words.yaml", "--root", "logs of it"])
+    lines = capsys.readouterr().out.splitlines()
+    study = read_study("two words.yaml", "logs of it")
+    assert len(lines) == len(study.runs) == 2
+    run = study.runs[1]
+    for _ in range(2):  # of a finished run, there is nothing left to do
+        completed = subprocess.run(
+            ["sh", "-c", lines[1]],
+            cwd=folder,
+            env=environment() | {"SLURM_NTASKS": "8"},
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        assert completed.returncode == 0, completed.stderr
+    assert [run_state(one).status for one in study.runs] == [Status.MISSING, Status.FINISHED]
+    result = read_result(run.folder)
+    assert result["deciding"] == run.deciding
+    results = collect_results(study)
+    assert results.runs["run"].tolist() == [run.name]
+    assert results.runs["loss_contour.curvature_center"].notna().all()
+    assert [problem for problem in results.problems if run.name in problem] == []
+    main(["plan", "two words.yaml", "--root", "logs of it"])
+    output = capsys.readouterr().out
+    assert re.search(r"^time of all runs, .*: about .*, by the runs so far$", output, re.MULTILINE)
 
 
 def test_without_ray_one_line_says_how_to_get_it(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

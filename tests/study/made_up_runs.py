@@ -52,11 +52,18 @@ if not behaviour.get("no_result"):
     last = dict(zip(lines[0].split(","), map(float, lines[-1].split(","))))
     del last["epoch"]
     result = behaviour["result"] | {"final": last, "best": {**last, "epoch": epochs - 1}}
-    with open(os.path.join(folder, "config.yaml"), "w") as file:
-        json.dump({"trainer": {}}, file)
     with open(os.path.join(folder, "result.json"), "w") as file:
         json.dump(result, file)
 """
+
+
+SETTINGS = {
+    **{"model.init_channels": 4, "model.num_cells": 3, "model.stem_stride": 1, "model.auxiliary_weight": 0},
+    **{f"data.init_args.{key}": 48 for key in ("train_size", "test_size")},
+    **{"data.init_args.image_size": 16, "data.init_args.num_classes": 10, "data.init_args.batch_size": 16},
+    "data.init_args.validation_fraction": 0,
+}
+"""What a cost needs of the settings."""
 
 
 def made_up_run(
@@ -81,7 +88,7 @@ def made_up_run(
         learning_rate=0.1,
         seed=0,
         epochs=epochs,
-        settings=settings or {},
+        settings={**SETTINGS, **(settings or {})},
         analyses=analyses,
         arguments=(str(folder), str(epochs), json.dumps(behaviour)),
     )

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import xarray as xr
-import yaml
 
 from nas_lightning.cells import count_parameters, get_genotype, multiply_adds
 from nas_lightning.netcdf import write_dataset
@@ -76,7 +75,6 @@ def write_run(
     stems: Sequence[str] = STEMS,
     direction_seeds: Sequence[int] = (0, 1),
     settings: Mapping[str, Any] | None = None,
-    trainer: Mapping[str, Any] | None = None,
 ) -> None:
     """Write what a finished run of Digits leaves in its folder, but no checkpoints.
 
@@ -149,8 +147,6 @@ def write_run(
         },
     }
     (folder / "result.json").write_text(json.dumps(_finite(result), allow_nan=False))
-    config = {"seed_everything": seed, "trainer": {"limit_train_batches": None, **(trainer or {})}}
-    (folder / "config.yaml").write_text(yaml.safe_dump(config))
     for stem in stems:
         write_surface(folder / "landscape" / f"{stem}-epoch{epochs - 1:04d}.nc", stem, direction_seeds)
 

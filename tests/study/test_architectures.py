@@ -27,13 +27,19 @@ def labels(*entries: Entry) -> list[str]:
         ("enas  and  operations=9..10", ["enas", "enas:operations=9", "enas:operations=10"]),
         ("pdarts:connections=0..1", ["pdarts:connections=0", "pdarts:connections=1"]),
         ("enas and C2 and adapted", ["enas", "enas:C2", "enas:adapted"]),
+        ({"base": "darts", "variants": ["C1", "C3"]}, ["darts_v2", "darts_v2:C1", "darts_v2:C3"]),
+        ({"base": "enas", "variants": ["C2..C3", "adapted"]}, ["enas", "enas:C2", "enas:C3", "enas:adapted"]),
+        (
+            {"base": "enas", "variants": ["operations=1..2", "connections=700"]},
+            ["enas", "enas:operations=1", "enas:operations=2", "enas:connections=700"],
+        ),
         (
             "figure2 of darts",
             ["darts_v2", "darts_v2:C6", "darts_v2:C7", "darts_v2:C1", "darts_v2:C2"],
         ),
     ],
 )
-def test_shorthands(entry: str, expected: list[str]) -> None:
+def test_shorthands(entry: Entry, expected: list[str]) -> None:
     found = expand_architectures([entry])
     assert [architecture.label for architecture in found] == expected
     for architecture in found:  # what the command line makes of the spec is what is planned
@@ -115,6 +121,15 @@ def test_two_files_of_one_name_are_refused(tmp_path: Path) -> None:
         ("figure2 of enas", "darts_v2 and its variants only"),
         ("all published cells of the 7-node space", "no published cell has 7 .*there are such of 4, 5"),
         ({"normal": []}, "entry .*missing key"),
+        ({"base": "enas", "variant": ["C1"]}, "entry .*unknown key 'variant'; did you mean 'variants'"),
+        ({"base": "enas", "seeds": [1]}, "entry .*unknown key 'seeds'; there are `base` and `variants`"),
+        ({"variants": ["C1"]}, r"entry .*`base` \(=None\) must name a cell"),
+        ({"base": "enas"}, r"entry .*`variants` \(=None\) must be a list, such as"),
+        ({"base": "enas", "variants": "C1..C13"}, r"entry .*`variants` \(='C1..C13'\) must be a list"),
+        ({"base": "enas", "variants": []}, r"entry .*`variants` \(=\[\]\) must be a list"),
+        ({"base": "enas", "variants": ["C14"]}, "entry .*C14"),
+        ({"base": "enas", "variants": ["C3..C1"]}, "'C3..C1' must rise"),
+        ({"base": "enos", "variants": ["C1"]}, "unknown genotype 'enos'; did you mean 'enas'"),
     ],
 )
 def test_a_wrong_entry_is_named(entry: Entry, message: str) -> None:
@@ -123,7 +138,7 @@ def test_a_wrong_entry_is_named(entry: Entry, message: str) -> None:
 
 
 def test_missing_files_and_entries() -> None:
-    with pytest.raises(FileNotFoundError, match=r"entry 'nowhere.yaml': genotype file"):
+    with pytest.raises(FileNotFoundError, match=r"entry 'nowhere.yaml': .*nowhere.yaml is not a file"):
         expand_architectures(["nowhere.yaml"])
     with pytest.raises(ValueError, match="at least one entry"):
         expand_architectures([])

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from nas_lightning.study.convergence import (
     area_under,
-    convergence_measures,
+    convergence_statistics,
     epochs_to,
     has_diverged,
     oscillation,
@@ -133,7 +133,7 @@ def test_measures_of_a_run_worked_out_by_hand() -> None:
         "accuracy": [0.1, 0.5, 0.85, 0.96],
         "train_loss": [2.0, 1.0, 0.5, 0.2],
     }
-    measures = convergence_measures(curves, num_classes=10, steps_per_epoch=5)
+    measures = convergence_statistics(curves, num_classes=10, steps_per_epoch=5)
     expected = {
         **{"epochs_to_accuracy_0.5": 2, "epochs_to_accuracy_0.8": 3},
         **{"epochs_to_accuracy_0.9": 4, "epochs_to_accuracy_0.95": 4},
@@ -151,7 +151,7 @@ def test_measures_of_a_run_worked_out_by_hand() -> None:
     }
     assert measures.keys() == expected.keys()
     assert measures == pytest.approx(expected, abs=1e-12)
-    assert convergence_measures(pd.DataFrame(curves), 10, 5) == measures
+    assert convergence_statistics(pd.DataFrame(curves), 10, 5) == measures
 
 
 def test_epochs_without_an_evaluation_are_left_out_and_keep_their_numbers() -> None:
@@ -160,7 +160,7 @@ def test_epochs_without_an_evaluation_are_left_out_and_keep_their_numbers() -> N
         "accuracy": [NAN, 0.7, NAN, 0.9, NAN],
         "train_loss": [2.0, 1.5, 1.0, 0.5, 0.4],
     }
-    measures = convergence_measures(curves, 10, 3)
+    measures = convergence_statistics(curves, 10, 3)
     assert measures["epochs_to_accuracy_0.8"] == 4
     assert measures["steps_to_loss_1"] == 6
     assert measures["area_under_loss"] == pytest.approx(0.6)
@@ -171,7 +171,7 @@ def test_epochs_without_an_evaluation_are_left_out_and_keep_their_numbers() -> N
 def test_a_loss_of_nan_stays_visible() -> None:
     """A network whose outputs are NaN has an accuracy: the first class wins."""
     curves = {"loss": [1.0, NAN, NAN], "accuracy": [0.6, 0.1, 0.1], "train_loss": [1.0, NAN, NAN]}
-    measures = convergence_measures(curves, 10, 3)
+    measures = convergence_statistics(curves, 10, 3)
     assert measures["diverged"] is True
     assert math.isnan(measures["area_under_loss"])
     assert measures["area_under_loss_clipped"] == pytest.approx((1.0 + 2 * math.log(10)) / 3)
@@ -184,7 +184,7 @@ def test_a_loss_of_nan_stays_visible() -> None:
 def test_a_run_that_was_never_evaluated_is_judged_by_its_training_loss(
     train_loss: float, diverged: bool
 ) -> None:
-    measures = convergence_measures({"loss": [NAN], "accuracy": [NAN], "train_loss": [train_loss]}, 10, 3)
+    measures = convergence_statistics({"loss": [NAN], "accuracy": [NAN], "train_loss": [train_loss]}, 10, 3)
     assert measures.pop("diverged") is diverged
     assert all(math.isnan(value) for value in measures.values())
 
@@ -192,7 +192,7 @@ def test_a_run_that_was_never_evaluated_is_judged_by_its_training_loss(
 def test_curves_that_do_not_fit_are_refused() -> None:
     curves = {"loss": [1.0, 2.0], "accuracy": [0.5], "train_loss": [1.0, 2.0]}
     with pytest.raises(ValueError, match=r"2 \(`loss`\), 1 \(`accuracy`\) and 2 \(`train_loss`\) epochs"):
-        convergence_measures(curves, 10, 3)
+        convergence_statistics(curves, 10, 3)
     with pytest.raises(ValueError, match="this array has the shape"):
         area_under([[1.0, 2.0]])
     with pytest.raises(ValueError, match=r"`num_classes` \(=1\) must be at least 2"):

@@ -361,31 +361,6 @@ def test_no_process_asks_for_more_than_a_machine_has() -> None:
         cluster.shutdown()
 
 
-def test_a_measurement_of_speed_is_no_rank_and_keeps_to_its_cores(monkeypatch: pytest.MonkeyPatch) -> None:
-    from nas_lightning.study.jobs import Sharing
-    from nas_lightning.study.plan import read_study
-    from nas_lightning.study.speed import measure_speed
-
-    found: dict[str, str] = {}
-
-    def start(command: object, *, env: dict[str, str], **options: object) -> None:
-        found.update(env)
-        raise OSError("started")
-
-    names = {"PMI_RANK", "OMPI_COMM_WORLD_SIZE", "NODE_RANK", "TORCHELASTIC_RUN_ID", "SLURM_PROCID"}
-    for name in names:
-        monkeypatch.setenv(name, "3")
-    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(6)))
-    monkeypatch.setattr(os, "cpu_count", lambda: 64)
-    monkeypatch.setattr(subprocess, "Popen", start)
-    study = read_study(Path(__file__).parents[2] / "configs" / "studies" / "quickstart.yaml")
-    with pytest.raises(OSError, match="started"):
-        measure_speed(study, Sharing(jobs=2, at_a_time=2))
-    assert found["OMP_NUM_THREADS"] == "3"
-    assert not names & found.keys()
-
-
 def test_an_address_that_nobody_answers_at_is_refused() -> None:
     pytest.importorskip("ray")
     from nas_lightning.study.ray_executor import RayExecutor

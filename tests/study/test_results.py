@@ -13,10 +13,9 @@ import yaml
 
 from nas_lightning.cells import count_parameters, get_genotype
 from nas_lightning.netcdf import read_dataset
-from nas_lightning.study.columns import CURVE_COLUMNS, RUN_COLUMNS
-from nas_lightning.study.convergence import convergence_measures
-from nas_lightning.study.plan import read_study
-from nas_lightning.study.results import collect_results, write_results
+from nas_lightning.study.convergence import convergence_statistics
+from nas_lightning.study.read import read_study
+from nas_lightning.study.results import CURVE_COLUMNS, RUN_COLUMNS, collect_results, write_results
 from tests.cli.commands import TINY, read_checkpoint, read_metrics, read_result, run_process
 from tests.study.run_files import TRAIN_SIZE, collect, only_row, planned_run, study_of, write_run
 
@@ -267,7 +266,7 @@ def test_a_real_run_is_read_as_it_was_written(tmp_path: Path) -> None:
         name: [epoch[tag] for epoch in metrics]
         for name, tag in (("loss", "loss/test"), ("accuracy", "accuracy/test"), ("train_loss", "loss/train"))
     }
-    for name, value in convergence_measures(curves, 10, 2).items():
+    for name, value in convergence_statistics(curves, 10, 2).items():
         assert row[name] == pytest.approx(value, nan_ok=True)
     seconds = sum(48 / epoch["images_per_second"] for epoch in metrics)
     assert row["training_seconds"] == pytest.approx(seconds)

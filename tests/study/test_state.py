@@ -8,7 +8,6 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import datetime
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +25,7 @@ from nas_lightning.study.attempts import (
     read_attempts,
     write_attempts,
 )
-from nas_lightning.study.state import RunState, Status, lock_is_held, run_progress, run_state, time_left
+from nas_lightning.study.state import Status, lock_is_held, run_progress, run_state
 from nas_lightning.study.study import AnalysisFile, Run
 from tests.study.made_up_runs import made_up_run
 
@@ -155,7 +154,7 @@ def test_foreign_curves_are_named(tmp_path: Path, content: bytes) -> None:
     (run.folder / "metrics.csv").write_bytes(content)
     state = run_state(run)
     assert (state.status, state.epoch, state.accuracy) == (Status.MISSING, 0, None)
-    assert state.problems[0].startswith(f"{run.folder / 'metrics.csv'} cannot be read whole: ")
+    assert state.problems[0].startswith(f"{run.folder / 'metrics.csv'} cannot be read to its end: ")
 
 
 def test_epochs_without_evaluation_keep_the_last_accuracy(tmp_path: Path) -> None:
@@ -210,47 +209,19 @@ def test_the_end_of_the_log_is_that_of_the_last_attempt(tmp_path: Path) -> None:
     assert log_end(tmp_path, 99)[:2] == ["\N{REPLACEMENT CHARACTER} bytes", " 20%"]
 
 
-def test_a_measurement_of_other_settings_keeps_a_run_from_being_finished(run: Run) -> None:
+def test_an_analysis_of_other_settings_keeps_a_run_from_being_finished(run: Run) -> None:
     run = replace(run, analyses=(AnalysisFile("loss_contour", {"init_args": {"resolution": 3}}),))
     (run.folder / "metrics.csv").write_text(METRICS)
     (run.folder / "result.json").write_text(RESULT)
     write_contour(run, done=9)
     assert run_state(run).status is Status.FINISHED
-    assert run_state(run).in_the_way is None
+    assert run_state(run).blocking is None
     run = replace(run, analyses=(AnalysisFile("loss_contour", {"init_args": {"resolution": 5}}),))
     write_attempts(run.folder, [Attempt("2026-01-01T00:00:00+00:00", "local", "here", outcome="failed")])
     state = run_state(run)
     assert state.status is Status.UNFINISHED  # and not failed: its log would not say why
     path = run.folder / "landscape" / "loss_contour-epoch0001.nc"
-    assert state.in_the_way == (
+    assert state.blocking == (
         f"{path} was measured with resolution 3, the plan says 5; move it away to measure again"
     )
-    assert state.problems == (state.in_the_way,)
-
-
-def test_the_time_left_is_that_of_the_epochs_so_far(tmp_path: Path) -> None:
-    now = datetime.fromisoformat("2026-01-01T01:00:00+00:00")
-
-    def state(status: Status, epoch: int, *times: tuple[str, str | None]) -> RunState:
-        attempts = tuple(
-            Attempt(f"2026-01-01T{start}:00+00:00", "local", "a", end and f"2026-01-01T{end}:00+00:00")
-            for start, end in times
-        )
-        return RunState(made_up_run(tmp_path, "one", epochs=10), status, epoch, None, (), attempts)
-
-    finished = state(Status.FINISHED, 10, ("00:00", "00:10"), ("00:20", "00:30"))  # 20 min
-    running = state(Status.RUNNING, 4, ("00:50", None))  # 10 min so far
-    killed = state(Status.UNFINISHED, 5, ("00:00", None))  # nobody knows when
-    missing = state(Status.MISSING, 0)
-    failed = state(Status.FAILED, 0, ("00:00", "00:01"))
-    assert time_left([missing, failed, killed], now) is None
-    assert time_left([finished, failed], now) is None
-    # 14 epochs took 30 min, 6 + 5 + 10 are left.
-    left = time_left([finished, running, killed, missing, failed], now)
-    assert left is not None
-    assert left.seconds == pytest.approx(1800 / 14 * 21)
-    assert left.at_a_time == 1
-    left = time_left([running, running, missing], now)
-    assert left is not None
-    assert left.seconds == pytest.approx(600 / 4 * 22 / 2)
-    assert left.at_a_time == 2
+    assert state.problems == (state.blocking,)

@@ -4,28 +4,21 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 from pathlib import Path
 from typing import Any, get_args
 
 import pytest
+import torch
 import yaml
 
 from nas_lightning.acceleration.level import Speed
 from nas_lightning.cells import get_genotype
-from nas_lightning.classifier import CellClassifier
-from nas_lightning.study.configuration import (
-    DEFAULT_OPTIMIZER,
-    DEFAULTS,
-    NOT_DECIDING,
-    SAME_MATHEMATICS,
-    flatten,
-    merge,
-    nest,
-    with_class_paths,
-)
-from nas_lightning.study.plan import read_study
+from nas_lightning.cli.resolve import resolve
+from nas_lightning.identity import identity_hash
+from nas_lightning.study import resolve as resolve_module
+from nas_lightning.study.read import read_study
 from nas_lightning.study.study import Run, Study
-from tests.cli.parsing import ParsedOnly
 
 BASE: dict[str, Any] = {
     "model": {"num_cells": 3, "init_channels": 4, "optimizer": {"class_path": "torch.optim.SGD"}},
@@ -35,6 +28,7 @@ BASE: dict[str, Any] = {
 BASE["model"]["optimizer"]["init_args"] = {"lr": 0.1}
 CONTOUR = {"class_path": "nas_lightning.callbacks.LossContour", "init_args": {"resolution": 3}}
 VARIANCE = {"class_path": "GradientVariance", "init_args": {"resolution": 3}}
+STOPPING = {"class_path": "lightning.pytorch.callbacks.EarlyStopping", "init_args": {"monitor": "loss/test"}}
 
 
 def write(path: Path, content: object) -> Path:
@@ -69,7 +63,14 @@ def only_run(folder: Path, base: dict[str, Any] = BASE, **content: Any) -> Run:
 
 
 def changed(key: str, value: object) -> dict[str, Any]:
-    return merge(copy.deepcopy(BASE), nest({key: value}))
+    """BASE with another value of a dotted key."""
+    base = copy.deepcopy(BASE)
+    *sections, last = key.split(".")
+    section = base
+    for name in sections:
+        section = section.setdefault(name, {})
+    section[last] = value
+    return base
 
 
 def test_runs_are_the_product_of_the_axes_seed_by_seed(tmp_path: Path) -> None:
@@ -114,12 +115,14 @@ def test_a_run_says_where_and_how(tmp_path: Path) -> None:
     arguments = run.arguments
     assert arguments[:3] == ("fit", "--config", str(tmp_path / "study-base.yaml"))
     pairs = dict(zip(arguments[3::2], arguments[4::2], strict=True))
-    assert json.loads(pairs.pop("--trainer.callbacks")) == [CONTOUR]
+    (callback,) = json.loads(pairs.pop("--trainer.callbacks"))
+    assert callback["class_path"] == CONTOUR["class_path"]
+    assert (callback["init_args"]["resolution"], callback["init_args"]["split"]) == (3, "test")
     assert pairs == {
         "--model.genotype": "enas:C4",
         "--model.drop_path": "0.1",
-        "--data.init_args.cutout": "4",
-        "--model.optimizer.init_args.lr": "0.25",
+        "--data.cutout": "4",
+        "--model.optimizer.lr": "0.25",
         "--seed_everything": "7",
         "--experiment": "together",
         "--run": run.name,
@@ -161,7 +164,7 @@ def test_a_plain_study_takes_the_configuration_as_it_is(tmp_path: Path) -> None:
         ("trainer.precision", "bf16-mixed"),
         ("model.speed", "max"),
         ("trainer.limit_train_batches", 1),
-        ("trainer.callbacks", [{"class_path": "lightning.pytorch.callbacks.EarlyStopping"}]),
+        ("trainer.callbacks", [STOPPING]),
     ],
 )
 def test_a_setting_that_decides_changes_the_name(tmp_path: Path, key: str, value: object) -> None:
@@ -169,11 +172,15 @@ def test_a_setting_that_decides_changes_the_name(tmp_path: Path, key: str, value
     assert before.name.rpartition("-")[2] != after.name.rpartition("-")[2]
 
 
-def test_a_batch_is_not_the_whole_epoch(tmp_path: Path) -> None:
-    names = {
-        only_run(tmp_path, changed("trainer.limit_train_batches", limit)).name for limit in (1, 1.0, 0.5)
+def test_a_limit_is_what_the_command_line_reads(tmp_path: Path) -> None:
+    # The parser makes a float of every number, and a float of 1 is all batches.
+    limits = {
+        limit: only_run(tmp_path, changed("trainer.limit_train_batches", limit))
+        for limit in ("1", "1.0", 0.5, 3)
     }
-    assert len(names) == 3
+    assert limits["1"].name == limits["1.0"].name
+    assert len({run.name for run in limits.values()}) == 3
+    assert [run.limited_batches(10) for run in limits.values()] == [10, 10, 5, 3]
 
 
 @pytest.mark.parametrize(
@@ -232,41 +239,63 @@ def test_a_name_is_a_folder_of_bounded_length(tmp_path: Path) -> None:
     assert Path(run.name).name == run.name
 
 
-def test_the_defaults_are_the_command_line_s() -> None:
-    parsed = flatten(ParsedOnly(["fit", "--data=Digits"]).settings.as_dict())
-    ours = flatten(DEFAULTS)
-    assert {key: parsed.get(key) for key in ours} == ours
-
-
-def test_the_default_optimizer_is_the_command_line_s(tmp_path: Path) -> None:
-    optimizer = CellClassifier(init_channels=2, num_cells=1).make_optimizer()
-    assert f"torch.optim.{type(optimizer).__name__}" == DEFAULT_OPTIMIZER["class_path"]
-    assert {key: optimizer.defaults[key] for key in DEFAULT_OPTIMIZER["init_args"]} == DEFAULT_OPTIMIZER[
-        "init_args"
-    ]
-    bare = {key: value for key, value in BASE.items() if key != "model"}
-    assert only_run(tmp_path, bare).learning_rate == 0.025
-    adam = bare | {"model": {"optimizer": {"class_path": "torch.optim.Adam"}}}
-    run = only_run(tmp_path, adam)
-    assert (run.learning_rate, "-lr" in run.name) == (None, False)
-
-
-def test_merged_settings_are_what_the_parser_makes(tmp_path: Path) -> None:
+def test_settings_are_those_that_the_command_line_resolves(tmp_path: Path) -> None:
     overlay = {"data": {"class_path": "Digits"}, "model": {"drop_path": 0.3}, "trainer": {"max_epochs": 5}}
     write(tmp_path / "data.yaml", overlay)
     run = only_run(
         tmp_path,
         analyses=(CONTOUR, VARIANCE),
         settings={"model.auxiliary_weight": 0.1, "trainer.precision": "bf16-mixed"},
-        axes={"data": ["data.yaml"], "data.batch_size": [24], "learning_rates": [3e-4], "seeds": [2]},
+        axes={
+            "architectures": ["enas"],
+            "data": ["data.yaml"],
+            "data.batch_size": [24],
+            "learning_rates": [3e-4],
+            "seeds": [2],
+        },
     )
-    parsed = ParsedOnly(list(run.arguments)).settings.as_dict()
-    names = [callback["class_path"].rpartition(".")[2] for callback in parsed["trainer"].pop("callbacks")]
-    assert sorted(names) == ["GradientVariance", "LossContour"]
-    flat = flatten(parsed)
-    said = {key: value for key, value in run.settings.items() if not key.endswith("class_path")}
-    assert {key: flat[key] for key in said} == said
-    assert flat["data.class_path"].endswith(f".{run.data}")
+    settings, deciding = resolve(run.arguments)
+    assert deciding == run.deciding
+    assert run.name.endswith(identity_hash(deciding)[:8])
+    callbacks = [callback["class_path"] for callback in settings["trainer"]["callbacks"]]
+    assert callbacks == [analysis.settings["class_path"] for analysis in run.analyses]
+    assert settings["data"]["init_args"]["batch_size"] == run.settings["data.init_args.batch_size"] == 24
+    assert settings["model"]["drop_path"] == run.settings["model.drop_path"] == 0.3
+    assert (run.data, run.epochs, run.learning_rate) == ("Digits", 5, 3e-4)
+
+
+@pytest.mark.parametrize("optimizer", [None, {"class_path": "torch.optim.Adam"}])
+def test_an_optimizer_has_what_the_command_line_gives_it(
+    tmp_path: Path, optimizer: dict[str, Any] | None
+) -> None:
+    model = {"num_cells": 3} | ({} if optimizer is None else {"optimizer": optimizer})
+    run = only_run(tmp_path, BASE | {"model": model})
+    # The parser keeps the default's learning rate for another class, too.
+    assert run.learning_rate == 0.025
+    assert resolve(run.arguments)[0]["model"]["optimizer"]["init_args"]["lr"] == 0.025
+
+
+def test_what_is_resolved_is_kept_until_a_file_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path / "inner.yaml", {"model": {"num_cells": 4}})
+    base = BASE | {"include": "inner.yaml", "model": {"init_channels": 4}}
+    run = only_run(tmp_path, base)
+    with monkeypatch.context() as patched:
+        patched.setattr("nas_lightning.cli.resolve.resolve", lambda _: pytest.fail("resolved again"))
+        assert only_run(tmp_path, base) == run
+    write(tmp_path / "inner.yaml", {"model": {"num_cells": 5}})
+    assert only_run(tmp_path, base).settings["model.num_cells"] == 5
+    monkeypatch.setattr(resolve_module, "_cache_folder", lambda: Path("/proc/nowhere"))
+    assert only_run(tmp_path, base).settings["model.num_cells"] == 5
+
+
+def test_nothing_of_this_process_is_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resolve_module, "_cache_folder", lambda: tmp_path / "empty")
+    before = torch.get_rng_state()
+    only_run(tmp_path)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert "PL_GLOBAL_SEED" not in os.environ
 
 
 @pytest.mark.parametrize(
@@ -281,10 +310,10 @@ def test_merged_settings_are_what_the_parser_makes(tmp_path: Path) -> None:
 def test_settings_may_name_the_data_class(tmp_path: Path, data: str | None, settings: dict[str, Any]) -> None:
     base = BASE if data else {"trainer": {"max_epochs": 2}}
     run = only_run(tmp_path, base | ({"data": data} if data else {}), settings=settings)
-    parsed = flatten(ParsedOnly(list(run.arguments)).settings.as_dict())
+    parsed, _ = resolve(run.arguments)
     assert (run.data, run.settings["data.init_args.image_size"]) == ("Synthetic", 16)
-    assert parsed["data.class_path"] == "nas_lightning.datamodules.Synthetic"
-    assert parsed["data.init_args.image_size"] == 16
+    assert parsed["data"]["class_path"] == "nas_lightning.datamodules.Synthetic"
+    assert parsed["data"]["init_args"]["image_size"] == 16
 
 
 def test_the_seed_of_a_validation_split_counts_where_there_is_one(tmp_path: Path) -> None:
@@ -300,7 +329,7 @@ def test_speeds_that_round_alike_are_one_run(tmp_path: Path) -> None:
     speeds = ["auto", "reference", "fast", "compiled", "max"]
     found = study(tmp_path, axes={"model.speed": speeds}).runs
     assert [run.settings["model.speed"] for run in found] == ["auto", "max"]
-    assert {*SAME_MATHEMATICS, "max"} == set(speeds) == set(get_args(Speed))
+    assert set(speeds) == set(get_args(Speed))
     # As with every other setting that does not decide.
     assert len(study(tmp_path, axes={"trainer.accelerator": ["cpu", "gpu"]}).runs) == 1
 
@@ -314,9 +343,19 @@ def test_a_genotype_in_a_configuration_does_not_change_the_name(tmp_path: Path) 
     )
 
 
-def test_what_does_not_decide_are_settings() -> None:
-    parsed = flatten(ParsedOnly(["fit", "--data=Digits", "--trainer.strategy=auto"]).settings.as_dict())
-    assert set(NOT_DECIDING) <= {*parsed, "config"}
+def test_a_folder_that_an_earlier_version_named_is_found(tmp_path: Path) -> None:
+    run = only_run(tmp_path, root=tmp_path / "logs")
+    earlier = run.folder.with_name(run.name[:-8] + "01234567")
+    other = run.folder.with_name(run.name[:-8] + "00000000")
+    for folder, arguments in ((earlier, run.arguments), (other, (*run.arguments, "--model.num_cells=4"))):
+        settings, _ = resolve(arguments)
+        del settings["trainer"]["limit_test_batches"]  # a setting that it did not have
+        write(folder / "config.yaml", settings)
+    found = only_run(tmp_path, root=tmp_path / "logs")
+    assert (found.name, found.folder, found.deciding) == (earlier.name, earlier, run.deciding)
+    assert found.arguments[found.arguments.index("--run") + 1] == earlier.name
+    write(run.folder / "config.yaml", {})  # its own folder comes first
+    assert only_run(tmp_path, root=tmp_path / "logs") == run
 
 
 # Included studies.
@@ -359,7 +398,7 @@ def test_included_studies_must_agree(tmp_path: Path) -> None:
     study(tmp_path, file="b.yaml", experiment="e", analyses=(finer,))
     both = write(tmp_path / "both.yaml", {"name": "both", "include": ["a.yaml", "b.yaml"]})
     with pytest.raises(
-        ValueError, match=r"a.yaml and .*b.yaml measure 'loss_contour'.*`resolution`: 3 and 5"
+        ValueError, match=r"a.yaml and .*b.yaml set up the analysis 'loss_contour'.*`resolution`: 3 and 5"
     ):
         read_study(both)
     study(tmp_path, file="b.yaml", experiment="f")
@@ -401,7 +440,7 @@ def test_callbacks_of_the_configuration_are_measurements(tmp_path: Path) -> None
             {"settings": {"data": "Digits"}, "axes": {"data": ["a.yaml"]}},
             "`data` would overrule the files of",
         ),
-        ({"axes": {"data.class_path": ["Digits"]}}, "`data.class_path` belongs to a file of `axes: data`"),
+        ({"axes": {"data.class_path": ["Digits"]}}, "the class of `data` belongs to a file of"),
         ({"axes": {"model.genotype": ["enas"]}}, "`model.genotype` belongs to `axes: architectures`"),
         ({"axes": {"architectures": ["dart_v2"]}}, "study.yaml: `architectures`, entry 'dart_v2'"),
         ({"axes": {"architectures": [3]}}, "3 must be a genotype spec"),
@@ -409,14 +448,17 @@ def test_callbacks_of_the_configuration_are_measurements(tmp_path: Path) -> None
         ({"settings": {"seed_everything": 1}}, "`seed_everything` belongs to `axes: seeds`"),
         ({"settings": {"run": "x"}}, "`run` must be left out"),
         ({"settings": {"modl.num_cells": 1}}, "did you mean 'model'"),
-        ({"settings": {"trainer.max_epochs": -1}}, r"`trainer.max_epochs` \(=-1\) must be an integer of"),
-        ({"settings": {"trainer.max_epochs": "3"}}, r"`trainer.max_epochs` \(='3'\) must be an integer of"),
+        (
+            {"settings": {"trainer.max_epochs": -1}},
+            r"study.yaml: `trainer.max_epochs` \(=-1\) must",
+        ),
+        ({"settings": {"trainer.max_epochs": "x"}}, r"`trainer.max_epochs` \(=x\) must be of type int"),
         (
             {"settings": {"data.validation_fraction": 2}},
-            r"`data.validation_fraction` \(=2\) must be .* 0 to 1",
+            r"`validation_fraction` \(=2.0\) must be at least 0 and less than 1",
         ),
-        ({"axes": {"model.num_cells": ["abc"]}}, r"`model.num_cells` \(='abc'\) must be an integer"),
-        ({"settings": {"data": "Digts"}}, r"`data` \(=Digts\) is no data set that ships.*'Digits'"),
+        ({"axes": {"model.num_cells": ["abc"]}}, r"`model.num_cells` \(=abc\) must be of type int"),
+        ({"settings": {"data": "Digts"}}, r"`data` \(=Digts\) must be the name or import path of a class"),
         ({"settings": [1]}, "`settings` must be a mapping"),
     ],
 )
@@ -446,26 +488,6 @@ def test_wrong_files_are_named(tmp_path: Path) -> None:
     elsewhere = {"class_path": "LossContour", "init_args": {"folder": "x"}}
     with pytest.raises(ValueError, match=r"`folder` \(=x\) of LossContour must be left out"):
         study(tmp_path, analyses=(elsewhere,))
-
-
-# Merging.
-
-
-def test_merging_is_deep_and_the_later_wins() -> None:
-    base = {"a": {"b": 1, "c": [1]}, "d": 2}
-    assert merge(base, {"a": {"b": 3}, "d": {"e": 4}}) == {"a": {"b": 3, "c": [1]}, "d": {"e": 4}}
-    assert merge(base, {"a": {"c+": [2]}})["a"] == {"b": 1, "c": [1, 2]}
-    assert merge({}, {"c+": 2}) == {"c": [2]}
-    assert base == {"a": {"b": 1, "c": [1]}, "d": 2}
-    assert nest(flatten(base)) == base
-
-
-def test_classes_in_short() -> None:
-    assert with_class_paths({"data": "CIFAR10"}) == {"data": {"class_path": "CIFAR10"}}
-    short = {"model": {"optimizer": {"lr": 1, "init_args": {"momentum": 0}}, "num_cells": 2}}
-    assert with_class_paths(short) == {
-        "model": {"optimizer": {"init_args": {"momentum": 0, "lr": 1}}, "num_cells": 2}
-    }
 
 
 def test_exponents_without_a_point_are_numbers(tmp_path: Path) -> None:

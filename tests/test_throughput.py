@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from nas_lightning.study import throughput
+from benchmarks import throughput
+from benchmarks.throughput import Throughput, measure_throughput
 from nas_lightning.study.executors import Job, JobEnd, LocalExecutor
-from nas_lightning.study.throughput import Throughput, measure_throughput
 from tests.cli.parsing import ParsedOnly
 from tests.study.made_up_runs import is_alive
 from tests.study.test_executors import processes_below
@@ -172,6 +173,26 @@ def test_a_measured_training_is_a_command_that_keeps_nothing(tmp_path: Path) -> 
     measured(executor, 1)
     assert [line[:2] for line in configurations] == [["fit", "--config"]]
     assert not Path(configurations[0][2]).parent.exists()
+
+
+def test_a_measured_training_is_no_rank_and_keeps_to_its_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    found: dict[str, str] = {}
+
+    def start(command: object, *, env: dict[str, str], **options: object) -> None:
+        found.update(env)
+        raise OSError("started")
+
+    names = {"PMI_RANK", "OMPI_COMM_WORLD_SIZE", "NODE_RANK", "TORCHELASTIC_RUN_ID", "SLURM_PROCID"}
+    for name in names:
+        monkeypatch.setenv(name, "3")
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(6)))
+    monkeypatch.setattr(os, "cpu_count", lambda: 64)
+    monkeypatch.setattr(subprocess, "Popen", start)
+    with pytest.raises(OSError, match="started"):
+        measure_throughput(TINY, LocalExecutor(2), 2)
+    assert found["OMP_NUM_THREADS"] == "3"
+    assert not names & found.keys()
 
 
 @pytest.mark.slow

@@ -23,7 +23,7 @@ from nas_lightning.study.attempts import read_attempts, write_attempts
 from nas_lightning.study.executors import LocalExecutor
 from nas_lightning.study.jobs import gpus_of, run_command, run_job
 from nas_lightning.study.progress import StudyProgress
-from nas_lightning.study.runner import run_study
+from nas_lightning.study.run import run_study
 from nas_lightning.study.state import Status, run_state
 from nas_lightning.study.study import AnalysisFile, Run, Study
 from tests.study.made_up_runs import is_alive, made_up_command, made_up_run, made_up_study, starts
@@ -167,7 +167,7 @@ import sys
 from pathlib import Path
 from nas_lightning.study import jobs
 from nas_lightning.study.executors import LocalExecutor
-from nas_lightning.study.runner import run_study
+from nas_lightning.study.run import run_study
 from tests.study.made_up_runs import made_up_command, made_up_run, made_up_study
 jobs.run_command = made_up_command
 root, count, seconds, epochs = Path(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3]), int(sys.argv[4])
@@ -246,7 +246,7 @@ def test_result_tables_are_written_and_their_failure_stops_nothing(
     def full(_: object) -> None:
         raise OSError(28, "cannot write results.csv: No space left on device")
 
-    monkeypatch.setattr("nas_lightning.study.results.write_results", full)
+    monkeypatch.setattr("nas_lightning.study.run.write_results", full)
     (runs[0].folder / "result.json").unlink()
     code, lines = run_all(study)
     assert code == 0
@@ -321,10 +321,12 @@ def test_locks_of_finished_runs_are_free(tmp_path: Path) -> None:
     assert time.monotonic() > starts(run)[0]["time"]
 
 
-def test_a_measurement_of_other_settings_is_reported_and_nothing_is_started(tmp_path: Path) -> None:
+def test_an_analysis_of_other_settings_is_reported_and_nothing_is_started(tmp_path: Path) -> None:
     run = made_up_run(tmp_path, "one")
     assert run_all(made_up_study(tmp_path, [run]))[0] == 0
-    analysis = AnalysisFile("loss_contour", {"init_args": {"split": "test", "max_samples": 64}})
+    arguments = {"split": "test", "max_samples": 64, "resolution": 3, "direction_seeds": [0]}
+    settings = {"class_path": "LossContour", "init_args": arguments | {"every_n_epochs": None}}
+    analysis = AnalysisFile("loss_contour", settings)
     path = analysis.path(run.folder, run.epochs)
     path.parent.mkdir()
     content = {"done": (("direction_seed", "alpha", "beta"), np.ones((1, 3, 3), np.int8))}
@@ -351,7 +353,7 @@ def test_what_the_tables_refuse_of_finished_runs_is_told(tmp_path: Path) -> None
         assert lines[-3:] == [
             "not in the result tables:",
             f"  foreign: {runs[0].folder / 'result.json'} is foreign, of another training than planned:"
-            " seed 7, planned 0",
+            " seed_everything 7, planned 0",
             f"  short: {runs[1].folder / 'metrics.csv'} has 1 epochs, result.json beside it 2",
         ]
     assert run_all(made_up_study(tmp_path, runs[:2]))[0] == 1

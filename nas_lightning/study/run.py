@@ -15,9 +15,11 @@ from datetime import UTC, datetime
 from filelock import FileLock, Timeout
 
 from nas_lightning.study.attempts import LOG, Attempt, begin_log, log_end, write_attempts
+from nas_lightning.study.estimate import run_weights
 from nas_lightning.study.executors import Executor, JobEnd
 from nas_lightning.study.jobs import gpus_of, run_job
 from nas_lightning.study.progress import Output, StudyProgress
+from nas_lightning.study.results import collect_results, write_results
 from nas_lightning.study.state import FIT_LOCK, RUN_LOCK, Status, lock_is_held, run_progress, run_state
 from nas_lightning.study.study import Run, Study
 
@@ -67,9 +69,10 @@ def run_study(
     Finished runs are not started again. A run that another process works on is left to it, and taken over if
     that ends without having finished it. A run whose process fails is started again ``retries`` times, one
     whose process is killed or whose machine goes up to :data:`LOST_AT_MOST` times; each goes on from its last
-    checkpoint. What fails for good is reported with the end of its log and stops no other run; so is a
-    measurement with other settings than the plan's, which nothing is started for. The result tables are
-    written whenever runs have finished; what of the finished runs they refuse is told at the end.
+    checkpoint. A run that fails for good is reported with the end of its log and stops no other run; one that
+    cannot be resumed, since a file has an analysis with other settings than the plan's, is reported and not
+    started. The result tables are written whenever runs have finished; the finished runs that they refuse are
+    told at the end.
 
     Ctrl-C and SIGTERM end it: the processes get SIGTERM, and SIGKILL if they do not end.
 
@@ -114,18 +117,17 @@ class _Runner:
         signals: _Signals,
     ) -> None:
         self.study, self.executor, self.retries, self.gpus_per_run = study, executor, retries, gpus_per_run
-        self.signals = signals
+        self.signals, self.progress, self.host = signals, StudyProgress(output), socket.gethostname()
         self.pending: deque[_Task] = deque()
         self.running: dict[str, _Task] = {}
         self.elsewhere: list[_Task] = []
         self.failed: list[_Task] = []
         self.finished: dict[str, Run] = {}
-        self.progress = StudyProgress(output)
-        self.host = socket.gethostname()
-        self._written = 0
-        self._write_again = 0.0
+        self._written, self._write_again = 0, 0.0
         self._problems: tuple[str, ...] = ()
-        self._timed_seconds, self._timed_epochs = 0.0, 0
+        weights = run_weights(study.runs)
+        self._weights = {run.name: weight for run, weight in zip(study.runs, weights, strict=True)}
+        self._timed_seconds, self._timed_weight = 0.0, 0.0
 
     def run(self) -> int:
         for run in self.study.runs:
@@ -178,8 +180,8 @@ class _Runner:
             if state.status is Status.FINISHED:  # by another process, meanwhile
                 self._finish(task)
                 return
-            if state.in_the_way is not None:
-                self._give_up(task, state.in_the_way)
+            if state.blocking is not None:
+                self._give_up(task, state.blocking)
                 return
             number = len(task.attempts) + 1
             begin_log(run.folder, number, f"{_now()}, {self.executor.name}, {self.host}")
@@ -225,9 +227,8 @@ class _Runner:
         )
         self._record(task)
         if finished:
-            if task.run.epochs > task.started_after:
-                self._timed_seconds += time.monotonic() - task.started
-                self._timed_epochs += task.run.epochs - task.started_after
+            self._timed_seconds += time.monotonic() - task.started
+            self._timed_weight += self._weight(task.run, task.started_after)
             self._finish(task)
             accuracy = "" if state.accuracy is None else f", accuracy {state.accuracy:.4f}"
             self._say(f"{task.run.name}: finished{accuracy}")
@@ -288,8 +289,6 @@ class _Runner:
         """Write the result tables if runs have finished; it takes no more than a tenth of the time."""
         if len(self.finished) == self._written or (time.monotonic() < self._write_again and not at_once):
             return
-        from nas_lightning.study.results import collect_results, write_results
-
         start = time.monotonic()
         self._written = len(self.finished)
         try:
@@ -315,12 +314,16 @@ class _Runner:
         self.progress.update(*counts, running, self._seconds_left(), len(self.elsewhere))
 
     def _seconds_left(self) -> float | None:
-        """Time for the epochs to come, as long as those of the runs that this command finished."""
-        if not self._timed_epochs:
+        """Time for the runs to come, at the rate of those that this command finished."""
+        if not self._timed_weight:
             return None
         tasks = [*self.pending, *self.running.values(), *self.elsewhere]
-        epochs = sum(task.run.epochs - task.epoch for task in tasks)
-        return self._timed_seconds / self._timed_epochs * epochs / max(1, len(self.running))
+        left = sum(self._weight(task.run, task.epoch) for task in tasks)
+        return self._timed_seconds / self._timed_weight * left / max(1, len(self.running))
+
+    def _weight(self, run: Run, epoch: int) -> float:
+        """What is left of a run after an epoch, in the unit of :func:`run_weights`."""
+        return self._weights[run.name] * (1 - epoch / run.epochs)
 
     def _say(self, line: str) -> None:
         self.progress.say(line)

@@ -1,0 +1,66 @@
+"""Which of a training's settings decide it, beside the defaults of the classes that they name."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from importlib import import_module
+from typing import Any
+
+from jsonargparse import ArgumentParser
+from lightning.pytorch import Trainer
+
+from nas_lightning.cells import get_genotype
+from nas_lightning.classifier import CellClassifier
+from nas_lightning.identity import deciding_settings, flatten
+
+TRAINER_DEFAULTS = {
+    "default_root_dir": "tb_logs",
+    "max_epochs": 600,
+    "gradient_clip_val": 5.0,
+    "num_sanity_val_steps": 0,
+    "enable_model_summary": False,
+    "log_every_n_steps": 1,  # nothing is logged between epochs: this only keeps Lightning from asking for it
+}
+
+# Settings that name a class, and the argument of it that is no setting.
+_CLASSES: dict[str, set[str]] = {
+    "data": set(),
+    "model.optimizer": {"params"},
+    "model.lr_scheduler": {"optimizer"},
+}
+
+
+def plain_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of the parser as JSON has them, without the files that they come from."""
+    plain: dict[str, Any] = json.loads(json.dumps(settings, default=str))
+    plain.pop("config", None)
+    return plain
+
+
+def decisive(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that decide a training.
+
+    Args:
+        settings: All settings of ``nas-lightning fit``, nested, as plain values.
+
+    Returns:
+        The settings with dotted keys, see :func:`nas_lightning.identity.deciding_settings`; the cells as a
+        literal, however they are named.
+    """
+    flat = flatten(settings)
+    model, trainer = _defaults(CellClassifier, {"optimizer"}), _defaults(Trainer) | TRAINER_DEFAULTS
+    defaults = flatten({"model": model, "trainer": trainer})
+    for prefix, skipped in _CLASSES.items():
+        path = flat.get(f"{prefix}.class_path")
+        if path is not None:
+            module, _, name = path.rpartition(".")
+            of_class = _defaults(getattr(import_module(module), name), skipped)
+            defaults |= flatten(of_class, f"{prefix}.init_args.")
+    return deciding_settings(flat | {"model.genotype": str(get_genotype(flat["model.genotype"]))}, defaults)
+
+
+def _defaults(cls: type, skipped: set[str] | None = None) -> dict[str, Any]:
+    parser = ArgumentParser()
+    parser.add_class_arguments(cls, skip=skipped, fail_untyped=False)
+    return plain_settings(parser.get_defaults().as_dict())

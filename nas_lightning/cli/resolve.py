@@ -1,0 +1,57 @@
+"""What the command line makes of the arguments of a training, without training."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+
+from nas_lightning.cli.deciding import decisive, plain_settings
+from nas_lightning.cli.training import TrainingCLI
+
+
+class SettingsOnly(TrainingCLI):
+    """`nas-lightning fit` up to the settings: it makes the data and the model, so that they check them.
+
+    The model's parameters have no memory, nothing is read or written, and no seed is set.
+    """
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        """Only ``fit``."""
+        return {"fit": TrainingCLI.subcommands()["fit"]}
+
+    def instantiate_classes(self) -> None:
+        """Make data and model, on no device."""
+        with torch.device("meta"):
+            super().instantiate_classes()
+
+    def instantiate_trainer(self, **_: Any) -> Any:
+        """What the checks ask of a trainer."""
+        return SimpleNamespace(max_epochs=self.settings.trainer.max_epochs)
+
+    def before_instantiate_classes(self) -> None:
+        """Look at no folder."""
+
+    def _set_seed(self) -> None: ...
+
+    def _run_subcommand(self, subcommand: str) -> None: ...
+
+
+def resolve(arguments: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The settings that ``nas-lightning fit`` would train with.
+
+    Args:
+        arguments: Arguments of ``nas-lightning``, from ``fit`` on.
+
+    Returns:
+        All settings, nested, as plain values; and with dotted keys those that decide the training.
+
+    Raises:
+        ValueError: If ``nas-lightning fit`` would refuse the arguments.
+        OSError: If a file cannot be read.
+    """
+    settings = plain_settings(SettingsOnly(list(arguments)).settings.as_dict())
+    return settings, decisive(settings)

@@ -1,0 +1,91 @@
+"""The settings of a run, resolved by the command line's own parser and kept for the next time.
+
+The parser imports torch, which takes seconds. What it makes of a run's arguments is therefore kept in the
+user's cache folder, by a hash of all that it depends on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from nas_lightning.files import atomic_write
+from nas_lightning.identity import flatten
+from nas_lightning.yaml_files import read_config
+
+_PACKAGE = Path(__file__).parents[1]
+_KNOWN_PACKAGES = ("nas_lightning.", "torch.", "lightning.")
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """The settings of a training.
+
+    Attributes:
+        settings: All settings, with dotted keys.
+        deciding: Those that decide the training, see :func:`nas_lightning.identity.deciding_settings`.
+    """
+
+    settings: Mapping[str, Any]
+    deciding: Mapping[str, Any]
+
+
+def resolve_settings(arguments: Sequence[str], files: Sequence[Path]) -> Resolved:
+    """The settings that a training has.
+
+    Args:
+        arguments: Arguments of ``nas-lightning``, from ``fit`` on.
+        files: The configuration files among them.
+
+    Returns:
+        The settings.
+
+    Raises:
+        ValueError: If ``nas-lightning fit`` would refuse them.
+        OSError: If a file cannot be read.
+    """
+    contents = [read_config(path) for path in files]
+    text = json.dumps([_software(), list(arguments), contents], default=str)
+    kept = _cache_folder() / f"{hashlib.sha256(text.encode()).hexdigest()}.json"
+    try:
+        nested, deciding = json.loads(kept.read_text(encoding="utf-8"))
+        return Resolved(flatten(nested), deciding)
+    except (OSError, ValueError, TypeError, AttributeError):
+        pass
+    from nas_lightning.cli.resolve import resolve
+
+    nested, deciding = resolve(arguments)
+    if _is_known(nested):
+        try:
+            with atomic_write(kept) as file:
+                json.dump([nested, deciding], file)
+        except OSError:  # no home, or a full disk: it is resolved again the next time
+            pass
+    return Resolved(flatten(nested), deciding)
+
+
+def _is_known(settings: Mapping[str, Any]) -> bool:
+    """Whether the defaults of all classes belong to software that :func:`_software` knows."""
+    paths = re.findall(r'"class_path": "([^"]*)"', json.dumps(settings))
+    return not settings["model"]["operations"] and all(path.startswith(_KNOWN_PACKAGES) for path in paths)
+
+
+@cache
+def _software() -> list[Any]:
+    """What decides how settings are resolved, besides the arguments."""
+    newest = max(path.stat().st_mtime_ns for path in _PACKAGE.rglob("*.py"))
+    versions = [version(name) for name in ("lightning", "jsonargparse", "torch")]
+    return [str(_PACKAGE), newest, *versions]
+
+
+def _cache_folder() -> Path:
+    home = os.environ.get("XDG_CACHE_HOME") or Path(os.environ.get("HOME", "/nowhere"), ".cache")
+    return Path(home, "nas_lightning", "settings")
