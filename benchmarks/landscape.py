@@ -32,9 +32,7 @@ from benchmarks.record import (
     summary,
     write,
 )
-from nas_lightning.acceleration.folding import FoldedNetwork
-from nas_lightning.acceleration.forward import folded_forward, fused_sums
-from nas_lightning.acceleration.level import LEVELS
+from nas_lightning.acceleration import PerSampleSums, accelerate
 from nas_lightning.analysis import (
     PerSampleGradients,
     Point,
@@ -161,7 +159,7 @@ def contour_contestants(settings: argparse.Namespace) -> Iterator[tuple[Contesta
         return total / len(images)
 
     directions = {0: random_directions(network, seed=0)}
-    folded = FoldedNetwork(network, compiled=True)
+    folded = accelerate(network, "compiled")
     with ExitStack() as stack:
         contestants: Contestants = {
             "plain contour point": lambda: plain_point(0.5, -0.5),
@@ -174,7 +172,7 @@ def contour_contestants(settings: argparse.Namespace) -> Iterator[tuple[Contesta
         }
         for speed in ("reference", "fast", "compiled"):
             measure = stack.enter_context(
-                loss_at_points(network, batches, directions, forward=folded_forward(network, LEVELS[speed]))
+                loss_at_points(network, batches, directions, forward=accelerate(network, speed))
             )
             differences[f"loss, {speed}"] = relative_difference(measure(center)["loss"], expected)
             contestants[f"contour point, {speed}"] = partial(measure, aside)
@@ -187,7 +185,7 @@ def gradient_contestants(settings: argparse.Namespace) -> tuple[Contestants, dic
     plain, network = make_networks(settings)
     batch = make_images(settings, settings.batch)
     prepared = PerSampleGradients(network, *batch)
-    fused = fused_sums(network, prepared.parameters)
+    fused = PerSampleSums(network, prepared.parameters, prepared.rules)
     live, plain_live = list(prepared.parameters.values()), list(plain.parameters())
     contestants: Contestants = {
         "ordinary backward": lambda: ordinary_backward(network, live, batch),
@@ -223,7 +221,7 @@ def measure_memory(settings: argparse.Namespace, contestant: str) -> float:
     if contestant == "plain":
         return memory_of(lambda: ordinary_backward(lambda x: plain(x)[0], list(plain.parameters()), batch))
     prepared = PerSampleGradients(network, *batch)
-    fused = fused_sums(network, prepared.parameters) if contestant == "compiled" else None
+    fused = PerSampleSums(network, prepared.parameters, prepared.rules) if contestant == "compiled" else None
     return memory_of(lambda: sum_gradients(prepared, [batch], fused))
 
 

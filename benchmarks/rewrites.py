@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from benchmarks.record import DEVICE, alternate, machine, ratio_of, summary, write
+from nas_lightning.acceleration.fused_network import NodeReduction
 from nas_lightning.acceleration.layers import Convolution
 from nas_lightning.networks.operations import FactorizedReduction
 
@@ -39,11 +40,6 @@ def pairs(batch: int, channels: int, size: int) -> dict[str, Pair]:
     keep = torch.rand(batch, 1, 1, 1, device=DEVICE)
     dilated = Convolution(channels, channels, 3, 1, 2, 2, groups=channels, bias=False).to(DEVICE)
     reduction = FactorizedReduction(4 * channels, channels).to(DEVICE).eval()
-
-    def strided_reduction() -> Tensor:
-        even = functional.conv2d(wide, reduction.convolution_even.weight, stride=2)
-        odd = functional.conv2d(wide[:, :, 1:, 1:], reduction.convolution_odd.weight, stride=2)
-        return reduction.norm(torch.cat([even, odd], dim=1))  # type: ignore[no-any-return]
 
     def grouped(x: Tensor, weights: Sequence[Tensor]) -> Tensor:
         together = torch.cat(list(weights))
@@ -87,8 +83,8 @@ def pairs(batch: int, channels: int, size: int) -> dict[str, Pair]:
             [nodes[0], dilated.weight],
         ),
         "a factorised reduction of the pixels it reads": (
-            strided_reduction,
             lambda: reduction(wide),
+            lambda: NodeReduction(reduction)([wide]),
             [wide, reduction.convolution_even.weight, reduction.convolution_odd.weight],
         ),
     }

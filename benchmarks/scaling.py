@@ -30,11 +30,9 @@ from torch.utils._pytree import tree_leaves
 
 from benchmarks.record import DEVICE, alternate, machine, summary, write
 from benchmarks.training import Batch, make_networks, step_function
-from nas_lightning.acceleration.folding import FoldedNetwork, sharing_copy
-from nas_lightning.acceleration.forward import folded_forward
-from nas_lightning.acceleration.level import LEVELS, Level
+from nas_lightning.acceleration import LEVELS, Level, accelerate
+from nas_lightning.acceleration.copies import sharing_copy
 from nas_lightning.analysis import Point, loss_at_points, random_directions
-from nas_lightning.classifier import prepare_training
 from nas_lightning.networks import CellNetwork
 
 QUANTITIES = ("channels", "cells", "batch", "image_size")
@@ -199,8 +197,7 @@ def batch_of(size: Mapping[str, Any]) -> Batch:
 
 def evaluation_function(network: CellNetwork, level: Level) -> Callable[[Batch], Tensor]:
     """Mean cross entropy of a batch in evaluation mode, as it is computed at a level."""
-    plain = sharing_copy(network).eval()
-    forward = FoldedNetwork(network, compiled=level.compiled) if level.rearranged else plain
+    forward = accelerate(sharing_copy(network).eval(), level)
 
     def evaluate(batch: Batch) -> Tensor:
         with torch.no_grad(), autocast_of(level):
@@ -217,7 +214,7 @@ def count(settings: argparse.Namespace, size: Mapping[str, Any], level: Level) -
     """
     names = argparse.Namespace(**vars(settings) | {"levels": [level.name]})
     (network,) = networks_of(names, size).values()
-    as_written = Level(level.name, rearranged=False, compiled=False, mixed=level.mixed)
+    as_written = Level(level.name, fused=False, compiled=False, mixed=level.mixed)
     calls = {
         "evaluation": evaluation_function(network, as_written),
         "training": step_function(network, as_written),
@@ -241,7 +238,6 @@ def measure_size(settings: argparse.Namespace, size: Mapping[str, Any]) -> list[
     losses = {}
     for name, network in networks_of(settings, size).items():
         contestants[f"evaluation {name}"] = partial(evaluation_function(network, LEVELS[name]), batch)
-        prepare_training(network, LEVELS[name])
         step = step_function(network, LEVELS[name])
         losses[name] = float(step(batch))
         rtol = 2e-2 if LEVELS[name].mixed else 1e-4
@@ -303,9 +299,7 @@ def measure_points(settings: argparse.Namespace) -> list[dict[str, Any]]:
     measured = []
     for level, network in networks_of(settings, size).items():
         directions = {0: random_directions(network, seed=0)}
-        with loss_at_points(
-            network, batches, directions, forward=folded_forward(network, LEVELS[level])
-        ) as measure:
+        with loss_at_points(network, batches, directions, forward=accelerate(network, level)) as measure:
 
             def surface(number: int, measure: Callable[[Point], object] = measure) -> None:
                 for index in range(number):
@@ -364,7 +358,6 @@ def measure_kinds(settings: argparse.Namespace) -> dict[str, dict[str, float]]:
     batch = batch_of(size)
     kinds = {}
     for name, network in networks_of(settings, size).items():
-        prepare_training(network, LEVELS[name])
         kinds[name] = profile_kinds(partial(step_function(network, LEVELS[name]), batch))
     return kinds
 

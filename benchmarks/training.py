@@ -13,7 +13,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -34,9 +33,8 @@ from benchmarks.record import (
     summary,
     write,
 )
-from nas_lightning.acceleration.level import LEVELS, Level
+from nas_lightning.acceleration import LEVELS, Level, accelerate
 from nas_lightning.cells import get_genotype
-from nas_lightning.classifier import prepare_training
 from nas_lightning.datamodules import Synthetic
 from nas_lightning.networks import CellNetwork, load_reference_weights
 from tests.oracles.per_image_pipeline import augment_image
@@ -89,18 +87,16 @@ def forever(loader: DataLoader[Any]) -> Iterator[Any]:
 
 def step_function(network: nn.Module, level: Level) -> Callable[[tuple[Tensor, Tensor]], Tensor]:
     """Forward, backward, clip and optimiser step of a network, as CellClassifier does them at a level."""
+    compute = accelerate(network, level)
     parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
-    fused = level.rearranged or None
+    fused = level.fused or None
     optimiser = torch.optim.SGD(parameters, lr=0.025, momentum=0.9, weight_decay=3e-4, fused=fused)
 
     def step(batch: tuple[Tensor, Tensor]) -> Tensor:
         inputs, targets = batch
-        if level.rearranged and inputs.device.type == "cpu":
-            inputs = inputs.contiguous(memory_format=torch.channels_last)
-        with torch.autocast(inputs.device.type, torch.bfloat16) if level.mixed else nullcontext():
-            output = network(inputs)
-            logits = output[0] if isinstance(output, tuple) else output
-            loss = functional.cross_entropy(logits, targets)
+        output = compute(inputs)
+        logits = output[0] if isinstance(output, tuple) else output
+        loss = functional.cross_entropy(logits, targets)
         optimiser.zero_grad()
         torch.autograd.backward(loss)
         nn.utils.clip_grad_norm_(parameters, 5.0)
@@ -130,11 +126,7 @@ def measure_memory(settings: argparse.Namespace) -> float:
     name = settings.memory
     plain, networks = make_networks(settings, [] if name == "plain" else [name])
     level = LEVELS["reference" if name == "plain" else name]
-    network: nn.Module = plain
-    if name != "plain":
-        network = networks[name]
-        prepare_training(networks[name], level)
-    step = step_function(network, level)
+    step = step_function(plain if name == "plain" else networks[name], level)
     images = torch.randn(settings.batch_size, 3, settings.image_size, settings.image_size, device=DEVICE)
     targets = torch.randint(10, (settings.batch_size,), device=DEVICE)
     return memory_of(lambda: step((images, targets)))
@@ -191,7 +183,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     batch = prepare()
     steps = {"plain": step_function(plain, LEVELS["reference"])}
     for name, network in networks.items():
-        prepare_training(network, LEVELS[name])
         steps[name] = step_function(network, LEVELS[name])
     first_seconds, differences = {}, {}
     expected = math.nan

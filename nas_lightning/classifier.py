@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any, cast
 
 import torch
@@ -18,25 +17,13 @@ from torch.optim import SGD, Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR
 from torchmetrics import Metric
 
-from nas_lightning.acceleration.level import LEVELS, Level, Speed, check_speed, level_of
+from nas_lightning.acceleration import LEVELS, Accelerated, Level, Speed, accelerate, check_speed, level_of
+from nas_lightning.callbacks.drop_path import DropPathSchedule
 from nas_lightning.cells import cell_depth, cell_width, genotype_slug, get_genotype, import_operations
 from nas_lightning.cells.spec import published_base
 from nas_lightning.metrics import PADDING, MeanLoss, top_k_accuracy
 from nas_lightning.networks import CellNetwork, measure_size
 from nas_lightning.provenance import run_seed
-
-
-def prepare_training(network: CellNetwork, level: Level) -> None:
-    """Have a network computed in training as a level says: in one pass, compiled, with CUDA graphs.
-
-    Args:
-        network: The network, on its device.
-        level: The level.
-    """
-    network.take_one_pass("training" if level.rearranged else None)
-    if level.compiled:
-        with_graphs = level.mixed and network.classifier.weight.is_cuda
-        network.compile_regions(**({"mode": "reduce-overhead"} if with_graphs else {}))
 
 
 class CellClassifier(LightningModule):
@@ -56,19 +43,18 @@ class CellClassifier(LightningModule):
         init_channels: Channels of the nodes of the first cell.
         num_cells: Number of stacked cells.
         stem_stride: Stride of the first convolution: 2 for Tiny-ImageNet (appendix A.3), otherwise 1.
-        drop_path: Largest drop-path probability, reached linearly over the epochs; 0 is off. The callback
-            :class:`nas_lightning.callbacks.DropPathSchedule` applies it.
+        drop_path: Largest drop-path probability, reached linearly over the epochs by a
+            :class:`nas_lightning.callbacks.DropPathSchedule`, which the module brings; 0 is off.
         auxiliary_weight: Weight of the auxiliary tower's loss in training; 0 leaves the tower out.
         optimizer: Makes the optimiser from the live parameters.
         lr_scheduler: Makes the schedule, stepped once an epoch, from the optimiser; None is the cosine.
         operations: Modules or Python files to import first, which register operations of their own, see
             :func:`nas_lightning.networks.register_operation`.
-        speed: A level, see :mod:`nas_lightning.acceleration.level`. ``"reference"``: layer
-            by layer, as written. ``"fast"``: the same float32 mathematics in another order. ``"compiled"``:
-            the network compiled as well. ``"max"``: compiled, in bfloat16 where that is safe, and with CUDA
-            graphs.
-            ``"auto"``: ``"fast"``, or ``"compiled"`` where the training is long enough to repay it.
-            Checkpoints and logs are the same at every level.
+        speed: A level, see :mod:`nas_lightning.acceleration.level`: ``"reference"``, the plain network;
+            ``"fast"``, the same float32 mathematics with layers fused; ``"compiled"``, compiled as well;
+            ``"max"``, compiled and in bfloat16 where that is safe, with CUDA graphs on a GPU; ``"auto"``,
+            ``"fast"``, or ``"compiled"`` where the training is long enough to pay for it. Checkpoints and
+            logs are the same at every level.
 
     Raises:
         ValueError: If the genotype or a size is not valid.
@@ -129,7 +115,7 @@ class CellClassifier(LightningModule):
         self._make_lr_scheduler = lr_scheduler
         self.speed: Speed = speed
         self._level = LEVELS["reference" if speed == "reference" else "fast"]
-        self._compiled_for: dict[bool, int] = {}
+        self._accelerated: Accelerated | None = None
 
         self.train_loss = MeanLoss()
         self.train_accuracy = top_k_accuracy(num_classes)
@@ -147,18 +133,13 @@ class CellClassifier(LightningModule):
         Float[Tensor, "batch classes"] | tuple[Float[Tensor, "batch classes"], Float[Tensor, "batch classes"]]
     ):
         """Logits of the network; with an auxiliary tower, in training mode, (logits, auxiliary logits)."""
-        level = self._level
-        if level.rearranged and inputs.device.type == "cpu":
-            inputs = inputs.contiguous(memory_format=torch.channels_last)
-        # What is compiled has fixed sizes; a split's last batch is no reason to compile again.
-        is_odd = level.compiled and self._compiled_for.setdefault(self.training, len(inputs)) != len(inputs)
-        with torch.compiler.set_stance("force_eager") if is_odd else nullcontext(), self._precision():
-            output: Tensor | tuple[Tensor, Tensor] = self.network(inputs)
-        return output
+        if self._accelerated is None:
+            self._accelerated = accelerate(self.network, self._level)
+        return self._accelerated(inputs)  # type: ignore[no-any-return]
 
-    def _precision(self) -> AbstractContextManager[Any]:
-        """Autocast at the level that mixes precisions; otherwise whatever the trainer says."""
-        return torch.autocast(self.device.type, torch.bfloat16) if self._level.mixed else nullcontext()
+    def configure_callbacks(self) -> list[Callback]:
+        """The schedule of the drop-path probability, which also seeds every batch."""
+        return [DropPathSchedule()]
 
     def setup(self, stage: str) -> None:
         """Refuse images that the network cannot reduce as often as its cells do."""
@@ -167,31 +148,27 @@ class CellClassifier(LightningModule):
             self.network.check_image_size(image_size)
 
     def on_fit_start(self) -> None:
-        """Refuse a drop path that nothing schedules, and a level that cannot be had here."""
+        """Refuse a level that this machine does not support."""
         level_of(self.speed, self.device.type, passes=0, work=0)
-        callbacks: list[Callback] = self.trainer.callbacks  # type: ignore[attr-defined]
-        classes = {base.__name__ for callback in callbacks for base in type(callback).__mro__}
-        if self.drop_path > 0 and "DropPathSchedule" not in classes:
-            raise ValueError(
-                f"`drop_path` (={self.drop_path}) needs the callback nas_lightning.callbacks.DropPathSchedule"
-            )
 
     def on_train_start(self) -> None:
-        """Take the level of speed: the length of the training is known, and the checkpoint is loaded."""
+        """Choose the level: the length of the training is known, and the checkpoint is loaded."""
         passes = int(self.trainer.num_training_batches) * max(self.trainer.max_epochs or 1, 1)
         self._level = self._level_of(passes)
-        if self.speed == "auto":
-            rank_zero_info(f"speed: {self._level.name}, chosen by `auto` for {passes:,} steps")
-        prepare_training(self.network, self._level)
+        # CUDA graphs allow neither several devices nor accumulated gradients.
+        cuda_graphs = self.trainer.world_size * self.trainer.accumulate_grad_batches == 1
+        self._accelerated = accelerate(self.network, self._level, cuda_graphs=cuda_graphs)
+        chosen = f", chosen by `auto` for {passes:,} steps" if self.speed == "auto" else ""
+        rank_zero_info(f"speed: {self._level.name}{chosen}; {self._accelerated.description()}")
         for optimizer in self.trainer.optimizers:
             if isinstance(optimizer, SGD):
                 for group in optimizer.param_groups:
                     is_left_open = not any(group[name] for name in ("fused", "foreach", "differentiable"))
                     if is_left_open and self.device.type in ("cpu", "cuda"):
-                        group["fused"] = self._level.rearranged or None
+                        group["fused"] = self._level.fused or None
 
     def _level_of(self, passes: int) -> Level:
-        """The level for a training of so many steps: a pass forward and backward costs three forward."""
+        """The level for a training of so many steps, each of which costs three forward passes."""
         datamodule = getattr(self.trainer, "datamodule", None)
         batch_size, image_size = (getattr(datamodule, name, None) for name in ("batch_size", "image_size"))
         work = 0

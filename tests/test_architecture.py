@@ -22,9 +22,9 @@ ARROWS: dict[str, set[str]] = {
     "yaml_files": set(),
     "metrics": set(),
     "cells": set(),
-    "networks": {"cells", "acceleration"},
-    "acceleration": {"networks", "cells", "analysis"},
-    "classifier": {"networks", "cells", "acceleration", "metrics"},
+    "networks": {"cells"},
+    "acceleration": {"networks", "cells"},
+    "classifier": {"networks", "cells", "acceleration", "callbacks", "metrics"},  # it brings its callbacks
     "datamodules": set(),
     "analysis": set(),
     "figures": {"cells"},

@@ -34,7 +34,6 @@ from benchmarks import (
 from benchmarks.throughput import Throughput
 from benchmarks.training import PlainImages, make_networks
 from nas_lightning.datamodules import Synthetic
-from nas_lightning.networks import CellNetwork
 from nas_lightning.networks.size import measure_size
 
 TINY = [
@@ -66,13 +65,18 @@ def test_workers_augment_differently_and_repeatably() -> None:
         assert torch.equal(batch, again)
 
 
-def do_not_compile(network: CellNetwork, **_: object) -> None:
-    """Compiling takes a minute, and tests/test_speed.py does it."""
+def do_not_compile(module: nn.Module, **_: object) -> None:
+    """Compiling takes a minute, and the tests of acceleration do it."""
+
+
+def compile_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in ("accelerated", "per_sample"):
+        monkeypatch.setattr(f"nas_lightning.acceleration.{module}.compile_module", do_not_compile)
 
 
 @pytest.mark.slow
 def test_landscape_keeps_what_it_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(CellNetwork, "compile_regions", do_not_compile)
+    compile_nothing(monkeypatch)
     monkeypatch.setattr(record, "RESULTS", tmp_path)
     in_child = landscape.memory_in_child
 
@@ -131,7 +135,7 @@ def test_contestants_that_disagree_are_not_timed(
     def timed(*_: object) -> None:
         pytest.fail("timed all the same")
 
-    monkeypatch.setattr(CellNetwork, "compile_regions", do_not_compile)
+    compile_nothing(monkeypatch)
     monkeypatch.setattr(record, "RESULTS", tmp_path)
     monkeypatch.setattr(landscape, contestant, wrong)
     monkeypatch.setattr(landscape, "alternate", timed)

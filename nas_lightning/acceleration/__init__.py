@@ -1,1 +1,16 @@
-"""How a network is computed: the levels, and what each of them does."""
+"""How a network is computed: the levels, and accelerate(), which applies one from outside."""
+
+from nas_lightning.acceleration.accelerated import Accelerated, accelerate
+from nas_lightning.acceleration.level import LEVELS, Level, Speed, check_speed, level_of
+from nas_lightning.acceleration.per_sample import PerSampleSums
+
+__all__ = [
+    "LEVELS",
+    "Accelerated",
+    "Level",
+    "PerSampleSums",
+    "Speed",
+    "accelerate",
+    "check_speed",
+    "level_of",
+]

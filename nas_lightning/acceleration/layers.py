@@ -1,11 +1,11 @@
-"""Layers as PyTorch defines them, computed in the order that suits a processor's caches.
+"""Layers that compute what PyTorch's do in an order that suits a processor's caches.
 
-Names, parameters and values are those of the classes they stand for.
+:func:`replace_layers` puts them into a copy of a network. Names, parameters and values stay.
 """
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -13,6 +13,7 @@ from torch import Tensor, library, nn
 from torch.nn import functional
 
 from nas_lightning.acceleration.cpu.fused_blocks import update_running_statistics
+from nas_lightning.acceleration.cpu.library import kernel_library
 from nas_lightning.acceleration.cpu.pooling import can_max_pool, max_pool
 
 
@@ -23,9 +24,6 @@ class Convolution(nn.Conv2d):
     rows and columns go through an undilated one side by side, whose backward pass CPU libraries have tuned
     (with stride 2 only the even pixels are read). The sums are the same, term by term.
     """
-
-    same_function: ClassVar[bool] = True
-    """Whether the class computes what its base class in torch does."""
 
     def _conv_forward(
         self, input: Float[Tensor, "batch in_channels height width"], weight: Tensor, bias: Tensor | None
@@ -58,8 +56,6 @@ class BatchNorm(nn.BatchNorm2d):
     per image are shared by all threads and read an image while it is in the cache.
     """
 
-    same_function: ClassVar[bool] = True
-
     def forward(
         self, input: Float[Tensor, "batch channels height width"]
     ) -> Float[Tensor, "batch channels height width"]:
@@ -73,32 +69,56 @@ class BatchNorm(nn.BatchNorm2d):
 
 
 class MaxPool(nn.MaxPool2d):
-    """``torch.nn.MaxPool2d`` of a square window; compiled for a CPU, PyTorch's own kernels all the same.
+    """``torch.nn.MaxPool2d`` of a square window; on a CPU by a kernel that keeps places in single bytes.
 
-    A compiler makes a loop of it that looks at one number at a time.
-
-    Args:
-        size: Side of the window in pixels.
-        stride: Between windows, in pixels.
-        padding: At every border, in pixels.
+    Without that kernel, compiled code calls PyTorch's: a compiler makes a loop that looks at one number at a
+    time. The kernel has no second derivative.
     """
 
-    def __init__(self, size: int, stride: int, padding: int = 0) -> None:
-        super().__init__(size, stride, padding)
-        self.window = [size, stride, padding]
+    has_kernel: bool = False
+    """Whether the kernel of :mod:`nas_lightning.acceleration.cpu` can be called."""
 
     def forward(self, input: Float[Tensor, "batch channels height width"]) -> Tensor:
         """The largest of each window."""
-        if input.device.type != "cpu" or not torch.compiler.is_compiling():
-            plainly: Tensor = super().forward(input)
-            return plainly
-        output, _ = _max_pool(input, *self.window)
-        return output  # type: ignore[no-any-return]
+        window = _window(self)
+        if self.has_kernel and can_max_pool(input, window[0], window[2]):
+            return max_pool(input, *window)
+        if input.device.type == "cpu" and torch.compiler.is_compiling():
+            return _max_pool(input, *window)[0]  # type: ignore[no-any-return]
+        plainly: Tensor = super().forward(input)
+        return plainly
 
-    def in_one_pass(self, input: Float[Tensor, "batch channels height width"]) -> Tensor:
-        """The same by the kernels, which must exist; no second derivative."""
-        size, _, padding = self.window
-        return max_pool(input, *self.window) if can_max_pool(input, size, padding) else self.forward(input)
+
+def replace_layers(module: nn.Module) -> None:
+    """Have a copy's layers computed as this file does.
+
+    Only layers of exactly PyTorch's classes are replaced, and poolings of a square window.
+
+    Args:
+        module: A copy that nobody else uses; its layers change their class in place.
+    """
+    weight = next((p for p in module.parameters() if p.is_floating_point()), None)
+    is_near = weight is not None and weight.device.type == "cpu"
+    has_kernel = is_near and weight is not None and kernel_library(weight.dtype) is not None
+    for layer in module.modules():
+        if type(layer) is nn.Conv2d:
+            layer.__class__ = Convolution
+        elif type(layer) is nn.BatchNorm2d:
+            layer.__class__ = BatchNorm
+        elif type(layer) is nn.MaxPool2d and _is_square(layer):
+            layer.__class__ = MaxPool
+            layer.has_kernel = has_kernel  # type: ignore[assignment]
+
+
+def _is_square(layer: nn.MaxPool2d) -> bool:
+    sizes = (layer.kernel_size, layer.stride, layer.padding)
+    is_usual = (layer.dilation, layer.return_indices, layer.ceil_mode) == (1, False, False)
+    return is_usual and all(isinstance(size, int) for size in sizes)
+
+
+def _window(layer: nn.MaxPool2d) -> list[int]:
+    """Size, stride and padding."""
+    return [layer.kernel_size, layer.stride, layer.padding]  # type: ignore[list-item]
 
 
 _WINDOW = "int size, int stride, int padding"

@@ -1,4 +1,4 @@
-"""How a network is computed, not what: the levels of the setting ``speed``."""
+"""The levels of the setting ``speed``: how a network is computed."""
 
 from __future__ import annotations
 
@@ -13,38 +13,37 @@ Speed: TypeAlias = Literal["auto", "reference", "fast", "compiled", "max"]
 
 @dataclass(frozen=True)
 class Level:
-    """What a level of speed does.
+    """One way to compute a network.
 
     Attributes:
         name: Its name.
-        rearranged: The same float32 mathematics in another order: channels-last tensors on a CPU and, with a
-            C compiler, convolutions and batch norm in one pass over memory; where nothing is trained, other
-            batch norm folded into convolutions; the optimiser's fused step.
-        compiled: The network compiled by ``torch.compile``; what is compiled is kept on disk for the next
-            process.
-        mixed: Convolutions and matrix products in bfloat16 (but those in one pass) with float32 weights,
-            batch norm, losses and optimiser; in training on a GPU, CUDA graphs.
+        fused: The same float32 mathematics in fewer passes over memory: channels-last tensors on a CPU, fused
+            blocks where they are faster than PyTorch's layers, and in evaluation batch norm folded into
+            convolutions; the optimiser's fused step.
+        compiled: ``torch.compile`` on top; compiled code is kept on disk for the next process.
+        mixed: Convolutions and matrix products in bfloat16, except in fused blocks, with float32 weights,
+            batch norm, losses and optimiser; on a GPU, CUDA graphs in training.
     """
 
     name: Speed
-    rearranged: bool
+    fused: bool
     compiled: bool
     mixed: bool
 
 
 LEVELS: dict[str, Level] = {
-    "reference": Level("reference", rearranged=False, compiled=False, mixed=False),
-    "fast": Level("fast", rearranged=True, compiled=False, mixed=False),
-    "compiled": Level("compiled", rearranged=True, compiled=True, mixed=False),
-    "max": Level("max", rearranged=True, compiled=True, mixed=True),
+    "reference": Level("reference", fused=False, compiled=False, mixed=False),
+    "fast": Level("fast", fused=True, compiled=False, mixed=False),
+    "compiled": Level("compiled", fused=True, compiled=True, mixed=False),
+    "max": Level("max", fused=True, compiled=True, mixed=True),
 }
 """The levels, each faster than the one before where the run is long enough."""
 
 LONG_WORK = 2e13
-"""Multiply-adds on a CPU above which compiling is repaid: about half an hour of two cores, uncompiled."""
+"""Multiply-adds on a CPU above which compiling pays: about half an hour of two cores, uncompiled."""
 
 LONG_PASSES = 20_000
-"""Passes on a GPU, forward alone or forward and backward, above which compiling is repaid."""
+"""Passes on a GPU, forward alone or forward and backward, above which compiling pays."""
 
 
 def check_speed(speed: str) -> None:
@@ -63,9 +62,9 @@ def check_speed(speed: str) -> None:
 def level_of(speed: Speed, device_type: str, *, passes: float | int, work: float | int) -> Level:
     """The level that a setting means for a piece of work.
 
-    ``"auto"`` is ``"compiled"`` where compiling is repaid, by the work on a CPU, which is limited by
-    arithmetic and memory, and by the number of passes on a GPU, which is limited by the start of kernels;
-    otherwise ``"fast"``.
+    ``"auto"`` is ``"compiled"`` where compiling pays for itself, otherwise ``"fast"``. On a CPU, arithmetic
+    and memory limit a run, so the work decides; on a GPU, the start of kernels does, so the number of passes
+    decides.
 
     Args:
         speed: The setting.
@@ -77,7 +76,7 @@ def level_of(speed: Speed, device_type: str, *, passes: float | int, work: float
         The level.
 
     Raises:
-        ValueError: If the level does not exist, or must be compiled and there is no compiler.
+        ValueError: If the level does not exist, or needs a compiler that this machine does not have.
 
     Example:
         >>> level_of("auto", "cpu", passes=100, work=1e9).name
@@ -97,5 +96,5 @@ def level_of(speed: Speed, device_type: str, *, passes: float | int, work: float
 
 
 def _has_compiler() -> bool:
-    """Whether torch.compile finds what it writes C++ for; on a GPU it needs one too."""
+    """Whether torch.compile finds a C++ compiler, which it needs on a GPU too."""
     return any(shutil.which(name) for name in (os.environ.get("CXX", ""), "g++", "clang++", "c++") if name)

@@ -257,8 +257,6 @@ _RULES: dict[Any, Rule] = {
 
 
 def _rule_of(layer: nn.Module) -> Rule | None:
-    if getattr(type(layer), "same_function", False):  # a subclass's word for it
-        return _convolution if isinstance(layer, nn.Conv2d) else _batch_norm
     if isinstance(layer, nn.Conv2d):
         is_plain = type(layer)._conv_forward is nn.Conv2d._conv_forward
         if not is_plain or layer.padding_mode != "zeros" or isinstance(layer.padding, str):

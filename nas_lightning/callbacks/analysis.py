@@ -17,7 +17,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from torch import nn
 
-from nas_lightning.acceleration.level import Speed, check_speed
+from nas_lightning.acceleration import Speed, check_speed
 from nas_lightning.callbacks.context import AnalysisContext
 from nas_lightning.callbacks.protocols import cell_module, image_data
 from nas_lightning.callbacks.split_batches import check_split, split_batches

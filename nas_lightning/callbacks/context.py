@@ -19,7 +19,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from nas_lightning.acceleration.level import Level, Speed, level_of
+from nas_lightning.acceleration import Accelerated, Level, Speed, accelerate, level_of
 from nas_lightning.callbacks.protocols import CellModule, image_data
 from nas_lightning.callbacks.split_batches import SplitBatches
 from nas_lightning.figures import figure_to_array
@@ -101,6 +101,19 @@ class AnalysisContext:
             work = passes * images * int(description["multiply_adds"])
         device_type = self.batches.images.device.type
         return level_of(speed, device_type, passes=images / self.batches.batch_size, work=work)
+
+    def accelerate(self, speed: Speed, points: int, passes: int) -> Accelerated:
+        """The network's evaluation at the level for an analysis; says so where the network runs plain.
+
+        Args:
+            speed: The setting.
+            points: As for :meth:`level`.
+            passes: As for :meth:`level`.
+        """
+        forward = accelerate(self.network, self.level(speed, points, passes))
+        if forward.why_plain is not None:
+            self.say(f"speed: {forward.description()}")
+        return forward
 
     def reduce(self, values: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
         """Sum an array over all ranks, in float64.

@@ -10,7 +10,7 @@ import numpy as np
 from lightning.pytorch import Trainer
 from matplotlib.figure import Figure
 
-from nas_lightning.acceleration.forward import fused_sums
+from nas_lightning.acceleration import PerSampleSums
 from nas_lightning.analysis import (
     Directions,
     GradientStatistics,
@@ -112,7 +112,7 @@ class GradientVariance(SurfaceAnalysis):
         is_compiled = context.level(self.speed, points, PASSES_OF_A_GRADIENT).compiled
         batch_sums = None
         if is_compiled and self.method == "exact" and not gradients.by_vmap:
-            batch_sums = fused_sums(context.network, gradients.parameters)
+            batch_sums = PerSampleSums(context.network, gradients.parameters, gradients.rules)
         if "center_variance" not in surface.dataset:
             sums = sum_gradients(gradients, batches.share(context.rank, context.world_size), batch_sums)
             context.sum_over_ranks(sums.tensors())

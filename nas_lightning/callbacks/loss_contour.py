@@ -9,7 +9,6 @@ from typing import Any, Literal
 
 from matplotlib.figure import Figure
 
-from nas_lightning.acceleration.forward import folded_forward
 from nas_lightning.analysis import LOSS_VARIABLES, Directions, Surface, loss_at_points, loss_scalars
 from nas_lightning.callbacks.context import AnalysisContext, Dataset
 from nas_lightning.callbacks.surface_analysis import MeasurePoint, SurfaceAnalysis, drawn
@@ -66,8 +65,7 @@ class LossContour(SurfaceAnalysis):
     ) -> AbstractContextManager[MeasurePoint]:
         """One pass over the images a point, two if batch norm is re-estimated."""
         passes = 2 if self.batch_norm == "reestimated" else 1
-        level = context.level(self.speed, surface.total - surface.finished, passes)
-        forward = folded_forward(context.network, level)
+        forward = context.accelerate(self.speed, surface.total - surface.finished, passes)
         return loss_at_points(context.network, context.batches, directions, self.batch_norm, forward=forward)
 
     def scalars(self, dataset: Dataset) -> Dataset:

@@ -242,7 +242,6 @@ class TrainingCLI(LightningCLI):
         else:
             if settings["logger"] in (None, True):
                 kwargs["logger"] = run_logger(folder)
-            own.append(callbacks.DropPathSchedule())
             if not settings["fast_dev_run"]:
                 deciding = decisive(plain_settings(self.settings.as_dict()))
                 own.append(callbacks.RunRecord(folder, deciding))

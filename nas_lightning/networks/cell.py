@@ -7,16 +7,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from nas_lightning.acceleration.cpu.stages import is_altered
-from nas_lightning.acceleration.layers import MaxPool
 from nas_lightning.cells import CellPlan, Genotype, live_nodes
-from nas_lightning.networks.operations import (
-    ConvolutionStages,
-    FactorizedReduction,
-    build_operation,
-    pointwise_projection,
-    pooling_key,
-)
+from nas_lightning.networks.operations import FactorizedReduction, ReLUConvBN, build_operation
 
 
 class Cell(nn.Module):
@@ -53,14 +45,8 @@ class Cell(nn.Module):
         )
 
         before_last, last = plan.input_channels
-        self.preprocess = nn.ModuleList(
-            [
-                FactorizedReduction(before_last, plan.channels)
-                if plan.follows_reduction
-                else pointwise_projection(before_last, plan.channels),
-                pointwise_projection(last, plan.channels),
-            ]
-        )
+        first = FactorizedReduction if plan.follows_reduction else ReLUConvBN
+        self.preprocess = nn.ModuleList([first(before_last, plan.channels), ReLUConvBN(last, plan.channels)])
         self.edges = nn.ModuleList(
             build_operation(op, plan.channels, plan.stride(source)) for op, source in edges
         )
@@ -68,16 +54,6 @@ class Cell(nn.Module):
             for module, is_live in zip(modules, live, strict=True):
                 if not is_live:
                     module.requires_grad_(False)
-
-    def can_take_one_pass(self, training: bool) -> bool:
-        """Whether :meth:`forward` in one pass computes what the layers do, in training or in evaluation."""
-        if type(self) is not Cell or is_altered(self):
-            return False
-        parts = [*self.preprocess, *(edge for edge in self.edges if isinstance(edge, ConvolutionStages))]
-        return all(
-            isinstance(part, ConvolutionStages | FactorizedReduction) and part.can_take_one_pass(training)
-            for part in parts
-        )
 
     def node_edges(self, node: int) -> tuple[nn.Module, nn.Module]:
         """The two operations that intermediate node ``node`` (from 2) sums."""
@@ -88,81 +64,53 @@ class Cell(nn.Module):
         before_last: Float[Tensor, "batch _ _ _"] | None,
         last: Float[Tensor, "batch _ _ _"] | None,
         factors: Float[Tensor, "droppable batch"] | None = None,
-        *,
-        in_one_pass: bool = False,
-    ) -> Float[Tensor, "batch _ _ _"] | tuple[Float[Tensor, "batch channels _ _"], ...]:
+    ) -> Float[Tensor, "batch channels _ _"]:
         """Output of the cell.
 
         Args:
-            before_last: Input 0, rectified; in one pass projected (:attr:`preprocess`) as well. May be None
-                where no live edge reads it.
-            last: Input 1, likewise.
+            before_last: Input 0, the output of the cell before the last; may be None where no live edge
+                reads it.
+            last: Input 1, the output of the last cell, likewise.
             factors: Drop path's factor for every edge of ``droppable_edges`` and sample; None drops nothing.
-            in_one_pass: Whether stages of convolution and batch norm are computed in one pass each.
 
         Returns:
-            The concatenated nodes, not rectified: ``[batch, output_channels, height, width]``; in one pass
-            the nodes one by one.
+            The concatenated nodes: ``[batch, output_channels, height, width]``.
         """
-        nodes: list[Tensor | None] = []
-        for projection, x, live in zip(
-            self.preprocess, (before_last, last), self.plan.live_inputs, strict=True
-        ):
-            if not live or x is None:
-                nodes.append(None)
-            else:
-                nodes.append(x if in_one_pass else projection(x))
-        known: dict[object, Tensor] = {}
-        scales = dict(zip(self.droppable_edges, () if factors is None else factors, strict=False))
+        nodes: list[Tensor | None] = [
+            projection(x) if live else None
+            for projection, x, live in zip(
+                self.preprocess, (before_last, last), self.plan.live_inputs, strict=True
+            )
+        ]
+        scales = {} if factors is None else dict(zip(self.droppable_edges, factors, strict=True))
         for node in range(2, len(self.edges) // 2 + 2):
-            total: Tensor | None = None
-            for index in (2 * (node - 2), 2 * (node - 2) + 1):
-                x = nodes[self.sources[index]]
-                if self.plan.live_edges[index] and x is not None:
-                    total = self._add_edge(total, index, x, known, scales.get(index), in_one_pass)
-            if total is None and node in self.live_nodes:
-                total = self._zero_node(nodes)
-            nodes.append(total)
-        output = tuple(x for node in self.concat if (x := nodes[node]) is not None)
-        return output if in_one_pass else torch.cat(output, dim=1)
+            values = [
+                self._edge(index, nodes, scales.get(index))
+                for index in (2 * (node - 2), 2 * (node - 2) + 1)
+                if self.plan.live_edges[index]
+            ]
+            if values:
+                nodes.append(sum(values[1:], values[0]))
+            else:
+                nodes.append(self.zero_node(nodes) if node in self.live_nodes else None)
+        return torch.cat([x for node in self.concat if (x := nodes[node]) is not None], dim=1)
 
-    def _add_edge(
-        self,
-        total: Tensor | None,
-        index: int,
-        x: Tensor,
-        known: dict[object, Tensor],
-        factors: Tensor | None,
-        in_one_pass: bool,
-    ) -> Tensor:
-        """A node's sum so far and an edge's value, times drop path's factors.
+    def _edge(self, index: int, nodes: list[Tensor | None], factors: Tensor | None) -> Tensor:
+        """Value of an edge, times drop path's factor of every sample."""
+        edge, x = self.edges[index], nodes[self.sources[index]]
+        assert x is not None  # a live edge reads a live node
+        if getattr(edge, "rectified_input", False):  # a registered operation may ask for it
+            x = functional.relu(x)
+        value: Tensor = edge(x)
+        return value if factors is None else value * factors.to(value.dtype).view(-1, 1, 1, 1)
 
-        What several edges have in common is kept in ``known``: the ReLU of a node, and its pooling.
+    def zero_node(self, nodes: list[Tensor | None]) -> Float[Tensor, "batch channels _ _"]:
+        """Value of a node without live edges, at the resolution of the cell's nodes.
+
+        Args:
+            nodes: The projected inputs, of which a live cell reads at least one.
         """
-        edge, source = self.edges[index], self.sources[index]
-        if in_one_pass and isinstance(edge, ConvolutionStages):
-            return edge.add_to(total, x, factors)
-        if getattr(edge, "rectified_input", False):
-            if source not in known:
-                known[source] = functional.relu(x)
-            x = known[source]
-        key = pooling_key(edge)
-        value: Tensor
-        if key is None:
-            value = edge(x)
-        else:
-            if (source, key) not in known:
-                pool = edge.in_one_pass if in_one_pass and isinstance(edge, MaxPool) else edge
-                known[source, key] = pool(x)
-            value = known[source, key]
-        if factors is None:
-            return value if total is None else total + value
-        scale = factors.to(value.dtype).view(-1, 1, 1, 1)
-        return value * scale if total is None else torch.addcmul(total, value, scale)
-
-    def _zero_node(self, nodes: list[Tensor | None]) -> Tensor:
-        """A node without live edges, at the resolution of the cell's nodes."""
-        x = next(node for node in nodes if node is not None)  # a cell always reads one of its inputs
+        x = next(node for node in nodes if node is not None)
         batch, channels, height, width = x.shape
         if self.plan.reduction:
             height, width = (height + 1) // 2, (width + 1) // 2

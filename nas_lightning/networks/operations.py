@@ -2,92 +2,163 @@
 
 The operations of DARTS (Liu et al., ICLR 2019, section 3.1 and the authors' code), those that NASNet,
 AmoebaNet and ENAS cells need (``sep_conv_7x7``, ``conv_7x1_1x7``), SETN's ``conv_3x1_1x3`` and EEEA-Net's
-inverted residuals, and the user's own.
-
-Most convolutional operations begin with a ReLU of their input. That ReLU belongs to the node that is read,
-not to the edge: it is the same for all edges that read the node, so the cell computes it once. Operations
-that expect it carry the class attribute ``rectified_input = True``; all others read the node as it is. Those
-that can be computed in one pass over memory (``can_take_one_pass``) then take the ReLU into it.
+inverted residuals, and the user's own. Every operation maps ``[batch, channels, height, width]`` to as many
+channels, at the same resolution or, with stride 2, at half of it.
 """
 
 from __future__ import annotations
 
 import copy
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
-from typing import ClassVar
+from collections.abc import Callable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from nas_lightning.acceleration.cpu.stages import (
-    Stage,
-    can_compute_stages,
-    compute_stages,
-    has_own_ways,
-    is_altered,
-)
-from nas_lightning.acceleration.layers import BatchNorm, Convolution, MaxPool, every_second_pixel
 from nas_lightning.cells.operations import declare_operation
 
 OperationFactory = Callable[[int, int, bool], nn.Module]
 """Makes the operation of one edge from (channels, stride, affine): channels in and out, stride 1 or 2."""
 
 
-_KINDS: dict[type[nn.Module], str] = {Convolution: "C", BatchNorm: "N", nn.ReLU: "R"}
-"""Layers that stages consist of."""
-
-
-class RectifiedSequential(nn.Sequential):
-    """Named layers in sequence, to be fed with the ReLU of a node."""
-
-    rectified_input: ClassVar[bool] = True
+class _Layers(nn.Sequential):
+    """Named layers, one after the other."""
 
     def __init__(self, **layers: nn.Module) -> None:
         super().__init__(OrderedDict(layers))
 
 
-class ConvolutionStages(RectifiedSequential):
-    """Stages of ReLU, depthwise convolution (or none), 1x1 convolution and batch norm."""
+class ReLUConvBN(_Layers):
+    """ReLU, 1x1 convolution, batch norm: how a cell brings an input to its own channels.
 
-    def stages(self) -> tuple[Stage, ...]:
-        """The layers, by stages; none if a layer has been added, taken away or altered."""
-        layers = list(self.children())
-        if not torch.compiler.is_compiling():
-            kinds = "".join(_KINDS.get(type(layer), "?") for layer in layers)
-            if kinds not in ("CN", "CCN", "CCNRCCN") or any(is_altered(layer) for layer in layers):
-                return ()
-        found: list[Stage] = []
-        convolutions: list[Convolution] = []
-        for layer in layers:
-            if isinstance(layer, Convolution):
-                convolutions.append(layer)
-            elif isinstance(layer, BatchNorm):
-                *depthwise, pointwise = convolutions
-                found.append(Stage(depthwise[0] if depthwise else None, pointwise, layer))
-                convolutions = []
-        return tuple(found)
+    Args:
+        input_channels: Channels of the input.
+        channels: Channels of the output.
+        affine: Whether the batch norm has scale and shift.
+    """
 
-    def can_take_one_pass(self, training: bool) -> bool:
-        """Whether :meth:`add_to` computes what the layers do, in training or in evaluation."""
-        is_plain = type(self) is ConvolutionStages and not is_altered(self) and self.training == training
-        return is_plain and can_compute_stages(self.stages(), training)
+    def __init__(self, input_channels: int, channels: int, affine: bool = True) -> None:
+        super().__init__(
+            relu=nn.ReLU(),
+            convolution=nn.Conv2d(input_channels, channels, 1, bias=False),
+            norm=nn.BatchNorm2d(channels, affine=affine),
+        )
 
-    def add_to(
-        self,
-        total: Float[Tensor, "batch channels _h _w"] | None,
-        node: Float[Tensor, "batch in_channels height width"],
-        factors: Float[Tensor, " batch"] | None = None,
-    ) -> Float[Tensor, "batch channels _h _w"]:
-        """A node's sum so far and this operation's output, every stage in one pass over memory.
 
-        Args:
-            total: The sum; None is zero.
-            node: The node that is read, not rectified.
-            factors: Factor of every image's output, in training; None is 1.
-        """
-        return compute_stages((node,), self.stages(), factors, total)
+class SeparableConvolution(_Layers):
+    """Twice: ReLU, depthwise convolution, 1x1 convolution, batch norm; the first one carries the stride.
+
+    Args:
+        channels: Channels of input and output.
+        kernel_size: Height and width of the depthwise kernels, an odd number.
+        stride: 1 or 2.
+        affine: Whether the batch norms have scale and shift.
+    """
+
+    def __init__(self, channels: int, kernel_size: int, stride: int, affine: bool = True) -> None:
+        super().__init__(
+            relu_1=nn.ReLU(),
+            depthwise_1=_depthwise(channels, kernel_size, stride),
+            pointwise_1=_pointwise(channels),
+            norm_1=nn.BatchNorm2d(channels, affine=affine),
+            relu_2=nn.ReLU(inplace=True),
+            depthwise_2=_depthwise(channels, kernel_size, 1),
+            pointwise_2=_pointwise(channels),
+            norm_2=nn.BatchNorm2d(channels, affine=affine),
+        )
+
+
+class DilatedConvolution(_Layers):
+    """ReLU, depthwise convolution with dilation 2, 1x1 convolution, batch norm.
+
+    Args:
+        channels: Channels of input and output.
+        kernel_size: Height and width of the depthwise kernels, an odd number.
+        stride: 1 or 2.
+        affine: Whether the batch norm has scale and shift.
+    """
+
+    def __init__(self, channels: int, kernel_size: int, stride: int, affine: bool = True) -> None:
+        super().__init__(
+            relu=nn.ReLU(),
+            depthwise=_depthwise(channels, kernel_size, stride, dilation=2),
+            pointwise=_pointwise(channels),
+            norm=nn.BatchNorm2d(channels, affine=affine),
+        )
+
+
+class RowColumnConvolution(_Layers):
+    """ReLU, convolution of a row (1 x length), convolution of a column (length x 1), batch norm.
+
+    Args:
+        channels: Channels of input and output.
+        length: Length of row and column, an odd number.
+        stride: 1 or 2, along the row in the first convolution, along the column in the second.
+        affine: Whether the batch norm has scale and shift.
+    """
+
+    def __init__(self, channels: int, length: int, stride: int, affine: bool = True) -> None:
+        half = length // 2
+        super().__init__(
+            relu=nn.ReLU(),
+            row=nn.Conv2d(channels, channels, (1, length), (1, stride), (0, half), bias=False),
+            column=nn.Conv2d(channels, channels, (length, 1), (stride, 1), (half, 0), bias=False),
+            norm=nn.BatchNorm2d(channels, affine=affine),
+        )
+
+
+class FactorizedReduction(nn.Module):
+    """Halves the resolution: two 1x1 convolutions of stride 2, the second one shifted by one pixel.
+
+    Each makes half of the output channels, so that together they read every second row and column of both
+    parities (Liu et al., ICLR 2019, the authors' code). Height and width must be even.
+
+    Args:
+        input_channels: Channels of the input.
+        channels: Channels of the output, an even number.
+        affine: Whether the batch norm has scale and shift.
+    """
+
+    def __init__(self, input_channels: int, channels: int, affine: bool = True) -> None:
+        super().__init__()
+        self.relu = nn.ReLU()
+        self.convolution_even = nn.Conv2d(input_channels, channels // 2, 1, stride=2, bias=False)
+        self.convolution_odd = nn.Conv2d(input_channels, channels // 2, 1, stride=2, bias=False)
+        self.norm = nn.BatchNorm2d(channels, affine=affine)
+
+    def forward(self, x: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch _ _ _"]:
+        """Even pixels through one convolution, odd pixels through the other, then batch norm."""
+        x = self.relu(x)
+        halves = self.convolution_even(x), self.convolution_odd(x[:, :, 1:, 1:])
+        return self.norm(torch.cat(halves, dim=1))  # type: ignore[no-any-return]
+
+
+class InvertedResidual(nn.Module):
+    """EEEA-Net's inverted residual with expansion 1 (Termritthikun et al., 2021, and the authors' code).
+
+    ReLU, pointwise convolution, batch norm, ReLU, depthwise convolution, batch norm, pointwise convolution,
+    batch norm; at stride 1 the input is added.
+    """
+
+    def __init__(self, channels: int, kernel_size: int, stride: int, affine: bool = True) -> None:
+        super().__init__()
+        self.stride = stride
+        self.layers = _Layers(
+            relu_1=nn.ReLU(),
+            expansion=_pointwise(channels),
+            norm_1=nn.BatchNorm2d(channels, affine=affine),
+            relu_2=nn.ReLU(inplace=True),
+            depthwise=_depthwise(channels, kernel_size, stride),
+            norm_2=nn.BatchNorm2d(channels, affine=affine),
+            projection=_pointwise(channels),
+            norm_3=nn.BatchNorm2d(channels, affine=affine),
+        )
+
+    def forward(self, x: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch channels _ _"]:
+        """The layers, plus the input at stride 1."""
+        out: Tensor = self.layers(x)
+        return x + out if self.stride == 1 else out
 
 
 class Zero(nn.Module):
@@ -102,162 +173,36 @@ class Zero(nn.Module):
         return torch.zeros_like(x[:, :, :: self.stride, :: self.stride])
 
 
-class FactorizedReduction(nn.Module):
-    """Halves the resolution with two 1x1 convolutions of every second pixel, the second shifted by one.
-
-    Each makes half of the output channels, so that together they read every second row and column of both
-    parities (Liu et al., ICLR 2019, the authors' code). Height and width must be even.
-
-    Args:
-        input_channels: Channels of the rectified input.
-        channels: Channels of the output, an even number.
-        affine: Whether the batch norm has scale and shift.
-    """
-
-    rectified_input: ClassVar[bool] = True
-
-    def __init__(self, input_channels: int, channels: int, affine: bool = True) -> None:
-        super().__init__()
-        self.convolution_even = Convolution(input_channels, channels // 2, 1, bias=False)
-        self.convolution_odd = Convolution(input_channels, channels // 2, 1, bias=False)
-        self.norm = BatchNorm(channels, affine=affine)
-
-    def forward(self, x: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch _ _ _"]:
-        """Even pixels through one convolution, odd pixels through the other, then batch norm."""
-        return self._of_pixels(every_second_pixel(x, 0), every_second_pixel(x, 1))
-
-    def of_nodes(self, nodes: Sequence[Tensor]) -> Float[Tensor, "batch _ _ _"]:
-        """The same of the channels of some nodes that are not rectified: only the pixels that are read are.
-
-        Args:
-            nodes: ``[batch, _, height, width]`` each.
-        """
-        even, odd = ([every_second_pixel(node, first) for node in nodes] for first in (0, 1))
-        return self._of_pixels(torch.cat(even, dim=1).relu(), torch.cat(odd, dim=1).relu())
-
-    def can_take_one_pass(self, training: bool) -> bool:
-        """Whether :meth:`of_nodes` computes what the layers do of the nodes' ReLU."""
-        return type(self) is FactorizedReduction and not is_altered(self)
-
-    def _of_pixels(self, even: Tensor, odd: Tensor) -> Tensor:
-        # Only every fourth pixel is read: a strided convolution's backward pass would touch them all.
-        halves = (self.convolution_even(even), self.convolution_odd(odd))
-        return self.norm(torch.cat(halves, dim=1))  # type: ignore[no-any-return]
-
-
-class InvertedResidual(nn.Module):
-    """EEEA-Net's inverted residual with expansion 1 (Termritthikun et al., 2021, and the authors' code).
-
-    ReLU, pointwise convolution, batch norm, ReLU, depthwise convolution, batch norm, pointwise convolution,
-    batch norm; at stride 1 the input is added.
-    """
-
-    def __init__(self, channels: int, kernel_size: int, stride: int, affine: bool = True) -> None:
-        super().__init__()
-        self.stride = stride
-        self.layers = nn.Sequential(
-            OrderedDict[str, nn.Module](
-                relu_1=nn.ReLU(),
-                expansion=_pointwise(channels),
-                norm_1=BatchNorm(channels, affine=affine),
-                relu_2=nn.ReLU(inplace=True),
-                depthwise=_depthwise(channels, kernel_size, stride),
-                norm_2=BatchNorm(channels, affine=affine),
-                projection=_pointwise(channels),
-                norm_3=BatchNorm(channels, affine=affine),
-            )
-        )
-
-    def forward(self, x: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch channels _ _"]:
-        """The layers, plus the input at stride 1."""
-        out: Tensor = self.layers(x)
-        return x + out if self.stride == 1 else out
-
-
-def pooling_key(layer: nn.Module) -> tuple[object, ...] | None:
-    """Equal for poolings that are equal; None for anything else, and for a layer with hooks."""
-    if type(layer) not in (MaxPool, nn.AvgPool2d) or has_own_ways(layer):
-        return None
-    settings = layer.__constants__
-    return (type(layer), *(str(getattr(layer, name)) for name in settings))  # type: ignore[union-attr]
-
-
-def pointwise_projection(input_channels: int, channels: int) -> ConvolutionStages:
-    """1x1 convolution and batch norm of a rectified input: how a cell brings an input to its own channels."""
-    return ConvolutionStages(
-        convolution=Convolution(input_channels, channels, 1, bias=False), norm=BatchNorm(channels)
-    )
+def _depthwise(channels: int, kernel_size: int, stride: int, dilation: int = 1) -> nn.Conv2d:
+    padding = dilation * (kernel_size - 1) // 2
+    return nn.Conv2d(channels, channels, kernel_size, stride, padding, dilation, groups=channels, bias=False)
 
 
 def _pointwise(channels: int) -> nn.Conv2d:
-    return Convolution(channels, channels, 1, bias=False)
-
-
-def _depthwise(channels: int, kernel_size: int, stride: int, dilation: int = 1) -> nn.Conv2d:
-    padding = dilation * (kernel_size - 1) // 2
-    return Convolution(
-        channels, channels, kernel_size, stride, padding, dilation, groups=channels, bias=False
-    )  # fmt: skip
-
-
-def _separable(kernel_size: int) -> OperationFactory:
-    def build(channels: int, stride: int, affine: bool) -> nn.Module:
-        return ConvolutionStages(
-            depthwise_1=_depthwise(channels, kernel_size, stride),
-            pointwise_1=_pointwise(channels),
-            norm_1=BatchNorm(channels, affine=affine),
-            relu=nn.ReLU(inplace=True),
-            depthwise_2=_depthwise(channels, kernel_size, 1),
-            pointwise_2=_pointwise(channels),
-            norm_2=BatchNorm(channels, affine=affine),
-        )
-
-    return build
-
-
-def _dilated(kernel_size: int) -> OperationFactory:
-    def build(channels: int, stride: int, affine: bool) -> nn.Module:
-        return ConvolutionStages(
-            depthwise=_depthwise(channels, kernel_size, stride, dilation=2),
-            pointwise=_pointwise(channels),
-            norm=BatchNorm(channels, affine=affine),
-        )
-
-    return build
-
-
-def _row_column(length: int) -> OperationFactory:
-    half = length // 2
-
-    def build(channels: int, stride: int, affine: bool) -> nn.Module:
-        return RectifiedSequential(
-            row=Convolution(channels, channels, (1, length), (1, stride), (0, half), bias=False),
-            column=Convolution(channels, channels, (length, 1), (stride, 1), (half, 0), bias=False),
-            norm=BatchNorm(channels, affine=affine),
-        )
-
-    return build
+    return nn.Conv2d(channels, channels, 1, bias=False)
 
 
 def _skip(channels: int, stride: int, affine: bool) -> nn.Module:
     return nn.Identity() if stride == 1 else FactorizedReduction(channels, channels, affine)
 
 
+def _average_pool(channels: int, stride: int, affine: bool) -> nn.Module:
+    # The mean is over the pixels inside the image.
+    return nn.AvgPool2d(3, stride, padding=1, count_include_pad=False)
+
+
 BUILT_IN_FACTORIES: dict[str, OperationFactory] = {
     "none": lambda channels, stride, affine: Zero(stride),
-    "max_pool_3x3": lambda channels, stride, affine: MaxPool(3, stride, padding=1),
-    # count_include_pad=False: the mean is over the pixels inside the image
-    "avg_pool_3x3": lambda channels, stride, affine: nn.AvgPool2d(
-        3, stride, padding=1, count_include_pad=False
-    ),
+    "max_pool_3x3": lambda channels, stride, affine: nn.MaxPool2d(3, stride, padding=1),
+    "avg_pool_3x3": _average_pool,
     "skip_connect": _skip,
-    "sep_conv_3x3": _separable(3),
-    "sep_conv_5x5": _separable(5),
-    "sep_conv_7x7": _separable(7),
-    "dil_conv_3x3": _dilated(3),
-    "dil_conv_5x5": _dilated(5),
-    "conv_7x1_1x7": _row_column(7),
-    "conv_3x1_1x3": _row_column(3),
+    "sep_conv_3x3": lambda channels, stride, affine: SeparableConvolution(channels, 3, stride, affine),
+    "sep_conv_5x5": lambda channels, stride, affine: SeparableConvolution(channels, 5, stride, affine),
+    "sep_conv_7x7": lambda channels, stride, affine: SeparableConvolution(channels, 7, stride, affine),
+    "dil_conv_3x3": lambda channels, stride, affine: DilatedConvolution(channels, 3, stride, affine),
+    "dil_conv_5x5": lambda channels, stride, affine: DilatedConvolution(channels, 5, stride, affine),
+    "conv_7x1_1x7": lambda channels, stride, affine: RowColumnConvolution(channels, 7, stride, affine),
+    "conv_3x1_1x3": lambda channels, stride, affine: RowColumnConvolution(channels, 3, stride, affine),
     "inv_res_3x3": lambda channels, stride, affine: InvertedResidual(channels, 3, stride, affine),
     "inv_res_5x5": lambda channels, stride, affine: InvertedResidual(channels, 5, stride, affine),
 }
@@ -271,8 +216,8 @@ def register_operation(name: str, factory: OperationFactory) -> None:
 
     The operation reads a node of a cell, ``[batch, channels, height, width]``, and returns as many channels
     at the resolution divided by the stride (rounded up). A module whose class sets ``rectified_input = True``
-    is fed with the ReLU of the node, computed once for all edges that read it. In a network every parameter
-    of it must take part in the output, as distributed training demands.
+    is fed with the ReLU of the node. In a network every parameter of it must take part in the output, as
+    distributed training demands.
 
     A module that ``import_operations`` imports may hold::
 
@@ -312,7 +257,7 @@ def build_operation(name: str, channels: int, stride: int, affine: bool = True) 
         affine: Whether batch norm has scale and shift.
 
     Returns:
-        The module. Where its attribute ``rectified_input`` is true it expects the ReLU of the node it reads.
+        The module; one that was registered may expect the ReLU of the node, see :func:`register_operation`.
 
     Raises:
         ValueError: If the name is not known, or a registered operation does not return a module that keeps

@@ -41,8 +41,8 @@ def drop_path_factors(
 class AuxiliaryTower(nn.Module):
     """Classifier on the features after cell 2L/3, used in training only (DARTS's tower for CIFAR).
 
-    Average pooling 5x5 with stride 3 to 2x2 pixels, 1x1 convolution to 128 channels, batch norm, ReLU, 2x2
-    convolution to 768 channels, batch norm, ReLU, linear layer. The input is already rectified.
+    ReLU, average pooling 5x5 with stride 3 to 2x2 pixels, 1x1 convolution to 128 channels, batch norm, ReLU,
+    2x2 convolution to 768 channels, batch norm, ReLU, linear layer.
 
     Args:
         channels: Channels of the features, which must be 8 to 10 pixels high and wide.
@@ -54,6 +54,7 @@ class AuxiliaryTower(nn.Module):
         first, second = AUXILIARY_CHANNELS
         self.features = nn.Sequential(
             OrderedDict[str, nn.Module](
+                relu=nn.ReLU(),
                 pool=nn.AvgPool2d(5, stride=3, padding=0, count_include_pad=False),
                 convolution_1=nn.Conv2d(channels, first, 1, bias=False),
                 norm_1=nn.BatchNorm2d(first),
@@ -66,5 +67,5 @@ class AuxiliaryTower(nn.Module):
         self.classifier = nn.Linear(second, num_classes)
 
     def forward(self, x: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch classes"]:
-        """Auxiliary logits of rectified features."""
+        """Auxiliary logits of the features."""
         return self.classifier(self.features(x).flatten(1))  # type: ignore[no-any-return]

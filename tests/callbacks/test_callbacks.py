@@ -10,7 +10,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
 from torch import Tensor
 
-from nas_lightning.callbacks import AtomicCheckpointIO, DropPathSchedule, RunRecord, TrainingProgress
+from nas_lightning.callbacks import AtomicCheckpointIO, RunRecord, TrainingProgress
 from nas_lightning.classifier import CellClassifier
 from nas_lightning.datamodules import Synthetic
 from tests.cli.commands import read_metrics
@@ -73,16 +73,11 @@ def test_drop_path_draws_from_seed_epoch_and_batch() -> None:
         seed_everything(seed)
         numbers = DrawNumbers()
         model = CellClassifier(init_channels=4, num_cells=3, drop_path=0.3)
-        trainer(DropPathSchedule(), numbers).fit(model, datamodule=data())
+        trainer(numbers).fit(model, datamodule=data())
         draws.append(numbers.numbers)
     assert draws[0] == draws[1]
     assert not set(draws[0]) & set(draws[2])
     assert len(set(draws[0])) == 6  # three batches in each of two epochs
-
-
-def test_a_drop_path_that_nothing_schedules_is_refused() -> None:
-    with pytest.raises(ValueError, match="DropPathSchedule"):
-        trainer().fit(CellClassifier(init_channels=4, num_cells=3, drop_path=0.3), datamodule=data())
 
 
 def test_a_record_without_image_data_is_refused(tmp_path: Path) -> None:

@@ -51,20 +51,18 @@ def can_fuse(blocks: Sequence[Block], training: bool) -> bool:
     if not blocks:
         return False
     dtype = blocks[0].pointwise.weight.dtype
-    has_library = torch.compiler.is_compiling() or kernel_library(dtype) is not None
     # Only the first block may be strided: all others are assumed to have the size of their output.
     is_strided = any(depthwise and depthwise.stride != (1, 1) for depthwise, _, _ in blocks[1:])
-    return has_library and not is_strided and all(_can_fuse(block, dtype, training) for block in blocks)
+    fits = not is_strided and all(_can_fuse(block, dtype, training) for block in blocks)
+    return fits and kernel_library(dtype) is not None
 
 
 def _can_fuse(block: Block, dtype: torch.dtype, training: bool) -> bool:
     depthwise, pointwise, norm = block
-    if not isinstance(norm, nn.BatchNorm2d) or norm.training != training or not norm.track_running_stats:
-        return False
-    if torch.compiler.is_compiling():  # what follows was checked before compiling
-        return True
-    # A subclass counts only if it says itself that it computes the same.
-    if not vars(type(norm)).get("same_function", type(norm) is nn.BatchNorm2d):
+    layers = [layer for layer in (depthwise, pointwise) if layer is not None]
+    if type(norm) is not nn.BatchNorm2d or any(type(layer) is not nn.Conv2d for layer in layers):
+        return False  # a subclass may compute something else
+    if norm.training != training or not norm.track_running_stats:
         return False
     values = [pointwise.weight, norm.weight, norm.bias, norm.running_mean, norm.running_var]
     if depthwise is not None:

@@ -1,0 +1,233 @@
+"""accelerate: a network computed at a level, while the network itself stays plain."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import nullcontext
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.module import _has_any_global_hook
+
+from nas_lightning.acceleration.copies import compile_module, sharing_copy
+from nas_lightning.acceleration.folding import Folding
+from nas_lightning.acceleration.fused_network import FusedNetwork
+from nas_lightning.acceleration.layers import replace_layers
+from nas_lightning.acceleration.level import LEVELS, Level
+from nas_lightning.networks.cell import Cell
+from nas_lightning.networks.network import CellNetwork
+
+_Place: TypeAlias = tuple[dict[str, Any], str, Any]
+"""A module's parameters or buffers, the name of one, and its tensor."""
+
+IMAGES_AT_ONCE = range(32, 65)
+"""Images whose tensors a CPU's caches hold, more or less, and that are enough to outweigh a pass's start."""
+
+
+def accelerate(network: nn.Module, level: Level | str, *, cuda_graphs: bool = False) -> Accelerated:
+    """A network computed at a level.
+
+    What is accelerated are copies that share every tensor with the network, one for training and one for
+    evaluation, made when they are first needed. The network stays as it is: uncompiled, unmarked, with its
+    own layers to put hooks on.
+
+    Args:
+        network: Maps images to logits; a :class:`~nas_lightning.networks.CellNetwork` is fused, any other
+            module is compiled and its batch norms folded.
+        level: A level or its name; ``"reference"`` is the network itself.
+        cuda_graphs: Whether a level with mixed precision records CUDA graphs on a GPU: on one device and
+            without accumulated gradients only.
+
+    Returns:
+        Maps inputs to what the network maps them to, in the network's mode.
+
+    Raises:
+        ValueError: If the level does not exist.
+
+    Example:
+        >>> network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)).eval()
+        >>> images = torch.randn(2, 3, 8, 8)
+        >>> with torch.no_grad():
+        ...     torch.allclose(accelerate(network, "fast")(images), network(images), atol=1e-6)
+        True
+    """
+    if isinstance(level, str):
+        if level not in LEVELS:
+            raise ValueError(f"`level` (={level!r}) must be one of {', '.join(map(repr, LEVELS))}")
+        level = LEVELS[level]
+    return Accelerated(network, level, cuda_graphs)
+
+
+class Accelerated:
+    """A network computed at a level; see :func:`accelerate`.
+
+    Whether it can be accelerated is asked once: a network with hooks or an overridden ``forward`` runs plain.
+    So does evaluation in which gradients are recorded, since what is fused for evaluation has none, and a
+    network whose layers are in different modes. A network that is moved, cast or given other tensors is
+    accelerated anew.
+
+    Args:
+        network: The network.
+        level: The level.
+        cuda_graphs: See :func:`accelerate`.
+
+    Attributes:
+        network: As given.
+        level: As given.
+        why_plain: Why the network runs plain, in one line; None where it is accelerated.
+    """
+
+    def __init__(self, network: nn.Module, level: Level, cuda_graphs: bool = False) -> None:
+        self.network, self.level, self.cuda_graphs = network, level, cuda_graphs
+        self.why_plain = _why_plain(network) if level.fused else None
+        self._forms: dict[bool, _Form] = {}
+        self._modules: list[nn.Module] = []
+        self._tensors: list[_Place] = []
+        self._modes: list[bool] = []
+        self._uses_drop_path = False
+
+    def __call__(self, inputs: Tensor) -> Any:
+        """Output of the network; in float32 at a level with mixed precision.
+
+        Args:
+            inputs: ``[batch, ...]``.
+        """
+        if not self.level.mixed:
+            return self._compute(inputs)
+        with torch.autocast(inputs.device.type, torch.bfloat16):
+            output = self._compute(inputs)
+        return tuple(part.float() for part in output) if isinstance(output, tuple) else output.float()
+
+    def _compute(self, inputs: Tensor) -> Any:
+        if not self.level.fused:
+            return self.network(inputs)
+        if inputs.device.type == "cpu" and inputs.ndim == 4:
+            inputs = inputs.contiguous(memory_format=torch.channels_last)
+        self._follow()
+        training = self.network.training
+        records = torch.is_grad_enabled() and not training
+        is_mixed = len(set(self._modes)) > 1
+        if self.why_plain is not None or records or is_mixed or not len(inputs):
+            return self.network(inputs)
+        return self._form(training)(inputs)
+
+    def description(self) -> str:
+        """What the level does to the network in training, and why it does no more, in one line."""
+        if not self.level.fused:
+            return "the plain network"
+        if self.why_plain is not None:
+            return f"the network runs plain: {self.why_plain}"
+        return "layers fused"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Accelerated, (self.network, self.level, self.cuda_graphs)
+
+    def _form(self, training: bool) -> _Form:
+        if training not in self._forms:
+            with torch.inference_mode(False):  # tensors made in inference mode can never be written again
+                self._forms[training] = _Form(self.network, self.level, training, self.cuda_graphs)
+        return self._forms[training]
+
+    def _follow(self) -> None:
+        """Notice other tensors and other modes of the network."""
+        if not self._modules or any(held.get(name) is not tensor for held, name, tensor in self._tensors):
+            self._forms.clear()
+            self._modules = list(self.network.modules())
+            self._tensors = list(_places(self._modules))
+        modes = [module.training for module in self._modules]
+        if modes != self._modes:
+            self._modes = modes
+            for form in self._forms.values():
+                form.forget()
+        uses_drop_path = getattr(self.network, "uses_drop_path", False)
+        if uses_drop_path != self._uses_drop_path:
+            self._uses_drop_path = uses_drop_path
+            self._forms.pop(True, None)
+
+
+class _Form:
+    """A copy that computes a network in one mode.
+
+    Args:
+        network: The network.
+        level: A level above ``reference``.
+        training: The mode.
+        cuda_graphs: See :func:`accelerate`.
+    """
+
+    def __init__(self, network: nn.Module, level: Level, training: bool, cuda_graphs: bool) -> None:
+        self.module = sharing_copy(network).train(training)
+        if _is_cell_network(network):
+            assert isinstance(self.module, CellNetwork)
+            self.module = FusedNetwork(self.module, training)
+        replace_layers(self.module)
+        self.folding = None if training else Folding(self.module)
+        weight = next(network.parameters(), None)
+        self.is_near = weight is not None and weight.device.type == "cpu"
+        self.graphs = cuda_graphs and level.mixed and not self.is_near
+        self.compiled = level.compiled
+        if level.compiled:
+            compile_module(self.module, **({"mode": "reduce-overhead"} if self.graphs else {}))
+        self._size: int | None = None
+
+    def forget(self) -> None:
+        """Fold the weights anew at the next call."""
+        if self.folding is not None:
+            self.folding.forget()
+
+    def __call__(self, inputs: Tensor) -> Any:
+        if self.folding is None:
+            return self._compute(inputs)
+        self.folding.refresh()
+        if not self.is_near or inputs.ndim != 4:
+            return self._compute(inputs)
+        # Some images at a time, whose tensors stay in the caches.
+        parts = torch.split(inputs, images_at_once(len(inputs)))
+        return torch.cat([self._compute(part) for part in parts]) if len(parts) > 1 else self._compute(*parts)
+
+    def _compute(self, inputs: Tensor) -> Any:
+        # What is compiled has fixed sizes; a split's last batch is no reason to compile again.
+        self._size = len(inputs) if self._size is None else self._size
+        is_odd = self.compiled and len(inputs) != self._size
+        if self.graphs and not is_odd:
+            torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
+        with torch.compiler.set_stance("force_eager") if is_odd else nullcontext():
+            return self.module(inputs)
+
+
+def images_at_once(batch: int) -> int:
+    """Images of a batch that are evaluated together on a CPU: as many as divide it, if possible.
+
+    Args:
+        batch: Images of the batch.
+
+    Example:
+        >>> images_at_once(250), images_at_once(64), images_at_once(16), images_at_once(67)
+        (50, 64, 64, 64)
+    """
+    return max(IMAGES_AT_ONCE, key=lambda count: (batch % count == 0, count))
+
+
+def _is_cell_network(network: nn.Module) -> bool:
+    return type(network) is CellNetwork and all(type(cell) is Cell for cell in network.cells)
+
+
+def _why_plain(network: nn.Module) -> str | None:
+    """What a copy would not do that the network does; None if there is nothing."""
+    if _has_any_global_hook():  # type: ignore[no-untyped-call]
+        return "PyTorch's global module hooks are in use"
+    for name, module in network.named_modules():
+        hooks = (module._forward_hooks, module._forward_pre_hooks)
+        backward_hooks = (module._backward_hooks, module._backward_pre_hooks)
+        if any(hooks) or any(backward_hooks) or "forward" in vars(module):
+            return f"layer {name!r} ({type(module).__name__}) has hooks or an overridden forward"
+    return None
+
+
+def _places(modules: list[nn.Module]) -> Iterator[_Place]:
+    """Every tensor of some modules."""
+    for module in modules:
+        for held in (module._parameters, module._buffers):
+            for name, tensor in held.items():
+                yield held, name, tensor
