@@ -61,6 +61,12 @@ def processor() -> str:
     return "\n".join(sorted({line for line in lines if line.startswith(("model name", "flags", "Features"))}))
 
 
+def processor_name() -> str:
+    """Name of the CPU, such as ``"AMD EPYC"``."""
+    names = [line for line in processor().splitlines() if line.startswith("model name")]
+    return names[0].partition(":")[2].strip() if names else platform.processor() or platform.machine()
+
+
 @cache
 def _library(type_name: str, flags: tuple[str, ...]) -> ctypes.CDLL | None:
     folder = cache_folder()
@@ -69,8 +75,9 @@ def _library(type_name: str, flags: tuple[str, ...]) -> ctypes.CDLL | None:
         if not _exists(compiler):
             continue
         command = [*shlex.split(compiler), *flags, f"-DREAL={type_name}", str(_SOURCE), "-lm"]
+        program = Path(shutil.which(command[0]) or command[0]).resolve()  # often ends with its version
         sources = (source.read_text() for source in sorted(_SOURCE.parent.glob("*.[ch]")))
-        identity = "\n".join((*command, processor(), *sources))
+        identity = "\n".join((*command, str(program), processor(), *sources))
         name = f"kernels-{type_name}-{hashlib.sha256(identity.encode()).hexdigest()[:16]}.so"
         if folder is not None and _is_complete(folder / name):
             with suppress(OSError, AttributeError):
