@@ -16,8 +16,7 @@ Directions: TypeAlias = Sequence[Mapping[str, Tensor]]
 Normalization: TypeAlias = Literal["filter", "layer", "none"]
 
 _EPSILON = 1e-10
-# What is left of a direction when it is this much smaller than the whole is rounding. So it is with units
-# of one element.
+# A remainder that is this much smaller than the whole is rounding. This is so with units of one element.
 _PARALLEL = 1e-9
 
 
@@ -27,7 +26,7 @@ def random_direction(
     normalization: Normalization = "filter",
     names: Collection[str] | None = None,
 ) -> dict[str, Tensor]:
-    """Gaussian direction in the space of a module's live parameters.
+    """Draw a Gaussian direction in the space of a module's live parameters.
 
     Every tensor d is drawn from N(0, 1), then scaled unit by unit to the size of the weights w:
 
@@ -38,7 +37,7 @@ def random_direction(
       the scales and shifts of batch norm get direction 0.
     - ``"layer"``: the same with the whole tensor as one unit.
     - ``"none"``: N(0, 1) everywhere, biases and batch norm included, as section 4.2.1 of Shu et al. (ICLR
-      2020) reads. Weights of small norm are then left behind within a short step.
+      2020) reads. A short step then leaves weights of small norm far behind.
 
     A tensor is drawn on the CPU in float32 from a generator seeded by (seed, name of the parameter), so that
     the direction depends on no device, precision, rank or other parameter; norms are taken in float64.
@@ -67,8 +66,7 @@ def random_direction(
     """
     with torch.inference_mode(False), torch.no_grad():
         parameters = _live_parameters(module, names)
-        drawn = _draw(parameters, seed, normalization)
-        return {name: value.to(parameters[name]) for name, value in drawn.items()}
+        return _placed(_draw(parameters, seed, normalization), parameters)
 
 
 def random_directions(
@@ -78,16 +76,16 @@ def random_directions(
     orthogonal: bool = False,
     names: Collection[str] | None = None,
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """The two directions of a surface, :func:`random_direction` of seeds ``2 * seed`` and ``2 * seed + 1``.
+    """Draw the two directions of a surface, :func:`random_direction` of seeds 2 seed and 2 seed + 1.
 
-    Random directions in a space of many dimensions are nearly orthogonal. With `orthogonal` the second is
-    made exactly so, up to the rounding of the parameters' type: in every normalisation unit u (a filter, a
-    tensor; without normalisation all parameters together)
+    Random directions in a space of many dimensions are nearly orthogonal. `orthogonal` makes the second
+    exactly so, up to the rounding of the parameters' type: in every normalisation unit u (a filter, a tensor;
+    without normalisation all parameters together)
 
         e_u = b_u - (<a_u, b_u> / ||a_u||^2) a_u,      b_u  <-  e_u * ||b_u|| / ||e_u||,
 
-    which keeps the norm of every unit. A unit of one element has no other direction and stays as it is, so
-    that a network with such units keeps a cosine slightly off 0; :func:`cosine` tells.
+    which keeps the norm of every unit. A unit of one element has no other direction and stays as it is: the
+    cosine of a network with such units, see :func:`cosine`, is not quite 0.
 
     Args:
         module: As for :func:`random_direction`.
@@ -109,25 +107,21 @@ def random_directions(
     """
     with torch.inference_mode(False), torch.no_grad():
         parameters = _live_parameters(module, names)
-        first = _draw(parameters, 2 * seed, normalization)
-        second = _draw(parameters, 2 * seed + 1, normalization)
+        first, second = (_draw(parameters, 2 * seed + i, normalization) for i in (0, 1))
         if orthogonal:
             second = _made_orthogonal(first, second, normalization)
-        return (
-            {name: value.to(parameters[name]) for name, value in first.items()},
-            {name: value.to(parameters[name]) for name, value in second.items()},
-        )
+        return _placed(first, parameters), _placed(second, parameters)
 
 
 def cosine(first: Direction, second: Direction) -> float:
-    """Cosine between two directions, <a, b> / (||a|| ||b||), summed in float64.
+    """Compute the cosine between two directions, <a, b> / (||a|| ||b||), summed in float64.
 
     Args:
         first: A direction.
         second: Another of the same parameters.
 
     Returns:
-        The cosine; not a number if one of them is zero.
+        The cosine; NaN if one of them is zero.
 
     Raises:
         ValueError: If the directions are not of the same parameters.
@@ -141,12 +135,9 @@ def cosine(first: Direction, second: Direction) -> float:
         pairs = [
             (first[name].cpu().double().flatten(), second[name].cpu().double().flatten()) for name in first
         ]
-    product, square, other_square = (
-        math.fsum(float(left @ right) for left, right in terms)
-        for terms in (pairs, [(a, a) for a, _ in pairs], [(b, b) for _, b in pairs])
-    )
-    norms = math.sqrt(square) * math.sqrt(other_square)
-    return product / norms if norms else math.nan
+    product = math.fsum(float(a @ b) for a, b in pairs)
+    norms = [math.sqrt(math.fsum(float(a @ a) for a in side)) for side in zip(*pairs, strict=True)]
+    return product / math.prod(norms) if all(norms) else math.nan
 
 
 def _live_parameters(module: nn.Module, names: Collection[str] | None) -> dict[str, nn.Parameter]:
@@ -165,7 +156,7 @@ def _live_parameters(module: nn.Module, names: Collection[str] | None) -> dict[s
 
 
 def _draw(parameters: Mapping[str, Tensor], seed: int, normalization: Normalization) -> dict[str, Tensor]:
-    """Normalised directions on the CPU in float64."""
+    """A normalised direction on the CPU in float64."""
     if normalization not in ("filter", "layer", "none"):
         raise ValueError(f"`normalization` (={normalization!r}) must be 'filter', 'layer' or 'none'")
     return {
@@ -174,8 +165,12 @@ def _draw(parameters: Mapping[str, Tensor], seed: int, normalization: Normalizat
     }
 
 
+def _placed(direction: Direction, parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: value.to(parameters[name]) for name, value in direction.items()}
+
+
 def _gaussian(name: str, shape: torch.Size, seed: int) -> Tensor:
-    # torch.compile inserts its own word into the names of what it wraps.
+    # torch.compile inserts this into the names of what it wraps.
     name = name.replace("_orig_mod.", "")
     digest = hashlib.sha256(f"{seed} {name}".encode()).digest()
     generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)

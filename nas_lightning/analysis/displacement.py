@@ -22,7 +22,7 @@ def displaced(module: nn.Module, directions: Directions) -> Iterator[Callable[[f
 
     Args:
         module: Module whose weights are w*.
-        directions: Two directions of the same parameters; those of the module they leave out stay.
+        directions: Two directions of the same parameters; the module's other parameters stay.
 
     Yields:
         ``move(alpha, beta)``, which displaces the weights.
@@ -54,7 +54,7 @@ def displaced(module: nn.Module, directions: Directions) -> Iterator[Callable[[f
         with torch.no_grad():
             _copy(weights, kept)
             for step, targets, tensors in zip((alpha, beta), moved, steps, strict=True):
-                # Adding zero would turn -0.0 into 0.0, and an infinite direction into not a number.
+                # Adding zero would turn -0.0 into 0.0, and infinity in a direction into NaN.
                 if step != 0 and targets:
                     torch._foreach_add_(targets, tensors, alpha=float(step))
 
@@ -69,7 +69,7 @@ def displaced(module: nn.Module, directions: Directions) -> Iterator[Callable[[f
 def at_points(
     module: nn.Module, directions_by_seed: Mapping[int, Directions]
 ) -> Iterator[Callable[[Point], None]]:
-    """Displace a module's weights to the points of a surface, whatever its pairs of directions.
+    """Displace a module's weights to the points of a surface, of one or more pairs of directions.
 
     Args:
         module: Module whose weights are w*, as for :func:`displaced`.

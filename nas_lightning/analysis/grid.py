@@ -15,13 +15,13 @@ DIMENSIONS = ("direction_seed", "alpha", "beta")
 """Dimensions of what is measured at every point."""
 
 MOST_STEPS = 10_000
-"""Along one direction: a file of this many squared takes gigabytes."""
+"""Limit along one direction: a file of this many squared takes gigabytes."""
 FARTHEST_STEP = 1e6
-"""A step of 1 is as long as the weights."""
+"""Limit of a step; filter normalisation makes a step of 1 as long as the weights."""
 
 
 def axis(resolution: int, extent: float | int | Sequence[float | int]) -> Float[np.ndarray, " steps"]:
-    """Evenly spaced steps along a direction.
+    """Space steps evenly along a direction.
 
     Args:
         resolution: Number of steps, at least 2; an odd number includes the middle.
@@ -41,33 +41,27 @@ def axis(resolution: int, extent: float | int | Sequence[float | int]) -> Float[
     """
     if not isinstance(resolution, int) or isinstance(resolution, bool) or not 2 <= resolution <= MOST_STEPS:
         raise ValueError(
-            f"`resolution` (={resolution}) must be at least 2, for a surface needs both ends, and at most"
+            f"`resolution` (={resolution}) must be at least 2, since a surface needs both ends, and at most"
             f" {MOST_STEPS}"
         )
-    try:
-        ends = (
-            [-float(extent), float(extent)] if isinstance(extent, int | float) else list(map(float, extent))
-        )
-    except TypeError:
-        ends = []
+    ends = [-extent, extent] if isinstance(extent, int | float) else list(extent)
     if len(ends) != 2 or not all(abs(end) <= FARTHEST_STEP for end in ends) or not ends[0] < ends[1]:
         raise ValueError(
             f"`extent` (={extent}) must be a positive number, or two with the lower one first, within"
             f" {FARTHEST_STEP:g}"
         )
-    low, high = ends
-    steps = np.linspace(low, high, resolution)
+    steps = np.linspace(*ends, resolution)
     # linspace is not symmetric to the last bit.
-    return (steps - steps[::-1]) / 2 if low == -high else steps
+    return (steps - steps[::-1]) / 2 if ends[0] == -ends[1] else steps
 
 
 def check_axis(
     name: str, values: Float[np.ndarray, " steps"] | Iterable[float | int]
 ) -> Float[np.ndarray, " steps"]:
-    """The steps along a direction as float64, or a refusal.
+    """Convert the steps along a direction to float64.
 
     Args:
-        name: What the message calls them.
+        name: Their name in the message.
         values: The steps.
 
     Returns:
@@ -83,31 +77,29 @@ def check_axis(
 
 
 def check_seeds(name: str, seeds: Iterable[int]) -> list[int]:
-    """Seeds that the file format can hold, or a refusal.
+    """Check that the file format can hold seeds.
 
     Args:
-        name: What the message calls them.
+        name: Their name in the message.
         seeds: The seeds.
 
     Returns:
         The seeds.
 
     Raises:
-        ValueError: If there are none, one is there twice, or one does not fit into 32 bits.
+        ValueError: If there are none, if two are equal, or if one does not fit into 32 bits.
     """
     chosen = list(seeds) if isinstance(seeds, Iterable) else []
     if not chosen or len(set(chosen)) < len(chosen):
         raise ValueError(f"`{name}` (={seeds}) must be a list of different numbers, at least one")
     for seed in chosen:
         if not -(2**31) <= seed < 2**31:
-            raise ValueError(
-                f"`{name}` (={seed}) must fit into 32 bits, the largest numbers of the file format"
-            )
+            raise ValueError(f"`{name}` (={seed}) must fit into 32 bits, the file format's integers")
     return chosen
 
 
 def lattices(rows: int, columns: int) -> list[tuple[Int[np.ndarray, " a"], Int[np.ndarray, " b"]]]:
-    """Nested sub-grids, from the ends and the middle of both axes to all steps.
+    """Divide a grid into nested sub-grids, from the ends and the middle of both axes to all steps.
 
     Args:
         rows: Steps along the first direction.
@@ -125,7 +117,7 @@ def lattices(rows: int, columns: int) -> list[tuple[Int[np.ndarray, " a"], Int[n
 
 
 def coarse_to_fine(rows: int, columns: int) -> list[tuple[int, int]]:
-    """All points of a grid, the coarser sub-grids of :func:`lattices` first, what each adds row by row.
+    """Order all points of a grid: the coarser sub-grids of :func:`lattices` first, each row by row.
 
     Args:
         rows: Steps along the first direction.
@@ -145,14 +137,7 @@ def coarse_to_fine(rows: int, columns: int) -> list[tuple[int, int]]:
 
 
 def measured_variables(dataset: xr.Dataset) -> tuple[str, ...]:
-    """Names of what a surface measures at every point.
-
-    Args:
-        dataset: The surface.
-
-    Returns:
-        The variables over (direction_seed, alpha, beta) but ``done``.
-    """
+    """Names of the variables over (direction_seed, alpha, beta), except ``done``."""
     return tuple(
         str(name)
         for name, variable in dataset.data_vars.items()
@@ -161,5 +146,5 @@ def measured_variables(dataset: xr.Dataset) -> tuple[str, ...]:
 
 
 def _evenly(steps: int, parts: int) -> Int[np.ndarray, " a"]:
-    """Steps at the borders of equal parts, in whole numbers so that finer ones hold the coarser."""
+    """Steps at the borders of equal parts; in whole numbers, so that finer parts contain the coarser."""
     return np.unique(np.arange(parts + 1) * (steps - 1) // parts)

@@ -32,23 +32,23 @@ from nas_lightning.analysis.evaluation import (
 Product = Callable[[Float64[np.ndarray, " parameters"]], Float64[np.ndarray, " parameters"]]
 """Maps a vector v to H v."""
 
-# As many products as ARPACK needs for its first answer: so small a matrix is rather written out.
+# Products that ARPACK needs for its first result: a matrix of this size is solved exactly instead.
 _BASIS = 20
-# ARPACK's criterion with this tolerance is met by the first answer.
+# With this tolerance ARPACK's first result converges.
 _ANY_RESIDUAL = 1e30
 
 
 class HessianProduct:
     """Products of a vector with the Hessian of the mean loss, one double backward pass per batch.
 
-    H v = (1/n) sum_b d/dw (v . d/dw sum_{i in b} f_i), so that every sample counts the same, in a smaller
-    last batch too. A product costs about three to four times a gradient over the same batches. It is
-    computed in the parameters' dtype and added up over batches in float64. The order of entries is that of
+    H v = (1/n) sum_b d/dw (v . d/dw sum_{i in b} f_i): every sample counts the same, also in a smaller last
+    batch. A product costs about three to four times a gradient over the same batches. It is computed in the
+    parameters' dtype and summed over batches in float64. Entries are in the order of
     ``module.parameters()``.
 
     Only parameters with ``requires_grad=True`` count; entries of those that evaluation mode does not use (an
-    auxiliary tower) are zero. The module is in evaluation mode during a product only; autocast and compiled
-    code, which cannot be differentiated twice, are suspended.
+    auxiliary tower) are zero. The module is in evaluation mode only during a product, without autocast and
+    compiled code, which has no second derivative.
 
     Args:
         module: Returns logits ``[batch, classes]`` in evaluation mode.
@@ -57,7 +57,7 @@ class HessianProduct:
 
     Attributes:
         size: Number of live parameters.
-        total: The n that sums are divided by.
+        total: n.
 
     Raises:
         ValueError: If no parameter is live, or there are no samples, or ``total`` is not positive.
@@ -103,7 +103,7 @@ class HessianProduct:
         if len(vector) != self.size:
             raise ValueError(f"`vector` has {len(vector)} entries, the module {self.size} live parameters")
         device = self._parameters[0].device
-        # Outside of inference mode from the first tensor on; loaders too are iterated there.
+        # Tensors are made outside inference mode, those of a loader too.
         with evaluating(self._module), differentiating(device.type):
             pieces = torch.split(torch.tensor(vector), [parameter.numel() for parameter in self._parameters])
             tangents = [
@@ -119,7 +119,7 @@ class HessianProduct:
     def _batch_sum(self, inputs: Tensor, targets: Tensor, tangents: list[Tensor]) -> Tensor:
         """Sum over a batch's samples of their Hessians, times the vector."""
         loss = sample_losses(self._module, inputs, targets).sum()
-        if not loss.requires_grad:  # no live parameter has a part in it
+        if not loss.requires_grad:  # it depends on no live parameter
             return torch.zeros(self.size, dtype=torch.float64, device=loss.device)
         gradients = torch.autograd.grad(loss, self._parameters, create_graph=True, allow_unused=True)
         pairs = zip(gradients, tangents, strict=True)
@@ -136,14 +136,14 @@ class HessianSpectrum:
 
     Attributes:
         eigenvalues: The largest, descending.
-        residuals: ||H v - lambda v|| of each with its unit vector v, measured with separate products. Some
-            eigenvalue of H lies at most this far away (Golub and Van Loan, section 8.1); the error of a well
-            separated one is about the residual squared over the distance to the next.
+        residuals: ||H v - lambda v|| of each with its unit vector v, from separate products. Some eigenvalue
+            of H lies at most this far away (Golub and Van Loan, section 8.1); the error of a well separated
+            one is about the residual squared over the distance to the next.
         smallest: The smallest, ascending: negative where the loss curves downwards.
         smallest_residuals: Likewise.
         trace: Estimate of the trace, the sum of all eigenvalues; NaN if none was asked for.
         trace_standard_error: Of ``trace``; 0 where the trace is exact, NaN with fewer than two samples.
-        products: How many products with H were made in all.
+        products: Number of products with H.
         converged: Whether Lanczos ended within its budget and all residuals are at most ``tolerance`` times
             the largest absolute eigenvalue found. If not, the values are the best found: lower bounds of the
             largest, upper bounds of the smallest.
@@ -171,39 +171,37 @@ def hessian_eigenvalues(
     max_products: int = 300,
     product: Product | None = None,
 ) -> HessianSpectrum:
-    """Largest and smallest eigenvalues and trace of the Hessian of the mean loss over all batches.
+    """Compute the largest and smallest eigenvalues and the trace of the Hessian of the mean loss.
 
     The largest come from implicitly restarted Lanczos (ARPACK) on H. The smallest come from a second run, on
-    lambda_max I - H: the spectrum's lower end lies close to zero, where a residual relative to the
-    eigenvalue itself would ask for more digits than float32 products have; shifted, it is relative to the
-    width of the spectrum. A last Rayleigh-Ritz step over all vectors found gives values and residuals, with
-    one more product for each. A matrix of at most 20 rows, or 2 (k + smallest), is written out and solved
-    exactly.
+    lambda_max I - H: the spectrum's lower end lies close to zero, where a residual relative to the eigenvalue
+    itself would need more digits than float32 products have; shifted, it is relative to the width of the
+    spectrum. A final Rayleigh-Ritz step over all vectors found gives values and residuals, with one more
+    product for each. A matrix of at most 20 rows, or 2 (k + smallest), is solved exactly.
 
     The trace is the mean of z . H z over vectors z of random signs (Hutchinson 1990), unbiased, with standard
-    deviation sqrt(2 sum_{i != j} H_ij^2) per sample.
+    deviation sqrt(2 sum_{i != j} H_ij^2) per vector.
 
-    Pitfalls: With ReLU and max pooling F is smooth only piecewise; H is that of the piece w* lies in and
-    knows nothing of the kinks beyond, which a loss surface crosses. Rescaling weights (w -> c w in front of
-    a batch norm whose statistics follow) changes H without changing the function (Dinh et al. 2017): compare
-    architectures trained alike. Float32 products limit residuals to about 1e-6 of the largest eigenvalue,
-    TF32 and bfloat16 to more.
+    Pitfalls: With ReLU and max pooling F is smooth only piecewise; H is that of the piece around w* and does
+    not see the kinks beyond, which a loss surface crosses. Rescaling weights (w -> c w before a batch norm
+    whose statistics follow) changes H but not the function (Dinh et al. 2017): compare architectures trained
+    alike. Float32 products limit residuals to about 1e-6 of the largest eigenvalue, TF32 and bfloat16 to
+    more.
 
     Args:
         module: Returns logits ``[batch, classes]`` in evaluation mode.
         batches: The samples, on the module's device.
-        k: How many of the largest eigenvalues.
-        smallest: How many of the smallest; may be 0.
-        trace_samples: How many random vectors for the trace; 0 leaves it out.
+        k: Number of largest eigenvalues.
+        smallest: Number of smallest ones; may be 0.
+        trace_samples: Number of random vectors for the trace; 0 leaves it out.
         seed: Of Lanczos's start vector and of the random signs.
         tolerance: Relative residual at which Lanczos stops.
-        max_products: Upper bound, about, on the products of each of the two Lanczos runs.
-        product: Maps v to H v in place of ``HessianProduct(module, batches).partial``, for example the sum
-            of several processes' shares; ``batches`` are then not read.
+        max_products: Approximate limit on the products of each of the two Lanczos runs.
+        product: Maps v to H v in place of ``HessianProduct(module, batches).partial``, for example the sum of
+            several processes' shares; ``batches`` are then not read.
 
     Returns:
-        The spectrum. Where a product is not finite (w* itself has no finite loss or gradient), all values
-        are NaN.
+        The spectrum. Where a product is not finite (w* has no finite loss or gradient), all values are NaN.
 
     Raises:
         ValueError: If a setting is out of range; ``k + smallest`` is at most the number of live parameters.
@@ -255,7 +253,7 @@ def _largest(
     product: Product, k: int, start: np.ndarray, tolerance: float, max_products: int
 ) -> tuple[float, np.ndarray, bool]:
     """Largest eigenvalue, columns that span the first k eigenvectors, and whether they converged."""
-    # A third of a second that a training need not wait for at its start.
+    # The import takes a third of a second, for which no training waits.
     from scipy.sparse.linalg import ArpackError, ArpackNoConvergence, LinearOperator, eigsh
 
     size = len(start)
@@ -266,12 +264,12 @@ def _largest(
     try:
         values, vectors = eigsh(operator, tol=tolerance, maxiter=restarts, **settings)
     except ArpackNoConvergence as failure:
-        # ARPACK hands over what has converged; one more short run gives a vector for each of the others.
+        # ARPACK returns what has converged; one more short run gives a vector for each of the others.
         values, vectors = eigsh(operator, tol=_ANY_RESIDUAL, **settings)
         values = np.concatenate([failure.eigenvalues, values])
         return float(values.max()), np.hstack([failure.eigenvectors, vectors]), False
     except ArpackError:
-        # It refuses to start where H v = 0, on a loss that is flat to the last digit: any vectors will do.
+        # It refuses to start where H v = 0, on a loss that is flat to the last digit: any vectors serve.
         return 0.0, np.random.default_rng(0).standard_normal((size, k)), False
     return float(values.max()), vectors, True
 
@@ -328,18 +326,14 @@ class _CountedProduct:
 def _check_settings(
     size: int, k: int, smallest: int, trace_samples: int, tolerance: float, max_products: int
 ) -> None:
-    for name, value, least in (
-        ("k", k, 1),
-        ("smallest", smallest, 0),
-        ("trace_samples", trace_samples, 0),
-        ("max_products", max_products, 1),
-    ):
-        if value < least:
-            raise ValueError(f"`{name}` (={value}) must be at least {least}")
+    least = {"k": (k, 1), "smallest": (smallest, 0), "trace_samples": (trace_samples, 0)}
+    for name, (value, limit) in (least | {"max_products": (max_products, 1)}).items():
+        if value < limit:
+            raise ValueError(f"`{name}` (={value}) must be at least {limit}")
     if not (math.isfinite(tolerance) and tolerance > 0):
         raise ValueError(f"`tolerance` (={tolerance}) must be above 0")
     if k + smallest > size:
         raise ValueError(
-            f"`k` (={k}) and `smallest` (={smallest}) must not exceed {size} together, "
-            "the number of live parameters"
+            f"`k` (={k}) and `smallest` (={smallest}) must not exceed {size} together, the number of live"
+            " parameters"
         )

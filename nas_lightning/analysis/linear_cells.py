@@ -1,8 +1,8 @@
-"""The two linear cells of the paper's theory, losses behind them, and random instances of both.
+"""The two linear cells of the paper's theory, losses on their output, and random instances of both.
 
 Shu, Wang and Cai (ICLR 2020), section 4.3.1 and figure 26. The widest cell computes y(i) = W(i) x, the
-narrowest y(i) = W(i) ... W(1) x, i = 1..n; the output z concatenates all y(i), and a loss f(z) follows. What
-the two theorems say of them is in `nas_lightning.analysis.theory`.
+narrowest y(i) = W(i) ... W(1) x, i = 1..n; the output z concatenates all y(i), and f(z) is the loss. The two
+theorems about them are in `nas_lightning.analysis.theory`.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 LossFunction = Callable[[Tensor, Tensor], Tensor]
-"""f: output z ``[batch, nodes * dimension]`` and targets ``[batch]`` to one loss per instance ``[batch]``."""
+"""f: maps output z ``[batch, nodes * dimension]`` and targets ``[batch]`` to the losses ``[batch]``."""
 KINDS = ("weighted quadratic", "coupled quadratic", "cross entropy", "tanh network")
 """Kinds of losses among the random instances."""
 
 
 class LinearCell(nn.Module, ABC):
-    """n linear nodes behind one input; the output concatenates all of them.
+    """n linear nodes and one input; the output concatenates all nodes.
 
     Args:
         weights: W(1)..W(n), copied into the parameter ``weights``.
@@ -59,13 +59,13 @@ class NarrowestLinearCell(LinearCell):
 
 
 class Objective(nn.Module, ABC):
-    """A loss f(z) per instance whose second derivatives have known bounds."""
+    """A loss f(z) per sample whose second derivatives have known bounds."""
 
     @abstractmethod
     def forward(
         self, z: Float[Tensor, "batch concatenated"], targets: Int[Tensor, " batch"]
     ) -> Float[Tensor, " batch"]:
-        """Loss of every instance."""
+        """Loss of every sample."""
 
     @abstractmethod
     def curvature_bounds(self, nodes: int) -> Float[Tensor, "{nodes} {nodes}"]:
@@ -73,7 +73,7 @@ class Objective(nn.Module, ABC):
 
 
 class QuadraticObjective(Objective):
-    """f(z) = z^T Q z / 2, whatever the targets; m(k, l) is exact: the spectral norm of the block Q(k, l).
+    """f(z) = z^T Q z / 2, without targets; m(k, l) is exact: the spectral norm of the block Q(k, l).
 
     Args:
         matrix: Q, made symmetric.
@@ -93,7 +93,7 @@ class QuadraticObjective(Objective):
     def forward(
         self, z: Float[Tensor, "batch concatenated"], targets: Int[Tensor, " batch"]
     ) -> Float[Tensor, " batch"]:
-        """Loss of every instance."""
+        """Loss of every sample."""
         return ((z @ self.matrix) * z).sum(1) / 2
 
     def curvature_bounds(self, nodes: int) -> Float[Tensor, "{nodes} {nodes}"]:
@@ -122,7 +122,7 @@ class CrossEntropyObjective(Objective):
     def forward(
         self, z: Float[Tensor, "batch concatenated"], targets: Int[Tensor, " batch"]
     ) -> Float[Tensor, " batch"]:
-        """Loss of every instance."""
+        """Loss of every sample."""
         return _cross_entropy(z @ self.classifier.T, targets)
 
     def curvature_bounds(self, nodes: int) -> Float[Tensor, "{nodes} {nodes}"]:
@@ -157,7 +157,7 @@ class TanhNetworkObjective(Objective):
     def forward(
         self, z: Float[Tensor, "batch concatenated"], targets: Int[Tensor, " batch"]
     ) -> Float[Tensor, " batch"]:
-        """Loss of every instance."""
+        """Loss of every sample."""
         return _cross_entropy(torch.tanh(z @ self.hidden.T) @ self.classifier.T, targets)
 
     def curvature_bounds(self, nodes: int) -> Float[Tensor, "{nodes} {nodes}"]:
@@ -169,14 +169,14 @@ class TanhNetworkObjective(Objective):
 
 @dataclass(frozen=True)
 class LinearCellInstance:
-    """Weights, data and loss on which both cells are compared.
+    """Weights, data and loss for a comparison of both cells.
 
     Attributes:
         weights: W(1)..W(n).
-        inputs: Instances x; expectations are means over them.
+        inputs: Samples x; expectations are means over them.
         targets: Classes, for the losses that read them.
         objective: f.
-        name: What kind of loss f is.
+        name: Kind of the loss f.
         gain: Typical spectral norm of the weights.
     """
 
@@ -191,18 +191,18 @@ class LinearCellInstance:
 def random_instances(
     count: int, seed: int, *, nodes: Sequence[int] = (2, 3, 4), dimension: int = 4, batch: int = 32
 ) -> list[LinearCellInstance]:
-    """Random weights, data and losses; instance k depends only on k, the seed and the sizes.
+    """Draw random weights, data and losses; instance k depends only on k, the seed and the sizes.
 
-    The number of nodes and the loss change from instance to instance, so that all combinations occur equally
-    often. Weights are Gaussian with a gain drawn log-uniformly from 0.3 to 3 (the spectral norm that a large
-    matrix would have), inputs standard normal, targets uniform over three classes.
+    Number of nodes and loss alternate, so that all combinations occur equally often. Weights are Gaussian
+    with a gain drawn log-uniformly from 0.3 to 3 (the spectral norm of a large matrix), inputs standard
+    normal, targets uniform over three classes.
 
     Args:
-        count: How many.
+        count: Number of instances.
         seed: Of all random numbers, at least 0.
         nodes: Numbers of intermediate nodes.
         dimension: Length of x and of every y(i).
-        batch: Instances x over which expectations are taken.
+        batch: Samples x over which expectations are taken.
 
     Returns:
         The instances.
@@ -210,13 +210,8 @@ def random_instances(
     Raises:
         ValueError: If a size is below 1 or the seed negative.
     """
-    sizes = {
-        "count": count,
-        "dimension": dimension,
-        "batch": batch,
-        **{f"nodes[{k}]": n for k, n in enumerate(nodes)},
-    }
-    for name, size in sizes.items():
+    sizes = {"count": count, "dimension": dimension, "batch": batch}
+    for name, size in (sizes | {f"nodes[{k}]": n for k, n in enumerate(nodes)}).items():
         if size < 1:
             raise ValueError(f"`{name}` (={size}) must be at least 1")
     if not nodes:
@@ -234,7 +229,7 @@ def random_instances(
 def block_norms(
     matrix: Float[Tensor, "*points concatenated concatenated"], nodes: int
 ) -> Float[Tensor, "*points n n"]:
-    """Spectral norms of the blocks (k, l) of a matrix over z, such as the Hessian: y(k) against y(l).
+    """Compute the spectral norms of the blocks (k, l), y(k) by y(l), of a matrix over z such as the Hessian.
 
     Args:
         matrix: Matrix, or matrices in leading dimensions.

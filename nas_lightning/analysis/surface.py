@@ -178,17 +178,6 @@ class Surface:
                 raise ValueError(f"`{name}` lies on the grid: record it point by point")
             self.dataset[name] = variable
 
-    def picture(self, direction_seed: int | None = None) -> xr.Dataset | None:
-        """The finest sub-grid without a missing point; see :func:`finest_lattice`.
-
-        Args:
-            direction_seed: Whose directions; None for the first.
-
-        Returns:
-            Variables over (alpha, beta), or None if there is no such sub-grid yet.
-        """
-        return finest_lattice(self.dataset, direction_seed)
-
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the surface as netCDF-3, atomically.
 

@@ -5,8 +5,8 @@ Shu, Wang and Cai (ICLR 2020), section 4.3 and appendix C; the cells are in
 largest eigenvalue, the proof uses the norm; with eigenvalues both theorems fail on a nilpotent matrix), and
 everything is float64.
 
-Both follow the gradient of the narrowest cell through that of the widest at the products V(k) = W(k) ...
-W(1), where both cells give the same z. With A(k) = W(k) ... W(i+1) and B = W(i-1) ... W(1) (equation 4),
+Both express the gradient of the narrowest cell by that of the widest at the products V(k) = W(k) ... W(1),
+where both cells give the same z. With A(k) = W(k) ... W(i+1) and B = W(i-1) ... W(1) (equation 4),
 
     df^/dW(i) = sum over k = i..n of A(k)^T df/dV(k) B^T,
 
@@ -37,14 +37,14 @@ if TYPE_CHECKING:
     import xarray as xr  # takes as long to import as the rest of the analyses together
 
 NORMS = ("frobenius", "spectral")
-"""Matrix norms of gradients. The paper takes the spectral norm; theorem 4.3 holds in both."""
+"""Matrix norms of gradients. The paper uses the spectral norm; theorem 4.3 holds in both."""
 
 TOLERANCE = 1e-9
-"""Relative excess that counts as rounding, not as beyond a bound."""
+"""Relative excess over a bound that counts as rounding."""
 
 
 def spectral_norms(weights: Float[Tensor, "nodes dimension dimension"]) -> Float[Tensor, " nodes"]:
-    """lambda(1)..lambda(n), the largest singular values of W(1)..W(n)."""
+    """Compute lambda(1)..lambda(n), the largest singular values of W(1)..W(n)."""
     norms: Tensor = torch.linalg.matrix_norm(weights.detach(), 2)
     return norms
 
@@ -52,7 +52,7 @@ def spectral_norms(weights: Float[Tensor, "nodes dimension dimension"]) -> Float
 def chain_products(
     weights: Float[Tensor, "nodes dimension dimension"],
 ) -> Float[Tensor, "nodes dimension dimension"]:
-    """V(k) = W(k) ... W(1): with these, the widest cell gives what the narrowest gives with the W(k)."""
+    """Compute V(k) = W(k) ... W(1): the widest cell with the V(k) equals the narrowest with the W(k)."""
     products = [weights.detach()[0]]
     for weight in weights.detach()[1:]:
         products.append(weight @ products[-1])
@@ -60,7 +60,7 @@ def chain_products(
 
 
 def gradient_variances(cell: LinearCell, instance: LinearCellInstance) -> Float[Tensor, "norms nodes"]:
-    """E |df/dW(i) - E df/dW(i)|^2 over the instances x, in the norms of `NORMS`.
+    """Compute E |df/dW(i) - E df/dW(i)|^2 over the samples x, in the norms of `NORMS`.
 
     Args:
         cell: Either cell; its own weights count, not the instance's.
@@ -85,7 +85,7 @@ def gradient_variances(cell: LinearCell, instance: LinearCellInstance) -> Float[
 def bound_4_3(
     norms: Float[Tensor, " nodes"], widest: Float[Tensor, "*norms nodes"]
 ) -> Float[Tensor, "*norms nodes"]:
-    """Right side of theorem 4.3: n * sum over k = i..n of (sigma(k)/lambda(i) * lambda(1) ... lambda(k))^2.
+    """Bound of theorem 4.3: n * sum over k = i..n of (sigma(k)/lambda(i) * lambda(1) ... lambda(k))^2.
 
     Args:
         norms: lambda(1)..lambda(n).
@@ -99,7 +99,7 @@ def bound_4_3(
 
 
 def bound_4_2(norms: Float[Tensor, " nodes"], widest: Float[Tensor, " nodes"]) -> Float[Tensor, " nodes"]:
-    """Right side of theorem 4.2 as printed: lambda(1) ... lambda(i-1) * L(i). It does not hold in general.
+    """Bound of theorem 4.2 as printed: lambda(1) ... lambda(i-1) * L(i). It does not hold in general.
 
     Args:
         norms: lambda(1)..lambda(n).
@@ -114,7 +114,7 @@ def bound_4_2(norms: Float[Tensor, " nodes"], widest: Float[Tensor, " nodes"]) -
 def corrected_bound_4_2(
     norms: Float[Tensor, " nodes"], widest: Float[Tensor, "nodes nodes"]
 ) -> Float[Tensor, " nodes"]:
-    """A bound on the narrowest cell's block-wise Lipschitz constants that holds.
+    """Bound on the narrowest cell's block-wise Lipschitz constants that holds.
 
     (lambda(1) ... lambda(i-1))^2 * sum over k, l = i..n of a(k) a(l) M(k, l),
     a(k) = lambda(i+1) ... lambda(k).
@@ -142,7 +142,7 @@ def corrected_bound_4_2(
 
 
 def theorem_4_3(instances: Sequence[LinearCellInstance]) -> xr.Dataset:
-    """Gradient variance of the narrowest cell against theorem 4.3.
+    """Compare the gradient variance of the narrowest cell with theorem 4.3.
 
     Proof that it holds (appendix C.4): by equation (4) the deviation of df^/dW(i) from its mean is the sum of
     n - i + 1 terms A(k)^T (df/dV(k) - E df/dV(k)) B^T; the squared norm of a sum of m terms is at most m
@@ -177,18 +177,18 @@ def theorem_4_3(instances: Sequence[LinearCellInstance]) -> xr.Dataset:
 
 
 def theorem_4_2(instances: Sequence[LinearCellInstance], *, points: int = 8, seed: int = 0) -> xr.Dataset:
-    """Block-wise Lipschitz constants of the narrowest cell against theorem 4.2 and a bound that holds.
+    """Compare block-wise Lipschitz constants of the narrowest cell with theorem 4.2 and a bound that holds.
 
     As in the paper, f is the loss at one input x, the first of the instance. W(i) enters only through
     u = W(i) h, h = W(i-1) ... W(1) x, so the Hessian over W(i) sends D to H_u D h h^T and has norm
     |H_u| |h|^2, in Frobenius and in spectral norm alike; the Lipschitz constant is the supremum over W(i).
     For quadratic losses it is exact; for others it is the largest among several W(i), a lower bound. The
-    widest cell's constants are |x|^2 m(k, l) with the loss's `Objective.curvature_bounds`, upper bounds: what
-    stands beyond the paper's bound truly is beyond.
+    widest cell's constants are |x|^2 m(k, l) with the loss's `Objective.curvature_bounds`, upper bounds: a
+    measured constant beyond the paper's bound is truly beyond.
 
-    Why theorem 4.2 fails: equation (8) takes df/dV(k) to change as fast as W(k) does, but what the widest
-    cell has in its place is V(k), and every V(k) with k >= i changes with W(i), by A(k) D B. So all terms
-    with k > i are missing in (9), and the term k = i lacks lambda(1) ... lambda(i-1) once more, for |B|. With
+    Why theorem 4.2 fails: equation (8) assumes that df/dV(k) changes as fast as W(k), but the widest cell has
+    V(k) in its place, and every V(k) with k >= i changes with W(i), by A(k) D B. So all terms with k > i are
+    missing in (9), and the term k = i lacks another factor lambda(1) ... lambda(i-1), for |B|. With
     c(1) |y(1)|^2 / 2 + c(2) |y(2)|^2 / 2 as f the constant of W(1) is |x|^2 |c(1) + c(2) W(2)^T W(2)| =
     |x|^2 (c(1) + c(2) lambda(2)^2), while the printed bound is |x|^2 c(1).
 
@@ -255,7 +255,7 @@ def _before(norms: Tensor) -> Tensor:
 
 
 def _trial_weights(weights: Tensor, points: int, random: np.random.Generator) -> Tensor:
-    """Matrices ``[nodes, points, dimension, dimension]`` to put in the place of each W(i)."""
+    """Matrices ``[nodes, points, dimension, dimension]`` to try as each W(i)."""
     trials = torch.from_numpy(random.standard_normal((len(weights), points, *weights.shape[1:])))
     scales = torch.from_numpy(0.1 * 30 ** random.uniform(size=(len(weights), points, 1, 1)))
     trials *= scales / weights.shape[-1] ** 0.5
@@ -299,7 +299,7 @@ def _block_constants(instance: LinearCellInstance, trials: Tensor) -> tuple[Tens
 
 
 def _cases(instances: Sequence[LinearCellInstance]) -> xr.Dataset:
-    """What names the cases, and their spectral norms."""
+    """Columns that name the cases, and their spectral norms."""
     import xarray as xr
 
     names = ("instance", "node", "nodes", "objective", "gain", "spectral_norm", "spectral_norm_product")

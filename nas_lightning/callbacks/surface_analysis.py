@@ -146,9 +146,9 @@ class SurfaceAnalysis(Analysis):
             nonlocal shown
             context.on_rank_zero(save)
             progress.update(surface.finished)
-            picture = surface.picture()
-            if picture is not None and picture["alpha"].size > shown and not surface.complete:
-                shown = picture["alpha"].size
+            lattice = finest_lattice(surface.dataset)
+            if lattice is not None and lattice["alpha"].size > shown and not surface.complete:
+                shown = lattice["alpha"].size
                 context.log_figures(lambda: self.figures(surface))
 
         try:

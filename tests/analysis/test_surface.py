@@ -122,11 +122,11 @@ def test_every_point_comes_once_from_coarse_to_fine(shape: tuple[int, int]) -> N
 
 def test_a_picture_is_the_finest_sub_grid_without_holes() -> None:
     surface = fresh(9, 9)
-    assert surface.picture() is None
+    assert finest_lattice(surface.dataset) is None
     sizes = []
     for point in surface.pending():
         surface.record(point, measure(point))
-        picture = surface.picture(point.direction_seed)
+        picture = finest_lattice(surface.dataset, point.direction_seed)
         if picture is None:
             continue
         sizes.append(picture["loss"].shape[0])
@@ -141,12 +141,12 @@ def test_a_picture_is_the_finest_sub_grid_without_holes() -> None:
     assert sizes == 2 * ([3] * (25 - 9) + [5] * (81 - 25) + [9])
     # The order of the points is not presumed: one hole in the coarsest lattice, and there is no picture.
     surface.dataset["done"].values[0, 0, 0] = 0
-    assert surface.picture(3) is None
+    assert finest_lattice(surface.dataset, 3) is None
     last = finest_lattice(surface.dataset, -1)
     assert last is not None
     assert last["loss"].shape == (9, 9)
     with pytest.raises(ValueError, match=r"`direction_seed` \(=7\) must be one of \[3, -1\]"):
-        surface.picture(7)
+        finest_lattice(surface.dataset, 7)
 
 
 def test_a_surface_knows_what_is_done() -> None:
