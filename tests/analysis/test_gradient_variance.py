@@ -1,15 +1,15 @@
+"""Gradient statistics: sums over batches and processes, estimates from mini-batches, surfaces."""
+
 from __future__ import annotations
 
 import copy
 import itertools
 import math
-from collections.abc import Sequence
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from nas_lightning.analysis import (
     PerSampleGradients,
@@ -18,265 +18,13 @@ from nas_lightning.analysis import (
     gradient_variance_surface,
     hessian_eigenvalues,
     loss_surface,
-    per_sample_gradients,
     random_directions,
     sum_gradients,
 )
-from nas_lightning.cells import Genotype, get_genotype
-from nas_lightning.networks import CellNetwork
-from nas_lightning.networks.operations import BUILT_IN_FACTORIES
+from nas_lightning.cells import get_genotype
 from nas_lightning.provenance import weights_hash
+from tests.analysis.cases import assert_same, make_batches, small_network, trained_network
 from tests.oracles.per_sample_gradients import every_gradient, slow_statistics
-
-Batches = list[tuple[Tensor, Tensor]]
-
-
-def make_batches(
-    sizes: Sequence[int] = (4, 4, 3), *, size: int = 16, dtype: torch.dtype = torch.float64
-) -> Batches:
-    generator = torch.Generator().manual_seed(1)
-    return [
-        (
-            torch.randn(n, 3, size, size, generator=generator).to(dtype),
-            torch.randint(10, (n,), generator=generator),
-        )
-        for n in sizes
-    ]
-
-
-def trained_network(genotype: Genotype, *, auxiliary: bool = False, cells: int = 3) -> CellNetwork:
-    """A small network whose batch norms are not the identity."""
-    torch.manual_seed(0)
-    network = CellNetwork(genotype, 10, init_channels=4, num_cells=cells, auxiliary=auxiliary).double()
-    for layer in network.modules():
-        if isinstance(layer, nn.BatchNorm2d):
-            assert layer.running_mean is not None
-            assert layer.running_var is not None
-            layer.running_mean.normal_(std=0.3)
-            layer.running_var.uniform_(0.5, 2.0)
-            nn.init.uniform_(layer.weight, 0.5, 1.5)
-            nn.init.normal_(layer.bias, std=0.3)
-    return network
-
-
-def cell_of(operation: str) -> Genotype:
-    """Cells in which an operation stands at both strides."""
-    edges = [(operation, 0), (operation, 1), ("skip_connect", 0), (operation, 2)]
-    return Genotype(edges, [2, 3], edges, [2, 3])
-
-
-def assert_same(module: nn.Module, batches: Batches, *, tolerance: float, **settings: str) -> None:
-    slow = slow_statistics(module, batches)
-    fast = gradient_statistics(module, batches, **settings)  # type: ignore[arg-type]
-    assert fast.count == slow.count
-    assert fast.variance == pytest.approx(slow.variance, rel=tolerance)
-    assert fast.mean_gradient_norm == pytest.approx(slow.mean_gradient_norm, rel=tolerance)
-    assert fast.variance_by_parameter.keys() == slow.variance_by_parameter.keys()
-    for name, variance in slow.variance_by_parameter.items():
-        # A parameter may have next to no gradient: it is compared with the whole.
-        assert fast.variance_by_parameter[name] == pytest.approx(
-            variance, rel=tolerance, abs=tolerance * slow.variance * 1e-3
-        ), name
-    assert fast.noise_scale == pytest.approx(slow.variance / slow.mean_gradient_norm**2, rel=2 * tolerance)
-
-
-@pytest.mark.parametrize("operation", [name for name in BUILT_IN_FACTORIES if name != "none"])
-def test_every_operation_agrees_with_one_backward_pass_a_sample(operation: str) -> None:
-    network = trained_network(cell_of(operation))
-    assert_same(network, make_batches(), tolerance=1e-10)
-    assert_same(network.float(), make_batches(dtype=torch.float32), tolerance=1e-5)
-
-
-@pytest.mark.parametrize("name", ["darts_v2", "nasnet", "amoebanet", "enas", "snas_mild", "darts_v2:C1"])
-def test_every_base_cell_agrees_with_one_backward_pass_a_sample(name: str) -> None:
-    network = trained_network(get_genotype(name), cells=4)
-    assert_same(network, make_batches((5, 2)), tolerance=1e-10)
-    assert_same(network.float(), make_batches((5, 2), dtype=torch.float32), tolerance=1e-5)
-
-
-def test_the_tower_has_no_part() -> None:
-    network = trained_network(get_genotype("darts_v2"), auxiliary=True)
-    batches = make_batches(size=32)
-    statistics = gradient_statistics(network, batches)
-    assert_same(network, batches, tolerance=1e-10)
-    assert statistics.variance_by_parameter.keys() == network.evaluated_parameters().keys()
-    assert not any(name.startswith("auxiliary") for name in statistics.variance_by_parameter)
-
-
-def test_cells_that_only_the_tower_reads_have_no_part() -> None:
-    edges = [("sep_conv_3x3", 0), ("skip_connect", 0)]  # every second cell is left out
-    network = trained_network(Genotype(edges, [2], edges, [2]), auxiliary=True, cells=4)
-    statistics = gradient_statistics(network, make_batches((2,), size=32))
-    assert statistics.variance_by_parameter.keys() == network.evaluated_parameters().keys()
-
-
-class Shift(nn.Module):
-    """A layer of a user's own: a learnt shift of every channel, squared."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.shift = nn.Parameter(torch.linspace(0.1, 0.5, channels))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x + (self.shift**2).view(-1, 1, 1)
-
-
-def small_network(*layers: nn.Module) -> nn.Sequential:
-    torch.manual_seed(0)
-    return nn.Sequential(
-        nn.Conv2d(3, 4, 3, padding=1), *layers, nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(16, 10)
-    ).double()
-
-
-@pytest.mark.parametrize(
-    "layer",
-    [
-        nn.Conv2d(4, 4, 3, stride=2, padding=(1, 2), dilation=(2, 1), groups=2),
-        nn.Conv2d(4, 4, 1, stride=2),
-        nn.Conv2d(4, 4, 1, padding=1),
-        nn.Conv2d(4, 4, (1, 5), padding=(0, 2), groups=4),
-        nn.Sequential(nn.Conv2d(4, 4, 3), nn.ReLU(inplace=True)),
-        nn.BatchNorm2d(4),
-        nn.BatchNorm2d(4, affine=False),
-    ],
-    ids=["grouped", "strided pointwise", "padded pointwise", "row", "in place", "norm", "plain norm"],
-)
-def test_layers_of_any_kind(layer: nn.Module) -> None:
-    assert PerSampleGradients(small_network(layer), *make_batches()[0]).by_vmap == []
-    assert_same(small_network(layer), make_batches(), tolerance=1e-10)
-
-
-@pytest.mark.parametrize(
-    ("layer", "name"),
-    [
-        (Shift(4), "1"),
-        (nn.Sequential(Shift(4), nn.ReLU(inplace=True)), "1.0"),
-        (nn.Conv2d(4, 4, 3, padding=1, padding_mode="circular"), "1"),
-        (nn.Conv2d(4, 4, 3, padding="same"), "1"),
-        (nn.GroupNorm(2, 4), "1"),
-        (nn.utils.parametrizations.weight_norm(nn.Conv2d(4, 4, 1)), "1"),
-    ],
-    ids=["own", "own, then in place", "circular", "same", "group norm", "weight norm"],
-)
-def test_other_layers_are_refused_by_name_or_measured_by_vmap(layer: nn.Module, name: str) -> None:
-    network = small_network(layer)
-    with pytest.raises(ValueError, match=rf"layer '{name}' \(\w+\) has parameters and no rule"):
-        gradient_statistics(network, make_batches())
-    assert PerSampleGradients(network, *make_batches()[0], "vmap").by_vmap == [name]
-    assert_same(network, make_batches(), tolerance=1e-10, unsupported="vmap")
-
-
-class Twice(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.convolution = nn.Conv2d(4, 4, 3, padding=1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.convolution(self.convolution(x).relu())  # type: ignore[no-any-return]
-
-
-class Tied(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.first, self.second = nn.Conv2d(4, 4, 1), nn.Conv2d(4, 4, 1)
-        self.second.weight = self.first.weight
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.second(self.first(x).relu())  # type: ignore[no-any-return]
-
-
-class Bypassed(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.convolution = nn.Conv2d(4, 4, 3, padding=1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return functional.conv2d(x, self.convolution.weight).relu()
-
-
-@pytest.mark.parametrize("layer", [Twice(), Tied(), Bypassed()], ids=lambda layer: type(layer).__name__)
-def test_shared_parameters_are_measured_with_the_module_around_them(layer: nn.Module) -> None:
-    network = small_network(layer)
-    with pytest.raises(ValueError, match="layer '1' "):
-        gradient_statistics(network, make_batches())
-    assert_same(network, make_batches(), tolerance=1e-10, unsupported="vmap")
-
-
-class AlsoElsewhere(nn.Module):
-    """Calls a layer, and uses its weight once more beside the call."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.layer = nn.Linear(16, 10)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.layer(x) + functional.linear(x, self.layer.weight.square())  # type: ignore[no-any-return]
-
-
-def test_a_weight_used_beside_its_layer_is_noticed() -> None:
-    torch.manual_seed(0)
-    network = nn.Sequential(
-        nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(2), nn.Flatten(), AlsoElsewhere()
-    ).double()
-    with pytest.raises(
-        ValueError, match=r"parameter '3\.layer\.weight': .* it is used outside the module that holds it"
-    ):
-        gradient_statistics(network, make_batches())
-
-
-class ChangesInput(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.layer = Shift(4)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.layer(x) + x.mul_(2)  # type: ignore[no-any-return]
-
-
-def test_an_input_changed_in_place_is_noticed() -> None:
-    with pytest.raises(
-        ValueError, match=r"the input of layer '1\.layer' is changed in place by a later layer"
-    ):
-        gradient_statistics(small_network(ChangesInput()), make_batches(), unsupported="vmap")
-
-
-class AlongDimensionOne(nn.Module):
-    """A linear layer that sees the samples along dimension 1."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.layer = nn.Linear(16, 10)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.layer(x.flatten(2).mT.transpose(0, 1)).mean(0)  # type: ignore[no-any-return]
-
-
-class Mixing(nn.Module):
-    def forward(self, x: Tensor) -> Tensor:
-        return x - x.mean(0)
-
-
-@pytest.mark.parametrize(
-    ("layers", "message"),
-    [
-        ((AlongDimensionOne(),), "layer '1.layer' .* does not have the 2 samples along dimension 0"),
-        ((Mixing(), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(64, 10)), "or samples are mixed"),
-    ],
-    ids=["transposed", "mixed"],
-)
-def test_layers_that_do_not_keep_the_samples_apart_are_refused(
-    layers: tuple[nn.Module, ...], message: str
-) -> None:
-    torch.manual_seed(0)
-    network = nn.Sequential(nn.Conv2d(3, 16, 3), *layers).double()
-    with pytest.raises(ValueError, match=message):
-        gradient_statistics(network, make_batches())
-
-
-def test_batch_norm_of_vectors() -> None:
-    torch.manual_seed(0)
-    network = nn.Sequential(nn.Flatten(), nn.Linear(768, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 10))
-    assert_same(network.double(), make_batches(), tolerance=1e-10)
 
 
 def test_the_mean_is_summed_in_float64() -> None:
@@ -306,24 +54,6 @@ def test_batches_that_can_be_read_once_are_refused() -> None:
         gradient_statistics(small_network(), iter(make_batches()))
 
 
-def test_batch_norm_without_running_statistics_is_refused() -> None:
-    network = small_network(nn.BatchNorm2d(4, track_running_stats=False))
-    with pytest.raises(ValueError, match=r"layer '1' \(BatchNorm2d\) keeps no running statistics"):
-        gradient_statistics(network, make_batches(), unsupported="vmap")
-
-
-def test_a_layer_that_stands_at_two_places() -> None:
-    torch.manual_seed(0)
-    layer = nn.Linear(12, 12)
-    network = nn.Sequential(nn.Flatten(), layer, nn.ReLU(), layer, nn.Linear(12, 10)).double()
-    batches = [
-        (torch.randn(5, 3, 2, 2).double(), torch.arange(5)),
-        (torch.randn(0, 3, 2, 2).double(), torch.arange(0)),
-    ]
-    assert_same(network, batches, tolerance=1e-10, unsupported="vmap")
-    assert isinstance(layer.weight, nn.Parameter)
-
-
 def test_nothing_to_measure_is_refused() -> None:
     with pytest.raises(ValueError, match="depends on no parameter with requires_grad"):
         gradient_statistics(small_network().requires_grad_(False), make_batches())
@@ -334,29 +64,6 @@ def test_nothing_to_measure_is_refused() -> None:
         gradient_statistics(small_network(), make_batches((3, 3)), method="minibatch")
 
 
-def refuse(name: str, values: Tensor) -> None:
-    raise KeyError(name)
-
-
-def test_dead_parameters_do_not_count_and_nothing_is_left_behind() -> None:
-    network = trained_network(get_genotype("amoebanet:adapted"))
-    network.cells[0].train()
-    modes = [layer.training for layer in network.modules()]
-    flags = [p.requires_grad for p in network.parameters()]
-    before = weights_hash(network.state_dict())
-    statistics = gradient_statistics(network, make_batches())
-    assert not all(flags)
-    live = {name for name, p in network.named_parameters() if p.requires_grad}
-    assert statistics.variance_by_parameter.keys() == live
-    with pytest.raises(KeyError):
-        PerSampleGradients(network, *make_batches()[0]).backward(*make_batches()[0], refuse)
-    assert [layer.training for layer in network.modules()] == modes
-    assert [p.requires_grad for p in network.parameters()] == flags
-    assert weights_hash(network.state_dict()) == before
-    assert all(p.grad is None for p in network.parameters())
-    assert not any(layer._forward_hooks for layer in network.modules())
-
-
 def test_it_works_in_inference_mode() -> None:
     network, batches = trained_network(get_genotype("darts_v2")), make_batches()
     expected = gradient_statistics(network, batches)
@@ -365,19 +72,6 @@ def test_it_works_in_inference_mode() -> None:
         assert made_inside[0][0].is_inference()
         assert gradient_statistics(network, made_inside) == expected
         assert gradient_statistics(network, made_inside, method="minibatch").count == expected.count
-
-
-@pytest.mark.parametrize("layer", [nn.Identity(), Shift(4)], ids=["rules", "vmap"])
-def test_large_gradients_are_handed_over_in_parts(monkeypatch: pytest.MonkeyPatch, layer: nn.Module) -> None:
-    network, batches = small_network(layer), make_batches((5, 3))
-    whole = gradient_statistics(network, batches, unsupported="vmap")
-    monkeypatch.setattr(per_sample_gradients, "ELEMENTS_AT_ONCE", 250)
-    gradients = PerSampleGradients(network, *batches[0], "vmap")
-    seen: dict[str, list[int]] = {}
-    gradients.backward(*batches[0], lambda name, values: seen.setdefault(name, []).append(len(values)))
-    assert seen["0.weight"] == [2, 2, 1]  # 112 elements a sample
-    parts = gradient_statistics(network, batches, unsupported="vmap")
-    assert parts.variance == pytest.approx(whole.variance, rel=1e-12)
 
 
 def test_sums_of_two_processes_add_up() -> None:

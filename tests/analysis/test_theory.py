@@ -1,3 +1,5 @@
+"""Theorems 4.2 and 4.3 against plain loops, closed forms and cases that attain the bounds."""
+
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
@@ -11,14 +13,11 @@ from torch import Tensor
 
 from nas_lightning.analysis.linear_cells import (
     KINDS,
-    CrossEntropyObjective,
     LinearCell,
     LinearCellInstance,
-    LossFunction,
     NarrowestLinearCell,
     Objective,
     QuadraticObjective,
-    TanhNetworkObjective,
     WidestLinearCell,
     block_norms,
     random_instances,
@@ -33,8 +32,7 @@ from nas_lightning.analysis.theory import (
     theorem_4_2,
     theorem_4_3,
 )
-
-ROUNDING = 1 + 1e-9
+from tests.analysis.linear_cases import ROUNDING, gaussian, hessian, loss_of_output
 
 
 @pytest.fixture(scope="module")
@@ -51,10 +49,6 @@ def variance(instances: list[LinearCellInstance]) -> xr.Dataset:
 @pytest.fixture(scope="module")
 def smoothness(instances: list[LinearCellInstance]) -> xr.Dataset:
     return theorem_4_2(instances)
-
-
-def gaussian(seed: int, *shape: int) -> Tensor:
-    return torch.from_numpy(np.random.default_rng(seed).standard_normal(shape))
 
 
 def quadratic(
@@ -81,16 +75,6 @@ def slow_gradients(cell: LinearCell, instance: LinearCellInstance) -> Tensor:
     return torch.stack(gradients)
 
 
-def hessian(function: Callable[[Tensor], Tensor], at: Tensor) -> Tensor:
-    """Second derivatives as a matrix."""
-    derivatives: Tensor = torch.autograd.functional.hessian(function, at)  # type: ignore[no-untyped-call]
-    return derivatives.reshape(at.numel(), at.numel())
-
-
-def loss_of_output(objective: LossFunction, target: Tensor) -> Callable[[Tensor], Tensor]:
-    return lambda z: objective(z[None], target)[0]
-
-
 def loss_of_block(instance: LinearCellInstance, i: int) -> Callable[[Tensor], Tensor]:
     """The narrowest cell's loss at the first input, as a function of W(i + 1) alone."""
 
@@ -107,15 +91,6 @@ def by_loss(instances: list[LinearCellInstance], nodes: int) -> Iterator[LinearC
     """The first instance of every kind of loss with that many nodes."""
     for kind in KINDS:
         yield next(one for one in instances if one.name == kind and len(one.weights) == nodes)
-
-
-def test_the_cells_compute_what_figure_26_shows() -> None:
-    weights, x = gaussian(0, 3, 2, 2), gaussian(1, 5, 2)
-    first, second, third = weights
-    expected = torch.cat([x @ first.T, x @ (second @ first).T, x @ (third @ second @ first).T], dim=1)
-    torch.testing.assert_close(NarrowestLinearCell(weights)(x), expected)
-    torch.testing.assert_close(WidestLinearCell(chain_products(weights))(x), expected)
-    torch.testing.assert_close(WidestLinearCell(weights)(x)[:, 2:4], x @ second.T)
 
 
 def test_gradients_of_both_cells_obey_equation_4(instances: list[LinearCellInstance]) -> None:
@@ -322,33 +297,6 @@ def test_changes_of_gradients_obey_the_corrected_bound_in_both_norms(
     assert beyond_paper > 10
 
 
-@pytest.mark.parametrize("seed", range(5))
-def test_curvature_bounds_hold_wherever_one_looks(seed: int) -> None:
-    losses: list[Objective] = [
-        CrossEntropyObjective(gaussian(seed, 3, 4)),
-        TanhNetworkObjective(gaussian(seed, 5, 4), gaussian(seed + 100, 3, 5)),
-    ]
-    for loss in losses:
-        bounds = loss.curvature_bounds(2)
-        largest = torch.zeros_like(bounds)
-        for scale in (0.0, 0.1, 1.0, 3.0):
-            for z in scale * gaussian(seed + 200, 20, 4):
-                curvature = hessian(loss_of_output(loss, torch.tensor([1])), z)
-                largest = torch.maximum(largest, block_norms(curvature, 2))
-        assert (largest <= bounds * ROUNDING).all()
-        assert (largest > bounds / 30).all()
-
-
-def test_the_bound_of_cross_entropy_is_the_supremum() -> None:
-    """At equal probability of the two classes furthest apart, and none of the third."""
-    classifier = torch.tensor([[3.0, 0.0, 0.0], [-1.0, 0.0, 0.0], [0.0, 0.0, 1.0]], dtype=torch.float64)
-    loss = CrossEntropyObjective(classifier)
-    z = torch.tensor([0.0, 0.0, -60.0], dtype=torch.float64)
-    curvature = hessian(loss_of_output(loss, torch.tensor([0])), z)
-    assert float(curvature[0, 0]) == pytest.approx(4.0, rel=1e-9)
-    assert float(loss.curvature_bounds(3)[0, 0]) == pytest.approx(4.0, rel=1e-12)
-
-
 def test_measured_constants_are_lower_bounds_that_more_points_raise(
     instances: list[LinearCellInstance],
 ) -> None:
@@ -359,25 +307,7 @@ def test_measured_constants_are_lower_bounds_that_more_points_raise(
     assert (many["constant"][~exact] > few["constant"][~exact] * 1.01).any()
 
 
-def test_instances_repeat_and_depend_on_nothing_but_their_number(instances: list[LinearCellInstance]) -> None:
-    again = random_instances(7, 3, nodes=(2, 3, 4, 5, 6), dimension=3, batch=16)
-    for one, other in zip(again, instances, strict=False):
-        assert torch.equal(one.weights, other.weights)
-        assert torch.equal(one.inputs, other.inputs)
-    assert not torch.equal(random_instances(1, 4)[0].weights, random_instances(1, 5)[0].weights)
-    combinations = {(instance.name, len(instance.weights)) for instance in instances}
-    assert combinations == {(kind, nodes) for kind in KINDS for nodes in (2, 3, 4, 5, 6)}
-
-
 def test_bad_input_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"`count` \(=0\) must be at least 1"):
-        random_instances(0, 0)
-    with pytest.raises(ValueError, match=r"`nodes\[1\]` \(=0\)"):
-        random_instances(1, 0, nodes=(2, 0))
-    with pytest.raises(ValueError, match="at least one number of nodes"):
-        random_instances(1, 0, nodes=())
-    with pytest.raises(ValueError, match=r"`seed` \(=-1\)"):
-        random_instances(1, -1)
     instance = LinearCellInstance(
         identities(2, 2), gaussian(0, 4, 2), torch.zeros(4, dtype=torch.int64), lambda z, targets: z.sum(1)
     )
