@@ -1,0 +1,37 @@
+"""Progress in a log file."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from nas_lightning.callbacks import TrainingProgress
+from nas_lightning.callbacks.progress import PointProgress
+from tests.callbacks.cases import data, small_classifier, trainer
+
+
+def test_progress_says_points_and_time_left(capsys: pytest.CaptureFixture[str]) -> None:
+    progress = PointProgress("loss contour", 20, 100, visible=True)
+    for finished in (25, 30, 38, 100):
+        progress.update(finished)
+    progress.close()
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.rpartition(",")[0] for line in lines] == [
+        "loss contour: 30 of 100 points",
+        "loss contour: 100 of 100 points",
+    ]
+    assert all(re.fullmatch(r".*, \d\d:\d\d left", line) for line in lines)
+    PointProgress("loss contour", 0, 100, visible=False).update(50)
+    assert capsys.readouterr().out == ""
+
+
+def test_an_epoch_without_a_terminal_is_one_line_with_the_time_left(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    model = small_classifier()
+    trainer(TrainingProgress(), max_epochs=3).fit(model, datamodule=data())
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("epoch ")]
+    assert [line.split(":")[0] for line in lines] == ["epoch 1/3", "epoch 2/3", "epoch 3/3"]
+    assert all("accuracy/test" in line for line in lines)
+    assert lines[-1].endswith("left 00:00")
