@@ -50,9 +50,10 @@ def axis(resolution: int, extent: float | int | Sequence[float | int]) -> Float[
             f"`extent` (={extent}) must be a positive number, or two with the lower one first, within"
             f" {FARTHEST_STEP:g}"
         )
-    steps = np.linspace(*ends, resolution)
+    low, high = ends
+    steps = np.linspace(low, high, resolution)
     # linspace is not symmetric to the last bit.
-    return (steps - steps[::-1]) / 2 if ends[0] == -ends[1] else steps
+    return (steps - steps[::-1]) / 2 if low == -high else steps
 
 
 def check_axis(

@@ -150,34 +150,24 @@ class PerSampleGradients:
             yield
 
 
-def convolution_weights(
+def _convolution(
+    layer: nn.Conv2d,
     inputs: Float[Tensor, "batch in_channels in_height in_width"],
     grad_output: Float[Tensor, "batch out_channels out_height out_width"],
-    shape: Sequence[int],
-    stride: tuple[int, ...],
-    padding: tuple[int, ...],
-    dilation: tuple[int, ...],
-    groups: int,
-) -> Float[Tensor, "batch out_channels _ _ _"]:
-    """Compute the per-sample gradients of a convolution's weights.
+) -> dict[str, Tensor]:
+    weight = _convolution_weight(layer, inputs, grad_output)
+    return {"weight": weight} if layer.bias is None else {"weight": weight, "bias": grad_output.sum((2, 3))}
 
-    Args:
-        inputs: Input of the convolution.
-        grad_output: Gradient of the loss with respect to its output.
-        shape: Shape of the weights: (out_channels, in_channels / groups, height, width).
-        stride: As the convolution's.
-        padding: Zeros added on each side.
-        dilation: As the convolution's.
-        groups: As the convolution's.
 
-    Returns:
-        The gradients.
-    """
-    batch, (height, width) = len(inputs), shape[2:]
-    if (height, width) == (1, 1) and groups == 1 and padding == (0, 0):
+def _convolution_weight(layer: nn.Conv2d, inputs: Tensor, grad_output: Tensor) -> Tensor:
+    """Per-sample gradients ``[batch, out_channels, in_channels / groups, height, width]``."""
+    assert not isinstance(layer.padding, str)
+    shape, stride, padding, dilation = layer.weight.shape, layer.stride, layer.padding, layer.dilation
+    batch, (height, width) = len(inputs), layer.kernel_size
+    if (height, width) == (1, 1) and layer.groups == 1 and padding == (0, 0):
         strided = inputs[:, :, :: stride[0], :: stride[1]]
         return torch.bmm(grad_output.flatten(2), strided.flatten(2).mT).view(batch, *shape)
-    if groups == shape[0] == inputs.shape[1]:
+    if layer.groups == layer.out_channels == layer.in_channels:
         # Depthwise: sums of products with the shifted image.
         padded = functional.pad(inputs, (padding[1], padding[1], padding[0], padding[0]))
         rows, columns = (size * step for size, step in zip(grad_output.shape[2:], stride, strict=True))
@@ -192,56 +182,29 @@ def convolution_weights(
         grad_output.reshape(1, -1, *grad_output.shape[2:]),
         inputs.reshape(1, -1, *inputs.shape[2:]),
         inputs.new_empty(()).expand(batch * shape[0], *shape[1:]),  # only its shape is read
-        None,
-        stride,
-        padding,
-        dilation,
-        False,
-        [0, 0],
-        batch * groups,
-        [False, True, False],
+        *(None, stride, padding, dilation, False, [0, 0], batch * layer.groups, [False, True, False]),
     )
     values: Tensor = weight.view(batch, *shape)
     return values
 
 
-def norm_weights(
+def _batch_norm(
+    layer: _BatchNorm,
     inputs: Float[Tensor, "batch channels *size"],
     grad_output: Float[Tensor, "batch channels *size"],
-    mean: Tensor | None,
-    deviation: Float[Tensor, " channels"],
-) -> tuple[Float[Tensor, "batch channels"], Float[Tensor, "batch channels"]]:
-    """Compute the per-sample gradients of a batch norm's scale and shift, with running statistics.
-
-    Args:
-        inputs: Input of the batch norm.
-        grad_output: Gradient of the loss with respect to its output.
-        mean: Running mean of each channel.
-        deviation: Reciprocal of the running standard deviation of each channel.
-
-    Returns:
-        The gradients of scale and shift.
-    """
-    assert mean is not None
-    shift, product = (x.flatten(2).sum(2) if x.ndim > 2 else x for x in (grad_output, grad_output * inputs))
-    return (product - mean * shift) * deviation, shift
-
-
-def _convolution(layer: nn.Conv2d, inputs: Tensor, grad_output: Tensor) -> dict[str, Tensor]:
-    assert not isinstance(layer.padding, str)
-    geometry = (layer.stride, layer.padding, layer.dilation, layer.groups)
-    values = {"weight": convolution_weights(inputs, grad_output, layer.weight.shape, *geometry)}
-    return values if layer.bias is None else values | {"bias": grad_output.sum((2, 3))}
-
-
-def _batch_norm(layer: _BatchNorm, inputs: Tensor, grad_output: Tensor) -> dict[str, Tensor]:
+) -> dict[str, Tensor]:
+    assert layer.running_mean is not None
     assert layer.running_var is not None
+    shift, product = (x.flatten(2).sum(2) if x.ndim > 2 else x for x in (grad_output, grad_output * inputs))
     deviation = torch.rsqrt(layer.running_var + layer.eps)
-    scale, shift = norm_weights(inputs, grad_output, layer.running_mean, deviation)
-    return {"weight": scale, "bias": shift}
+    return {"weight": (product - layer.running_mean * shift) * deviation, "bias": shift}
 
 
-def _linear(layer: nn.Linear, inputs: Tensor, grad_output: Tensor) -> dict[str, Tensor]:
+def _linear(
+    layer: nn.Linear,
+    inputs: Float[Tensor, "batch *_ in_features"],
+    grad_output: Float[Tensor, "batch *_ out_features"],
+) -> dict[str, Tensor]:
     rows, columns = (x.flatten(1, -2) if x.ndim > 2 else x[:, None] for x in (grad_output, inputs))
     values = {"weight": torch.bmm(rows.mT, columns)}
     return values if layer.bias is None else values | {"bias": rows.sum(1)}
