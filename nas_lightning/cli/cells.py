@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -45,6 +45,7 @@ _SPEC_HELP = (
     "a genotype: NAME, NAME:connections=SEED, NAME:operations=SEED, NAME:adapted, NAME:C4, FILE.yaml, or "
     "the literal Genotype(...)"
 )
+_SIZES = ("width", "depth", "parameters M", "live M")
 _SPACES = {"ordered": "wirings", "distinct": "wirings with distinct sources"}
 
 
@@ -181,8 +182,8 @@ def _show(options: argparse.Namespace) -> None:
         if variant is None and entry.reported is not None:
             names = ("parameters_M", "error_percent", "where")
             record["reported"] = {name: getattr(entry.reported, name) for name in names}
-    record["normal"] = describe_cell(genotype.normal, genotype.normal_concat)
-    record["reduction"] = describe_cell(genotype.reduce, genotype.reduce_concat)
+    record["normal"] = describe_cell(*genotype.cell(reduction=False))
+    record["reduction"] = describe_cell(*genotype.cell(reduction=True))
     record["network"] = describe_network(genotype, _network_settings(options))
     record["genotype"] = str(genotype)
     _print(options, record, show_text(record))
@@ -193,13 +194,12 @@ def _draw(options: argparse.Namespace) -> None:
 
     picture_format(options.output)
     genotypes = [(_title(spec), get_genotype(spec)) for spec in options.specs]
-    drawings = []
-    if options.cells != "reduction":
-        drawings += [CellDrawing(g.normal, g.normal_concat, f"{name}, normal cell") for name, g in genotypes]
-    if options.cells != "normal":
-        drawings += [
-            CellDrawing(g.reduce, g.reduce_concat, f"{name}, reduction cell") for name, g in genotypes
-        ]
+    drawings = [
+        CellDrawing(*genotype.cell(cell == "reduction"), f"{name}, {cell} cell")
+        for cell in ("normal", "reduction")
+        for name, genotype in genotypes
+        if options.cells in (cell, "both")
+    ]
     columns = options.columns if options.columns is not None else min(len(genotypes), 4)
     write_figure(draw_cells(drawings, columns), options.output)
     print(options.output)
@@ -233,7 +233,7 @@ def _census(options: argparse.Namespace) -> None:
     ranks = []
     for spec in options.specs:
         genotype = get_genotype(spec)
-        ranks.append({"spec": _title(spec), **describe_rank(genotype.normal, genotype.normal_concat)})
+        ranks.append({"spec": _title(spec), **describe_rank(*genotype.cell(reduction=False))})
     record: Record = {"nodes": options.nodes, "concat": list(spaces[0].concat)}
     for name, space in zip(_SPACES, spaces, strict=True):
         counts = [{"width": w, "depth": d, "count": count} for (w, d), count in space.counts.items()]
@@ -242,35 +242,14 @@ def _census(options: argparse.Namespace) -> None:
     _print(options, record, census_text(spaces, ranks))
 
 
-def describe_variant(genotype: Genotype, settings: Mapping[str, Any]) -> Record:
-    """Width and depth of the normal cell, and the size of the network.
-
-    Args:
-        genotype: The cells.
-        settings: ``init_channels``, ``num_cells``, ``num_classes``, ``auxiliary``, ``image_size`` and
-            ``stem_stride`` of the network.
-
-    Returns:
-        ``width``, ``depth``, ``parameters``, ``live_parameters`` and ``multiply_adds``.
-
-    Raises:
-        ValueError: If a setting is not possible or the images do not fit the network.
-    """
-    width = cell_width(genotype.normal, genotype.normal_concat)
-    depth = cell_depth(genotype.normal, genotype.normal_concat)
-    return {"width": width, "depth": depth, **_size(genotype, settings)}
+def describe_variant(genotype: Genotype, settings: Record) -> Record:
+    """``width`` and ``depth`` of the normal cell, and the network's size."""
+    normal = genotype.cell(reduction=False)
+    return {"width": cell_width(*normal), "depth": cell_depth(*normal), **network_size(genotype, settings)}
 
 
 def describe_cell(edges: Sequence[Edge], concat: Sequence[int]) -> Record:
-    """Everything about one cell: edges, width, depth, dead nodes, duplicate edges and rank.
-
-    Args:
-        edges: Two edges per intermediate node.
-        concat: Nodes that the cell's output concatenates.
-
-    Returns:
-        The record; ``rank`` is None for cells with more intermediate nodes than the census takes.
-    """
+    """Everything about one cell; ``rank`` is None where the census does not take so many nodes."""
     from nas_lightning.cells.census import MAX_NODES
 
     return {
@@ -287,14 +266,8 @@ def describe_cell(edges: Sequence[Edge], concat: Sequence[int]) -> Record:
 def describe_rank(edges: Sequence[Edge], concat: Sequence[int]) -> Record:
     """Where a cell ranks among all wirings with its number of nodes and its concat list.
 
-    Args:
-        edges: Two edges per intermediate node.
-        concat: Nodes that the cell's output concatenates.
-
-    Returns:
-        ``nodes``, ``concat``, ``width``, ``depth`` and, for the ``ordered`` wirings and those with
-        ``distinct`` sources, the total, how many are at least as wide, at least as shallow and both, and the
-        shares of these.
+    For the ``ordered`` wirings and those with ``distinct`` sources: the total, how many are at least as wide,
+    at least as shallow and both, and the shares of these.
 
     Raises:
         ValueError: If the cell has more intermediate nodes than the census takes.
@@ -310,29 +283,28 @@ def describe_rank(edges: Sequence[Edge], concat: Sequence[int]) -> Record:
     return record
 
 
-def describe_network(genotype: Genotype, settings: Mapping[str, Any]) -> Record:
-    """The network of a genotype: its settings, its size and its dead cells.
+def describe_network(genotype: Genotype, settings: Record) -> Record:
+    """The network of a genotype: its settings, its size and its dead cells."""
+    plan = stack_plan(genotype, **_only(settings, "init_channels num_cells auxiliary"))
+    dead = [cell.index for cell in plan.cells if not cell.live]
+    return {**settings, **network_size(genotype, settings), "dead_cells": dead}
+
+
+def _only(settings: Record, names: str) -> Record:
+    return {name: settings[name] for name in names.split()}
+
+
+def network_size(genotype: Genotype, settings: Record) -> Record:
+    """``parameters``, ``live_parameters`` and ``multiply_adds`` of a network.
 
     Args:
         genotype: The cells.
-        settings: As for :func:`describe_variant`.
-
-    Returns:
-        The settings, ``parameters``, ``live_parameters``, ``multiply_adds`` and ``dead_cells``.
+        settings: ``init_channels``, ``num_cells``, ``num_classes``, ``auxiliary``, ``image_size`` and
+            ``stem_stride``.
 
     Raises:
         ValueError: If a setting is not possible or the images do not fit the network.
     """
-    plan = stack_plan(genotype, **_only(settings, "init_channels num_cells auxiliary"))
-    dead = [cell.index for cell in plan.cells if not cell.live]
-    return {**settings, **_size(genotype, settings), "dead_cells": dead}
-
-
-def _only(settings: Mapping[str, Any], names: str) -> Record:
-    return {name: settings[name] for name in names.split()}
-
-
-def _size(genotype: Genotype, settings: Mapping[str, Any]) -> Record:
     # A tower serves training, so the images must fit it too.
     plan = stack_plan(genotype, **_only(settings, "init_channels num_cells auxiliary"))
     check_image_size(plan, settings["image_size"], settings["stem_stride"])
@@ -354,10 +326,10 @@ def _size(genotype: Genotype, settings: Mapping[str, Any]) -> Record:
         return {name: getattr(size, name) for name in ("parameters", "live_parameters", "multiply_adds")}
 
 
-def list_text(records: Sequence[Mapping[str, Any]], settings: Mapping[str, Any]) -> str:
+def list_text(records: Sequence[Record], settings: Record) -> str:
     """The table of published cells."""
 
-    def reported(record: Mapping[str, Any], key: str, form: str) -> str:
+    def reported(record: Record, key: str, form: str) -> str:
         value = (record["reported"] or {}).get(key)
         return "-" if value is None else format(value, form)
 
@@ -365,16 +337,13 @@ def list_text(records: Sequence[Mapping[str, Any]], settings: Mapping[str, Any])
         [
             record["name"],
             str(record["year"]),
-            format_width(record["width"]),
-            str(record["depth"]),
-            _millions(record["parameters"]),
-            _millions(record["live_parameters"]),
+            *_sizes(record),
             reported(record, "parameters_M", "g"),
             reported(record, "error_percent", ".2f"),
         ]
         for record in records
     ]
-    header = ("name", "year", "width", "depth", "parameters M", "live M", "reported M", "reported error %")
+    header = ("name", "year", *_SIZES, "reported M", "reported error %")
     return (
         f"{table(header, rows)}\n\nwidth and depth: of the normal cell; {_counted_for(settings)}\n"
         "reported: CIFAR-10 figures of the publication, not counted here; "
@@ -382,24 +351,19 @@ def list_text(records: Sequence[Mapping[str, Any]], settings: Mapping[str, Any])
     )
 
 
-def variants_text(records: Sequence[Mapping[str, Any]], settings: Mapping[str, Any]) -> str:
+def _sizes(record: Record) -> list[str]:
+    width, depth = format_width(record["width"]), str(record["depth"])
+    return [width, depth, _millions(record["parameters"]), _millions(record["live_parameters"])]
+
+
+def variants_text(records: Sequence[Record], settings: Record) -> str:
     """The table of a genotype's variants, the base genotype first."""
-    rows = [
-        [
-            record["spec"],
-            format_width(record["width"]),
-            str(record["depth"]),
-            _millions(record["parameters"]),
-            _millions(record["live_parameters"]),
-            _millions(record["multiply_adds"], 0),
-        ]
-        for record in records
-    ]
-    header = ("spec", "width", "depth", "parameters M", "live M", "multiply-adds M")
+    rows = [[r["spec"], *_sizes(r), _millions(r["multiply_adds"], 0)] for r in records]
+    header = ("spec", *_SIZES, "multiply-adds M")
     return f"{table(header, rows)}\n\nwidth and depth: of the normal cell; {_counted_for(settings)}"
 
 
-def show_text(record: Mapping[str, Any]) -> str:
+def show_text(record: Record) -> str:
     """Everything about one genotype, from the record of `nas-lightning cells show`."""
     lines = [record["spec"]]
     if "published" in record:
@@ -430,7 +394,7 @@ def show_text(record: Mapping[str, Any]) -> str:
     return "\n".join([*lines, "", record["genotype"]])
 
 
-def _cell_lines(name: str, cell: Mapping[str, Any]) -> list[str]:
+def _cell_lines(name: str, cell: Record) -> list[str]:
     lines = [f"{name} cell: width {format_width(cell['width'])}, depth {cell['depth']}"]
     edges = cell["edges"]
     for node in range(2, len(edges) // 2 + 2):
@@ -452,16 +416,8 @@ def _cell_lines(name: str, cell: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def census_text(spaces: Sequence[Census], ranks: Sequence[Mapping[str, Any]]) -> str:
-    """The distribution of width and depth over connection spaces, and the rank of cells.
-
-    Args:
-        spaces: The census of the ordered wirings and of those with distinct sources.
-        ranks: One record per cell.
-
-    Returns:
-        The text.
-    """
+def census_text(spaces: Sequence[Census], ranks: Sequence[Record]) -> str:
+    """The distribution of width and depth over connection spaces, and the ranks of cells."""
     parts = []
     for space in spaces:
         widths = sorted({width for width, _ in space.counts}, reverse=True)
@@ -499,7 +455,7 @@ def census_text(spaces: Sequence[Census], ranks: Sequence[Mapping[str, Any]]) ->
     return "\n\n".join(parts)
 
 
-def _counted_for(settings: Mapping[str, Any]) -> str:
+def _counted_for(settings: Record) -> str:
     tower = "with" if settings["auxiliary"] else "without"
     return (
         f"sizes counted for {settings['init_channels']} channels, {settings['num_cells']} cells, "
@@ -507,7 +463,7 @@ def _counted_for(settings: Mapping[str, Any]) -> str:
     )
 
 
-def _shares(space: Mapping[str, Any]) -> list[str]:
+def _shares(space: Record) -> list[str]:
     return [f"{space[f'{key}_share']:.2%}" for key in ("at_least_as_wide", "at_least_as_shallow", "both")]
 
 

@@ -1,9 +1,9 @@
-"""What a checkpoint was trained with, held against what is said now."""
+"""The settings that a checkpoint was trained with, and what contradicts them."""
 
 from __future__ import annotations
 
-import importlib
 import inspect
+import pkgutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +15,7 @@ from nas_lightning.cells import get_genotype
 from nas_lightning.classifier import CellClassifier
 
 FREE_DATA_KEYS = ("root", "evaluation_batch_size")
-"""Settings of the data that change no number and so may differ between a checkpoint and its use."""
+"""Settings of the data that change no result, so that a checkpoint may be used with others."""
 
 
 @dataclass(frozen=True)
@@ -27,8 +27,8 @@ class CheckpointSettings:
         epoch: Epoch after which it was written, from 0.
         genotype: The cells, as a literal.
         model: Arguments of CellClassifier, without the number of classes, which the data set decides.
-        data_class: Path of the data module's class, or None where the checkpoint does not tell.
-        data: Arguments of the data module, without those that change no number.
+        data_class: Import path of the data module's class; None where the checkpoint has none.
+        data: Arguments of the data module, without those that change no result.
         run: Settings of the trainer that decide the schedule, and ``seed_everything``.
     """
 
@@ -41,10 +41,10 @@ class CheckpointSettings:
     run: dict[str, Any]
 
     def defaults(self, *, resuming: bool) -> dict[str, Any]:
-        """The settings by parser key, to stand for what is not said.
+        """The settings by parser key, as defaults of what is not given.
 
         Args:
-            resuming: Whether the training goes on, so that the trainer's settings count too.
+            resuming: Whether the training resumes, so that the trainer's settings count too.
         """
         defaults: dict[str, Any] = {f"model.{name}": value for name, value in self.model.items()}
         if self.data_class is not None:
@@ -52,11 +52,11 @@ class CheckpointSettings:
         return defaults | (self.run if resuming else {})
 
     def refuse_contradictions(self, settings: Mapping[str, Any], *, resuming: bool) -> None:
-        """Refuse settings that differ: after the defaults above were set, they were said.
+        """Refuse settings that differ from the defaults above, so that somebody gave them.
 
         Args:
             settings: All settings, nested.
-            resuming: Whether the training goes on.
+            resuming: Whether the training resumes.
 
         Raises:
             ValueError: Naming the first key that differs, and both values.
@@ -72,18 +72,18 @@ class CheckpointSettings:
         self._compare("model", model, self.model)
         if self.data_class is not None:
             data = settings["data"]
-            if _import_object(data["class_path"]) is not _import_object(self.data_class):
+            if pkgutil.resolve_name(data["class_path"]) is not pkgutil.resolve_name(self.data_class):
                 raise ValueError(
                     f"`data` (={data['class_path']}) contradicts the checkpoint {self.path}, which was"
                     f" trained on {self.data_class}"
                 )
             self._compare("data", data.get("init_args") or {}, self.data)
         if resuming:
-            said = {f"trainer.{name}": value for name, value in settings["trainer"].items()}
-            self._compare("", {**said, "seed_everything": settings["seed_everything"]}, self.run)
+            given = {f"trainer.{name}": value for name, value in settings["trainer"].items()}
+            self._compare("", {**given, "seed_everything": settings["seed_everything"]}, self.run)
 
-    def _compare(self, group: str, said: Mapping[str, Any], trained: Mapping[str, Any]) -> None:
-        for name, value in said.items():
+    def _compare(self, group: str, given: Mapping[str, Any], trained: Mapping[str, Any]) -> None:
+        for name, value in given.items():
             key = f"{group}.{name}" if group else name
             if name in trained and isinstance(value, Mapping) and isinstance(trained[name], Mapping):
                 self._compare(key, value, trained[name])
@@ -135,8 +135,3 @@ def read_checkpoint_settings(path: Path) -> CheckpointSettings:
         data={name: value for name, value in data.items() if name not in (*FREE_DATA_KEYS, "_instantiator")},
         run=run,
     )
-
-
-def _import_object(path: str) -> object:
-    module, _, name = path.rpartition(".")
-    return getattr(importlib.import_module(module), name)

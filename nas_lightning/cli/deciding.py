@@ -20,7 +20,7 @@ TRAINER_DEFAULTS = {
     "gradient_clip_val": 5.0,
     "num_sanity_val_steps": 0,
     "enable_model_summary": False,
-    "log_every_n_steps": 1,  # nothing is logged between epochs: this only keeps Lightning from asking for it
+    "log_every_n_steps": 1,  # nothing is logged between epochs; Lightning warns of larger values
 }
 
 # Settings that name a class, and the argument of it that is no setting.

@@ -15,7 +15,7 @@ from nas_lightning.networks import load_reference_weights
 
 
 class LandscapeTrainer(Trainer):
-    """A trainer that measures."""
+    """A trainer with the method behind the subcommand ``landscape``."""
 
     def landscape(
         self,
@@ -24,13 +24,13 @@ class LandscapeTrainer(Trainer):
         ckpt_path: str | None = None,
         weights_only: bool | None = None,
     ) -> None:
-        """Validate a network; the analysis callbacks measure it then.
+        """Validate a network, during which the analysis callbacks run.
 
         Args:
             model: The module.
             datamodule: The data.
             ckpt_path: Checkpoint that holds the weights: a path, or `last` for that of the run.
-            weights_only: Whether the checkpoint may hold nothing but tensors and plain values.
+            weights_only: Whether the checkpoint may hold tensors and plain values only.
         """
         self.validate(
             model, datamodule=datamodule, ckpt_path=ckpt_path, weights_only=weights_only, verbose=False
@@ -40,8 +40,8 @@ class LandscapeTrainer(Trainer):
 class LandscapeCLI(TrainingCLI):
     """The command line of the analyses.
 
-    The callbacks of the settings that are analyses run, or all three with their defaults where there is none.
-    Files and pictures go to the folder of the checkpoint's run.
+    It runs the analyses among the callbacks of the settings, or all three with their defaults if there are
+    none. Files and pictures go to the folder of the checkpoint's run.
     """
 
     def __init__(self, arguments: list[str]) -> None:
@@ -59,14 +59,14 @@ class LandscapeCLI(TrainingCLI):
             "--reference_weights",
             type=str | None,
             default=None,
-            help="State dict of the DARTS family of code, in place of a checkpoint; needs the genotype.",
+            help="State dict written by the DARTS family of code, in place of a checkpoint.",
         )
 
     def check_without_checkpoint(self) -> None:
         """Without a checkpoint there must be reference weights."""
         if self.settings.reference_weights is None:
             raise ValueError(
-                "`ckpt_path` is missing: landscape measures a trained network; or name `reference_weights`"
+                "`ckpt_path` is missing: landscape analyses a trained network; or give `reference_weights`"
             )
 
     @property
@@ -84,7 +84,7 @@ class LandscapeCLI(TrainingCLI):
         if settings.reference_weights is not None and settings.ckpt_path is not None:
             raise ValueError(
                 f"`reference_weights` (={settings.reference_weights}) and `ckpt_path` (={settings.ckpt_path})"
-                " both name weights: leave one out"
+                " both give weights: leave one out"
             )
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
@@ -99,7 +99,7 @@ class LandscapeCLI(TrainingCLI):
         for analysis in analyses:
             analysis.checkpoint_epoch = -1 if self.settings.ckpt_path is None else self.trained.epoch
         settings["callbacks"] = analyses
-        # What is not validated is not measured.
+        # The analyses run on the whole split.
         kwargs |= {"limit_val_batches": 1.0, "fast_dev_run": False}
         logger = run_logger(self.run_folder) if settings["logger"] in (None, True) else settings["logger"]
         return super().instantiate_trainer(logger=logger, **kwargs)
@@ -122,7 +122,7 @@ def _read_weights(path: Path) -> dict[str, Any]:
         weights = torch.load(path, weights_only=True, map_location="cpu")
     except Exception as error:  # whatever reading a foreign file raises
         raise ValueError(
-            f"`reference_weights` (={path}) is damaged, or holds more than tensors and plain values"
+            f"`reference_weights` (={path}) is damaged, or holds other than tensors and plain values"
         ) from error
     if not isinstance(weights, dict):
         raise ValueError(
@@ -136,10 +136,6 @@ def _read_weights(path: Path) -> dict[str, Any]:
 
 
 def main(arguments: list[str]) -> None:
-    """Run `landscape`.
-
-    Args:
-        arguments: The subcommand and its arguments.
-    """
+    """Run `landscape`, the first of the arguments."""
     silence_advice()
     LandscapeCLI(arguments)

@@ -72,9 +72,9 @@ def summarize(variance: xr.Dataset, smoothness: xr.Dataset) -> dict[str, Any]:
 
     Returns:
         For ``theorem_4_3``, ``theorem_4_2`` and ``corrected_4_2`` a list of records: ``node`` (i, or ``None``
-        for all), ``cases``, ``median`` and ``maximum`` of the ratio, ``beyond``: in how many cases it exceeds
-        one by more than rounding. ``explanation``: of the cases beyond theorem 4.2, how many the missing
-        factor alone explains, and how many need the later nodes' terms.
+        for all), ``cases``, ``median`` and ``maximum`` of the ratio, and ``beyond``, the number of cases in
+        which it exceeds one by more than rounding. ``explanation``: of the cases beyond theorem 4.2, how many
+        the missing factor alone explains, and how many need the later nodes' terms.
     """
     spectral = variance.sel(norm="spectral")
     beyond = smoothness["beyond"]
@@ -91,14 +91,7 @@ def summarize(variance: xr.Dataset, smoothness: xr.Dataset) -> dict[str, Any]:
 
 
 def theory_text(record: dict[str, Any]) -> str:
-    """The summary as a table.
-
-    Args:
-        record: Settings, and what `summarize` returns.
-
-    Returns:
-        Lines to print.
-    """
+    """The settings and the result of :func:`summarize` as tables."""
     nodes = " ".join(map(str, record["nodes"]))
     lines = [
         f"random instances: {record['instances']}, nodes: {nodes}, dimension: {record['dimension']}, "
@@ -157,9 +150,8 @@ def _ratios(cases: xr.Dataset, measured: str, bound: str) -> list[dict[str, Any]
 def _parser() -> argparse.ArgumentParser:
     parser = ArgumentParser(
         prog="nas-lightning theory",
-        description="Set gradient variances and block-wise Lipschitz constants of random linear cells "
-        "against the bounds of the paper's theorems 4.2 and 4.3, and against a bound that holds in place of "
-        "theorem 4.2.",
+        description="Compare gradient variances and block-wise Lipschitz constants of random linear cells "
+        "with the bounds of the paper's theorems 4.2 and 4.3, and with a corrected bound for theorem 4.2.",
         allow_abbrev=False,
     )
     parser.add_argument(

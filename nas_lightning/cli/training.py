@@ -41,14 +41,14 @@ class OneLineErrorParser(LightningArgumentParser):
 
 
 class SaveRunConfig(SaveConfigCallback):
-    """Keeps ``config.yaml`` in the run's folder, as the settings that the run or its resumption has."""
+    """Writes ``config.yaml`` into the run's folder: the settings of the run, or of its last resumption."""
 
     def __init__(self, parser: LightningArgumentParser, config: Namespace, *, folder: Path) -> None:
         super().__init__(parser, config)
         self.folder = folder
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Write the settings, without the checkpoint that they were resumed from."""
+        """Write the settings without ``ckpt_path``."""
         if trainer.is_global_zero:
             config = self.config.clone()
             config["ckpt_path"] = None
@@ -59,8 +59,8 @@ class SaveRunConfig(SaveConfigCallback):
 class TrainingCLI(LightningCLI):
     """The command line of a training.
 
-    Beyond LightningCLI it has a stable folder for every run (``default_root_dir/experiment/run``), refuses to
-    write over one, and holds what is said explicitly against what a checkpoint was trained with.
+    Beyond LightningCLI, every run has a stable folder (``default_root_dir/experiment/run``) that no other run
+    overwrites, a checkpoint brings its settings, and settings that contradict it are refused.
     """
 
     model: CellClassifier
@@ -116,7 +116,7 @@ class TrainingCLI(LightningCLI):
         parser.link_arguments("data.num_classes", "model.num_classes", apply_on="instantiate")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        """Parse the arguments this was made with, whatever the process's own are."""
+        """Parse the arguments given to the constructor rather than those of the process."""
         self.arguments = with_included_files(self.arguments)
         self.config = parser.parse_args(self.arguments)
         settings = self.settings
@@ -126,9 +126,7 @@ class TrainingCLI(LightningCLI):
             raise ValueError(f"`seed_everything` (={settings.seed_everything}) must be from 0 to 2**32 - 1")
         clip = settings.trainer.gradient_clip_val
         if clip is not None and clip < 0:
-            raise ValueError(
-                f"`trainer.gradient_clip_val` (={clip}) must not be negative; null does not clip"
-            )
+            raise ValueError(f"`trainer.gradient_clip_val` (={clip}) must not be negative; null: no clipping")
         for name in ("experiment", "run"):
             if settings[name] is not None and Path(settings[name]).name != settings[name]:
                 raise ValueError(f"`{name}` (={settings[name]}) must be the name of one folder")
@@ -154,7 +152,7 @@ class TrainingCLI(LightningCLI):
         return Path(root, experiment, run)
 
     def _parse_ckpt_path(self) -> None:
-        """Resolve ``last``, and take from a checkpoint the settings that were not given."""
+        """Resolve ``last``, and take the settings that were not given from the checkpoint."""
         settings = self.settings
         resuming = self.config["subcommand"] == "fit"
         self._may_start = settings.ckpt_path == "last"
@@ -179,14 +177,13 @@ class TrainingCLI(LightningCLI):
         self.trained = trained
 
     def check_without_checkpoint(self) -> None:
-        """Refuse to evaluate a network that nothing has trained."""
-        if self.config["subcommand"] != "fit":
-            raise ValueError(
-                f"`ckpt_path` is missing: {self.config['subcommand']} evaluates a trained network"
-            )
+        """Refuse to evaluate an untrained network."""
+        name = self.config["subcommand"]
+        if name != "fit":
+            raise ValueError(f"`ckpt_path` is missing: {name} evaluates a trained network")
 
     def after_validate(self) -> None:
-        """Print what was measured, one metric a line."""
+        """Print the metrics, one a line."""
         if self.trainer.is_global_zero:
             for name, value in self.trainer.callback_metrics.items():
                 print(f"{name} {float(value):.6f}")
@@ -194,14 +191,14 @@ class TrainingCLI(LightningCLI):
     after_test = after_validate
 
     def instantiate_classes(self) -> None:
-        """Make data, model and trainer; what their arguments are refused for is said in one line."""
+        """Make data, model and trainer; errors in their arguments become one line."""
         try:
             super().instantiate_classes()
         except ValueError as error:
             raise ValueError(plain_message(str(error), ())) from error
 
     def before_instantiate_classes(self) -> None:
-        """Refuse a folder that is not this run's before anything is made."""
+        """Refuse a folder of another run before anything is made."""
         if self.config["subcommand"] == "fit" and not self.settings.trainer.fast_dev_run and _rank() == 0:
             self._check_run_folder()
 
@@ -211,7 +208,7 @@ class TrainingCLI(LightningCLI):
         if settings.ckpt_path is not None:
             if folder.resolve() not in Path(settings.ckpt_path).resolve().parents:
                 raise ValueError(
-                    f"`ckpt_path` (={settings.ckpt_path}) belongs to another run than {folder}: a run goes on"
+                    f"`ckpt_path` (={settings.ckpt_path}) belongs to another run than {folder}: a run resumes"
                     " in its own folder, with `--config RUN/config.yaml --ckpt_path last`"
                 )
         elif (folder / "checkpoints" / "last.ckpt").exists() or (
@@ -253,7 +250,7 @@ class TrainingCLI(LightningCLI):
         return super().instantiate_trainer(callbacks=own, **kwargs)
 
     def before_fit(self) -> None:
-        """Prepare the data before anything of the run is written, and take the folder for this process."""
+        """Prepare the data before the run writes anything, and lock its folder."""
         if _rank() > 0:
             return
         self.datamodule.trainer = self.trainer
@@ -266,26 +263,26 @@ class TrainingCLI(LightningCLI):
                 self._lock.acquire()  # until the training ends, however it does
             except Timeout:
                 raise ValueError(
-                    f"{self.run_folder} is being written by another process;"
-                    " name a run of its own with `--run NAME`"
+                    f"{self.run_folder} is being written by another process; use another `--run NAME`"
                 ) from None
-            self._check_run_folder()  # the other process may have ended meanwhile, with a run
+            self._check_run_folder()  # another process may have finished a run there meanwhile
 
     def _run_subcommand(self, subcommand: str) -> None:
         try:
             super()._run_subcommand(subcommand)
-        except SystemExit:  # Lightning's answer to signals, of which it says little
-            if self.trainer.received_sigterm:
-                raise SystemExit(_stopped("SIGTERM", subcommand, 143)) from None
-            if self.trainer.interrupted:
-                raise SystemExit(_stopped("Ctrl-C", subcommand, 130)) from None
-            raise
+        except SystemExit:  # Lightning's bare answer to signals
+            by, code = ("SIGTERM", 143) if self.trainer.received_sigterm else ("Ctrl-C", 130)
+            if not (self.trainer.received_sigterm or self.trainer.interrupted):
+                raise
+            how = "`--ckpt_path last`" if subcommand == "fit" else "the same command"
+            print(f"nas-lightning: stopped by {by}; resume with {how}", file=sys.stderr)
+            raise SystemExit(code) from None
         finally:
             if self._lock is not None:
                 self._lock.release()
 
     def after_instantiate_classes(self) -> None:
-        """Refuse what the data and the network cannot do together."""
+        """Refuse data and a network that do not fit together."""
         given = self.settings.model.get("num_classes")
         if given is not None and given != self.datamodule.num_classes:
             raise ValueError(
@@ -304,15 +301,8 @@ def run_logger(folder: Path) -> TensorBoardLogger:
     )
 
 
-def _stopped(by: str, subcommand: str, code: int) -> int:
-    """Say how a run that was stopped goes on, and return the exit code."""
-    how = "`--ckpt_path last` continues the training" if subcommand == "fit" else "the same command goes on"
-    print(f"nas-lightning: stopped by {by}; {how}", file=sys.stderr)
-    return code
-
-
 def _rank() -> int:
-    """Rank of this process as its launcher (torchrun, SLURM or Lightning) says, before there is a trainer."""
+    """Rank of this process according to its launcher (torchrun, SLURM or Lightning)."""
     names = ("RANK", "SLURM_PROCID", "LOCAL_RANK")
     return next((int(os.environ[name]) for name in names if name in os.environ), 0)
 
@@ -330,17 +320,13 @@ def _names_missing_file(spec: Any) -> bool:
 
 
 def main(arguments: list[str]) -> None:
-    """Run `fit`, `validate` or `test`.
-
-    Args:
-        arguments: The subcommand and its arguments.
-    """
+    """Run `fit`, `validate` or `test`, the first of the arguments."""
     silence_advice()
     TrainingCLI(arguments)
 
 
 def silence_advice() -> None:
-    """Leave out Lightning's advice on other products and on its own code."""
+    """Silence Lightning's advice on other products and on its own code."""
     warnings.filterwarnings("ignore", ".*Checkpoint directory .* exists and is not empty.*")
     warnings.filterwarnings("ignore", ".*callbacks used to create the checkpoint need to be provided.*")
     warnings.filterwarnings("ignore", r".*isinstance\(treespec, LeafSpec\).*")

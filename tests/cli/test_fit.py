@@ -335,7 +335,7 @@ register_operation("spatial_gate", spatial_gate)
 
 
 @pytest.mark.slow
-def test_an_own_operation_works_in_genotypes_specs_drawings_and_training(tmp_path: Path) -> None:
+def test_an_own_operation_works_in_genotypes_specs_and_training(tmp_path: Path) -> None:
     (tmp_path / "own_operations.py").write_text(OWN_OPERATION)
     cell = [["spatial_gate", 0], ["skip_connect", 1], ["sep_conv_3x3", 2], ["spatial_gate", 1]]
     genotype = {"normal": cell, "normal_concat": [2, 3], "reduce": cell, "reduce_concat": [2, 3]}
@@ -349,14 +349,8 @@ def test_an_own_operation_works_in_genotypes_specs_drawings_and_training(tmp_pat
     # Layer 1 of the user's nn.Sequential in edge 0: zero weights in a channel would mean it was never built.
     assert weights["network.cells.0.edges.0.1.weight"].shape == (4, 1, 3, 3)
 
-    draw = ["cells", "draw", "gated.yaml", "--operations", "own_operations", "-o", "gated.png"]
-    assert (completed := run_process(draw, tmp_path)).returncode == 0, completed.stderr
-    assert (tmp_path / "gated.png").read_bytes().startswith(b"\x89PNG")
-    show = ["cells", "show", "gated.yaml", "--operations", "own_operations"]
-    assert (completed := run_process(show, tmp_path)).returncode == 0, completed.stderr
-    assert "spatial_gate" in completed.stdout
 
-
+@pytest.mark.slow
 def test_ctrl_c_keeps_the_last_epoch(tmp_path: Path) -> None:
     arguments = ["fit", *TINY, "--trainer.max_epochs=500", "--trainer.default_root_dir=logs"]
     run = tmp_path / "logs" / "synthetic" / "darts_v2"
@@ -367,7 +361,7 @@ def test_ctrl_c_keeps_the_last_epoch(tmp_path: Path) -> None:
     finally:
         process.kill()
     assert process.returncode == 130
-    assert "stopped by Ctrl-C; `--ckpt_path last` continues" in message
+    assert "stopped by Ctrl-C; resume with `--ckpt_path last`" in message
     assert "Traceback" not in message
     assert len(read_metrics(run)) >= read_checkpoint(run / "checkpoints" / "last.ckpt")["epoch"] + 1
 
@@ -414,5 +408,5 @@ def test_a_run_in_progress_is_left_alone_and_sigterm_is_no_success(tmp_path: Pat
     finally:
         process.kill()
     assert process.returncode == 143
-    assert "stopped by SIGTERM; `--ckpt_path last` continues" in message
+    assert "stopped by SIGTERM; resume with `--ckpt_path last`" in message
     assert "Traceback" not in message

@@ -13,7 +13,6 @@ from nas_lightning.analysis.surface import Surface
 from nas_lightning.cli import plot
 from nas_lightning.cli.plot import main
 from nas_lightning.figures import SurfacePanel, draw_loss_contours, figure_to_bytes
-from tests.cli.commands import run_process
 from tests.figures.surfaces import heights, planes
 
 NODES = ["preprocess", "2", "3"]
@@ -221,10 +220,3 @@ def test_bad_input_is_said_in_one_line_and_writes_nothing(
         main(["plot", *arguments])
     assert "\n" not in str(caught.value)
     assert {path.name for path in folder.iterdir()} == before
-
-
-def test_the_command_runs_as_a_process(tmp_path: Path) -> None:
-    loss_file(tmp_path / "loss.nc")
-    done = run_process(["plot", "loss.nc", "-o", "loss.pdf"], tmp_path)
-    assert (done.returncode, done.stdout) == (0, "loss.pdf\n")
-    assert (tmp_path / "loss.pdf").read_bytes().startswith(b"%PDF")

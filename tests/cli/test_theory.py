@@ -1,8 +1,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +10,7 @@ import pytest
 from nas_lightning.analysis.linear_cells import random_instances
 from nas_lightning.analysis.theory import theorem_4_2, theorem_4_3
 from nas_lightning.cli.theory import main
-from tests.cli.commands import environment
+from tests.cli.commands import run_process
 
 SMALL = ("theory", "--instances", "16", "--nodes", "2", "3", "--dimension", "2", "--seed", "5")
 
@@ -121,29 +119,6 @@ def test_a_figure_that_cannot_be_written_leaves_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_process_prints_the_table_and_no_warning(tmp_path: Path) -> None:
-    code = "import sys; from nas_lightning.cli.theory import main; main(sys.argv[1:])"
-    done = subprocess.run(
-        [sys.executable, "-c", code, *SMALL],
-        cwd=tmp_path,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=120,
-    )
+    done = run_process(SMALL, tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("random instances: 16")
-    assert done.stderr == ""
-
-
-def test_help_needs_no_torch() -> None:
-    code = (
-        "import sys; from nas_lightning.cli.theory import main\n"
-        "try: main(['theory', '--help'])\n"
-        "except SystemExit: pass\n"
-        "print(sorted({'torch', 'xarray', 'matplotlib'} & set(sys.modules)))"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
-    )
-    assert "--instances" in done.stdout
-    assert done.stdout.splitlines()[-1] == "[]"
