@@ -7,8 +7,8 @@ import os
 import sys
 from collections.abc import Sequence
 
-from nas_lightning.acceleration.cpu.waiting import sleep_while_waiting
 from nas_lightning.cli.messages import is_user_error, one_line
+from nas_lightning.cli.waiting import sleep_while_waiting
 
 SUBCOMMANDS = {
     "fit": ("training", "train a network of cells: nas-lightning fit --config configs/darts.yaml"),
