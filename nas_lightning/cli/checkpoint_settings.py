@@ -13,9 +13,7 @@ import torch
 
 from nas_lightning.cells import get_genotype
 from nas_lightning.classifier import CellClassifier
-
-FREE_DATA_KEYS = ("root", "evaluation_batch_size")
-"""Settings of the data that change no result, so that a checkpoint may be used with others."""
+from nas_lightning.identity import NOT_DECIDING
 
 
 @dataclass(frozen=True)
@@ -132,6 +130,10 @@ def read_checkpoint_settings(path: Path) -> CheckpointSettings:
         genotype=checkpoint["genotype"],
         model=model,
         data_class=data_class,
-        data={name: value for name, value in data.items() if name not in (*FREE_DATA_KEYS, "_instantiator")},
+        data={
+            name: value
+            for name, value in data.items()
+            if f"data.init_args.{name}" not in NOT_DECIDING and name != "_instantiator"
+        },
         run=run,
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from importlib import import_module
+from pkgutil import resolve_name
 from typing import Any
 
 from jsonargparse import ArgumentParser
@@ -54,9 +54,7 @@ def decisive(settings: Mapping[str, Any]) -> dict[str, Any]:
     for prefix, skipped in _CLASSES.items():
         path = flat.get(f"{prefix}.class_path")
         if path is not None:
-            module, _, name = path.rpartition(".")
-            of_class = _defaults(getattr(import_module(module), name), skipped)
-            defaults |= flatten(of_class, f"{prefix}.init_args.")
+            defaults |= flatten(_defaults(resolve_name(path), skipped), f"{prefix}.init_args.")
     return deciding_settings(flat | {"model.genotype": str(get_genotype(flat["model.genotype"]))}, defaults)
 
 

@@ -1,0 +1,64 @@
+"""Settings are resolved as `fit` resolves them, and what is decisive of them is the record's identity."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from nas_lightning.cli.resolve import resolve
+from nas_lightning.identity import NOT_DECIDING, flatten, identity_hash
+from tests.cli.commands import TINY, read_result, run_process
+from tests.cli.parsing import ParsedOnly
+
+
+def test_all_settings_are_resolved_without_a_trace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    arguments = ["fit", "--data=Digits", "--model.optimizer.lr=0.2", "--trainer.callbacks+=LossContour"]
+    settings, deciding = resolve(arguments)
+    assert settings["data"]["init_args"]["batch_size"] == 80
+    assert (
+        settings["model"]["optimizer"]["init_args"] | {"lr": 0.2, "momentum": 0.9}
+        == (settings["model"]["optimizer"]["init_args"])
+    )
+    assert settings["trainer"]["callbacks"][0]["init_args"]["resolution"] == 51
+    assert not {"trainer.callbacks", "model.optimizer.init_args.nesterov"} & deciding.keys()
+    assert deciding["model.genotype"].startswith("Genotype(")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_does_not_decide_are_settings() -> None:
+    parsed = flatten(ParsedOnly(["fit", "--data=Digits", "--trainer.strategy=auto"]).settings.as_dict())
+    assert set(NOT_DECIDING) <= {*parsed, "config"}
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("--model.num_cells=1.5", "`model.num_cells` .* must be of type int"),
+        ("--model.init_channels=0", r"`init_channels` \(=0\) must be at least 1"),
+        ("--model.auxiliary_weight=-1", "`auxiliary_weight` .* must not be negative"),
+        ("--model.optimizer.momentum=-1", "`model.optimizer` is not valid: Invalid momentum"),
+        ("--data.batch_size=0", "`batch_size`"),
+        ("--trainer.max_epochs=0", r"`trainer.max_epochs` \(=0\) must be at least 1"),
+        ("--trainer.max_epohcs=1", "did you mean `trainer.max_epochs`"),
+    ],
+)
+def test_what_fit_refuses_is_refused(argument: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message) as error:
+        resolve(["fit", "--data=Digits", argument])
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.slow
+def test_a_run_records_the_identity_that_was_resolved(tmp_path: Path) -> None:
+    arguments = ["fit", *TINY, "--trainer.max_epochs=1", "--experiment=e", "--run=r", "--seed_everything=3"]
+    _, deciding = resolve(arguments)
+    folder = tmp_path / "tb_logs" / "e" / "r"
+    for more in ([], ["--trainer.accumulate_grad_batches=1", "--ckpt_path=last"]):  # resumed, the same
+        completed = run_process([*arguments, *more], tmp_path)
+        assert completed.returncode == 0, completed.stderr
+        result = read_result(folder)
+        assert result["deciding"] == deciding
+        assert result["identity"] == identity_hash(deciding)
+        (folder / "result.json").unlink()
