@@ -1,4 +1,4 @@
-"""What is measured on a split: mean loss and accuracy, exact over batches of any size and over ranks."""
+"""Mean loss and accuracy over a split, exact over batches of any size and over ranks."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ PADDING = -1
 
 
 class MeanLoss(Metric):
-    """Mean loss over images, sum_i f_i / n; not a number stays not a number.
+    """Mean loss over images, sum_i f_i / n; NaN stays NaN.
 
     (torchmetrics' MeanMetric removes NaN or, with ``nan_strategy="disable"``, forgets the weights.)
     """
@@ -43,7 +43,7 @@ class MeanLoss(Metric):
 
 
 def top_k_accuracy(num_classes: int, top_k: int = 1) -> Metric:
-    """Share of the images whose class is among the ``top_k`` largest logits.
+    """Make the metric of the fraction of images whose class is among the ``top_k`` largest logits.
 
     Args:
         num_classes: Number of classes.

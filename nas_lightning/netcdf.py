@@ -1,6 +1,6 @@
-"""Datasets on disk: netCDF-3 files, written whole and read with suspicion.
+"""Datasets on disk: netCDF-3 files, written atomically, validated on reading.
 
-netCDF-3 through SciPy needs no HDF5 library and takes no locks, which network disks of clusters often lack.
+netCDF-3 through SciPy needs no HDF5 library and takes no locks, which clusters' network disks often lack.
 """
 
 from __future__ import annotations
@@ -23,18 +23,10 @@ Attributes = Mapping[str, str | int | float]
 NOT_DECIDING = frozenset({"device", "title", "training_seed", "versions"})
 """Attributes in which a file may differ from the run that continues it."""
 
-# What reading bytes that are no netCDF file, or a part of one, has been seen to raise.
+# SciPy raises these on bytes that are no netCDF file, or only a part of one.
 _UNREADABLE = (
-    ArithmeticError,
-    AssertionError,
-    AttributeError,
-    EOFError,
-    LookupError,
-    MemoryError,
-    OSError,
-    RuntimeError,
-    TypeError,
-    ValueError,
+    *(ArithmeticError, AssertionError, AttributeError, EOFError, LookupError, MemoryError),
+    *(OSError, RuntimeError, TypeError, ValueError),
 )
 
 
@@ -57,22 +49,22 @@ def read_dataset(path: str | os.PathLike[str]) -> xr.Dataset:
         raise ValueError(f"{path} is not a file")
     content = path.read_bytes()
     try:
-        import xarray as xr  # a third of a second, which not every start needs to wait for
+        import xarray as xr  # takes a third of a second, which not every start needs
 
         with xr.open_dataset(
             io.BytesIO(content), engine="scipy", mask_and_scale=False, decode_times=False
         ) as opened:
             dataset = opened.load()
     except _UNREADABLE as error:
-        raise ValueError(f"{path} is not a file of a measurement, or it is damaged") from error
+        raise ValueError(f"{path} is not an analysis file, or it is damaged") from error
     if "kind" not in dataset.attrs:
-        raise ValueError(f"{path} is not a file of a measurement: it has no attribute `kind`")
+        raise ValueError(f"{path} is not an analysis file: it has no attribute `kind`")
     dataset.attrs = {name: _plain(value) for name, value in dataset.attrs.items()}
     return dataset
 
 
 def write_dataset(path: str | os.PathLike[str], dataset: xr.Dataset) -> None:
-    """Write a dataset as netCDF-3, whole or not at all.
+    """Write a dataset as netCDF-3, atomically.
 
     Args:
         path: File to write.
@@ -81,15 +73,15 @@ def write_dataset(path: str | os.PathLike[str], dataset: xr.Dataset) -> None:
     Raises:
         OSError: If it cannot be written; the message names it.
     """
-    # In the order of the names: a continued surface has the bytes of an unbroken one.
     import xarray as xr
 
+    # In the order of the names: a resumed surface has the bytes of an unbroken one.
     ordered = xr.Dataset(
         {name: dataset[name].variable for name in sorted(map(str, dataset.data_vars))},
         coords={name: dataset[name].variable for name in sorted(map(str, dataset.coords))},
         attrs=dict(sorted(dataset.attrs.items())),
     )
-    # Without this, xarray declares NaN to be the mark of missing values.
+    # Without this, xarray declares that NaN means a missing value.
     encoding = {
         name: {"_FillValue": None}
         for name, variable in ordered.variables.items()
@@ -101,11 +93,11 @@ def write_dataset(path: str | os.PathLike[str], dataset: xr.Dataset) -> None:
 
 
 def matching_dataset(path: str | os.PathLike[str], attributes: Attributes) -> xr.Dataset | None:
-    """What a file holds, if it is what is to be measured.
+    """Read a file, if there is one, and check that it holds the wanted analysis.
 
     Args:
         path: File that may exist.
-        attributes: Attributes of what is to be measured.
+        attributes: Attributes of the wanted analysis.
 
     Returns:
         The dataset, or None if there is no file.
@@ -123,12 +115,12 @@ def matching_dataset(path: str | os.PathLike[str], attributes: Attributes) -> xr
 def check_attributes(
     path: str | os.PathLike[str], found: Mapping[Any, Any], wanted: Mapping[Any, Any]
 ) -> None:
-    """Refuse a file whose attributes are not those of what is to be measured.
+    """Refuse a file whose attributes are not those of the wanted analysis.
 
     Args:
         path: The file, for the message.
         found: Attributes of the file.
-        wanted: Attributes of what is to be measured; those of :data:`NOT_DECIDING` are not compared.
+        wanted: Attributes of the wanted analysis; those of :data:`NOT_DECIDING` are not compared.
 
     Raises:
         ValueError: Naming the first attribute that differs, and both values.
@@ -141,20 +133,20 @@ def check_attributes(
 
 
 def refuse(path: str | os.PathLike[str], name: str, ours: object, theirs: object) -> None:
-    """Say that a file belongs to something else.
+    """Refuse a file that belongs to another analysis.
 
     Args:
         path: The file.
         name: What differs.
-        ours: What is to be measured.
-        theirs: What the file has.
+        ours: The value that is wanted.
+        theirs: The value in the file.
 
     Raises:
         ValueError: Always.
     """
     raise ValueError(
-        f"{path}: `{name}` is {ours}, the file has {theirs}: it belongs to another measurement; remove it, or"
-        " write elsewhere by `name` or `folder` of the callback"
+        f"{path}: `{name}` is {ours}, the file has {theirs}: it belongs to another analysis; remove it, or"
+        " set `name` or `folder` of the callback"
     )
 
 
@@ -164,7 +156,7 @@ def _plain(value: Any) -> Any:
 
 
 def _where_different(ours: Any, theirs: Any) -> tuple[str, str]:
-    """Two values as text; of long texts, what surrounds the first difference."""
+    """Two values as text; long texts are cut to the surroundings of the first difference."""
     if isinstance(ours, str) and isinstance(theirs, str):
         pairs = enumerate(zip(ours, theirs, strict=False))
         same = next((index for index, (one, other) in pairs if one != other), min(len(ours), len(theirs)))

@@ -1,4 +1,4 @@
-"""Where a number comes from: seed, versions, weights."""
+"""Provenance of a number: seed, versions, weights."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from torch import Tensor
 
 
 def run_seed() -> int | None:
-    """The seed that Lightning's ``seed_everything`` was given, or None without one."""
+    """The seed of Lightning's ``seed_everything``, or None without one."""
     seed = os.environ.get("PL_GLOBAL_SEED")
     return None if seed is None else int(seed)
 
 
 def software_versions() -> dict[str, str]:
-    """Versions of Python and of the packages that decide a run's numbers."""
+    """Versions of Python and of the packages on which a run's numbers depend."""
     packages = ("nas-lightning", "torch", "torchvision", "lightning", "torchmetrics", "numpy")
     return {"python": platform.python_version()} | {package: version(package) for package in packages}
 

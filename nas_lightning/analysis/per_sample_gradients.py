@@ -167,8 +167,8 @@ def _convolution_weight(layer: nn.Conv2d, inputs: Tensor, grad_output: Tensor) -
     if (height, width) == (1, 1) and layer.groups == 1 and padding == (0, 0):
         strided = inputs[:, :, :: stride[0], :: stride[1]]
         return torch.bmm(grad_output.flatten(2), strided.flatten(2).mT).view(batch, *shape)
-    if layer.groups == layer.out_channels == layer.in_channels:
-        # Depthwise: sums of products with the shifted image.
+    if layer.groups == layer.out_channels == layer.in_channels and torch.compiler.is_compiling():
+        # Depthwise: sums of products with the shifted image, which a compiler fuses into one loop.
         padded = functional.pad(inputs, (padding[1], padding[1], padding[0], padding[0]))
         rows, columns = (size * step for size, step in zip(grad_output.shape[2:], stride, strict=True))
         taps = [

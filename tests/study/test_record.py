@@ -244,7 +244,7 @@ def test_an_analysis_that_cannot_be_used_is_named_and_the_run_stays(tmp_path: Pa
     write_surface(hessian, "hessian_spectrum", weights="cd" * 32)
     results = collect(tmp_path, run)
     assert results.problems == (
-        f"r: {contour} is not a file of a measurement, or it is damaged",
+        f"r: {contour} is not an analysis file, or it is damaged",
         f"r: there is no {variance}",
         f"r: {hessian}: measured with other weights than those that the run ended with",
     )
