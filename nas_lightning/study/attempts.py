@@ -23,9 +23,9 @@ class Attempt:
         start: When it was started, ISO 8601 with time zone.
         executor: ``"local"`` or ``"ray"``.
         host: Name of the machine that started it.
-        end: When its end was seen; None while it runs, or if who started it was killed.
+        end: When its end was noticed; None while it runs, or if its runner was killed.
         exit_code: Its exit code; negative: the signal that ended it; None if it is not known.
-        outcome: ``"finished"``, ``"failed"``, ``"lost"`` (its worker or machine went) or ``"stopped"`` (on
+        outcome: ``"finished"``, ``"failed"``, ``"lost"`` (its worker or machine failed) or ``"stopped"`` (on
             demand); None without an end.
         reason: One line about a failure or loss.
     """

@@ -8,7 +8,6 @@ runs that were timed; it is an estimate, good for planning.
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ from nas_lightning.cells import (
     multiply_adds,
 )
 from nas_lightning.study.architectures import figure2_number
+from nas_lightning.study.record import read_metrics
 from nas_lightning.study.state import RunState, Status
 from nas_lightning.study.study import AnalysisFile, Architecture, Run, Study
 
@@ -283,13 +283,12 @@ def _seconds_spent(state: RunState, now: datetime) -> float | None:
 
 def _training_seconds(run: Run) -> float | None:
     """Time of a finished run's training alone, from its curves; None if they do not tell."""
-    cost = run_cost(run)
-    try:
-        with (run.folder / "metrics.csv").open(encoding="utf-8", newline="") as file:
-            rates = [float(row["images_per_second"]) for row in csv.DictReader(file)]
-        return sum((cost.training_images or 0) / run.epochs / rate for rate in rates)
-    except (OSError, ValueError, LookupError, TypeError, ArithmeticError, csv.Error):
+    rows, problem = read_metrics(run.folder / "metrics.csv")
+    rates = [row.get("images_per_second", 0.0) for row in rows]
+    if problem is not None or not all(rates):
         return None
+    images = (run_cost(run).training_images or 0) / run.epochs
+    return sum(images / rate for rate in rates)
 
 
 def _training_share(run: Run) -> float:

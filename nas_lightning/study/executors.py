@@ -17,7 +17,7 @@ from nas_lightning.study import bound_process
 GRACE_SECONDS = 15.0
 """How long a process may take to end after SIGTERM."""
 
-# What would make a training believe that it is a part of another one.
+# With these, a training would take itself for a rank of another one.
 LAUNCHER_PREFIXES = ("SLURM_", "TORCHELASTIC_", "PMI_", "PMIX_", "OMPI_")
 LAUNCHER_VARIABLES = frozenset(
     {"RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "ROLE_RANK", "ROLE_NAME"}
@@ -36,7 +36,7 @@ class Job:
         folder: Working folder.
         log: File that its output is appended to.
         gpus: Number of GPUs it needs; below 1, the share of one.
-        environment: Environment variables beside those of whoever starts it.
+        environment: Environment variables beside those of the process that starts it.
     """
 
     name: str
@@ -54,8 +54,8 @@ class JobEnd:
     Attributes:
         name: The job's name.
         exit_code: Its exit code; negative: the signal that ended it; None if it is not known.
-        lost: Whether it was not its own doing: it was killed, or its worker or machine went.
-        reason: One line about an end that is no success.
+        lost: Whether it was killed, or its worker or machine failed.
+        reason: One line about an end without success.
     """
 
     name: str
@@ -70,7 +70,7 @@ class Executor(Protocol):
 
     Attributes:
         name: Its name on the command line.
-        gpus: Most GPUs that a process can have: those of the machine, or of the one with the most.
+        gpus: Most GPUs of a process: those of the machine, or of the machine with the most.
         threads: Number of CPU threads for each process.
     """
 
@@ -88,10 +88,10 @@ class Executor(Protocol):
         """The processes that ended since the last call."""
 
     def stop(self) -> list[JobEnd]:
-        """End all processes: SIGTERM, and SIGKILL for those that go on for :data:`GRACE_SECONDS`."""
+        """End all processes: SIGTERM, and after :data:`GRACE_SECONDS` SIGKILL."""
 
     def close(self) -> None:
-        """Give back what was taken."""
+        """Release all resources."""
 
 
 class LocalExecutor:
@@ -158,7 +158,7 @@ class LocalExecutor:
         return self.ended()
 
     def close(self) -> None:
-        """End what still runs."""
+        """End all processes that still run."""
         self.stop()
 
     def _deal(self, gpus: float | int) -> dict[str, float] | None:
@@ -202,7 +202,7 @@ def start_process(job: Job, environment: Mapping[str, str] | None = None) -> sub
 
 
 def terminate(processes: Iterable[subprocess.Popen[bytes]], seconds: float | int) -> None:
-    """End processes with their groups: SIGTERM first, SIGKILL for what goes on.
+    """End processes with their groups: SIGTERM first, then SIGKILL.
 
     Args:
         processes: The processes.
@@ -221,7 +221,7 @@ def terminate(processes: Iterable[subprocess.Popen[bytes]], seconds: float | int
 
 
 def end_group(process: subprocess.Popen[bytes]) -> None:
-    """End what a process that is over left behind, such as ranks of a training on several GPUs."""
+    """End the processes that an ended process left behind, such as ranks of a training on several GPUs."""
     try:
         os.killpg(process.pid, signal.SIGKILL)
     except (ProcessLookupError, PermissionError):

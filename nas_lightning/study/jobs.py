@@ -25,8 +25,7 @@ class Sharing:
 
     Attributes:
         jobs: Most runs at a time; the cores are divided by it.
-        at_a_time: Runs that go at a time, as far as GPUs and runs suffice; 0 where one needs more GPUs than
-            there are.
+        at_a_time: Runs at a time, as far as GPUs and runs suffice; 0 if one needs more GPUs than there are.
         devices: The GPUs, as ``CUDA_VISIBLE_DEVICES`` takes them.
         gpus: Number of GPUs of a run, or a share of one; where runs differ, the smallest.
     """
@@ -51,10 +50,7 @@ def local_sharing(
         devices: The GPUs of the machine.
         cores: Number of CPU cores.
         jobs: Runs at a time; None: as many as the GPUs take, without GPUs one a core.
-        gpus_per_run: What the user says of a run's GPUs, see :func:`gpus_of`.
-
-    Returns:
-        The sharing.
+        gpus_per_run: As for :func:`gpus_of`.
     """
     gpus = min((gpus_of(run, len(devices), gpus_per_run) for run in runs), default=0)
     if not gpus:
@@ -69,35 +65,14 @@ def local_sharing(
     return Sharing(jobs, min(jobs, at_a_time), tuple(devices), gpus)
 
 
-def default_gpus(run: Run) -> float | int:
-    """GPUs of a run on a machine that has some, where the user says nothing.
-
-    Args:
-        run: The run.
-
-    Returns:
-        ``trainer.devices`` where that is a number above 1, else 1 / :data:`RUNS_PER_GPU`; 0 for a run on the
-            CPU.
-    """
-    if run.settings.get("trainer.accelerator") == "cpu":
-        return 0
-    devices: Any = run.settings.get("trainer.devices")
-    try:
-        whole = len(devices) if isinstance(devices, list | tuple) else int(devices)
-    except (TypeError, ValueError):  # "auto": what it is given
-        whole = 1
-    if whole > 1:
-        return whole
-    return 1 / RUNS_PER_GPU if RUNS_PER_GPU > 1 else 1
-
-
 def gpus_of(run: Run, available: int, gpus_per_run: float | int | None = None) -> float | int:
     """Number of GPUs that a run's process gets.
 
     Args:
         run: The run.
-        available: Number of GPUs there are.
-        gpus_per_run: What the user says; None takes :func:`default_gpus`.
+        available: Number of GPUs of the machine.
+        gpus_per_run: What the user says. None: 0 for a run on the CPU or without GPUs, ``trainer.devices``
+            where that is a number above 1, else 1 / :data:`RUNS_PER_GPU`.
 
     Returns:
         A whole number, or a share below 1.
@@ -111,18 +86,18 @@ def gpus_of(run: Run, available: int, gpus_per_run: float | int | None = None) -
                 f"`gpus_per_run` (={gpus_per_run:g}) must be a whole number, or a share from 0 to 1"
             )
         return int(gpus_per_run) if gpus_per_run == int(gpus_per_run) else gpus_per_run
-    return default_gpus(run) if available else 0
+    if not available or run.settings.get("trainer.accelerator") == "cpu":
+        return 0
+    devices: Any = run.settings.get("trainer.devices")
+    try:
+        whole = len(devices) if isinstance(devices, list | tuple) else int(devices)
+    except (TypeError, ValueError):  # "auto": what it is given
+        whole = 1
+    return whole if whole > 1 else 1 if RUNS_PER_GPU == 1 else 1 / RUNS_PER_GPU
 
 
 def run_command(run: Run) -> tuple[str, ...]:
-    """The command of a run's process; it continues the run if there is a checkpoint.
-
-    Args:
-        run: The run.
-
-    Returns:
-        Program and arguments.
-    """
+    """Program and arguments of a run's process; it resumes the run if there is a checkpoint."""
     program = (sys.executable, "-m", "nas_lightning")
     return (*program, *run.arguments, "--ckpt_path", "last", "--trainer.enable_progress_bar", "false")
 
@@ -133,10 +108,7 @@ def run_job(run: Run, gpus: float | int, threads: int) -> Job:
     Args:
         run: The run.
         gpus: Number of GPUs, or a share of one.
-        threads: Number of CPU threads, unless the user's ``OMP_NUM_THREADS`` says another.
-
-    Returns:
-        The job.
+        threads: As for :func:`job_environment`.
     """
     return Job(
         name=run.name,
@@ -149,13 +121,10 @@ def run_job(run: Run, gpus: float | int, threads: int) -> Job:
 
 
 def job_environment(threads: int) -> dict[str, str]:
-    """Environment variables of a training's process beside those of whoever starts it.
+    """Environment variables of a training's process beside those of the process that starts it.
 
     Args:
         threads: Number of CPU threads, unless the user's ``OMP_NUM_THREADS`` says another.
-
-    Returns:
-        The variables.
     """
     return {
         "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS") or str(threads),

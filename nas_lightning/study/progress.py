@@ -34,7 +34,6 @@ class StudyProgress:
 
     Args:
         output: Where it goes.
-        epochs: Epochs of all runs of the study together.
         clock: Gives seconds.
     """
 

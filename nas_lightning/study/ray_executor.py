@@ -92,7 +92,7 @@ class RayExecutor:
         """Whether fewer than ``jobs`` processes run, and the cluster has what one more needs."""
         if self.jobs is not None and len(self._running) >= self.jobs:
             return False
-        # What is there, not what is free: Ray takes notice of the end of a task with some delay.
+        # All resources, not the free ones: Ray notices the end of a task with some delay.
         room = 0
         for machine in self._machines():
             places = int(machine.get("CPU", 0)) // self.threads
@@ -103,7 +103,7 @@ class RayExecutor:
         return len(self._running) < room
 
     def start(self, job: Job) -> None:
-        """Hand a process to the cluster; one that needs no GPU sees none, which Ray does not see to."""
+        """Hand a process to the cluster; one that needs no GPU sees none, which Ray does not ensure."""
         if not job.gpus and self.gpus:
             job = replace(job, environment={**job.environment, "CUDA_VISIBLE_DEVICES": ""})
         task = self._ray.remote(_run_job).options(
@@ -166,7 +166,7 @@ class RayExecutor:
             ]
             each = math.floor(min(shares, default=1) * self._gpus_each)
             return max(1, each if self.jobs is None else min(each, cores // self.jobs))
-        # A process is on one machine: what the smallest has not, it might wait for without end.
+        # A process is on one machine: for more than the smallest has, it might wait for ever.
         smallest = int(min((machine["CPU"] for machine in machines if machine.get("CPU", 0) >= 1), default=1))
         return 1 if self.jobs is None else max(1, min(cores // self.jobs, smallest))
 

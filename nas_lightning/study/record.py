@@ -128,7 +128,7 @@ def read_record(run: Run) -> Record:
         raise ValueError(f"{path} is foreign, of another training than planned: {'; '.join(differences)}")
     if result.content.get("finished") is not True:
         raise ValueError(f"unfinished, {path} was written after {result.content['epochs']} epochs")
-    metrics = _read_metrics(run.folder / "metrics.csv")
+    metrics = _whole_metrics(run.folder)
     _check_agreement(result, metrics)
     # The training loader drops an incomplete last batch, on any number of devices.
     images = result.integer("provenance", "data", "split_sizes", "train")
@@ -174,11 +174,9 @@ def _how_far(run: Run) -> str:
     """What a run without a result has instead."""
     if not run.folder.is_dir():
         return f"not started, there is no folder {run.folder}"
-    metrics = run.folder / "metrics.csv"
-    if not metrics.exists():
-        return f"unfinished, no epoch is done in {run.folder}"
-    epochs = len(_read_metrics(metrics))
-    return f"unfinished, {epochs} of {run.epochs} epochs are done in {run.folder}"
+    epochs = len(_whole_metrics(run.folder))
+    done = f"{epochs} of {run.epochs} epochs are" if epochs else "no epoch is"
+    return f"unfinished, {done} done in {run.folder}"
 
 
 def _differences(run: Run, result: Result) -> list[str]:
@@ -221,21 +219,41 @@ def _differences_without_identity(run: Run, result: Result) -> list[str]:
     return differing_settings(planned, recorded, common=True)
 
 
-def _read_metrics(path: Path) -> tuple[Row, ...]:
-    """Rows of ``metrics.csv``; an empty cell is no number, ``nan`` is one."""
+def read_metrics(path: Path) -> tuple[tuple[Row, ...], str | None]:
+    """Read a ``metrics.csv`` as far as it goes.
+
+    Args:
+        path: The file; it may be missing.
+
+    Returns:
+        Its rows, where an empty cell is no number and ``nan`` is one; and one line about what is wrong with
+        the file, or None.
+    """
     rows: list[Row] = []
     try:
         with path.open(encoding="utf-8", newline="") as file:
             reader = csv.DictReader(file, strict=True)
+            if "epoch" not in (reader.fieldnames or ()):
+                return (), f"{path} is damaged: it has no column `epoch`"
             for cells in reader:
                 if None in cells or None in cells.values():
                     raise ValueError(f"line {reader.line_num} has not as many cells as line 1")
-                rows.append({name: float(cell) for name, cell in cells.items() if cell})
-    except (ValueError, csv.Error) as error:
-        raise ValueError(f"{path} is damaged: {error}") from None
-    if [row.get("epoch") for row in rows] != list(range(len(rows))):
-        raise ValueError(f"{path} is damaged: its epochs are not 0, 1, 2, ...")
-    return tuple(rows)
+                row = {name: float(cell) for name, cell in cells.items() if cell}
+                if row.get("epoch") != len(rows):
+                    raise ValueError("its epochs are not 0, 1, 2, ...")
+                rows.append(row)
+    except FileNotFoundError:
+        return (), None
+    except (OSError, ValueError, csv.Error) as error:
+        return tuple(rows), f"{path} is damaged: {in_one_line(error)}"
+    return tuple(rows), None
+
+
+def _whole_metrics(folder: Path) -> tuple[Row, ...]:
+    rows, problem = read_metrics(folder / "metrics.csv")
+    if problem is not None:
+        raise ValueError(problem)
+    return rows
 
 
 def _check_agreement(result: Result, metrics: tuple[Row, ...]) -> None:

@@ -1,4 +1,4 @@
-"""Runs a study: what is finished is left alone, the rest is started or continued, one process each."""
+"""Runs a study: finished runs are left alone, all others are started or continued, one process each."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from nas_lightning.study.state import FIT_LOCK, RUN_LOCK, Status, lock_is_held, 
 from nas_lightning.study.study import Run, Study
 
 LOST_AT_MOST = 5
-"""How often a run whose process is killed or whose machine goes is started again."""
+"""How often a run whose process is killed or whose machine fails is started again."""
 POLL_SECONDS = 0.2
 ELSEWHERE_SECONDS = 2.0
 """Time between two looks at a run that another process works on."""
@@ -68,11 +68,11 @@ def run_study(
 
     Finished runs are not started again. A run that another process works on is left to it, and taken over if
     that ends without having finished it. A run whose process fails is started again ``retries`` times, one
-    whose process is killed or whose machine goes up to :data:`LOST_AT_MOST` times; each goes on from its last
-    checkpoint. A run that fails for good is reported with the end of its log and stops no other run; one that
-    cannot be resumed, since a file has an analysis with other settings than the plan's, is reported and not
+    whose process is killed or whose machine fails :data:`LOST_AT_MOST` times at most; each resumes from its
+    last checkpoint. A run that fails for good is reported with the end of its log and stops no other run. A
+    run that cannot be resumed, since an analysis has other settings than the plan's, is reported and not
     started. The result tables are written whenever runs have finished; the finished runs that they refuse are
-    told at the end.
+    reported at the end.
 
     Ctrl-C and SIGTERM end it: the processes get SIGTERM, and SIGKILL if they do not end.
 
@@ -216,7 +216,7 @@ class _Runner:
     def _end(self, task: _Task, end: JobEnd) -> None:
         state = run_state(task.run)
         task.epoch = state.epoch
-        # Its own lock is held by this command: no other state says that it is finished.
+        # This command holds its lock: no other state says that it is finished.
         finished = state.status is Status.FINISHED
         reason = end.reason
         if not finished and end.exit_code == 0:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import fcntl
 import json
 import os
@@ -13,7 +12,7 @@ from typing import Any
 
 from nas_lightning.netcdf import read_dataset
 from nas_lightning.study.attempts import Attempt, read_attempts
-from nas_lightning.study.record import in_one_line, measured_otherwise
+from nas_lightning.study.record import in_one_line, measured_otherwise, read_metrics
 from nas_lightning.study.study import AnalysisFile, Run
 
 RUN_LOCK = ".study.lock"
@@ -77,7 +76,7 @@ def run_state(run: Run) -> RunState:
     unfinished, blocking = _unfinished(run)
     if not unfinished:
         status = Status.FINISHED
-    # Whoever holds the first lock starts what takes the second: looking at it then could only be in the way.
+    # The holder of the first lock starts a process that takes the second; a look at it could delay that one.
     elif lock_is_held(run.folder / RUN_LOCK) or lock_is_held(run.folder / FIT_LOCK):
         status = Status.RUNNING
     elif attempts and attempts[-1].outcome == "failed" and blocking is None:
@@ -161,22 +160,11 @@ def _fault(run: Run, analysis: AnalysisFile) -> tuple[str, bool] | None:
 
 def _read_progress(folder: Path) -> tuple[int, float | None, tuple[str, ...]]:
     """Epochs and the last accuracy of ``metrics.csv``, and what is wrong with it."""
-    path = folder / "metrics.csv"
-    epochs, accuracy = 0, None
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            reader = csv.DictReader(file, strict=True)
-            if "epoch" not in (reader.fieldnames or ()):
-                raise ValueError("it has no column `epoch`")
-            for row in reader:
-                epochs = max(epochs, int(row["epoch"]) + 1)
-                for name, value in row.items():
-                    if name is None or value is None:
-                        raise ValueError("a row has not as many values as there are columns")
-                    if name.startswith("accuracy/") and name != "accuracy/train" and value:
-                        accuracy = float(value)
-    except FileNotFoundError:
-        return 0, None, ()
-    except (OSError, ValueError, LookupError, TypeError, csv.Error) as error:
-        return epochs, accuracy, (f"{path} cannot be read to its end: {in_one_line(error)}",)
-    return epochs, accuracy, ()
+    rows, problem = read_metrics(folder / "metrics.csv")
+    accuracies = [
+        value
+        for row in rows
+        for name, value in row.items()
+        if name.startswith("accuracy/") and name != "accuracy/train"
+    ]
+    return len(rows), accuracies[-1] if accuracies else None, () if problem is None else (problem,)

@@ -12,7 +12,7 @@ import pytest
 from benchmarks.record import RESULTS
 from nas_lightning.study import jobs as jobs_module
 from nas_lightning.study.executors import LocalExecutor
-from nas_lightning.study.jobs import RUNS_PER_GPU, Sharing, default_gpus, gpus_of, local_sharing
+from nas_lightning.study.jobs import RUNS_PER_GPU, Sharing, gpus_of, local_sharing
 from nas_lightning.study.study import Run
 from tests.study.run_files import planned_run
 
@@ -86,11 +86,11 @@ def test_without_a_word_of_the_user(
 ) -> None:
     (run,) = runs(1, settings)
     monkeypatch.setattr(jobs_module, "RUNS_PER_GPU", 4)
-    assert default_gpus(run) == gpus_of(run, 4) == gpus
+    assert gpus_of(run, 4) == gpus
     assert gpus_of(run, 0) == 0
     monkeypatch.setattr(jobs_module, "RUNS_PER_GPU", 1)
-    assert default_gpus(run) == (1 if gpus == 0.25 else gpus)
-    assert isinstance(default_gpus(run), int)
+    assert gpus_of(run, 4) == (1 if gpus == 0.25 else gpus)
+    assert isinstance(gpus_of(run, 4), int)
 
 
 def test_the_default_is_what_was_measured_on_a_gpu() -> None:

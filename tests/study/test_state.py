@@ -154,7 +154,7 @@ def test_foreign_curves_are_named(tmp_path: Path, content: bytes) -> None:
     (run.folder / "metrics.csv").write_bytes(content)
     state = run_state(run)
     assert (state.status, state.epoch, state.accuracy) == (Status.MISSING, 0, None)
-    assert state.problems[0].startswith(f"{run.folder / 'metrics.csv'} cannot be read to its end: ")
+    assert state.problems[0].startswith(f"{run.folder / 'metrics.csv'} is damaged: ")
 
 
 def test_epochs_without_evaluation_keep_the_last_accuracy(tmp_path: Path) -> None:
