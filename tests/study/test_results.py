@@ -276,3 +276,17 @@ def test_a_real_run_is_read_as_it_was_written(tmp_path: Path) -> None:
     assert set(row.index) - set(RUN_COLUMNS) <= {
         name for name in row.index if name.startswith("settings.data.") or ".optimizer.init_args." in name
     }
+    # As an earlier version wrote it: without an identity, in a folder with another hash.
+    path = run.folder / "result.json"
+    content = json.loads(path.read_text())
+    assert content.pop("deciding") == run.deciding
+    assert content.pop("identity").startswith(run.name[-8:])
+    path.write_text(json.dumps(content))
+    run.folder.rename(run.folder.with_name(f"{run.name[:-8]}01234567"))
+    (earlier,) = read_study(tmp_path / "real.yaml", tmp_path / "tb_logs").runs
+    assert earlier.name == f"{run.name[:-8]}01234567"
+    assert only_row(collect_results(study_of(tmp_path, [earlier])))["final_loss"] == row["final_loss"]
+    content["settings"]["model.optimizer"]["init_args"]["nesterov"] = True
+    (earlier.folder / "result.json").write_text(json.dumps(content))
+    problem = "model.optimizer.init_args.nesterov True, planned False"
+    assert problem in collect_results(study_of(tmp_path, [earlier])).problems[0]
