@@ -14,8 +14,8 @@ from typing import IO, Any
 def atomic_write(path: str | os.PathLike[str], mode: str = "w") -> Iterator[IO[Any]]:
     """Open a temporary sibling of ``path`` that takes its place when the block ends without an error.
 
-    A reader sees the old file or the new one, never a part; a killed or failed writer leaves the old file as
-    it was.
+    A reader sees the old file or the new one, never a part of it. A killed or failed writer leaves the old
+    file unchanged.
 
     Args:
         path: File to write; missing parent folders are created.

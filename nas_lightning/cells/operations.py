@@ -1,7 +1,6 @@
 """The vocabulary of primitive operations: which names an edge may carry. No torch.
 
-What the operations compute is in ``nas_lightning.networks.operations``; what they cost is in
-``nas_lightning.cells.size``.
+``nas_lightning.networks.operations`` computes them; ``nas_lightning.cells.size`` counts their cost.
 """
 
 from __future__ import annotations
@@ -55,15 +54,7 @@ def declare_operation(name: str) -> None:
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """Phrase that suggests the known name nearest to a misspelt one.
-
-    Args:
-        name: What was written.
-        known: What could have been meant.
-
-    Returns:
-        ``"; did you mean 'NAME'?"``, or an empty string where nothing is near.
-    """
+    """``"; did you mean 'NAME'?"`` with the known name nearest to a misspelt one, or an empty string."""
     by_lower = {candidate.lower(): candidate for candidate in known}
     matches = difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=0.5)
     return f"; did you mean {by_lower[matches[0]]!r}?" if matches else ""

@@ -33,7 +33,7 @@ class Reported:
 
 @dataclass(frozen=True)
 class PublishedGenotype:
-    """A genotype with what a paper needs to cite it.
+    """A genotype with its citation.
 
     Attributes:
         name: Name in genotype specs.
@@ -44,7 +44,7 @@ class PublishedGenotype:
         year: When it appeared.
         searched_on: Data set of the search.
         source: Public repository, file and variable from which the genotype was taken.
-        note: What a reader must know about this transcription; empty for most.
+        note: A remark on this transcription; empty for most.
         reported: Figures reported for CIFAR-10, or None.
         genotype: The cells.
     """

@@ -97,7 +97,7 @@ def multiply_adds(
     """Multiply-adds of one image's forward pass in evaluation mode, counted by formula.
 
     Those of convolution and linear layers, each counting (output positions) x (weights); batch norm,
-    pooling, activations and sums count nothing. What is dead is never computed and counts nothing; nor does
+    pooling, activations and sums count nothing. Dead branches are never computed and count nothing; nor does
     the tower, which evaluation does not use.
 
     Args:

@@ -10,5 +10,5 @@ class ArgumentParser(argparse.ArgumentParser):
     """Bad arguments become a ValueError, which the entry point prints as one line."""
 
     def error(self, message: str) -> NoReturn:
-        """Raise what is wrong with the arguments."""
+        """Raise the parser's message."""
         raise ValueError(f"{message} ({self.prog} --help explains)")

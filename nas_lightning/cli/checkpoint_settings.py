@@ -1,4 +1,4 @@
-"""The settings that a checkpoint was trained with, and what contradicts them."""
+"""The settings that a checkpoint was trained with, and a check that others do not contradict them."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class CheckpointSettings:
     run: dict[str, Any]
 
     def defaults(self, *, resuming: bool) -> dict[str, Any]:
-        """The settings by parser key, as defaults of what is not given.
+        """The settings by parser key, as defaults of settings that are not given.
 
         Args:
             resuming: Whether the training resumes, so that the trainer's settings count too.
@@ -93,7 +93,7 @@ class CheckpointSettings:
 
 
 def read_checkpoint_settings(path: Path) -> CheckpointSettings:
-    """Read what a checkpoint of this program was trained with.
+    """Read the settings that a checkpoint of this program was trained with.
 
     Args:
         path: The checkpoint.

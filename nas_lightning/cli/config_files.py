@@ -20,7 +20,7 @@ def with_included_files(arguments: Sequence[str]) -> list[str]:
         arguments: The command line.
 
     Returns:
-        The command line. A file that includes others, and each of these, stands there as the YAML text of its
+        The command line. A file that includes others, and each of these, is given as the YAML text of its
         settings.
 
     Raises:

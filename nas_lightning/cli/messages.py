@@ -1,4 +1,4 @@
-"""Errors in one line, in the user's terms: which setting, which value, what would be right."""
+"""Errors in one line, in the user's terms: the setting, its value, and the values it may have."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def one_line(error: BaseException) -> str:
 
 
 def plain_message(text: str, known: Iterable[str]) -> str:
-    """Say in one line what jsonargparse says in many.
+    """Shorten jsonargparse's message to one line.
 
     Args:
         text: The parser's message.

@@ -101,7 +101,7 @@ def draw(options: argparse.Namespace) -> Figure:
     """Draw the files as the options say.
 
     Args:
-        options: What :func:`argument_parser` returns.
+        options: Options as :func:`argument_parser` returns them.
 
     Returns:
         The figure. Notes on unfinished files go to standard error.
@@ -195,7 +195,7 @@ def _titles(paths: Sequence[Path], datasets: Sequence[xr.Dataset]) -> list[str]:
 
 
 def _check_view(options: argparse.Namespace, view: str, kind: str, variable: str) -> None:
-    """Refuse what the files do not hold, and options that the view ignores."""
+    """Refuse views and variables that the files lack, and options that the view ignores."""
     if variable not in VARIABLES[kind]:
         known = ", ".join(VARIABLES[kind])
         raise ValueError(f"`variable` (={variable}) must be one of {known} for files of kind {kind}")

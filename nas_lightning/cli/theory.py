@@ -171,7 +171,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=_integer(0, 2**63 - 1), default=0, help="of all random numbers (0)")
     parser.add_argument("-o", "--output", metavar="FILE", help="draw the figure: FILE.png, .svg or .pdf")
     parser.add_argument(
-        "--format", choices=("text", "json"), default="text", help="of what is printed (text)"
+        "--format", choices=("text", "json"), default="text", help="format of the output (text)"
     )
     return parser
 

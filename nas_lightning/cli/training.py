@@ -34,7 +34,7 @@ class OneLineErrorParser(LightningArgumentParser):
     """A parser whose errors are one line instead of a page of usage."""
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Raise what is wrong with the arguments as a ValueError."""
+        """Raise the parser's message as a ValueError in one line."""
         known = [action.dest for action in self._actions]
         known += [f"data.{name}" for name in inspect.signature(ImageDataModule).parameters]
         raise ValueError(plain_message(message, known)) from ex

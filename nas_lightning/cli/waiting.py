@@ -1,4 +1,4 @@
-"""How long the threads of OpenMP spin before they sleep; imports no torch, so that it can come first."""
+"""How long OpenMP's threads spin before they sleep, to be set before torch is imported."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _SETTINGS = {"GOMP_SPINCOUNT": "1000", "KMP_BLOCKTIME": "1"}
 
 
 def sleep_while_waiting() -> None:
-    """Let threads that wait for others sleep early, so that a busy machine is not kept busy by waiting.
+    """Let waiting threads sleep early, so that they do not keep a busy machine busy.
 
     It works before torch is imported, in this process and the processes it starts. The user's own
     ``OMP_WAIT_POLICY``, ``GOMP_SPINCOUNT`` and ``KMP_BLOCKTIME`` (LLVM's and Intel's OpenMP, in

@@ -59,7 +59,7 @@ class CellDrawing(NamedTuple):
 
     @property
     def caption(self) -> str:
-        """Width and depth, and what grey means where it occurs."""
+        """Width and depth, and the meaning of grey where it occurs."""
         cell = (self.edges, self.concat)
         caption = f"width {format_width(cell_width(*cell))}, depth {cell_depth(*cell)}"
         if dead_nodes(*cell) or any(edge.op == "none" for edge in self.edges):
@@ -82,8 +82,8 @@ def draw_cells(drawings: Sequence[CellDrawing], columns: int | None = None) -> F
     """Draw cells side by side, all at one scale.
 
     Inputs stand left, intermediate nodes in the column of their depth, the output right. The operation stands
-    on its edge, coloured by family; width and depth stand in the caption. What does not reach the output is
-    grey and dashed.
+    on its edge, coloured by family; width and depth stand in the caption. Edges and nodes that do not reach
+    the output are grey and dashed.
 
     Args:
         drawings: The cells, from left to right and from top to bottom.

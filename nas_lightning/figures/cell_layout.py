@@ -8,8 +8,8 @@ label or a node: lines change rows only in the gaps between columns.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import permutations
+from typing import NamedTuple
 
 from nas_lightning.cells.genotype import Edge
 from nas_lightning.cells.topology import node_depths
@@ -31,16 +31,8 @@ _CROSSING_COST = 1.0
 _DISTANCE_COST = 0.15
 
 
-@dataclass(frozen=True)
-class Box:
-    """A rectangle by its centre.
-
-    Attributes:
-        x: Centre, from left to right.
-        y: Centre, from bottom to top.
-        width: Width.
-        height: Height.
-    """
+class Box(NamedTuple):
+    """A rectangle by its centre (y upwards), width and height."""
 
     x: float
     y: float
@@ -58,23 +50,15 @@ class Box:
         return self.x + self.width / 2
 
 
-@dataclass(frozen=True)
-class Line:
-    """A line that leaves a box, changes to a lane within a gap, and follows the lane.
-
-    Attributes:
-        start: Where it leaves its source.
-        bend: Where it has reached its lane; ``bend[1] == end[1]``.
-        end: Where it meets its target.
-    """
+class Line(NamedTuple):
+    """A line that leaves a box at ``start``, reaches its lane at ``bend`` and follows it to ``end``."""
 
     start: tuple[float, float]
     bend: tuple[float, float]
     end: tuple[float, float]
 
 
-@dataclass(frozen=True)
-class CellLayout:
+class CellLayout(NamedTuple):
     """Geometry of one cell drawing.
 
     Attributes:

@@ -58,11 +58,11 @@ _BESIDE: Mapping[str, Any] = {
 
 @dataclass(frozen=True, eq=False)
 class Curve:
-    """One architecture's measure during training, over seeds.
+    """One architecture's statistic during training, over seeds.
 
     Attributes:
         name: The architecture; one without a colon is an original cell.
-        x: Where it was measured, increasing, such as the number of epochs.
+        x: Increasing places of the values, such as numbers of epochs.
         mean: Mean over the seeds; NaN where a seed has no finite value.
         low: Smallest value of a seed.
         high: Largest value of a seed; equal to ``low`` for a single seed, which has no band.
@@ -80,7 +80,7 @@ class Curve:
 
     @property
     def shown(self) -> str:
-        """What the legend says."""
+        """Entry in the legend."""
         name = self.label or self.name
         return name if np.isfinite(self.mean).any() else f"{name}: no finite value"
 
@@ -92,7 +92,7 @@ class CurvePanel:
     Attributes:
         curves: The curves; the first is drawn on top.
         title: Title of the panel.
-        y_label: Name of the measure with its unit; panels with the same one have the same scale.
+        y_label: Name of the statistic with its unit; panels with the same one have the same scale.
         scale: ``"auto"`` is logarithmic where the largest value is 20 times the smallest or more.
     """
 
@@ -174,14 +174,14 @@ def draw_curves(
 ) -> Figure:
     """Draw curves of trainings (figures 3 to 5 and 12 to 16).
 
-    A line is the mean over seeds, the band around it reaches from the smallest to the largest value of a
-    seed; a single seed has no band. Panels with the same measure share one scale; what lies beyond 300
-    medians of a logarithmic one leaves the panel at the top, and a note names the largest. Lines break where
-    a value is not finite; a cross marks the last value before that.
+    A line is the mean over seeds; its band reaches from the smallest to the largest value of a seed. Panels
+    with the same statistic share one scale. Values beyond 300 medians of a logarithmic scale leave the panel
+    at the top, and a note names the largest. Lines break where a value is not finite; a cross marks the last
+    value before that.
 
     Args:
         panels: The panels, from left to right and from top to bottom.
-        x_label: Name of what runs along x.
+        x_label: Name of the horizontal axis.
         columns: Panels side by side; two by default.
         title: Title of the whole figure.
 
@@ -240,7 +240,7 @@ def _draw_panel(
     colours: dict[str, str],
     styles: dict[str, LineStyle],
 ) -> bool:
-    """Draw a panel; returns whether a line ends for want of finite values."""
+    """Draw a panel; returns whether a line ends at a value that is not finite."""
     drawn_together = [curve for peer in peers for curve in peer.curves]
     broken = False
     for order, curve in enumerate(panel.curves):
@@ -309,7 +309,7 @@ def _set_scale(axes: Axes, scale: str, curves: Sequence[Curve]) -> None:
 
 
 def _finite(curves: Iterable[Curve]) -> Float[np.ndarray, " values"]:
-    """All values that are to be seen."""
+    """All finite values of the curves and their bands."""
     parts = [part for curve in curves for part in (curve.mean, curve.low, curve.high)]
     values = np.concatenate([np.empty(0), *parts])
     return np.asarray(values[np.isfinite(values)])

@@ -1,4 +1,4 @@
-"""What all pictures share: sizes of text, panels in a grid, legends and colour bars, files and pixels."""
+"""Common to all pictures: sizes of text, panels in a grid, legends and colour bars, files and pixels."""
 
 from __future__ import annotations
 
@@ -160,7 +160,7 @@ def settle(figure: Figure, *, planes: Sequence[Axes] = ()) -> Figure:
 
     Args:
         figure: The figure.
-        planes: Axes of fixed aspect; the figure's height shrinks to what they need.
+        planes: Axes of fixed aspect; the figure's height shrinks to fit them.
 
     Returns:
         The same figure.

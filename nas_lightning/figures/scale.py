@@ -74,15 +74,7 @@ def _limits(
 
 
 def beyond(norm: Normalize, values: Iterable[Float[np.ndarray, "..."]]) -> str:
-    """On which sides of a scale values lie, as the ``extend`` of a colour bar.
-
-    Args:
-        norm: The scale.
-        values: Arrays of any shape.
-
-    Returns:
-        ``"neither"``, ``"min"``, ``"max"`` or ``"both"``.
-    """
+    """The ends of a scale that values lie beyond: ``"neither"``, ``"min"``, ``"max"`` or ``"both"``."""
     assert norm.vmin is not None and norm.vmax is not None  # noqa: PT018  (colour_scale sets both)
     finite = [array[np.isfinite(array)] for array in values]
     below = any(bool((array < norm.vmin).any()) for array in finite)
@@ -91,13 +83,13 @@ def beyond(norm: Normalize, values: Iterable[Float[np.ndarray, "..."]]) -> str:
 
 
 def power_of_ten(largest: float) -> tuple[int, str]:
-    """The power of ten that values are divided by so that ticks stay short, and how a label says so.
+    """The power of ten that values are divided by so that ticks stay short.
 
     Args:
         largest: The largest absolute value.
 
     Returns:
-        The exponent, and what follows the name of the values: nothing where the exponent is 0.
+        The exponent, and the text to append to a label, which is empty where the exponent is 0.
 
     Examples:
         >>> power_of_ten(234567.0)

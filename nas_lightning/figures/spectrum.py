@@ -39,7 +39,7 @@ def draw_spectrum(
         trace: Trace of the Hessian, or its estimate; NaN if there is none.
         trace_error: Standard error of the estimate.
         converged: Whether the eigenvalues are final; the picture says so if not.
-        title: What stands above the picture.
+        title: Title of the picture.
 
     Returns:
         The figure.

@@ -1,4 +1,4 @@
-"""Several pairs of directions: the mean surface, and how far single pairs lie from it."""
+"""Several pairs of directions: the mean surface, and the spread of single pairs around it."""
 
 from __future__ import annotations
 
@@ -149,7 +149,7 @@ def _draw_profile(axes: Axes, spread: SurfaceSpread, axis: str, label: str) -> N
 def _height_limits(
     spreads: Sequence[SurfaceSpread], norm: Normalize, *, loss: bool, limited: bool
 ) -> tuple[float, float]:
-    """Limits of the profiles: up to 10 for losses, else those given, else what the profiles need."""
+    """Limits of the profiles: up to 10 for losses, otherwise those given or those of the values."""
     profiles = [_profile(spread, axis)[1] for spread in spreads for axis in (ALPHA, BETA)]
     if loss:
         highest = max((float(p[np.isfinite(p)].max(initial=0.0)) for p in profiles), default=0.0)

@@ -84,12 +84,12 @@ class SurfacePanel:
 
 @dataclass(frozen=True, eq=False)
 class ReadSurface:
-    """What a surface file shows.
+    """A surface as it is drawn.
 
     Attributes:
         panel: The mean over the finished pairs of directions, or the measured points of one pair.
         pairs: Values of every finished pair; empty where none is finished.
-        note: What an unfinished surface lacks; empty for a finished one.
+        note: State of an unfinished surface; empty for a finished one.
     """
 
     panel: SurfacePanel
@@ -119,7 +119,7 @@ def read_surface_panel(
             `nas_lightning.analysis.surface.finest_lattice` does.
 
     Returns:
-        The panel, the single pairs, and what is missing.
+        The panel, the single pairs, and a note on an unfinished surface.
 
     Raises:
         ValueError: If the surface lacks the variable or the pair, or has no finished point.
@@ -259,7 +259,7 @@ def explain_marks(figure: Figure, lines: Mapping[str, Artist] | None = None) -> 
 
     Args:
         figure: The figure.
-        lines: What else the legend explains, by name.
+        lines: Further entries of the legend, by name.
     """
     marks: dict[str, Artist] = {
         str(patch.get_label()): patch for axes in figure.axes for patch in axes.patches

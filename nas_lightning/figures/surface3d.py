@@ -43,11 +43,11 @@ def draw_surfaces(
 ) -> Figure:
     """Draw surfaces in three dimensions side by side, with the same heights and colours (figure 8).
 
-    The surface consists of the squares between four neighbouring points whose values are all finite; where
-    one is not, there is a hole. It is cut off at given limits: extreme values do not flatten the rest;
-    squares that leap far beyond it (100 times its length, twice on a logarithmic scale) are holes, not
-    spikes. A note counts the points that are left out, by reason. Large or small values on a linear scale
-    are divided by a power of ten that the label names (figures 21 to 24: 10^5).
+    The surface consists of the squares between four neighbouring points with finite values; the rest are
+    holes. It is cut off at given limits, so that extreme values do not flatten it. Squares that leap far
+    beyond the limits (100 times their distance, twice on a logarithmic scale) are holes too. A note counts
+    the points left out, by reason. Large or small values on a linear scale are divided by a power of ten that
+    the label names (figures 21 to 24: 10^5).
 
     Args:
         surfaces: Values; figure 8 shows the standard deviation, figures 21 to 24 the variance.
@@ -111,7 +111,7 @@ class _Heights:
         return 2.0 if self.exponent is None else 100.0
 
     def __call__(self, values: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
-        """Heights of values; NaN for what is not finite, or has no logarithm."""
+        """Heights of values; NaN for values that are not finite or have no logarithm."""
         if self.exponent is not None:
             return np.asarray(values / 10.0**self.exponent)
         return np.asarray(np.log10(values, where=values > 0, out=np.full(values.shape, np.nan)))
@@ -187,5 +187,5 @@ def _left_out(surface: SurfacePanel, z: Float[np.ndarray, "alpha beta"], heights
         "off the scale": int((np.isfinite(surface.finite) & ~shown).sum()),
         "not measured": int((~surface.is_measured).sum()),
     }
-    said = [f"{count} {reason}" for reason, count in counts.items() if count]
-    return [f"(left out: {', '.join(said)})"] if said else []
+    reasons = [f"{count} {reason}" for reason, count in counts.items() if count]
+    return [f"(left out: {', '.join(reasons)})"] if reasons else []

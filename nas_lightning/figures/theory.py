@@ -1,4 +1,4 @@
-"""Bounds of theorems 4.2 and 4.3 against what was measured in random linear cells."""
+"""Bounds of theorems 4.2 and 4.3 against measurements in random linear cells."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.ticker import NullLocator
 
-# Okabe and Ito's palette without what is near the vermilion of points beyond a bound.
+# Okabe and Ito's palette without colours near the vermilion of points beyond a bound.
 _COLOURS = ("#0072B2", "#009E73", "#CC79A7", "#56B4E9", "#000000", "#8C8C8C")
 _MARKERS = ("o", "^", "s", "D", "v", "p", "h")
 _BEYOND_COLOUR = "#D55E00"

@@ -51,7 +51,7 @@ class WidthDepthPlane:
         names: Name of each architecture; an empty one is an original cell, drawn as a diamond without a name.
         widths: Width of each in units of c.
         depths: Depth of each.
-        values: The measure that colours each; NaN where it has none.
+        values: The statistic that colours each; NaN where it has none.
         counts: Number of wirings of the space at every (width, depth); empty where they are not counted.
         title: Title of the panel.
     """
@@ -72,16 +72,16 @@ def draw_width_depth(
     columns: int | None = None,
     title: str = "",
 ) -> Figure:
-    """Draw architectures as marks coloured by a measure, over all wirings of their space.
+    """Draw architectures as marks coloured by a statistic, over all wirings of their space.
 
     A grey square is a pair of width and depth that some wiring has, with the share of all wirings that have
-    it; darker is more frequent. Marks in one square are set beside each other, so that each is seen; where a
-    square holds more than six, they are small and have no names. Diamonds are original cells, hollow marks
-    have no value. All panels have one colour scale and the same axes.
+    it; darker is more frequent. Marks in one square stand side by side; more than six in a square are small
+    and have no names. Diamonds are original cells, hollow marks have no value. All panels have one colour
+    scale and the same axes.
 
     Args:
         planes: The spaces, from left to right and from top to bottom.
-        label: Name of the measure, with its unit.
+        label: Name of the statistic, with its unit.
         scale: Scale of the colours: linear, logarithmic, or chosen by the data.
         columns: Panels side by side; one by default.
         title: Title of the whole figure.
