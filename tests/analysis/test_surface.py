@@ -231,7 +231,7 @@ def test_damaged_and_foreign_files_are_refused_and_left(tmp_path: Path) -> None:
     contents += [b"CDF\x02" + os.urandom(200) for _ in range(20)]
     for damaged in contents:
         path.write_bytes(damaged)
-        with pytest.raises(ValueError, match="is not an? ") as caught:
+        with pytest.raises(ValueError, match=r"is not an? ") as caught:
             Surface.resume_or_create(path, fresh(3, 3))
         assert str(path) in str(caught.value)
         assert "\n" not in str(caught.value)
