@@ -24,6 +24,7 @@ typecheck: $(VENV)/.dev
 # Ratios against plain implementations; prints them and writes benchmarks/results/*.json.
 benchmark: $(VENV)/.tests
 	$(BIN)/python -m benchmarks.training
+	$(BIN)/python -m benchmarks.instruction_sets
 	$(BIN)/python -m benchmarks.landscape
 	$(BIN)/python -m benchmarks.rewrites
 	$(BIN)/python -m benchmarks.accuracy

@@ -7,7 +7,6 @@ import gc
 import json
 import math
 import os
-import platform
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -16,6 +15,7 @@ from typing import Any
 
 import torch
 
+from nas_lightning.acceleration.cpu.library import compiler_flags, instruction_set, processor_name
 from nas_lightning.files import atomic_write
 from nas_lightning.provenance import software_versions
 
@@ -106,13 +106,10 @@ def _status(name: str) -> int:
 
 def machine() -> dict[str, Any]:
     """What the numbers were measured on."""
-    processor = platform.processor() or platform.machine()
-    information = Path("/proc/cpuinfo")
-    if information.exists():
-        models = [line for line in information.read_text().splitlines() if line.startswith("model name")]
-        processor = models[0].partition(":")[2].strip() if models else processor
     return {
-        "processor": processor,
+        "processor": processor_name(),
+        "instruction_set": instruction_set(),
+        "compiler_flags": " ".join(compiler_flags()),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import nullcontext
 from typing import Any, TypeAlias
 
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.modules.module import _has_any_global_hook
 
 from nas_lightning.acceleration.copies import compile_module, sharing_copy
+from nas_lightning.acceleration.cpu.calibration import KINDS, MAX_POOLING, choose_kernels
 from nas_lightning.acceleration.folding import Folding
 from nas_lightning.acceleration.fused_network import FusedNetwork
 from nas_lightning.acceleration.layers import replace_layers
@@ -110,7 +111,7 @@ class Accelerated:
         is_mixed = len(set(self._modes)) > 1
         if self.why_plain is not None or records or is_mixed or not len(inputs):
             return self.network(inputs)
-        return self._form(training)(inputs)
+        return self._form(training, inputs)(inputs)
 
     def description(self) -> str:
         """What the level does to the network in training, and why it does no more, in one line."""
@@ -123,10 +124,11 @@ class Accelerated:
     def __reduce__(self) -> tuple[Any, ...]:
         return Accelerated, (self.network, self.level, self.cuda_graphs)
 
-    def _form(self, training: bool) -> _Form:
+    def _form(self, training: bool, inputs: Tensor) -> _Form:
         if training not in self._forms:
             with torch.inference_mode(False):  # tensors made in inference mode can never be written again
-                self._forms[training] = _Form(self.network, self.level, training, self.cuda_graphs)
+                kinds = _kinds(self.network, training, inputs)
+                self._forms[training] = _Form(self.network, self.level, training, kinds, self.cuda_graphs)
         return self._forms[training]
 
     def _follow(self) -> None:
@@ -153,15 +155,18 @@ class _Form:
         network: The network.
         level: A level above ``reference``.
         training: The mode.
+        kinds: Kinds of kernels that may be used.
         cuda_graphs: See :func:`accelerate`.
     """
 
-    def __init__(self, network: nn.Module, level: Level, training: bool, cuda_graphs: bool) -> None:
+    def __init__(
+        self, network: nn.Module, level: Level, training: bool, kinds: Collection[str], cuda_graphs: bool
+    ) -> None:
         self.module = sharing_copy(network).train(training)
         if _is_cell_network(network):
             assert isinstance(self.module, CellNetwork)
-            self.module = FusedNetwork(self.module, training)
-        replace_layers(self.module)
+            self.module = FusedNetwork(self.module, training, kinds)
+        replace_layers(self.module, MAX_POOLING in kinds)
         self.folding = None if training else Folding(self.module)
         weight = next(network.parameters(), None)
         self.is_near = weight is not None and weight.device.type == "cpu"
@@ -211,6 +216,19 @@ def images_at_once(batch: int) -> int:
 
 def _is_cell_network(network: nn.Module) -> bool:
     return type(network) is CellNetwork and all(type(cell) is Cell for cell in network.cells)
+
+
+def _kinds(network: nn.Module, training: bool, inputs: Tensor) -> Collection[str]:
+    """Kinds of kernels that are faster than layers for a network of cells; any for another network."""
+    weight = next(network.parameters(), None)
+    if weight is None or weight.device.type != "cpu" or not isinstance(network, CellNetwork):
+        return KINDS
+    return choose_kernels(
+        weight.dtype,
+        training=training,
+        channels=network.plan.cells[0].channels,
+        image_size=inputs.shape[-1] // network.stem_stride,
+    ).kinds
 
 
 def _why_plain(network: nn.Module) -> str | None:

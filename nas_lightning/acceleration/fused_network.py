@@ -8,7 +8,7 @@ compiler, ReLU, depthwise convolution, 1x1 convolution and batch norm are one ke
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TypeAlias
 
 import torch
@@ -16,6 +16,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
+from nas_lightning.acceleration.cpu.calibration import KINDS, PROJECTION, SEPARABLE
 from nas_lightning.acceleration.cpu.fused_blocks import Block, can_fuse, fused_blocks, fused_projections
 from nas_lightning.acceleration.layers import every_second_pixel
 from nas_lightning.cells import check_image_size
@@ -39,20 +40,21 @@ class FusedNetwork(nn.Module):
     Args:
         network: Its layers are used as they are; it must not be called any more.
         training: The mode; in evaluation nothing is differentiated.
+        kinds: Kinds of kernels that may be used.
 
     Attributes:
         kernels: Number of operations that are computed by fused blocks.
     """
 
-    def __init__(self, network: CellNetwork, training: bool) -> None:
+    def __init__(self, network: CellNetwork, training: bool, kinds: Collection[str] = KINDS) -> None:
         super().__init__()
         self._network = (network.train(training),)  # not a submodule: its cells are not called
         self.stem, self.classifier = network.stem, network.classifier
         self.auxiliary_tower = network.auxiliary_tower if training else None
         cells = [cell for cell in network.cells if isinstance(cell, Cell)]
-        self.cells = nn.ModuleList(FusedCell(cell, training) for cell in cells)
+        self.cells = nn.ModuleList(FusedCell(cell, training, kinds) for cell in cells)
         self.projections = nn.ModuleList(
-            nn.ModuleList(_projection(layer, training) for layer in cell.preprocess) for cell in cells
+            nn.ModuleList(_projection(layer, training, kinds) for layer in cell.preprocess) for cell in cells
         )
         self.train(training)
         self.kernels = sum(isinstance(module, BlocksEdge | _BlockProjection) for module in self.modules())
@@ -121,13 +123,14 @@ class FusedCell(nn.Module):
     Args:
         cell: Its layers are used as they are.
         training: The mode.
+        kinds: Kinds of kernels that may be used.
     """
 
-    def __init__(self, cell: Cell, training: bool) -> None:
+    def __init__(self, cell: Cell, training: bool, kinds: Collection[str] = KINDS) -> None:
         super().__init__()
         self._cell = (cell,)
         self.edges = nn.ModuleList(
-            fused_edge(operation, source, training)
+            fused_edge(operation, source, training, kinds)
             for operation, source in zip(cell.edges, cell.sources, strict=True)
         )
 
@@ -297,31 +300,32 @@ _SEQUENCES = (ReLUConvBN, SeparableConvolution, DilatedConvolution, RowColumnCon
 """Operations that are layers one after the other."""
 
 
-def fused_edge(operation: nn.Module, source: int, training: bool) -> Edge:
+def fused_edge(operation: nn.Module, source: int, training: bool, kinds: Collection[str] = KINDS) -> Edge:
     """The edge that computes an operation in the fewest passes.
 
     Args:
         operation: A built-in operation, or any module of the user's.
         source: The node that is read.
         training: The mode.
+        kinds: Kinds of kernels that may be used.
     """
-    fused = _fused(operation, training)
+    fused = _fused(operation, training, SEPARABLE in kinds)
     if isinstance(fused, tuple):
         return BlocksEdge(operation, source, fused)
-    kinds = {_Rectified: RectifiedEdge, NodeReduction: ReductionEdge}
-    kinds |= {nn.MaxPool2d: PoolingEdge, nn.AvgPool2d: PoolingEdge}
-    return kinds.get(type(fused), Edge)(fused, source)
+    edges = {_Rectified: RectifiedEdge, NodeReduction: ReductionEdge}
+    edges |= {nn.MaxPool2d: PoolingEdge, nn.AvgPool2d: PoolingEdge}
+    return edges.get(type(fused), Edge)(fused, source)
 
 
-def _projection(layer: nn.Module, training: bool) -> nn.Module:
-    fused = _fused(layer, training)
+def _projection(layer: nn.Module, training: bool, kinds: Collection[str]) -> nn.Module:
+    fused = _fused(layer, training, PROJECTION in kinds)
     return _BlockProjection(fused[0]) if isinstance(fused, tuple) else fused
 
 
-def _fused(operation: nn.Module, training: bool) -> tuple[Block, ...] | nn.Module:
+def _fused(operation: nn.Module, training: bool, kernels: bool) -> tuple[Block, ...] | nn.Module:
     """An operation as fused blocks, as layers behind a ReLU, as a reduction of nodes, or as it is."""
     blocks = blocks_of(operation)
-    if can_fuse(blocks, training):
+    if kernels and can_fuse(blocks, training):
         return blocks
     if type(operation) is FactorizedReduction:
         halves = (operation.convolution_even, operation.convolution_odd)

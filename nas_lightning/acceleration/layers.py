@@ -89,17 +89,18 @@ class MaxPool(nn.MaxPool2d):
         return plainly
 
 
-def replace_layers(module: nn.Module) -> None:
+def replace_layers(module: nn.Module, kernels: bool = True) -> None:
     """Have a copy's layers computed as this file does.
 
     Only layers of exactly PyTorch's classes are replaced, and poolings of a square window.
 
     Args:
         module: A copy that nobody else uses; its layers change their class in place.
+        kernels: Whether the kernel for max pooling may be used.
     """
     weight = next((p for p in module.parameters() if p.is_floating_point()), None)
     is_near = weight is not None and weight.device.type == "cpu"
-    has_kernel = is_near and weight is not None and kernel_library(weight.dtype) is not None
+    has_kernel = kernels and is_near and weight is not None and kernel_library(weight.dtype) is not None
     for layer in module.modules():
         if type(layer) is nn.Conv2d:
             layer.__class__ = Convolution

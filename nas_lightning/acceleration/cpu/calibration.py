@@ -29,40 +29,42 @@ from nas_lightning.acceleration.cpu.library import (
 from nas_lightning.acceleration.cpu.pooling import max_pool
 from nas_lightning.files import atomic_write
 
+SEPARABLE, PROJECTION, MAX_POOLING = "separable convolutions", "projections", "max pooling"
+KINDS = frozenset({SEPARABLE, PROJECTION, MAX_POOLING})
+"""Kinds of fused kernels, each of which has PyTorch's layers as an alternative."""
+
 Pair = tuple[Callable[[], object], Callable[[], object]]
 """The same computation by PyTorch's layers and by the kernels."""
 
 _BUDGET = 0.15
-"""Seconds for a pair, of which there are four, beyond the three times that each is called at least."""
+"""Seconds for a pair, of which there are four, unless three calls of each take longer."""
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Choice:
     """What was measured, and what follows.
 
     Attributes:
-        wins: Whether to use the fused kernels.
-        ratio: Time of PyTorch's layers divided by that of the kernels, over all kinds; 0 without a library.
-        ratios: The same for each kind of kernel.
+        kinds: The kinds whose fused kernels are at least as fast as PyTorch's layers.
+        ratios: Time of PyTorch's layers divided by that of the kernels, by kind; empty without a library.
         reason: One line for the log.
     """
 
-    wins: bool
-    ratio: float
+    kinds: frozenset[str]
     ratios: dict[str, float]
     reason: str
 
 
-def fused_kernels_win(dtype: torch.dtype, *, training: bool, channels: int, image_size: int = 32) -> Verdict:
-    """Whether the kernels compute a network faster than PyTorch's layers.
+def choose_kernels(dtype: torch.dtype, *, training: bool, channels: int, image_size: int = 32) -> Choice:
+    """The kinds of kernels that compute a network faster on this machine than PyTorch's layers do.
 
-    Timed are a separable convolution in the first cell and behind two reductions (four times the channels, a
+    Timed are separable convolutions in the first cell and behind two reductions (four times the channels, a
     quarter of the side), a projection of four nodes, and max pooling: forward and backward in training; in
     evaluation forward alone, against layers with their norms folded away. Layers and kernels alternate, and
     the least time of each counts: CPU seconds of one thread, wall seconds of several. It takes less than a
     second, and the result is kept beside the library, by CPU, library (its compiler, flags and sources),
     version of torch, number of threads and the arguments. Of several processes one measures while the
-    others wait. The first call in a process logs the verdict.
+    others wait. The first call in a process logs the choice.
 
     Args:
         dtype: Of weights and images.
@@ -71,20 +73,20 @@ def fused_kernels_win(dtype: torch.dtype, *, training: bool, channels: int, imag
         image_size: Side of the first cell's images, in pixels.
 
     Returns:
-        The verdict; the kernels lose where there is no library of them.
+        The choice; no kinds where there is no library.
     """
     march = instruction_set(dtype)
-    return _verdict(dtype, training, channels, max(image_size, 4), torch.get_num_threads(), march)
+    return _choice(dtype, training, channels, max(image_size, 4), torch.get_num_threads(), march)
 
 
 @cache
-def _verdict(
+def _choice(
     dtype: torch.dtype, training: bool, channels: int, image_size: int, threads: int, march: str
-) -> Verdict:
+) -> Choice:
     work = f"CPU {'training' if training else 'evaluation'} in {str(dtype).removeprefix('torch.')}"
     library = kernel_library(dtype)
     if library is None:
-        return Verdict(False, 0.0, {}, f"{work}: PyTorch's layers, as there are no kernels for them")
+        return Choice(frozenset(), {}, f"{work}: PyTorch's layers, as there are no kernels")
     identity = {
         "processor": processor(),
         "library": Path(library._name).name,
@@ -96,17 +98,13 @@ def _verdict(
         "image_size": image_size,
     }
     seconds = _kept_seconds(identity, lambda: _measure(dtype, training, channels, image_size))
-    ratio = sum(layers for layers, _ in seconds.values()) / sum(fused for _, fused in seconds.values())
+    ratios = {kind: layers / fused for kind, (layers, fused) in seconds.items()}
+    kinds = frozenset(kind for kind, ratio in ratios.items() if ratio >= 1)
+    results = ", ".join(f"{kind} {r:.2f} ({'fused' if r >= 1 else 'layers'})" for kind, r in ratios.items())
     machine = f"{processor_name()}, {march}, {threads} thread{'' if threads == 1 else 's'}"
-    choice = (
-        f"fused kernels, {ratio:.2f} times as fast as PyTorch's layers"
-        if ratio >= 1
-        else f"PyTorch's layers, as fused kernels take {1 / ratio:.2f} times as long"
-    )
-    reason = f"{work}: {choice} ({machine})"
-    verdict = Verdict(ratio >= 1, ratio, {kind: a / b for kind, (a, b) in seconds.items()}, reason)
+    reason = f"{work}, fused kernels' speed over PyTorch's layers: {results}; {machine}"
     _log(reason)
-    return verdict
+    return Choice(kinds, ratios, reason)
 
 
 def _log(line: str) -> None:
@@ -154,15 +152,13 @@ def _measure(
 ) -> dict[str, tuple[float, float]]:
     """Seconds of layers and of kernels by kind."""
     with _undisturbed(training):
-        pairs = {
-            "separable convolution": _separable(dtype, training, channels, image_size),
-            "separable convolution behind two reductions": _separable(
-                dtype, training, 4 * channels, image_size // 4
-            ),
-            "projection": _projection(dtype, training, channels, image_size),
-            "max pooling": _pooling(dtype, training, channels, image_size),
+        late = _least_seconds(_separable(dtype, training, 4 * channels, image_size // 4))
+        early = _least_seconds(_separable(dtype, training, channels, image_size))
+        return {
+            SEPARABLE: (early[0] + late[0], early[1] + late[1]),
+            PROJECTION: _least_seconds(_projection(dtype, training, channels, image_size)),
+            MAX_POOLING: _least_seconds(_pooling(dtype, training, channels, image_size)),
         }
-        return {kind: _least_seconds(pair) for kind, pair in pairs.items()}
 
 
 def _least_seconds(pair: Pair) -> tuple[float, float]:
@@ -189,7 +185,6 @@ def _undisturbed(training: bool) -> Iterator[None]:
         torch.inference_mode(False),
         torch.set_grad_enabled(training),
         torch.autocast("cpu", enabled=False),
-        torch.device("cpu"),
     ):
         yield
 
@@ -198,7 +193,7 @@ def _images(dtype: torch.dtype, training: bool, channels: int, size: int, count:
     """``count`` batches, whose images are few enough for the budget and as many as the threads at least."""
     work = 6 * size * size * channels * (9 + channels)
     batch = torch.get_num_threads() * min(max(50_000_000 // work, 1), 64)
-    x = torch.randn(count, batch, size, size, channels, dtype=dtype).permute(0, 1, 4, 2, 3)
+    x = torch.randn(count, batch, size, size, channels, dtype=dtype, device="cpu").permute(0, 1, 4, 2, 3)
     return [part.detach().requires_grad_(training) for part in x]
 
 
@@ -235,7 +230,7 @@ def _separable(dtype: torch.dtype, training: bool, channels: int, size: int) -> 
             depthwise = nn.Conv2d(channels, channels, 3, padding=1, groups=channels, bias=False)
             pointwise = nn.Conv2d(channels, channels, 1, bias=False)
             modules += [nn.ReLU(), depthwise, pointwise, nn.BatchNorm2d(channels)]
-        return nn.Sequential(*modules).to(dtype).train(training)
+        return nn.Sequential(*modules).to("cpu", dtype).train(training)
 
     images = _images(dtype, training, channels, size)
     plain, fused = _folded(layers(), training), layers()
@@ -249,7 +244,9 @@ def _separable(dtype: torch.dtype, training: bool, channels: int, size: int) -> 
 def _projection(dtype: torch.dtype, training: bool, channels: int, size: int) -> Pair:
     def layers() -> nn.Sequential:
         convolution = nn.Conv2d(4 * channels, channels, 1, bias=False)
-        return nn.Sequential(nn.ReLU(), convolution, nn.BatchNorm2d(channels)).to(dtype).train(training)
+        return (
+            nn.Sequential(nn.ReLU(), convolution, nn.BatchNorm2d(channels)).to("cpu", dtype).train(training)
+        )
 
     images = _images(dtype, training, channels, size, 4)
     plain, fused = _folded(layers(), training), layers()

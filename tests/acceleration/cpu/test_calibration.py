@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from nas_lightning.acceleration.cpu import calibration, library
-from nas_lightning.acceleration.cpu.calibration import Verdict, fused_kernels_win
+from nas_lightning.acceleration.cpu.calibration import KINDS, Choice, choose_kernels
 from tests.acceleration.cpu.cases import needs_compiler
 
 pytestmark = needs_compiler
@@ -26,9 +26,9 @@ def folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
     """Nothing is measured yet; the library is the usual one."""
     library.kernel_library(torch.float32)
     monkeypatch.setattr(calibration, "cache_folder", lambda: tmp_path / "cache")
-    calibration._verdict.cache_clear()
+    calibration._choice.cache_clear()
     yield tmp_path / "cache"
-    calibration._verdict.cache_clear()
+    calibration._choice.cache_clear()
 
 
 @pytest.fixture
@@ -38,14 +38,14 @@ def logged(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return lines
 
 
-def ask(**options: Any) -> Verdict:
-    return fused_kernels_win(torch.float32, **{"training": True, "channels": 4, "image_size": 16} | options)
+def ask(**options: Any) -> Choice:
+    return choose_kernels(torch.float32, **{"training": True, "channels": 4, "image_size": 16} | options)
 
 
 def times(function: Callable[..., Any], count: int) -> Callable[..., Any]:
-    def called(*arguments: Any) -> Any:
+    def called(*arguments: Any, **options: Any) -> Any:
         for _ in range(count):
-            result = function(*arguments)
+            result = function(*arguments, **options)
         return result
 
     return called
@@ -64,30 +64,34 @@ def test_slow_kernels_lose_and_fast_ones_win(
             slow = ask(training=training)
         with monkeypatch.context() as patch:
             patch.setattr(torch.nn.Sequential, "forward", times(torch.nn.Sequential.forward, 50))
+            max_pool2d = torch.nn.functional.max_pool2d
+            patch.setattr(torch.nn.functional, "max_pool2d", times(max_pool2d, 50))
             fast = ask(training=training, channels=5)
     finally:
         torch.set_num_threads(threads)
-    assert not slow.wins
-    assert slow.ratio < 1 < fast.ratio
-    assert fast.wins
+    assert slow.kinds == frozenset()
+    assert fast.kinds == KINDS
+    assert all(fast.ratios[kind] > 1 > slow.ratios[kind] for kind in fast.kinds)
     assert logged == [slow.reason, fast.reason]
     mode = "training" if training else "evaluation"
-    assert f"CPU {mode} in float32: PyTorch's layers, as fused kernels take" in slow.reason
-    assert f"CPU {mode} in float32: fused kernels, {fast.ratio:.2f} times as fast" in fast.reason
+    for choice, word in ((slow, "layers"), (fast, "fused")):
+        ratio = f"{choice.ratios['projections']:.2f}"
+        assert choice.reason.startswith(f"CPU {mode} in float32")
+        assert f"projections {ratio} ({word})" in choice.reason
     assert library.processor_name() in fast.reason
-    assert f"{library.instruction_set()}, 1 thread)" in fast.reason
+    assert f"{library.instruction_set()}, 1 thread" in fast.reason
 
 
-def test_a_verdict_is_logged_once_and_kept_for_the_next_process(
+def test_a_choice_is_logged_once_and_kept_for_the_next_process(
     folder: Path, logged: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    verdict = ask()
-    assert ask() == verdict
-    assert logged == [verdict.reason]
+    choice = ask()
+    assert ask() == choice
+    assert logged == [choice.reason]
     assert len(list(folder.glob("timings-*.json"))) == 1
     monkeypatch.setattr(calibration, "_measure", None)  # not called again
-    calibration._verdict.cache_clear()
-    assert ask() == verdict
+    calibration._choice.cache_clear()
+    assert ask() == choice
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"seconds of layers, of kernels": {}}'])
@@ -95,26 +99,26 @@ def test_a_damaged_file_is_made_anew(content: str, folder: Path, logged: list[st
     ask()
     (kept,) = folder.glob("timings-*.json")
     kept.write_text(content)
-    calibration._verdict.cache_clear()
+    calibration._choice.cache_clear()
     ask()
     seconds = json.loads(kept.read_text())["seconds of layers, of kernels"]
-    assert len(seconds) == 4
-    kept.write_text(json.dumps({"seconds of layers, of kernels": {**seconds, "projection": [0.0, "nan"]}}))
-    calibration._verdict.cache_clear()
-    assert ask().ratio > 0
+    assert seconds.keys() == KINDS
+    kept.write_text(json.dumps({"seconds of layers, of kernels": {**seconds, "projections": [0.0, "nan"]}}))
+    calibration._choice.cache_clear()
+    assert ask().ratios
 
 
 def test_timings_are_kept_by_what_they_depend_on(
     folder: Path, logged: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seconds = {"projection": (2.0, 1.0)}
+    seconds = {"projections": (2.0, 1.0)}
     monkeypatch.setattr(calibration, "_measure", lambda *arguments: seconds)
 
     def files(change: Callable[[pytest.MonkeyPatch], object]) -> int:
-        calibration._verdict.cache_clear()
+        calibration._choice.cache_clear()
         with monkeypatch.context() as patch:
             change(patch)
-            assert ask().ratio == 2
+            assert ask().ratios == {"projections": 2.0}
         return len(list(folder.glob("timings-*.json")))
 
     threads = torch.get_num_threads()
@@ -127,7 +131,8 @@ def test_timings_are_kept_by_what_they_depend_on(
         assert files(lambda patch: torch.set_num_threads(threads + 1)) == 5
     finally:
         torch.set_num_threads(threads)
-    for count, options in enumerate(({"training": False}, {"channels": 7}, {"image_size": 64}), start=6):
+    asked: list[dict[str, Any]] = [{"training": False}, {"channels": 7}, {"image_size": 64}]
+    for count, options in enumerate(asked, start=6):
         ask(**options)
         assert len(list(folder.glob("timings-*.json"))) == count
 
@@ -148,21 +153,20 @@ def test_a_folder_that_cannot_be_written_costs_only_the_next_measurement(
 ) -> None:
     for folder in (Path("/dev/full/cache"), None):
         monkeypatch.setattr(calibration, "cache_folder", lambda folder=folder: folder)
-        calibration._verdict.cache_clear()
-        assert ask().ratio > 0
+        calibration._choice.cache_clear()
+        assert ask().ratios
 
 
 def test_without_a_library_layers_win(logged: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    assert fused_kernels_win(torch.bfloat16, training=True, channels=4) == Verdict(
-        False, 0.0, {}, "CPU training in bfloat16: PyTorch's layers, as there are no kernels for them"
-    )
+    choice = choose_kernels(torch.bfloat16, training=True, channels=4)
+    assert (choice.kinds, choice.ratios) == (frozenset(), {})
 
 
 def test_several_processes_measure_once(tmp_path: Path) -> None:
     code = (
         "import torch; from nas_lightning.acceleration.cpu import calibration as c;"
         " measure = c._measure; c._measure = lambda *a: (print('measured', flush=True), measure(*a))[1];"
-        " print(c.fused_kernels_win(torch.float32, training=True, channels=4).reason)"
+        " print(c.choose_kernels(torch.float32, training=True, channels=4).reason)"
     )
     environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path), "OMP_NUM_THREADS": "1"}
     processes = [
