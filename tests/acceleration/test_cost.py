@@ -61,7 +61,7 @@ def test_fast_costs_no_more_than_reference() -> None:
 
 _CODE = """
 import json, sys, time
-from nas_lightning.acceleration.cpu.waiting import sleep_while_waiting
+from nas_lightning.cli.waiting import sleep_while_waiting
 sleep_while_waiting()
 from tests.acceleration.test_cost import costs
 print(json.dumps(costs(12, 4, lambda: (time.process_time(), time.perf_counter()))))
