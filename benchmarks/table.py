@@ -1,4 +1,4 @@
-"""Writes what was measured into docs/performance.md, between its two markers.
+"""Writes what was measured into docs/performance.md, between its markers.
 
 Records of a machine with a GPU lie beside the others as ``NAME-gpu.json``; ``make benchmark`` on such a
 machine writes them, at the size of the paper's network.
@@ -16,6 +16,7 @@ from nas_lightning.files import atomic_write
 
 PAGE = Path(__file__).parents[1] / "docs" / "performance.md"
 START, END = "<!-- measured: start -->\n", "<!-- measured: end -->\n"
+SETS = "<!-- instruction sets: start -->\n", "<!-- instruction sets: end -->\n"
 
 # What, the least or most that was asked for on a CPU and on a GPU, and where it stands in which record.
 Find = Callable[[Mapping[str, Any]], Any]
@@ -91,11 +92,39 @@ def measured_table(results: Path = RESULTS) -> str:
     return "\n".join(lines) + "\n"
 
 
-def with_table(page: str, table: str) -> str:
-    """The page with another table between its markers."""
-    before, _, rest = page.partition(START)
-    _, _, after = rest.partition(END)
-    return f"{before}{START}\n{table}\n{END}{after}"
+def instruction_table(results: Path = RESULTS) -> str:
+    """Training steps by instruction set in Markdown.
+
+    Args:
+        results: Folder of the records.
+    """
+    record = json.loads((results / "instruction_sets.json").read_text())
+    lines = [
+        f"| {record['machine']['processor']}, kernels compiled with | threads | `reference` |"
+        " times as fast: `fast` | `compiled` |",
+        "|---|---|---|---|---|",
+    ]
+    for run in record["runs"]:
+        clock = "cpu" if run["threads"] == 1 else "wall"
+        medians = {level: seconds["median"] for level, seconds in run[clock].items()}
+        ratios = (
+            f"{medians['reference'] / medians[level]:.2f}" if level in medians else ""
+            for level in ("fast", "compiled")
+        )
+        march = next(flag for flag in run["compiler_flags"].split() if flag.startswith("-march"))
+        threads = f"{run['threads']}{', busy' if run['busy'] else ''}"
+        seconds = f"{medians['reference']:.3f} {'CPU s' if clock == 'cpu' else 's'}"
+        lines.append(
+            f"| {run['instruction_set']} (`-O3 {march}`) | {threads} | {seconds} | {' | '.join(ratios)} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def with_table(page: str, table: str, start: str = START, end: str = END) -> str:
+    """The page with another table between two markers."""
+    before, _, rest = page.partition(start)
+    _, _, after = rest.partition(end)
+    return f"{before}{start}\n{table}\n{end}{after}"
 
 
 def _value(path: Path, find: Find) -> str:
@@ -112,6 +141,7 @@ def _value(path: Path, find: Find) -> str:
 def main() -> None:
     """Write the table."""
     page = with_table(PAGE.read_text(encoding="utf-8"), measured_table())
+    page = with_table(page, instruction_table(), *SETS)
     with atomic_write(PAGE) as file:
         file.write(page)
 

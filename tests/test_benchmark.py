@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
+import platform
 import subprocess
 import sys
 import time
@@ -23,6 +25,7 @@ from torch.utils.data import DataLoader
 
 from benchmarks import (
     accuracy,
+    instruction_sets,
     landscape,
     performance_figures,
     processes,
@@ -535,6 +538,7 @@ def test_both_pictures_are_written_and_nothing_is_cut(tmp_path: Path) -> None:
 def test_the_page_shows_what_the_records_hold() -> None:
     page = table.PAGE.read_text(encoding="utf-8")
     assert table.with_table(page, table.measured_table()) == page
+    assert table.with_table(page, table.instruction_table(), *table.SETS) == page
     record_of_training = json.loads((record.RESULTS / "training.json").read_text())
     median = record_of_training["ratios"]["step, plain / compiled"]["median"]
     assert f"| training step, plain / float32 | at least 3.5 | {median:.3g} (" in page
@@ -556,3 +560,27 @@ def test_rewritten_mathematics_is_what_is_timed(tmp_path: Path, monkeypatch: pyt
     kept = json.loads((tmp_path / "rewrites.json").read_text())
     assert len(kept["ratios"]) == 7
     assert all(ratio["median"] > 0 for ratio in kept["ratios"].values())
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="levels of x86-64")
+def test_instruction_sets_are_measured_each_in_its_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(record, "RESULTS", tmp_path)
+    sizes = ["--batch=4", "--channels=4", "--cells=2", "--rounds=2", "--levels=reference,fast"]
+    instruction_sets.main(["--sets=SSE", *sizes])
+    kept = json.loads((tmp_path / "instruction_sets.json").read_text())
+    cores = os.cpu_count()
+    runs = [(run["instruction_set"], run["threads"], run["busy"]) for run in kept["runs"]]
+    assert runs == [("SSE", 1, False), ("SSE", cores, False), ("SSE", cores, True)]
+    for run in kept["runs"]:
+        assert "-march=x86-64-v2" in run["compiler_flags"]
+        assert all(
+            run[clock][level]["median"] > 0 for clock in ("cpu", "wall") for level in ("reference", "fast")
+        )
+    first = kept["runs"][0]["cpu"]
+    ratio = first["reference"]["median"] / first["fast"]["median"]
+    shown = table.instruction_table(tmp_path)
+    assert f"| {first['reference']['median']:.3f} CPU s | {ratio:.2f} |  |" in shown
+    assert "SSE (`-O3 -march=x86-64-v2`)" in shown

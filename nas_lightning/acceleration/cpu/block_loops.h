@@ -1,4 +1,4 @@
-/* Loops over the pixels of an image on channels-last numbers, for fused_blocks.c.
+/* Loops over the pixels of a channels-last image, for fused_blocks.c.
  *
  * Channels are padded to whole vectors; an image is padded with zeros as its depthwise convolution demands.
  */
@@ -40,7 +40,7 @@
 #endif
 
 #define LARGEST_KERNEL 7
-#define GROUPS 16 /* of images, whose gradients are summed apart: the sums do not depend on the threads */
+#define GROUPS 16 /* of images with sums of their own: the number of threads changes no bit */
 #define TILE_PIXELS 64  /* pixels worked on at a time, so that their channels stay in the first cache */
 /* Rows of a tile of products, two vectors wide: as many as leave registers for the operands. */
 #ifndef TILE_ROWS
@@ -53,10 +53,10 @@
 typedef REAL vector __attribute__((vector_size(VECTOR_BYTES)));
 typedef REAL loose_vector __attribute__((vector_size(VECTOR_BYTES), aligned(sizeof(REAL))));
 
-/* Some channels of channels-last images; several, up to one without channels, are the images together. */
+/* Some channels of channels-last images. Several in a row, up to one without channels, are all channels. */
 typedef struct {
-  int64_t channels, step; /* numbers from a pixel to the next */
-  REAL *at;
+  int64_t channels, step; /* values from a pixel to the next */
+  REAL *values;
 } part;
 
 typedef struct {
@@ -72,13 +72,14 @@ typedef struct {
   REAL *grad_depthwise, *grad_pointwise, *grad_weight, *grad_bias;
 } block;
 
-/* Sizes that follow from a block'f-> */
+/* Sizes that follow from a block's. */
 typedef struct {
   int64_t padding, padded_width, padded_height, out_height, out_width, pixels;
   int64_t in_vectors, vectors, in_padded, padded; /* vectors of channels; channels of whole vectors */
   int64_t rows;                                 /* of the output, worked on at a time */
 } geometry;
 
+/* What follows from a block's sizes. */
 static geometry geometry_of(const block *f) {
   geometry l;
   l.padding = f->kernel ? f->dilation * (f->kernel - 1) / 2 : 0;
@@ -105,11 +106,17 @@ INLINE int64_t work_of(const block *f, const geometry *l) {
   return f->batch * l->pixels * f->in_channels * (f->kernel * f->kernel + f->channels);
 }
 
+/* Passes over memory of a block's norm, as the multiply-adds that take as long. */
+INLINE int64_t norm_work_of(const block *f, const geometry *l) {
+  return 8 * f->batch * l->pixels * f->channels;
+}
+
 /* ---- memory of a thread, kept between calls ---- */
 
 static _Thread_local char *memory = NULL;
 static _Thread_local size_t memory_size = 0;
 
+/* This thread's memory for `count` values, whatever it held before. */
 static REAL *scratch(size_t count) {
   size_t bytes = (count * sizeof(REAL) + 4095) / 4096 * 4096;
   if (bytes > memory_size) {
@@ -121,23 +128,25 @@ static REAL *scratch(size_t count) {
   return (REAL *)memory;
 }
 
+/* A count rounded up to whole cache lines. */
 INLINE size_t in_whole_lines(size_t count) { return (count + 63) / 64 * 64; }
 
-/* Room, to be freed. */
+/* Memory for `count` values, to be freed. */
 static REAL *allocate(int64_t count) {
   REAL *values = aligned_alloc(64, in_whole_lines((size_t)count + 1) * sizeof(REAL));
   if (!values) abort();
   return values;
 }
 
-/* Numbers of a padded image. */
+/* Values of a padded image. */
 static size_t image_size_of(const geometry *l) {
   return in_whole_lines((size_t)(l->padded_height * l->padded_width * l->in_padded));
 }
 
-/* Zeros, to be freed. */
+/* `count` zeros, to be freed. */
 static REAL *zeros(int64_t count) { return memset(allocate(count), 0, (size_t)count * sizeof(REAL)); }
 
+/* `count` sums in double, zero, to be freed. */
 static double *zero_sums(int64_t count) {
   double *values = calloc((size_t)count, sizeof(double));
   if (!values) abort();
@@ -146,6 +155,7 @@ static double *zero_sums(int64_t count) {
 
 /* ---- vectors ---- */
 
+/* Unaligned load and store. */
 INLINE vector load(const REAL *from) { return *(const loose_vector *)from; }
 INLINE void store(REAL *to, vector v) { *(loose_vector *)to = v; }
 
@@ -191,11 +201,13 @@ INLINE void store_first(REAL *to, int64_t count, vector v) {
 #endif
 }
 
+/* Vector `block` of a pixel's channels, zero behind the last. */
 INLINE vector load_channels(const REAL *from, int64_t block, int64_t channels) {
   int64_t left = channels - block * LANES;
   return left >= LANES ? load(from + block * LANES) : load_first(from + block * LANES, left);
 }
 
+/* Store vector `block` of a pixel's channels, and nothing behind the last. */
 INLINE void store_channels(REAL *to, int64_t block, int64_t channels, vector v) {
   int64_t left = channels - block * LANES;
   if (left >= LANES)
@@ -204,15 +216,14 @@ INLINE void store_channels(REAL *to, int64_t block, int64_t channels, vector v) 
     store_first(to + block * LANES, left, v);
 }
 
-/* v where `seen` is above zero or not a number, else zero: ReLU, and its backward pass. */
+/* v where `seen` is above zero or NaN, else zero: ReLU, and its backward pass. */
 INLINE vector relu_mask(vector v, vector seen) {
   __typeof__(seen <= 0) is_kept = ~(seen <= 0);
   return (vector)(is_kept & (__typeof__(is_kept))v);
 }
 INLINE vector relu(vector v) { return relu_mask(v, v); }
 
-/* A block at channel `at` of a pixel of `padded` ones; what a last one has too many stays away from the next
- * pixel. */
+/* Store a vector at channel `at` of a pixel with `padded` channels, without touching the next pixel. */
 INLINE void store_inside(REAL *pixel, int64_t at, int64_t padded, vector v) {
   if (at + LANES <= padded)
     store(pixel + at, v);
@@ -222,7 +233,7 @@ INLINE void store_inside(REAL *pixel, int64_t at, int64_t padded, vector v) {
 
 /* ---- weights in whole vectors ---- */
 
-/* [channels, 1, kernel, kernel] as [kernel * kernel][in_padded], turned by half a turn or not. */
+/* [channels, 1, kernel, kernel] as [kernel * kernel][in_padded], reversed or not. */
 static void pack_depthwise(const block *f, const geometry *l, int turned, REAL *to) {
   int64_t taps = f->kernel * f->kernel;
   for (int64_t c = 0; c < f->in_channels; c++)
@@ -242,10 +253,10 @@ static void pack_backward(const block *f, const geometry *l, REAL *to) {
     memcpy(to + d * l->in_padded, f->pointwise + d * f->in_channels, (size_t)f->in_channels * sizeof(REAL));
 }
 
-/* ---- parts of an image's work ---- */
+/* ---- steps of a block on a tile of rows ---- */
 
 /* ReLU of `rows` rows of (scaled and shifted) images from pixel `first` on; rows of the result are `to_row`
- * numbers apart. */
+ * values apart. */
 static void affine_relu(const block *f, const geometry *l, int64_t rows, const part *x, int64_t first,
                     const REAL *scale, const REAL *shift, REAL *to, int64_t to_row) {
   for (int64_t offset = 0; x->channels; offset += x->channels, x++)
@@ -254,7 +265,7 @@ static void affine_relu(const block *f, const geometry *l, int64_t rows, const p
       if (scale) factor = load_channels(scale + offset, b, x->channels);
       if (scale) constant = load_channels(shift + offset, b, x->channels);
       for (int64_t h = 0; h < rows; h++) {
-        const REAL *row = x->at + (first + h * f->width) * x->step;
+        const REAL *row = x->values + (first + h * f->width) * x->step;
         for (int64_t w = 0; w < f->width; w++) {
           vector v = load_channels(row + w * x->step, b, x->channels);
           store_inside(to + h * to_row + w * l->in_padded, offset + b * LANES, l->in_padded,
@@ -295,8 +306,8 @@ INLINE void depthwise_any(int64_t kernel, int64_t stride, int64_t dilation, cons
 }
 
 /* The same with stride 1 for `columns` outputs of a row: each input is loaded once for all its products. */
-INLINE void depthwise_tile(int64_t kernel, int64_t dilation, int64_t columns, const REAL *from, int64_t row_step,
-                           int64_t channels, const REAL *weight, REAL *to) {
+INLINE void depthwise_tile(int64_t kernel, int64_t dilation, int64_t columns, const REAL *from,
+                           int64_t row_step, int64_t channels, const REAL *weight, REAL *to) {
   vector sums[8] = {{0}};
   for (int64_t i = 0; i < kernel; i++) {
     vector taps[LARGEST_KERNEL];
@@ -320,16 +331,17 @@ INLINE void depthwise_rows(int64_t kernel, int64_t dilation, const geometry *l, 
   const int64_t channels = l->in_padded, row_step = l->padded_width * channels;
   for (int64_t b = 0; b < l->in_vectors; b++)
     for (int64_t h = 0; h < rows; h++) {
-      const REAL *corner = from + h * row_step + b * LANES, *taps = weight + b * LANES;
+      const REAL *at = from + h * row_step + b * LANES, *taps = weight + b * LANES;
       REAL *out = to + h * width * channels + b * LANES;
       int64_t w = 0;
       for (; w + 8 <= width; w += 8)
-        depthwise_tile(kernel, dilation, 8, corner + w * channels, row_step, channels, taps, out + w * channels);
+        depthwise_tile(kernel, dilation, 8, at + w * channels, row_step, channels, taps, out + w * channels);
       for (; w < width; w++)
-        depthwise_tile(kernel, dilation, 1, corner + w * channels, row_step, channels, taps, out + w * channels);
+        depthwise_tile(kernel, dilation, 1, at + w * channels, row_step, channels, taps, out + w * channels);
     }
 }
 
+/* Depthwise convolution: specialised for the kernels and dilations of published cells. */
 static void depthwise(int64_t kernel, int64_t stride, int64_t dilation, const geometry *l, int64_t rows,
                       int64_t width, const REAL *from, const REAL *weight, REAL *to) {
   if (kernel == 3 && stride == 1 && dilation == 1)
@@ -345,7 +357,7 @@ static void depthwise(int64_t kernel, int64_t stride, int64_t dilation, const ge
 }
 
 /* Gradient of the depthwise weights, added to `to`: products of the padded image and the gradient of `rows`
- * rows of results, which lies dilated_grad out like the image. */
+ * rows of results, which lies dilated by the stride, like the image. */
 INLINE void depthwise_grad_any(int64_t kernel, int64_t at_once, const block *f, const geometry *l,
                                  int64_t rows, const REAL *image, const REAL *gradient, REAL *to) {
   const int64_t channels = l->in_padded, step = f->stride * channels, row_step = l->padded_width * step;
@@ -402,6 +414,7 @@ INLINE void depthwise_grad_3x3(int64_t dilation, const block *f, const geometry 
   }
 }
 
+/* Gradient of the depthwise weights, specialised likewise. */
 static void depthwise_grad(const block *f, const geometry *l, int64_t rows, const REAL *image,
                               const REAL *gradient, REAL *to) {
   if (f->kernel == 3 && f->stride == 1 && f->dilation == 1)
@@ -491,8 +504,7 @@ static void outer(int64_t pixels, int64_t rows, const REAL *a, int64_t a_step, i
   for (; r < rows; r++) outer_rows(1, vectors, pixels, a + r, a_step, b, to + r * step);
 }
 
-/* Keep a block of results, and take it into the mean and the sum of squares [2][padded] of `before` pixels.
- */
+/* Store a tile of results, and update mean and sum of squares [2][padded] of the `before` pixels before it. */
 static void store_results(const block *f, const geometry *l, int64_t pixels, int64_t before, const REAL *result,
                          REAL *y, REAL *moments) {
   const REAL share = (REAL)pixels / (REAL)(before + pixels);
@@ -516,8 +528,8 @@ static void store_results(const block *f, const geometry *l, int64_t pixels, int
 }
 
 /* ReLU of the norm of `rows` rows of results, into the inside of the next block's image. */
-static void store_next_input(const block *f, const geometry *l, int64_t rows, const REAL *result, const REAL *affine,
-                    REAL *to, int64_t to_row) {
+static void store_next_input(const block *f, const geometry *l, int64_t rows, const REAL *result,
+                             const REAL *affine, REAL *to, int64_t to_row) {
   for (int64_t b = 0; b < l->vectors; b++) {
     const vector scale = load_channels(affine, b, f->channels);
     const vector shift = load_channels(affine + f->channels, b, f->channels);
@@ -528,7 +540,7 @@ static void store_next_input(const block *f, const geometry *l, int64_t rows, co
   }
 }
 
-/* The norm of a block of results, from pixel `first` on, plus the addend. */
+/* Store the norm of a tile of results, from pixel `first` on, plus the addend. */
 static void store_output(const block *f, const geometry *l, int64_t pixels, const REAL *result,
                         const REAL *affine, int64_t first, const part *to) {
   for (int64_t offset = 0; to->channels; offset += to->channels, to++)
@@ -538,7 +550,7 @@ static void store_output(const block *f, const geometry *l, int64_t pixels, cons
       for (int64_t p = 0; p < pixels; p++) {
         vector v = load(result + p * l->padded + offset + b * LANES) * scale + shift;
         if (f->addend) v += load_channels(f->addend + (first + p) * f->channels + offset, b, to->channels);
-        store_channels(to->at + (first + p) * to->step, b, to->channels, v);
+        store_channels(to->values + (first + p) * to->step, b, to->channels, v);
       }
     }
 }
@@ -557,7 +569,7 @@ static void norm_backward(const block *f, const geometry *l, int64_t pixels, con
       for (int64_t p = 0; p < pixels; p++) {
         vector y = load_channels(f->y + (first + p) * f->channels + offset, b, g->channels);
         store_inside(to + p * l->padded, offset + b * LANES, l->padded,
-                     load_channels(g->at + (first + p) * g->step, b, g->channels) * scale +
+                     load_channels(g->values + (first + p) * g->step, b, g->channels) * scale +
                          (y - centre) * slope + constant);
       }
     }
@@ -578,7 +590,7 @@ static void relu_backward(const block *f, const geometry *l, int64_t rows, const
           int64_t p = h * f->width + w;
           vector v = relu_mask(load(g + p * l->in_padded + at),
                                     load(rectified + h * rectified_row + w * l->in_padded + at));
-          store_channels(to->at + (first + p) * to->step, b, to->channels, v);
+          store_channels(to->values + (first + p) * to->step, b, to->channels, v);
           if (mean) {
             sum += v;
             products += v * (load_channels(x + (first + p) * f->in_channels, b, f->in_channels) - centre);

@@ -1,7 +1,7 @@
-/* A block of a separable convolution on channels-last images: per-channel scale and shift, ReLU, depthwise
- * convolution, 1x1 convolution and the sums of the batch norm behind it, an image at a time, so that what
- * lies between the blocks' inputs and outputs stays in a core's cache. The backward pass computes it anew.
- * Max pooling (pooling.h) is part of the same library.
+/* Fused separable blocks on channels-last images: per-channel scale and shift, ReLU, depthwise convolution, 1x1
+ * convolution and the sums of the batch norm behind it. One image at a time, so that everything between a
+ * block's input and output stays in a core's cache; the backward pass recomputes it. Max pooling (pooling.h)
+ * is part of the same library.
  *
  * Compiled once for float and once for double (-DREAL=float). Channels are padded to whole vectors inside.
  */
@@ -36,13 +36,15 @@ static void forward(const block *f, const part *x, const REAL *scale, const REAL
     const size_t depthwise_out_size = in_whole_lines((size_t)(l.rows * l.out_width * l.in_padded));
     const size_t result_size = in_whole_lines((size_t)(l.rows * l.out_width * l.padded));
     REAL *image = scratch(image_size + depthwise_out_size + result_size + (size_t)(2 * l.padded));
-    REAL *depthwise_out = image + image_size, *result = depthwise_out + depthwise_out_size, *moments = result + result_size;
+    REAL *depthwise_out = image + image_size, *result = depthwise_out + depthwise_out_size;
+    REAL *moments = result + result_size;
     memset(image, 0, image_size * sizeof(REAL));
     REAL *inside = image + (l.padding * l.padded_width + l.padding) * l.in_padded;
 #pragma omp for schedule(dynamic) nowait
     for (int64_t n = 0; n < f->batch; n++) {
       const int64_t first = n * f->height * f->width;
-      if (f->kernel) affine_relu(f, &l, f->height, x, first, scale, shift, inside, l.padded_width * l.in_padded);
+      if (f->kernel)
+        affine_relu(f, &l, f->height, x, first, scale, shift, inside, l.padded_width * l.in_padded);
       memset(moments, 0, (size_t)(2 * l.padded) * sizeof(REAL));
       for (int64_t h = 0; h < l.out_height; h += l.rows) {
         const int64_t rows = min_of(l.rows, l.out_height - h), pixels = rows * l.out_width,
@@ -78,7 +80,7 @@ static void forward(const block *f, const part *x, const REAL *scale, const REAL
 static void apply_norm(const block *f, const part *to) {
   const geometry l = geometry_of(f);
   REAL *affine = affine_of(f);
-#pragma omp parallel for schedule(dynamic) num_threads(threads_for(f->threads, 8 * f->batch * l.pixels * f->channels))
+#pragma omp parallel for schedule(dynamic) num_threads(threads_for(f->threads, norm_work_of(f, &l)))
   for (int64_t n = 0; n < f->batch; n++) {
     const REAL factor = f->factors ? f->factors[n] : 1;
     int64_t offset = 0;
@@ -90,7 +92,7 @@ static void apply_norm(const block *f, const part *to) {
           const int64_t at = p * f->channels + offset;
           vector v = load_channels(f->y + at, b, own->channels) * scale + shift;
           if (f->addend) v += load_channels(f->addend + at, b, own->channels);
-          store_channels(own->at + p * own->step, b, own->channels, v);
+          store_channels(own->values + p * own->step, b, own->channels, v);
         }
       }
   }
@@ -101,7 +103,7 @@ static void apply_norm(const block *f, const part *to) {
 static void norm_sums(const block *f, const part *g, double *to) {
   const geometry l = geometry_of(f);
   double *all = zero_sums(f->batch * 2 * f->channels);
-#pragma omp parallel for schedule(dynamic) num_threads(threads_for(f->threads, 8 * f->batch * l.pixels * f->channels))
+#pragma omp parallel for schedule(dynamic) num_threads(threads_for(f->threads, norm_work_of(f, &l)))
   for (int64_t n = 0; n < f->batch; n++) {
     const REAL factor = f->factors ? f->factors[n] : 1;
     int64_t offset = 0;
@@ -109,7 +111,7 @@ static void norm_sums(const block *f, const part *g, double *to) {
       for (int64_t b = 0; b * LANES < own->channels; b++) {
         vector sum = {0}, product = {0}, centre = load_channels(f->mean + offset, b, own->channels);
         for (int64_t p = n * l.pixels; p < (n + 1) * l.pixels; p++) {
-          vector v = load_channels(own->at + p * own->step, b, own->channels);
+          vector v = load_channels(own->values + p * own->step, b, own->channels);
           sum += v;
           product += v * (load_channels(f->y + p * f->channels + offset, b, own->channels) - centre);
         }
@@ -162,10 +164,11 @@ static void backward(const block *f, const block *previous, const part *x, const
     const size_t image_size = f->kernel ? image_size_of(&l) : 0;
     const size_t depthwise_out_size = in_whole_lines((size_t)(l.rows * f->stride * f->width * l.in_padded));
     const size_t result_size = in_whole_lines((size_t)(l.rows * l.out_width * l.padded));
-    /* `dilated_grad`: the gradient of the depthwise results, apart by the stride and padded like the image */
+    /* `dilated_grad`: gradient of the depthwise results, dilated by the stride and padded like the image */
     REAL *image = scratch(2 * image_size + 2 * depthwise_out_size + result_size);
     REAL *dilated_grad = image + image_size, *depthwise_out = dilated_grad + image_size;
-    REAL *grad_depthwise_out = depthwise_out + depthwise_out_size, *grad_y = grad_depthwise_out + depthwise_out_size;
+    REAL *grad_depthwise_out = depthwise_out + depthwise_out_size;
+    REAL *grad_y = grad_depthwise_out + depthwise_out_size;
     memset(image, 0, 2 * image_size * sizeof(REAL));
     const int64_t corner = (l.padding * l.padded_width + l.padding) * l.in_padded;
     const int64_t image_row = l.padded_width * l.in_padded, row = f->width * l.in_padded;
@@ -194,8 +197,8 @@ static void backward(const block *f, const block *previous, const part *x, const
             affine_relu(f, &l, rows, x, in + done, scale, shift, depthwise_out, row);
             matmul(pixels, l.in_vectors, f->channels, grad_y, l.padded, matrix, grad_depthwise_out,
                     l.in_padded);
-            relu_backward(f, &l, rows, grad_depthwise_out, depthwise_out, row, in + done, y_before, in_mean, grad_x,
-                         own_sums);
+            relu_backward(f, &l, rows, grad_depthwise_out, depthwise_out, row, in + done, y_before, in_mean,
+                          grad_x, own_sums);
           }
           outer(pixels, f->channels, grad_y, l.padded, l.in_vectors, depthwise_out, own_matrix);
         }
@@ -242,8 +245,7 @@ void blocks_forward(const block *blocks, int64_t count, const part *x, const par
   apply_norm(blocks + count - 1, output);
 }
 
-/* The gradient of the input; fills all `grad_` of every block but grad_output of the last, which is
- * `g`. */
+/* The gradient of the input; fills every `grad_` of every block; `g` is the gradient of the last output. */
 void blocks_backward(const block *blocks, int64_t count, const part *x, const part *g,
                      const part *grad_x) {
   double *sums = zero_sums(2 * blocks[count - 1].channels);

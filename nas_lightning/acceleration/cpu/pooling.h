@@ -1,7 +1,7 @@
-/* The largest of every window of channels-last images, and where in the window it is, for fused_blocks.c.
+/* The maximum of every window of channels-last images, and its index in the window, for fused_blocks.c.
  *
- * Positions count through the window's rows; of equal ones the first is taken, and one that is not a number
- * before all others, as torch does.
+ * Indices count along the window's rows. The first of equal values wins, and NaN before all others, as in
+ * torch.
  */
 
 typedef struct {
@@ -14,11 +14,13 @@ typedef __typeof__(__builtin_choose_expr(sizeof(REAL) == 4, (int32_t)0, (int64_t
 typedef lane_index indices __attribute__((vector_size(VECTOR_BYTES)));
 typedef unsigned char bytes __attribute__((vector_size(VECTOR_BYTES / sizeof(REAL)), aligned(1)));
 
+/* An index in every lane. */
 INLINE indices splat(int64_t number) { return (indices){0} + (lane_index)number; }
 
+/* `yes` in the lanes whose bits in `which` are ones, else `no`. */
 INLINE indices select_by(indices which, indices yes, indices no) { return (which & yes) | (~which & no); }
 
-/* As load_channels and store_channels. */
+/* As load_channels. */
 INLINE indices load_indices(const unsigned char *from, int64_t block, int64_t channels) {
   bytes v = {0};
   const int64_t left = channels - block * LANES;
@@ -29,6 +31,7 @@ INLINE indices load_indices(const unsigned char *from, int64_t block, int64_t ch
   return __builtin_convertvector(v, indices);
 }
 
+/* As store_channels. */
 INLINE void store_indices(unsigned char *to, int64_t block, int64_t channels, indices v) {
   const bytes narrow = __builtin_convertvector(v, bytes);
   const int64_t left = channels - block * LANES;
@@ -38,11 +41,12 @@ INLINE void store_indices(unsigned char *to, int64_t block, int64_t channels, in
     memcpy(to + block * LANES, &narrow, (size_t)left);
 }
 
-/* Along an axis: the image's pixel under a window's first, and which of the window's are inside the image. */
+/* Along an axis: the pixel under a window's first element, and which elements lie inside the image. */
 typedef struct {
   int64_t start, begin, end;
 } range;
 
+/* The range of window `number` along an axis of `side` pixels. */
 INLINE range window_range(const window *w, int64_t number, int64_t side) {
   const int64_t start = number * w->stride - w->padding;
   return (range){start, start < 0 ? -start : 0, min_of(w->size, side - start)};
@@ -53,7 +57,7 @@ INLINE int64_t pooling_work(const window *w) {
   return w->batch * w->out_height * w->out_width * w->channels * w->size * w->size;
 }
 
-/* `from` [batch, height, width, channels] to the windows' largest, and their indices if they are asked for. */
+/* Maxima of `from` [batch, height, width, channels], and their indices unless `at` is NULL. */
 void max_pool(const window *w, const REAL *from, REAL *to, unsigned char *at) {
   const int64_t c = w->channels, vectors = (c + LANES - 1) / LANES;
 #pragma omp parallel for collapse(2) schedule(static) num_threads(threads_for(w->threads, pooling_work(w)))
@@ -81,7 +85,7 @@ void max_pool(const window *w, const REAL *from, REAL *to, unsigned char *at) {
     }
 }
 
-/* Gradient of the images from that of the windows' largest. */
+/* Gradient of the images from that of the maxima. */
 void max_pool_backward(const window *w, const REAL *gradient, const unsigned char *at, REAL *to) {
   const int64_t c = w->channels, vectors = (c + LANES - 1) / LANES, image = w->height * w->width * c;
 #pragma omp parallel for schedule(static) num_threads(threads_for(w->threads, pooling_work(w)))

@@ -25,7 +25,8 @@ int main(void) {
              .channels = sizes[4],    .kernel = sizes[5],   .stride = sizes[6], .dilation = sizes[7],
              .threads = 2,            .eps = 1e-5};
   const geometry l = geometry_of(&f);
-  const int64_t inputs = f.batch * f.height * f.width * f.in_channels, outputs = f.batch * l.pixels * f.channels;
+  const int64_t inputs = f.batch * f.height * f.width * f.in_channels;
+  const int64_t outputs = f.batch * l.pixels * f.channels;
   const int64_t taps = f.in_channels * f.kernel * f.kernel, matrix = f.in_channels * f.channels;
   REAL *x = read_values(inputs), *g = read_values(outputs);
   f.depthwise = read_values(taps), f.pointwise = read_values(matrix);
@@ -48,7 +49,8 @@ int main(void) {
   blocks_evaluate(&f, 1, from, to);
   write_values(output, outputs);
 
-  const window w = {f.batch, f.height, f.width, f.in_channels, 3, 2, 1, (f.height + 1) / 2, (f.width + 1) / 2, 2};
+  const window w = {f.batch, f.height, f.width, f.in_channels,     .size = 3, .stride = 2, .padding = 1,
+                    (f.height + 1) / 2, (f.width + 1) / 2, .threads = 2};
   const int64_t pooled = f.batch * w.out_height * w.out_width * f.in_channels;
   REAL *largest = allocate(pooled);
   unsigned char *indices = malloc((size_t)pooled);
