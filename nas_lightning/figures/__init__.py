@@ -3,7 +3,7 @@
 from nas_lightning.figures.accuracy import AccuracyPanel, draw_accuracy
 from nas_lightning.figures.cell import CellDrawing, draw_cell, draw_cells
 from nas_lightning.figures.curves import Curve, CurvePanel, draw_curves
-from nas_lightning.figures.effects import Effect, EffectPanel, draw_effects
+from nas_lightning.figures.effects import Effect, EffectPanel, draw_forest
 from nas_lightning.figures.landscape import LOSS_LEVELS, draw_loss_contours
 from nas_lightning.figures.picture import figure_to_array, figure_to_bytes, picture_format, write_figure
 from nas_lightning.figures.spectrum import draw_spectrum
@@ -31,7 +31,7 @@ __all__ = [
     "draw_cell",
     "draw_cells",
     "draw_curves",
-    "draw_effects",
+    "draw_forest",
     "draw_heat_maps",
     "draw_loss_contours",
     "draw_spectrum",

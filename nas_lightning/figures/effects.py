@@ -4,28 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal, TypeAlias
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patches import Patch, Rectangle
 
 from nas_lightning.figures.picture import LABEL_POINTS, TICK_POINTS, TITLE_POINTS, wrap
 
-# Okabe and Ito's palette; the marker says the same where there is no colour.
-_LOOKS = {
-    "supported": ("#009E73", "o"),
-    "contradicted": ("#D55E00", "X"),
-    "undecided": ("#595959", "s"),
-    "no data": ("#8C8C8C", ""),
+LOOKS = {
+    "supported": ("#009E73", "o", "circle"),
+    "contradicted": ("#D55E00", "X", "x"),
+    "undecided": ("#595959", "s", "square"),
+    "no data": ("#8C8C8C", "", ""),
 }
-_OTHER = ("#0072B2", "D")
+"""Colour (Okabe and Ito's palette) and marker of a verdict, as matplotlib and as plotly call it."""
+_BAND = "#0072B2"
 _ROW_HEIGHT = 0.27
 _LINE_HEIGHT = 0.145
 _AXES_WIDTH = 3.2
 _NAMES_WIDTH = 3.2
 _VERDICT_WIDTH = 2.3
 _BELOW_HEIGHT = 0.5
+
+Verdict: TypeAlias = Literal["supported", "contradicted", "undecided", "no data"]
 
 
 @dataclass(frozen=True)
@@ -37,14 +41,16 @@ class Effect:
         effect: The effect; NaN where there are no data.
         low: Lower end of its confidence interval.
         high: Upper end.
-        verdict: What the test says: ``"supported"``, ``"contradicted"``, ``"undecided"`` or ``"no data"``.
+        verdict: What the test says.
+        bound: An effect below it is too small to matter; None where every effect matters.
     """
 
     name: str
     effect: float | int
     low: float | int
     high: float | int
-    verdict: str
+    verdict: Verdict
+    bound: float | None = None
 
 
 @dataclass(frozen=True)
@@ -64,11 +70,13 @@ class EffectPanel:
     limits: tuple[float | int, float | int] | None = None
 
 
-def draw_effects(panels: Sequence[EffectPanel], *, title: str = "") -> Figure:
+def draw_forest(panels: Sequence[EffectPanel], *, title: str = "") -> Figure:
     """Draw effects as marks with their confidence intervals as lines, one a row, one panel a scale.
 
     Marker and colour say the verdict, which stands in words at the right with the numbers; a line marks no
-    effect. An interval that leaves the scale ends in an arrow head; an effect without data has no mark.
+    effect. A band ends at the bound under which an effect is too small to matter: an interval inside it rules
+    out an effect that matters. An interval that leaves the scale ends in an arrow head; an effect without
+    data has no mark.
 
     Args:
         panels: The panels, from top to bottom.
@@ -98,8 +106,14 @@ def draw_effects(panels: Sequence[EffectPanel], *, title: str = "") -> Figure:
         place = (_NAMES_WIDTH / width, top / height, _AXES_WIDTH / width, sum(panel_rows) / height)
         _draw_panel(figure.add_axes(place), panel, panel_rows)
         top -= _BELOW_HEIGHT
-    verdicts = list(dict.fromkeys(effect.verdict for panel in filled for effect in panel.effects))
-    handles = [_handle(verdict) for verdict in verdicts if _look(verdict)[1]]
+    effects = [effect for panel in filled for effect in panel.effects]
+    handles: list[Line2D | Patch] = [
+        Line2D([], [], color=colour, marker=marker, markersize=6, linewidth=1.4, label=verdict)
+        for verdict, (colour, marker, _) in LOOKS.items()
+        if marker and any(effect.verdict == verdict for effect in effects)
+    ]
+    if any(effect.bound is not None for effect in effects):
+        handles.append(Patch(facecolor=_BAND, alpha=0.15, label="too small to matter"))
     if handles:
         figure.legend(
             handles=handles,
@@ -111,26 +125,41 @@ def draw_effects(panels: Sequence[EffectPanel], *, title: str = "") -> Figure:
     return figure
 
 
+def effect_limits(panel: EffectPanel) -> tuple[float, float]:
+    """Ends of a panel's scale: those given, or a little more than intervals, bounds and no effect take.
+
+    Args:
+        panel: The panel.
+
+    Returns:
+        Lower and upper end.
+    """
+    if panel.limits:
+        return float(panel.limits[0]), float(panel.limits[1])
+    ends = [end for effect in panel.effects for end in (effect.effect, effect.low, effect.high)]
+    ends += [effect.bound for effect in panel.effects if effect.bound is not None]
+    known = [*(end for end in ends if np.isfinite(end)), panel.none]
+    low, high = float(min(known)), float(max(known))
+    room = 0.06 * (high - low) or 0.5
+    return low - room, high + room
+
+
 def _row_height(effect: Effect) -> float:
     return _ROW_HEIGHT + _LINE_HEIGHT * (len(wrap(effect.name, _NAMES_WIDTH)) - 1)
 
 
-def _look(verdict: str) -> tuple[str, str]:
-    return _LOOKS.get(verdict, _OTHER)
-
-
-def _handle(verdict: str) -> Line2D:
-    colour, marker = _look(verdict)
-    return Line2D([], [], color=colour, marker=marker, markersize=6, linewidth=1.4, label=verdict)
-
-
 def _draw_panel(axes: Axes, panel: EffectPanel, heights: Sequence[float]) -> None:
-    low, high = panel.limits or _limits(panel)
+    low, high = effect_limits(panel)
     axes.set_xlim(low, high)
     middles = np.cumsum(heights) - np.asarray(heights) / 2
     axes.axvline(panel.none, color="#7F7F7F", linewidth=1, zorder=1)
-    for effect, y in zip(panel.effects, middles.tolist(), strict=True):
-        colour, marker = _look(effect.verdict)
+    for effect, y, height in zip(panel.effects, middles.tolist(), heights, strict=True):
+        colour, marker, _ = LOOKS[effect.verdict]
+        if effect.bound is not None:
+            ends = (low, y - height / 2), effect.bound - low, height
+            axes.add_patch(Rectangle(*ends, facecolor=_BAND, alpha=0.15, linewidth=0, zorder=0.5))
+            edge = [y - height / 2, y + height / 2]
+            axes.plot([effect.bound] * 2, edge, "--", color=_BAND, linewidth=1, zorder=1.5)
         if np.isfinite([effect.low, effect.high]).all():
             start, end = max(effect.low, low), min(effect.high, high)
             axes.plot([start, end], [y, y], color=colour, linewidth=1.4, label=effect.name, zorder=2)
@@ -167,11 +196,3 @@ def _numbers(effect: Effect) -> str:
         f" ({effect.low:.2f} to {effect.high:.2f})" if np.isfinite([effect.low, effect.high]).all() else ""
     )
     return f"{effect.effect:.2f}{interval}, {effect.verdict}".replace("-", "\N{MINUS SIGN}")
-
-
-def _limits(panel: EffectPanel) -> tuple[float, float]:
-    ends = [end for effect in panel.effects for end in (effect.effect, effect.low, effect.high)]
-    known = [*(end for end in ends if np.isfinite(end)), panel.none]
-    low, high = float(min(known)), float(max(known))
-    room = 0.06 * (high - low) or 0.5
-    return low - room, high + room

@@ -1,6 +1,6 @@
 """The paper's claims, tested on results.
 
-The rule of the verdicts. Every claim has one primary measure; its tests form one family of hypotheses, all
+The rule of the verdicts. Every claim has one primary statistic; its tests form one family of hypotheses, all
 other tests a second one, and p-values are corrected within each by Holm's method. A claim of a direction is
 
 - *supported* if the 95 % interval lies above 0 and the corrected two-sided p-value is at most 0.05, where the
@@ -17,23 +17,34 @@ The adapted cells are compared by base cell, and their verdict rests on the inte
 (*no data* with fewer), since a spread that is estimated from fewer says little (with five, Student's t widens
 the interval 1.6 times). *Contradicted* takes six: five have 32 changes of sign, so no p-value below 2/32.
 
-Source of the claims: Shu, Wang and Cai, ICLR 2020, sections 4.1, 4.2.1, 4.2.2 and 5.
+The claims and their statistics stand in ``claims.yaml``. Source of the claims: Shu, Wang and Cai, ICLR 2020,
+sections 4.1, 4.2.1, 4.2.2 and 5.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, TypeAlias
+from functools import cache
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import pandas as pd
+import yaml
 
-from nas_lightning.report.claim_words import Evidence, explain, lack
-from nas_lightning.report.measures import MEASURES, PAIRED_ERROR, SPREADS, Measure
-from nas_lightning.report.paper import paper_statements, paper_table1
-from nas_lightning.report.resampling import RESAMPLES, TestResult, holm
+from nas_lightning.report.effects import (
+    NOISE_FLOOR,
+    RESAMPLES,
+    TestResult,
+    holm,
+    paired_difference,
+    rank_association,
+    spread_ratio,
+)
+from nas_lightning.report.paper import paper_table1
 from nas_lightning.report.samples import (
     GROUP_COLUMNS,
     Sample,
@@ -42,9 +53,11 @@ from nas_lightning.report.samples import (
     spread_blocks,
     take_sample,
 )
-from nas_lightning.report.statistics import paired_difference, rank_association, spread_ratio
+from nas_lightning.report.words import say
 
 Verdict: TypeAlias = Literal["supported", "contradicted", "undecided", "no data"]
+Predictor: TypeAlias = Literal["width", "depth", "kind", "adaptation"]
+Compare: TypeAlias = Literal["sizes", "kinds", "pairs"]
 
 ALPHA = 0.05
 RANK_BOUND = 0.2
@@ -56,6 +69,66 @@ FEWEST_CELLS = 5
 """Base cells that the comparison of adapted with original cells needs."""
 WIRINGS = ("original", "connections", "adapted")
 """Kinds that share a base cell's operations and differ in connections."""
+PREDICTORS: Mapping[Predictor, str] = MappingProxyType(
+    {
+        "width": "width",
+        "depth": "small depth",
+        "kind": "connections against operations",
+        "adaptation": "adapted against original cells",
+    }
+)
+"""What a statistic is compared with, in words."""
+
+
+@dataclass(frozen=True)
+class Statement:
+    """A claim of the paper.
+
+    Attributes:
+        key: Its name.
+        section: Where the paper makes it.
+        text: The claim in one sentence, not a quotation.
+        label: The claim in a few words.
+        holds: What its subjects do where it is right.
+        fails: What they do where it is wrong.
+        asks: What is asked where it is undecided.
+        absence: Whether the claim is that there is no effect.
+    """
+
+    key: str
+    section: str
+    text: str
+    label: str
+    holds: str
+    fails: str
+    asks: str
+    absence: bool = False
+
+
+@dataclass(frozen=True)
+class Statistic:
+    """A column of the results that a claim compares.
+
+    Attributes:
+        claim: Key of the claim.
+        column: The column.
+        name: What it is, in words.
+        unit: Its unit in print, empty for pure numbers.
+        larger: Whether the claim (for generalisation: its opposite) predicts larger values for wide and
+            shallow cells.
+        primary: Whether it decides the claim.
+        censored: Whether a missing value means "never reached".
+        compare: What it compares: architectures by width and depth, kinds of variants, or pairs.
+    """
+
+    claim: str
+    column: str
+    name: str
+    unit: str = ""
+    larger: bool = False
+    primary: bool = False
+    censored: bool = False
+    compare: Compare = "sizes"
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,64 +136,150 @@ class Claim:
     """A claim of the paper and what the data say to it.
 
     Attributes:
-        key: Name of the claim, as in :func:`~nas_lightning.report.paper.paper_statements`.
-        statement: The claim in a sentence.
-        section: Where the paper makes it.
-        measure: Column of the results that measures it.
-        predictor: ``"width"``, ``"depth"`` (small depth predicts), ``"kind"`` (connections against
+        statement: The claim.
+        statistic: What was compared.
+        predictor: With what: ``"width"``, ``"depth"`` (small depth predicts), ``"kind"`` (connections against
             operations) or ``"adaptation"`` (adapted against original cells).
         verdict: What the data say, by the module's rule.
         effect: Positive where the claim (for generalisation: its opposite) says; NaN without data.
         effect_name: What the effect is.
         low: Lower end of the 95 % interval.
         high: Upper end.
+        bound: An advantage below it is too small to matter; None for a claim of a direction.
         p_value: Two-sided, uncorrected.
+        p_adjusted: The p-value after Holm's correction.
         test: How the p-value was found.
         groups: Effect of each group of architectures with the same base cell and settings, see
             :func:`~nas_lightning.report.samples.describe_groups`.
-        explanation: One sentence for print.
-        p_adjusted: The p-value after Holm's correction.
-        primary: Whether this is the claim's primary measure.
-        measure_name: The measure in words.
+        explanation: What was found, how large, how sure, on what, and what it cannot show.
     """
 
-    key: str
-    statement: str
-    section: str
-    measure: str
-    predictor: str
+    statement: Statement
+    statistic: Statistic
+    predictor: Predictor
     verdict: Verdict
     effect: float
     effect_name: str
     low: float
     high: float
+    bound: float | None
     p_value: float
+    p_adjusted: float
     test: str
     groups: pd.DataFrame
     explanation: str
-    p_adjusted: float
-    primary: bool
-    measure_name: str
+
+    @property
+    def key(self) -> str:
+        """Name of the claim."""
+        return self.statement.key
+
+    @property
+    def primary(self) -> bool:
+        """Whether this is a test of the claim's primary statistic."""
+        return self.statistic.primary
 
 
 @dataclass(frozen=True, eq=False)
 class _Trial:
-    """A test that was made, before the correction."""
+    """A test before the correction: the sample, the keys of the groups that it was given, and the result."""
 
-    measure: Measure
-    predictor: str
+    statistic: Statistic
+    predictor: Predictor
     effect_name: str
+    sample: Sample
+    used: Sequence[Any]
     result: TestResult
-    evidence: Evidence
-    bound: float | None
+
+    @property
+    def statement(self) -> Statement:
+        return statements()[self.statistic.claim]
+
+    @property
+    def bound(self) -> float | None:
+        if not self.statement.absence:
+            return None
+        return ERROR_BOUND if self.predictor == "adaptation" else RANK_BOUND
+
+    @property
+    def groups(self) -> pd.DataFrame:
+        return describe_groups(self.sample.table, self.used, self.result.group_effects)
+
+    @property
+    def is_enough(self) -> bool:
+        if math.isnan(self.result.p_value):
+            return False
+        if self.predictor == "adaptation":
+            return bool(self.groups["family"].nunique() >= FEWEST_CELLS)
+        return 2 / self.result.arrangements <= ALPHA
+
+    def facts(self) -> dict[str, Any]:
+        """What the sentences need to know of the architectures in the groups that have an effect."""
+        table = self.sample.table
+        pairs = zip(self.used, self.result.group_effects, strict=True)
+        table = table[table["group"].isin([group for group, effect in pairs if not math.isnan(effect)])]
+        return {
+            "architectures": len(table[["family", "unit"]].drop_duplicates()),
+            "families": list(dict.fromkeys(table["family"])),
+            "data": list(dict.fromkeys(table["data"])),
+            "rates": [f"{rate:g}" for rate in sorted(table["learning_rate"].dropna().unique())],
+            "seeds": (int(table["seeds"].min()), int(table["seeds"].max())),
+            "groups": table["group"].nunique(),
+            "ends": _ends(table, self.predictor) if self.predictor in ("width", "depth") else [],
+            "drowned": _drowned(table) if self.predictor == "kind" else [],
+            "ratio": math.exp(self.result.effect),
+        }
+
+    def lacks(self) -> dict[str, Any]:
+        """What the sentences need to know where there are too few data."""
+        table = self.sample.table
+        used = table[table["group"].isin(list(self.used))]
+        by_kind = [table[table["kind"] == kind]["unit"].nunique() for kind in ("connections", "operations")]
+        of_predictor = used.groupby("group")[self.predictor] if self.predictor in used else None
+        return {
+            "empty": table.empty,
+            "architectures": len(used.drop_duplicates(["family", "unit"])),
+            "arrangements": self.result.arrangements,
+            "effectless": math.isnan(self.result.effect),
+            "alike": of_predictor is not None and len(used) > 0 and of_predictor.nunique().max() == 1,
+            "by_kind": by_kind,
+            "cells": self.groups["family"].nunique(),
+        }
+
+
+def statements() -> Mapping[str, Statement]:
+    """The claims, by key: convergence, landscape, gradient_variance, operations, generalization."""
+    return _claims()[0]
+
+
+def statistics(compare: Compare) -> list[Statistic]:
+    """What claims compare.
+
+    Args:
+        compare: By what: sizes (width and depth), kinds of variants, or pairs.
+
+    Returns:
+        The statistics, in the order of the claims.
+    """
+    return [statistic for statistic in _claims()[1] if statistic.compare == compare]
+
+
+@cache
+def _claims() -> tuple[Mapping[str, Statement], tuple[Statistic, ...]]:
+    text = Path(__file__).with_name("claims.yaml").read_text(encoding="utf-8")
+    made, found = {}, []
+    for key, entry in yaml.safe_load(text).items():
+        found += [Statistic(key, **statistic) for statistic in entry.pop("statistics")]
+        made[key] = Statement(key, **({"asks": entry["holds"]} | entry))
+    return MappingProxyType(made), tuple(found)
 
 
 def examine_claims(runs: pd.DataFrame, *, resamples: int = RESAMPLES) -> list[Claim]:
-    """Test every claim on every measure of it.
+    """Test every claim on every statistic of it.
 
     Convergence, landscape and gradient variance are tested on runs without regularisation, as the paper's
-    section 4. Runs without a value of a measure are left out and counted; runs that never reached an
-    accuracy rank last in the epochs they needed.
+    section 4. Runs without a value are left out and counted; runs that never reached an accuracy rank last in
+    the epochs they needed.
 
     Args:
         runs: Results.runs.
@@ -131,16 +290,16 @@ def examine_claims(runs: pd.DataFrame, *, resamples: int = RESAMPLES) -> list[Cl
     """
     with_regularization = runs["regularized"].eq(True) if len(runs) else pd.Series(dtype=bool)
     plain, regularized = runs[~with_regularization], runs[with_regularization]
-    trials = []
-    for measure in MEASURES:
-        trials += [
-            _rank_trial(runs if measure.key == "generalization" else plain, measure, predictor, resamples)
-            for predictor in ("width", "depth")
-        ]
-    trials += [_spread_trial(plain, measure, resamples) for measure in SPREADS]
-    trials.append(_paired_trial(regularized, resamples))
-    order = list(paper_statements())
-    trials.sort(key=lambda trial: (order.index(trial.measure.key), not trial.measure.primary))
+    predictors: tuple[Predictor, Predictor] = ("width", "depth")
+    trials = [
+        _rank_trial(runs if statements()[one.claim].absence else plain, one, predictor, resamples)
+        for one in statistics("sizes")
+        for predictor in predictors
+    ]
+    trials += [_spread_trial(plain, one, resamples) for one in statistics("kinds")]
+    trials += [_paired_trial(regularized, one, resamples) for one in statistics("pairs")]
+    order = list(statements())
+    trials.sort(key=lambda trial: (order.index(trial.statistic.claim), not trial.statistic.primary))
     return _judge(trials)
 
 
@@ -167,107 +326,103 @@ def examine_paper_table1() -> Claim:
         }
         for entry in paper_table1()
     ]
-    return _judge([_paired(Sample(pd.DataFrame(rows), 0, 0))])[0]
+    (statistic,) = statistics("pairs")
+    return _judge([_paired(Sample(pd.DataFrame(rows), 0, 0), statistic)])[0]
 
 
-def _rank_trial(runs: pd.DataFrame, measure: Measure, predictor: str, resamples: int) -> _Trial:
-    sample = take_sample(runs, measure.column, WIRINGS, censored=measure.censored)
-    # A small depth is what the claim is about, and the measure's sign says where it leads.
-    sign = (1 if measure.larger else -1) * (1 if predictor == "width" else -1)
+def _rank_trial(runs: pd.DataFrame, statistic: Statistic, predictor: Predictor, resamples: int) -> _Trial:
+    sample = take_sample(runs, statistic.column, WIRINGS, censored=statistic.censored)
+    # A small depth is what the claim is about, and the statistic's sign says where it leads.
+    sign = (1 if statistic.larger else -1) * (1 if predictor == "width" else -1)
     blocks, groups = rank_blocks(sample.table, predictor, sign)
     result = rank_association(blocks, resamples=resamples)
-    described = describe_groups(sample.table, groups, result.group_effects)
-    evidence = Evidence(sample, groups, described)
-    bound = RANK_BOUND if measure.key == "generalization" else None
-    return _Trial(measure, predictor, "Kendall's tau-b", result, evidence, bound)
+    return _Trial(statistic, predictor, "Kendall's tau-b", sample, groups, result)
 
 
-def _spread_trial(runs: pd.DataFrame, measure: Measure, resamples: int) -> _Trial:
-    sample = take_sample(runs, measure.column, ("connections", "operations"), transform=_log)
+def _spread_trial(runs: pd.DataFrame, statistic: Statistic, resamples: int) -> _Trial:
+    sample = take_sample(runs, statistic.column, ("connections", "operations"), transform=_log)
     blocks, groups = spread_blocks(sample.table)
     result = spread_ratio(blocks, resamples=resamples)
-    described = describe_groups(sample.table, groups, result.group_effects)
-    evidence = Evidence(sample, groups, described)
-    return _Trial(measure, "kind", "log ratio of standard deviations", result, evidence, None)
+    return _Trial(statistic, "kind", "log ratio of standard deviations", sample, groups, result)
 
 
-def _paired_trial(runs: pd.DataFrame, resamples: int) -> _Trial:
-    sample = take_sample(runs, PAIRED_ERROR.column, ("original", "adapted"), transform=_log)
-    return _paired(sample, resamples)
+def _paired_trial(runs: pd.DataFrame, statistic: Statistic, resamples: int) -> _Trial:
+    sample = take_sample(runs, statistic.column, ("original", "adapted"), transform=_log)
+    return _paired(sample, statistic, resamples)
 
 
-def _paired(sample: Sample, resamples: int = RESAMPLES) -> _Trial:
+def _paired(sample: Sample, statistic: Statistic, resamples: int = RESAMPLES) -> _Trial:
     wide = sample.table.pivot_table(index="group", columns="kind", values="value", sort=False)
     wide = wide.reindex(columns=["original", "adapted"]).dropna()
     family = sample.table.groupby("group")["family"].first().reindex(wide.index)
     cells = [pairs for _, pairs in (wide["original"] - wide["adapted"]).groupby(family, sort=False)]
     result = paired_difference([pairs.to_numpy(float) for pairs in cells], resamples=resamples)
     groups = [group for pairs in cells for group in pairs.index]
-    described = describe_groups(sample.table, groups, result.group_effects)
-    evidence = Evidence(sample, groups, described)
-    return _Trial(PAIRED_ERROR, "adaptation", "log ratio of errors", result, evidence, ERROR_BOUND)
+    return _Trial(statistic, "adaptation", "log ratio of errors", sample, groups, result)
 
 
 def _judge(trials: Sequence[_Trial]) -> list[Claim]:
     """Correct the p-values, primary and other tests apart, and give the verdicts."""
-    enough = [_is_enough(trial) for trial in trials]
     adjusted = [math.nan] * len(trials)
     for primary in (True, False):
         chosen = [
-            index for index, trial in enumerate(trials) if enough[index] and trial.measure.primary == primary
+            index
+            for index, trial in enumerate(trials)
+            if trial.is_enough and trial.statistic.primary == primary
         ]
         corrected = holm([trials[index].result.p_value for index in chosen])
         for index, value in zip(chosen, corrected, strict=True):
             adjusted[index] = value
-    return [_claim(trial, use, p) for trial, use, p in zip(trials, enough, adjusted, strict=True)]
+    return [_claim(trial, p) for trial, p in zip(trials, adjusted, strict=True)]
 
 
-def _is_enough(trial: _Trial) -> bool:
-    if math.isnan(trial.result.p_value):
-        return False
-    if trial.predictor == "adaptation":
-        return trial.evidence.groups["family"].nunique() >= FEWEST_CELLS
-    return 2 / trial.result.arrangements <= ALPHA
-
-
-def _claim(trial: _Trial, enough: bool, p_adjusted: float) -> Claim:
-    statement = paper_statements()[trial.measure.key]
-    result = trial.result
-    if not enough:
-        verdict: Verdict = "no data"
-        explanation = lack(trial.measure, trial.predictor, result, trial.evidence)
+def _claim(trial: _Trial, p_adjusted: float) -> Claim:
+    result, verdict = trial.result, _verdict(trial, p_adjusted)
+    about = {
+        "statement": trial.statement,
+        "statistic": trial.statistic,
+        "predictor": trial.predictor,
+        "sample": trial.sample,
+    }
+    if verdict == "no data":
+        explanation = say("lack", **about, facts=trial.lacks())
         result = replace(result, effect=math.nan, low=math.nan, high=math.nan, p_value=math.nan, test="")
     else:
-        verdict = _verdict(result, p_adjusted, trial.bound)
-        explanation = explain(
-            trial.measure, trial.predictor, trial.effect_name, result, p_adjusted, verdict, trial.evidence
+        explanation = say(
+            "explanation",
+            **about,
+            verdict=verdict,
+            effect_name=trial.effect_name,
+            result=result,
+            p_adjusted=p_adjusted,
+            pairs=len(trial.used),
+            facts=trial.facts(),
         )
     return Claim(
-        key=statement.key,
-        statement=statement.text,
-        section=statement.section,
-        measure=trial.measure.column,
-        predictor=trial.predictor,
-        verdict=verdict,
-        effect=result.effect,
-        effect_name=trial.effect_name,
-        low=result.low,
-        high=result.high,
-        p_value=result.p_value,
-        test=result.test,
-        groups=trial.evidence.groups[GROUP_COLUMNS],
-        explanation=explanation,
-        p_adjusted=p_adjusted,
-        primary=trial.measure.primary,
-        measure_name=trial.measure.name,
+        trial.statement,
+        trial.statistic,
+        trial.predictor,
+        verdict,
+        result.effect,
+        trial.effect_name,
+        result.low,
+        result.high,
+        trial.bound,
+        result.p_value,
+        p_adjusted,
+        result.test,
+        trial.groups[GROUP_COLUMNS],
+        explanation,
     )
 
 
-def _verdict(result: TestResult, p_adjusted: float, bound: float | None) -> Verdict:
-    """The rule of the module; ``bound`` makes it that of a claim of absence."""
-    sure = p_adjusted <= ALPHA
-    if bound is not None:
-        if result.high < bound:
+def _verdict(trial: _Trial, p_adjusted: float) -> Verdict:
+    """The rule of the module."""
+    result, sure = trial.result, p_adjusted <= ALPHA
+    if not trial.is_enough:
+        return "no data"
+    if trial.bound is not None:
+        if result.high < trial.bound:
             return "supported"
         return "contradicted" if sure and result.low > 0 else "undecided"
     if sure and result.low > 0:
@@ -278,3 +433,21 @@ def _verdict(result: TestResult, p_adjusted: float, bound: float | None) -> Verd
 def _log(values: pd.Series) -> pd.Series:
     """Logarithm; NaN for what is not positive."""
     return pd.Series(np.log(values.where(values > 0)), index=values.index)
+
+
+def _ends(table: pd.DataFrame, predictor: str) -> list[tuple[float, float, float]]:
+    """The largest and the smallest architectures: mean over groups of the value, ends of the predictor."""
+    found = []
+    for end in ("max", "min"):
+        at_end = table[table[predictor] == table.groupby("group")[predictor].transform(end)]
+        value = at_end.groupby("group")["value"].mean().mean()
+        found.append((float(value), float(at_end[predictor].min()), float(at_end[predictor].max())))
+    return found
+
+
+def _drowned(table: pd.DataFrame) -> list[str]:
+    """Kinds whose spread in some group is not above the noise of the seeds."""
+    grouped = table.groupby(["group", "kind"])
+    variance = grouped["value"].var(ddof=1)
+    left = variance - grouped["noise"].mean().fillna(0.0)
+    return sorted(set(left[left < NOISE_FLOOR * variance].index.get_level_values("kind")))

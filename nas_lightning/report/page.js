@@ -1,68 +1,222 @@
-// Draws the live pictures that are near the window, and keeps the reader's choice of theme. Without it,
-// and on paper, the still pictures stand.
+// Theme, camera and show/hide of the live figures, which plotly draws. Without this, and on paper, the still
+// figures stand.
 (() => {
   "use strict";
 
-  const {isDark, DARK, kinds} = livePictures;
   const root = document.documentElement;
+  const DARK = matchMedia("(prefers-color-scheme: dark)");
+  const COARSE = matchMedia("(pointer: coarse)").matches;
+  const CONFIG = {displaylogo: false, responsive: true, scrollZoom: false, displayModeBar: false};
+  const isDark = () => root.dataset.theme ? root.dataset.theme === "dark" : DARK.matches;
 
-  // ---- theme ----
-
-  const remember = theme => {
-    // A browser may forbid storage to pages opened from a file.
-    try { localStorage.setItem("theme", theme); } catch { /* the choice lasts as long as the page */ }
+  const make = (tag, properties = {}, ...children) => {
+    const element = Object.assign(document.createElement(tag), properties);
+    element.append(...children);
+    return element;
   };
 
-  const setUpTheme = redraw => {
-    const button = document.getElementById("theme");
-    const label = () => { button.textContent = isDark() ? "Light theme" : "Dark theme"; };
-    button.hidden = false;
-    button.addEventListener("click", () => {
-      root.dataset.theme = isDark() ? "light" : "dark";
-      remember(root.dataset.theme);
-      label();
-      redraw();
+  // What is large stands in the page compressed.
+  const inflate = identifier => {
+    const bytes = Uint8Array.from(atob(document.getElementById(identifier).textContent), c => c.charCodeAt(0));
+    return new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"))).text();
+  };
+  let loading;
+  const plotly = () => loading ??= inflate("plotly").then(text => {
+    document.head.append(make("script", {textContent: text}));
+  });
+
+  const hasWebGL = () => {
+    const context = make("canvas").getContext("webgl");
+    // A browser allows few contexts at a time: this one is not needed any more.
+    context?.getExtension("WEBGL_lose_context")?.loseContext();
+    return Boolean(context);
+  };
+
+  // A copy with other colours; arrays of numbers stay the same ones.
+  const recolour = (value, colours) => {
+    if (typeof value === "string") return colours[value] ?? value;
+    if (Array.isArray(value)) return value.map(part => recolour(part, colours));
+    if (value?.constructor !== Object) return value;
+    return Object.fromEntries(Object.entries(value).map(([key, part]) => [key, recolour(part, colours)]));
+  };
+
+  const select = (label, names, chosen, changed) => {
+    const options = names.map((name, value) => make("option", {value, textContent: name}));
+    const element = make("select", {}, ...options);
+    element.value = chosen;
+    element.addEventListener("change", () => changed(Number(element.value)));
+    return make("label", {className: "choice"}, make("span", {textContent: label}), element);
+  };
+
+  // ---- one figure: its panels, what a reader hides and chooses ----
+
+  const open = async figure => {
+    const content = JSON.parse(await inflate(figure.dataset.live));
+    const {figures, legend, choices, each, choose, dark} = content;
+    const light = Object.fromEntries(Object.entries(dark).map(([one, other]) => [other, one]));
+    const hidden = new Set();
+    const swatches = [];
+    const tools = make("div", {className: "legend"});
+    const grid = make("div", {className: "panels"});
+    figure.querySelector(".live").append(tools, grid);
+
+    const twice = each && choices.length > 1;
+    const flat = figures.some(one => one.layout.scene) && !hasWebGL();
+    const panels = (twice ? [figures[0], figures[0]] : figures).map((one, at) => {
+      const {data, layout} = recolour(one, {});
+      const chosen = twice && at ? choices.length - 1 : 0;
+      const plot = make("div", {className: "plot"});
+      const panel = {data, layout, plot, chosen};
+      const {title} = layout.meta;
+      Object.assign(layout, {uirevision: "kept", dragmode: COARSE ? false : "zoom"});
+      // WebGL cannot inherit the page's font.
+      layout.font.family = getComputedStyle(document.body).fontFamily;
+      if (layout.height) plot.style.height = `${layout.height}px`;
+      if (flat) {
+        data.forEach(trace => { trace.type = "contour"; });
+        delete layout.updatemenus;
+      }
+      plot.setAttribute("role", "img");
+      plot.setAttribute("aria-label", `${title || "Figure"}, live; the still figure shows the same`);
+      const head = make("div", {className: "panel-head"});
+      if (title) head.append(make("span", {className: "panel-title", textContent: title}));
+      if (each) head.append(select(at ? "Right" : "Left", choices, chosen, index => {
+        panel.chosen = index;
+        draw();
+      }));
+      grid.append(make("div", {className: "panel"}, ...(head.firstChild ? [head] : []), plot));
+      return panel;
     });
-    DARK.addEventListener("change", () => { label(); redraw(); });
-    label();
+    if (!each && choices.length > 1) tools.append(select(choose, choices, 0, index => {
+      panels.forEach(panel => { panel.chosen = index; });
+      draw();
+    }));
+
+    const turn = (turned, event) => {
+      const camera = event["scene.camera"];
+      if (!camera) return;
+      panels.filter(panel => panel !== turned && panel.heard).forEach(panel => {
+        if (JSON.stringify(panel.plot._fullLayout?.scene?.camera) === JSON.stringify(camera)) return;
+        Plotly.relayout(panel.plot, {"scene.camera": camera});
+      });
+    };
+
+    const draw = async () => {
+      await plotly();
+      for (const panel of panels) {
+        panel.data.forEach(trace => {
+          if (legend.length || choices.length) {
+            trace.visible = !hidden.has(trace.legendgroup)
+              && (trace.meta === undefined || trace.meta === choices[panel.chosen]);
+          }
+        });
+        await Plotly.react(panel.plot, panel.data, panel.layout, CONFIG);
+        if (!panel.heard) {
+          panel.heard = true;
+          panel.plot.on("plotly_relayouting", event => turn(panel, event));
+          panel.plot.on("plotly_relayout", event => turn(panel, event));
+        }
+      }
+    };
+
+    let painted = false;
+    const paint = () => {
+      if (painted === isDark()) return;
+      painted = isDark();
+      const colours = painted ? dark : light;
+      panels.forEach(panel => {
+        panel.data = recolour(panel.data, colours);
+        panel.layout = recolour(panel.layout, colours);
+      });
+      swatches.forEach((swatch, at) => {
+        swatch.style.background = painted ? dark[legend[at].colour] : legend[at].colour;
+      });
+    };
+
+    const release = () => panels.filter(panel => panel.heard).forEach(panel => {
+      const contexts = [...panel.plot.querySelectorAll("canvas")].map(canvas => canvas.getContext("webgl"));
+      Plotly.purge(panel.plot);
+      panel.heard = false;
+      contexts.forEach(context => context?.getExtension("WEBGL_lose_context")?.loseContext());
+    });
+
+    if (legend.length) {
+      const buttons = legend.map(({group, name, colour}) => {
+        const swatch = make("span", {className: "swatch"});
+        swatch.style.background = colour;
+        const button = make("button", {type: "button", title: group}, swatch, make("span", {textContent: name}));
+        button.addEventListener("click", () => {
+          if (!hidden.delete(group)) hidden.add(group);
+          press();
+          draw();
+        });
+        swatches.push(swatch);
+        return button;
+      });
+      const all = make("button", {type: "button", className: "all"});
+      const press = () => {
+        buttons.forEach((button, at) => button.setAttribute("aria-pressed", !hidden.has(legend[at].group)));
+        all.textContent = hidden.size ? "Show all" : "Hide all";
+      };
+      all.addEventListener("click", () => {
+        if (hidden.size) hidden.clear(); else legend.forEach(({group}) => hidden.add(group));
+        press();
+        draw();
+      });
+      tools.setAttribute("role", "group");
+      tools.setAttribute("aria-label", "Press to hide or show");
+      tools.append(...buttons, all);
+      press();
+    }
+    return {draw, paint, release: figures.some(one => one.layout.scene) ? release : null};
   };
 
-  // ---- live pictures ----
+  // ---- the page: figures near the window are live, the theme is kept ----
 
-  const isLive = figure => figure.classList.contains("is-live");
+  const figures = [...document.querySelectorAll("figure[data-live]")];
+  const near = new Set();
+  const isShown = figure => near.has(figure) && figure.classList.contains("is-live");
 
   const draw = async figure => {
     try {
-      await figure.live.draw();
+      const live = await (figure.live ??= open(figure));
+      live.paint();
+      if (isShown(figure)) await live.draw(); else live.release?.();
     } catch (error) {
       figure.classList.remove("is-live");
       console.error(error);
     }
   };
 
-  const start = figure => {
-    const data = JSON.parse(document.getElementById(figure.dataset.live).textContent);
+  const observer = new IntersectionObserver(entries => entries.forEach(({target, isIntersecting}) => {
+    near[isIntersecting ? "add" : "delete"](target);
+    if (isIntersecting || target.live) draw(target);
+  }), {rootMargin: "500px 0px"});
+  figures.forEach(figure => {
     const swap = figure.querySelector(".swap");
     swap.hidden = false;
     swap.addEventListener("click", () => {
       const live = figure.classList.toggle("is-live");
       swap.textContent = live ? "Show the still picture" : "Show the live picture";
-      if (live) draw(figure); else figure.live.release?.();
+      draw(figure);
     });
     figure.classList.add("is-live");
-    return kinds[data.kind](figure.querySelector(".live"), data);
-  };
+    observer.observe(figure);
+  });
 
-  const drawn = new Set();
-  const observer = new IntersectionObserver(entries => entries.forEach(({target: figure, isIntersecting}) => {
-    if (isIntersecting) {
-      figure.live ??= start(figure);
-      if (!drawn.has(figure) && isLive(figure)) draw(figure);
-      drawn.add(figure);
-    } else if (figure.live?.release && drawn.delete(figure)) {
-      figure.live.release();
-    }
-  }), {rootMargin: "500px 0px"});
-  document.querySelectorAll("figure[data-live]").forEach(figure => observer.observe(figure));
-  setUpTheme(() => drawn.forEach(figure => isLive(figure) && draw(figure)));
+  const button = document.getElementById("theme");
+  const label = () => { button.textContent = isDark() ? "Light theme" : "Dark theme"; };
+  const repaint = () => {
+    label();
+    figures.filter(isShown).forEach(draw);
+  };
+  button.hidden = false;
+  button.addEventListener("click", () => {
+    root.dataset.theme = isDark() ? "light" : "dark";
+    // A browser may forbid storage to pages opened from a file: then the choice lasts as long as the page.
+    try { localStorage.setItem("theme", root.dataset.theme); } catch { }
+    repaint();
+  });
+  DARK.addEventListener("change", repaint);
+  label();
 })();

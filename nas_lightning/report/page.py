@@ -1,8 +1,10 @@
-"""The report of a study as one page that needs nothing else, and its pictures and tables as files."""
+"""The report of a study as one page that needs nothing else, and its figures and tables as files."""
 
 from __future__ import annotations
 
 import base64
+import gzip
+import io
 import re
 from collections.abc import Iterable, Sequence
 from functools import cache
@@ -10,31 +12,27 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+import pandas as pd
 from markupsafe import Markup
+from matplotlib.figure import Figure
+from PIL import Image
 from plotly.offline import get_plotlyjs  # type: ignore[import-untyped]
 
 from nas_lightning.figures.picture import figure_to_bytes
 from nas_lightning.files import atomic_write
-from nas_lightning.report.blocks import ReportPicture
-from nas_lightning.report.claims import Claim, examine_claims
-from nas_lightning.report.interactive import json_for_html, live_data
-from nas_lightning.report.page_blocks import claim_blocks, html_table
-from nas_lightning.report.pictures import report_pictures, uncovered
-from nas_lightning.report.summary import (
-    counts,
-    missing_runs,
-    provenance,
-    settings,
-    study_sentence,
-)
-from nas_lightning.report.table_text import table_files
+from nas_lightning.report.claims import PREDICTORS, Claim, examine_claims, statements
+from nas_lightning.report.figures import ReportFigure, report_figures, uncovered
+from nas_lightning.report.summary import counts, missing_runs, provenance, settings, study_sentence
+from nas_lightning.report.table_files import ReportTable, html_table, table_files
 from nas_lightning.report.tables import report_tables
+from nas_lightning.report.words import environment, p_value_text, say, signed
 from nas_lightning.study.results import Results
 
-_PIXELS = 96  # of CSS, per inch: the PNG has about twice as many
+_PIXELS = 96  # of CSS, per inch
+_SHARP = 130  # pixels of a still figure per inch
 _PICTURE_FILES = ("svg", "pdf", "png")
 _LINK = re.compile(r'href="((?:figures|tables)/[^"/\\]+)"')
+_SECTIONS = {"plane": "Width and depth", "paper": "The paper's figures", "more": "Beyond the paper"}
 
 
 def write_report(results: Results, folder: Path | None = None) -> Path:
@@ -57,61 +55,32 @@ def write_report(results: Results, folder: Path | None = None) -> Path:
     """
     folder = results.study.output_folder if folder is None else folder
     claims = examine_claims(results.runs)
-    pictures, tables = report_pictures(results, claims), report_tables(results, claims)
-    stems = file_stems([*(picture.key for picture in pictures), *(table.key for table in tables)])
-    written: set[str] = set()
-    blocks: list[dict[str, Any]] = []
-    for picture, stem in zip(pictures, stems, strict=False):
-        contents = {suffix: figure_to_bytes(picture.figure, suffix) for suffix in _PICTURE_FILES}
-        links = _write_files(folder, f"figures/{stem}", contents)
-        written.update(link for _, link in links)
-        blocks.append(_picture_block(picture, stem, contents, links))
-    table_blocks: list[dict[str, Any]] = []
-    for table, stem in zip(tables, stems[len(pictures) :], strict=True):
-        texts = {suffix: text.encode() for suffix, text in table_files(table).items()}
-        links = _write_files(folder, f"tables/{stem}", texts)
-        written.update(link for _, link in links)
-        heading = _heading(table.number, table.title)
-        shown = html_table(table.frame, table.caption)
-        table_blocks.append({"id": f"table-{stem}", "heading": heading, "links": links, **shown})
+    figures, tables = report_figures(results, claims), report_tables(results, claims)
+    stems = file_stems([*(figure.key for figure in figures), *(table.key for table in tables)])
+    blocks = [_figure_block(folder, *pair) for pair in zip(figures, stems, strict=False)]
+    table_blocks = [_table_block(folder, *pair) for pair in zip(tables, stems[len(figures) :], strict=True)]
     page = folder / "index.html"
-    _remove_stale(page, written)
-    text = _render_page(results, blocks, table_blocks, claims, uncovered(results))
+    _remove_stale(page, {link for block in (*blocks, *table_blocks) for _, link in block["links"]})
     with atomic_write(page) as file:
-        file.write(text)
+        file.write(_page(results, blocks, table_blocks, claims))
     return page
 
 
-def _render_page(
+def _page(
     results: Results,
-    pictures: Sequence[dict[str, Any]],
+    figures: Sequence[dict[str, Any]],
     tables: Sequence[dict[str, Any]],
     claims: Sequence[Claim],
-    not_covered: Sequence[str],
 ) -> str:
     """The text of the page: HTML without a reference to anything outside but links."""
-    of_claims = [block for block in pictures if block["section"] == "claims"]
-    sections: list[dict[str, Any]] = [
-        {"id": name, "title": title, "pictures": [block for block in pictures if block["section"] == name]}
-        for name, title in (
-            ("plane", "Width and depth"),
-            ("figures", "The paper's figures"),
-            ("more", "Beyond the paper"),
-        )
-    ]
-    sections = [section for section in sections if section["pictures"]]
-    contents = [
-        {"id": "claims", "title": "The claims", "parts": []},
-        *({**section, "parts": _parts(section["pictures"])} for section in sections),
-        {"id": "tables", "title": "Tables", "parts": _parts(tables)},
-        {"id": "missing", "title": "What is missing", "parts": []},
-        {"id": "measured", "title": "How it was measured", "parts": []},
-        {"id": "provenance", "title": "Provenance", "parts": []},
+    sections = [
+        {"id": key, "title": title, "parts": [block for block in figures if block["section"] == key]}
+        for key, title in _SECTIONS.items()
     ]
     missing = missing_runs(results)
     mentioned = "\n".join(results.problems)
     return (
-        _environment()
+        environment(html=True)
         .get_template("page.html")
         .render(
             study=results.study,
@@ -121,26 +90,77 @@ def _render_page(
             unfinished=len(missing),
             missing=[name for name in missing if name not in mentioned],
             problems=results.problems,
-            uncovered=not_covered,
+            uncovered=uncovered(results),
             claims=claim_blocks(claims),
-            of_claims=of_claims,
-            sections=sections,
-            contents=contents,
+            forests=[block for block in figures if block["section"] == "claims"],
+            sections=[section for section in sections if section["parts"]],
             tables=tables,
             settings=settings(results),
             provenance=provenance(results),
             css=_asset("page.css"),
-            scripts=[_asset("page_pictures.js"), _asset("page.js")],
-            plotly=Markup(get_plotlyjs()) if any(block["live"] for block in pictures) else None,
+            script=_asset("page.js"),
+            plotly=_plotly() if any(block["live"] for block in figures) else None,
         )
     )
+
+
+def claim_blocks(claims: Sequence[Claim]) -> list[dict[str, Any]]:
+    """Claims as the template takes them: all tests of a claim together.
+
+    Args:
+        claims: Tests.
+
+    Returns:
+        One block a claim, in their order: its ``statement``; ``sentence`` in short; ``tests`` of the primary
+        statistics with ``about``, ``verdict``, ``explanation`` and ``groups`` (a table, or None); ``others``
+        (a table of the rest, or None).
+    """
+    return [
+        _claim_block(statement.key, [claim for claim in claims if claim.key == statement.key])
+        for statement in statements().values()
+        if any(claim.key == statement.key for claim in claims)
+    ]
+
+
+def _claim_block(key: str, claims: Sequence[Claim]) -> dict[str, Any]:
+    primary = [claim for claim in claims if claim.primary]
+    others = [
+        {
+            "statistic": claim.statistic.name,
+            "compared": PREDICTORS[claim.predictor],
+            "effect": signed(claim.effect),
+            "from": signed(claim.low),
+            "to": signed(claim.high),
+            "p (Holm)": p_value_text(claim.p_adjusted),
+            "verdict": claim.verdict,
+        }
+        for claim in claims
+        if not claim.primary
+    ]
+    tests = [
+        {
+            "about": PREDICTORS[claim.predictor],
+            "verdict": claim.verdict,
+            "explanation": claim.explanation,
+            "groups": None
+            if claim.groups.empty
+            else Markup(html_table(claim.groups, f"{key}-{claim.predictor}")),
+        }
+        for claim in primary
+    ]
+    return {
+        "statement": claims[0].statement,
+        "sentence": say("short", claims=primary),
+        "tests": tests,
+        "others": Markup(html_table(pd.DataFrame(others), f"{key}-others")) if others else None,
+    }
 
 
 def file_stems(keys: Iterable[str]) -> list[str]:
     """Stems of files for keys: safe in file names, links and identifiers, each different.
 
     Args:
-        keys: Keys of pictures and tables.
+        keys: Keys of figures and tables.
 
     Returns:
         The keys, with ``-`` for other characters than letters, digits, ``.``, ``_`` and ``-``, and a number
@@ -162,41 +182,32 @@ def file_stems(keys: Iterable[str]) -> list[str]:
     return stems
 
 
-def _picture_block(
-    picture: ReportPicture, stem: str, contents: dict[str, bytes], links: list[tuple[str, str]]
-) -> dict[str, Any]:
-    # Of many small areas, a PNG is smaller; of lines and text, an SVG is, and sharper.
-    suffix = min(("svg", "png"), key=lambda suffix: len(contents[suffix]))
-    kind = {"svg": "svg+xml", "png": "png"}[suffix]
-    width, height = (round(inches * _PIXELS) for inches in picture.figure.get_size_inches())
-    live = None if picture.interactive is None else live_data(picture.interactive)
+def _figure_block(folder: Path, figure: ReportFigure, stem: str) -> dict[str, Any]:
+    """Write the files of a figure; it as the template takes it."""
+    contents = {suffix: figure_to_bytes(figure.still, suffix) for suffix in _PICTURE_FILES}
+    width, height = (round(inches * _PIXELS) for inches in figure.still.get_size_inches())
     return {
         "id": f"picture-{stem}",
-        "section": _section(picture),
-        "heading": _heading(picture.number, picture.title),
-        "caption": picture.caption,
-        "source": f"data:image/{kind};base64,{base64.b64encode(contents[suffix]).decode()}",
+        "section": figure.section,
+        "heading": f"{figure.number}: {figure.title}" if figure.number else figure.title,
+        "caption": figure.caption,
+        "source": f"data:image/webp;base64,{base64.b64encode(_webp(figure.still)).decode()}",
         "width": width,
         "height": height,
-        "live": None if live is None else Markup(json_for_html(live)),
-        "links": links,
+        "live": None if figure.live is None else _compressed(figure.live.to_json()),
+        "links": _write_files(folder, f"figures/{stem}", contents),
     }
 
 
-def _section(picture: ReportPicture) -> str:
-    if picture.number:
-        return "figures"
-    if picture.interactive is not None and picture.interactive.get("kind") == "plane":
-        return "plane"
-    return "claims" if "claim" in picture.key else "more"
-
-
-def _heading(number: str, title: str) -> str:
-    return f"{number}: {title}" if number else title
-
-
-def _parts(blocks: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
-    return [(block["id"], block["heading"]) for block in blocks]
+def _table_block(folder: Path, table: ReportTable, stem: str) -> dict[str, Any]:
+    """Write the files of a table; it as the template takes it."""
+    texts = {suffix: text.encode() for suffix, text in table_files(table).items()}
+    return {
+        "id": f"table-{stem}",
+        "heading": table.heading,
+        "html": Markup(html_table(table.frame, stem, table.caption)),
+        "links": _write_files(folder, f"tables/{stem}", texts),
+    }
 
 
 def _write_files(folder: Path, stem: str, contents: dict[str, bytes]) -> list[tuple[str, str]]:
@@ -221,12 +232,23 @@ def _asset(name: str) -> Markup:
     return Markup((files("nas_lightning.report") / name).read_text(encoding="utf-8"))
 
 
+def _webp(figure: Figure) -> bytes:
+    """A still figure for the page: lossless, or for many colours lossy; the files beside it are sharper."""
+    image = Image.open(io.BytesIO(figure_to_bytes(figure, "png", _SHARP))).convert("RGB")
+    contents = []
+    for lossless in (True, False):
+        content = io.BytesIO()
+        image.save(content, "WEBP", lossless=lossless, quality=80, method=4)
+        contents.append(content.getvalue())
+    return min(contents, key=len)
+
+
+def _compressed(text: str) -> str:
+    """Text that the page's script inflates."""
+    return base64.b64encode(gzip.compress(text.encode(), mtime=0)).decode()
+
+
 @cache
-def _environment() -> Environment:
-    return Environment(
-        loader=PackageLoader("nas_lightning.report", "."),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=StrictUndefined,
-    )
+def _plotly() -> str:
+    """plotly.js: 2 MB instead of 4.8."""
+    return _compressed(get_plotlyjs())

@@ -100,43 +100,6 @@ class Training:
     auxiliary_weight: float
 
 
-@dataclass(frozen=True)
-class PaperFigure:
-    """What a figure of the paper shows.
-
-    Attributes:
-        number: Its number.
-        shows: What is drawn.
-        families: Names of base cells.
-        variants: ``"originals"``, ``"connections"``, ``"operations"``, ``"adapted"`` or ``"none"``; the
-            original stands beside its variants.
-        data: Names of data classes; empty for drawings of cells.
-        learning_rates: Initial learning rates; empty for drawings of cells.
-    """
-
-    number: int
-    shows: str
-    families: tuple[str, ...]
-    variants: str
-    data: tuple[str, ...]
-    learning_rates: tuple[float, ...]
-
-
-@dataclass(frozen=True)
-class Statement:
-    """A claim of the paper.
-
-    Attributes:
-        key: Name of the claim.
-        section: Where the paper makes it.
-        text: The claim in one sentence, not a quotation.
-    """
-
-    key: str
-    section: str
-    text: str
-
-
 def family_title(family: str) -> str:
     """Name of a base cell in print: ``darts_v2`` is DARTS; other names stay."""
     return str(_content()["families"].get(family, family))
@@ -202,29 +165,6 @@ def paper_training() -> Training:
     values["other_learning_rates"] = tuple(values["other_learning_rates"])
     values["epochs"] = MappingProxyType(values["epochs"])
     return Training(**values)
-
-
-def paper_figures() -> tuple[PaperFigure, ...]:
-    """All figures, by number."""
-    return tuple(
-        PaperFigure(
-            number,
-            figure["shows"],
-            tuple(figure["families"]),
-            figure["variants"],
-            tuple(figure.get("data", ())),
-            tuple(figure.get("learning_rates", ())),
-        )
-        for number, figure in _content()["figures"].items()
-    )
-
-
-def paper_statements() -> Mapping[str, Statement]:
-    """The claims, by key: convergence, landscape, gradient_variance, operations, generalization."""
-    statements = _content()["statements"]
-    return MappingProxyType(
-        {key: Statement(key, value["section"], value["text"]) for key, value in statements.items()}
-    )
 
 
 def paper_misprints() -> tuple[tuple[str, str], ...]:

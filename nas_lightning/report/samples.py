@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from nas_lightning.report.statistics import RankBlock, SpreadBlock
+from nas_lightning.report.effects import RankBlock, SpreadBlock
 
 SETTINGS = (
     "family",
@@ -45,15 +45,15 @@ GROUP_COLUMNS = ["family", "data", "learning_rate", "n", "seeds", "seed_noise", 
 
 @dataclass(frozen=True, eq=False)
 class Sample:
-    """A measure of the architectures, averaged over seeds.
+    """A statistic of the architectures, averaged over seeds.
 
     Attributes:
         table: A row per group and architecture: ``group`` (its number), ``family``, ``data``,
             ``learning_rate``, ``unit`` (the genotype), ``architecture``, ``kind``, ``width``, ``depth``,
             ``value`` (mean over seeds), ``seeds``, ``noise`` (variance of the value that is due to seeds,
             NaN where no architecture of the group has two).
-        dropped: Runs left out because the measure is missing.
-        censored: Runs that never reached what the measure waits for, ranked last.
+        dropped: Runs left out because they have no value.
+        censored: Runs that never reached what the statistic waits for, ranked last.
     """
 
     table: pd.DataFrame
@@ -91,36 +91,36 @@ def group_keys(runs: pd.DataFrame, columns: Sequence[str]) -> pd.Series:
 
 def take_sample(
     runs: pd.DataFrame,
-    measure: str,
+    statistic: str,
     kinds: Sequence[str],
     *,
     censored: bool = False,
     transform: Callable[[pd.Series], pd.Series] | None = None,
 ) -> Sample:
-    """Average a measure over seeds.
+    """Average a statistic over seeds.
 
-    Seeds repeat an architecture and are no units of their own, so that more seeds make a value surer and
-    nothing else. Runs of one genotype are one architecture, whatever it is called.
+    Seeds repeat an architecture and are no units of their own: more seeds make a value surer and nothing
+    else. Runs of one genotype are one architecture, whatever its name.
 
     Args:
         runs: Results.runs.
-        measure: Column of the measure.
+        statistic: Its column.
         kinds: Kinds of architectures to take.
         censored: Whether a missing value means "never reached". Then runs are ranked within their group,
             those without a value last and alike, and the ranks are averaged; a run whose curve is unknown
             (no ``mean_error``, not diverged) is left out.
-        transform: Applied to the measure before averaging.
+        transform: Applied to the values before averaging.
 
     Returns:
-        The sample; its table is empty where no run has the measure.
+        The sample; its table is empty where no run has a value.
     """
     if runs.empty:
         return Sample(_empty(), 0, 0)
     of_kind = runs["kind"].isin(list(kinds))
-    if measure not in runs.columns:
+    if statistic not in runs.columns:
         return Sample(_empty(), int(of_kind.sum()), 0)
     chosen = runs[of_kind].copy()
-    chosen["value"] = pd.to_numeric(chosen[measure], errors="coerce").astype(float)
+    chosen["value"] = pd.to_numeric(chosen[statistic], errors="coerce").astype(float)
     if transform is not None:
         chosen["value"] = transform(chosen["value"])
     late = pd.Series(False, index=chosen.index)
@@ -155,7 +155,7 @@ def rank_blocks(table: pd.DataFrame, predictor: str, sign: int) -> tuple[list[Ra
     Args:
         table: Table of a sample.
         predictor: ``"width"`` or ``"depth"``.
-        sign: 1 or -1, multiplies the measure.
+        sign: 1 or -1, multiplies the values.
 
     Returns:
         The blocks, one a base cell with a group of three architectures or more, and the number of each

@@ -1,9 +1,9 @@
-"""What pictures are made of: the runs that can be compared, the architectures in order, their names."""
+"""What figures show: the runs that can be compared, the architectures in order, their names."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -11,6 +11,7 @@ import pandas as pd
 
 from nas_lightning.cells import Genotype, format_width, parse_genotype
 from nas_lightning.cells.table2 import SECTION4_NUMBERING
+from nas_lightning.report.claims import Claim, examine_claims
 from nas_lightning.report.paper import (
     data_title,
     family_title,
@@ -18,8 +19,8 @@ from nas_lightning.report.paper import (
     paper_table2,
     paper_training,
 )
-from nas_lightning.report.samples import group_columns
-from nas_lightning.report.summary import counted, distinct, listed
+from nas_lightning.report.samples import group_columns, group_keys
+from nas_lightning.report.words import distinct, listed, say
 from nas_lightning.study.results import Results
 
 SECTION4_FAMILY = "darts_v2"
@@ -30,7 +31,7 @@ _OF_TABLE2 = re.compile(r"C(\d+)")
 
 @dataclass(frozen=True)
 class Shown:
-    """An architecture as pictures name it.
+    """An architecture as figures name it.
 
     Attributes:
         label: Its name in the results, such as ``"darts_v2:C4"``.
@@ -80,7 +81,7 @@ class Shown:
 
 
 class Selection:
-    """The runs of a study that pictures compare.
+    """The runs of a study that figures compare.
 
     Runs of one data set are compared where they differ in nothing but architecture, learning rate and seed:
     of several sets of settings the one without regularisation is taken, as in the paper's section 4, then the
@@ -88,36 +89,34 @@ class Selection:
 
     Args:
         results: What the study gave so far.
+        claims: The claims, where they have been examined already.
     """
 
-    def __init__(self, results: Results) -> None:
+    def __init__(self, results: Results, claims: Sequence[Claim] | None = None) -> None:
         self.results = results
-        self.left_out: dict[str, int] = {}
-        parts = []
-        for data, runs in results.runs.groupby("data", sort=False):
-            chosen = _comparable(runs)
-            self.left_out[str(data)] = len(runs) - len(chosen)
-            parts.append(chosen)
+        self._claims = claims
+        parts = [_comparable(runs) for _, runs in results.runs.groupby("data", sort=False)]
         self.all_rates: pd.DataFrame = pd.concat(parts) if parts else results.runs
         """Comparable runs at all learning rates."""
 
     @cached_property
+    def claims(self) -> Sequence[Claim]:
+        """The claims, examined on all runs."""
+        return examine_claims(self.results.runs) if self._claims is None else self._claims
+
+    @cached_property
     def data_sets(self) -> list[str]:
         """Data classes: the paper's in its order, then the others."""
-        found = self.all_rates["data"].drop_duplicates().tolist()
-        known = list(paper_training().epochs)
-        return sorted(found, key=lambda data: known.index(data) if data in known else len(known))
+        return _ordered(self.all_rates["data"], list(paper_training().epochs))
 
     @cached_property
     def families(self) -> list[str]:
         """Base cells: the paper's in its order, then the others."""
-        found = self.results.runs["family"].drop_duplicates().tolist()
-        known = paper_families()
-        return sorted(found, key=lambda family: known.index(family) if family in known else len(known))
+        return _ordered(self.results.runs["family"], paper_families())
 
     def default_rate(self, data: str) -> float | None:
-        """The learning rate of pictures that show one: the paper's 0.025 if there is, else that of most."""
-        rates = self.all_rates.loc[self.all_rates["data"] == data, "learning_rate"].dropna()
+        """The learning rate of figures that show one: the paper's 0.025 if there is, else that of most."""
+        rates = self._rates(data)
         if rates.empty:
             return None
         default = paper_training().learning_rate
@@ -131,8 +130,11 @@ class Selection:
 
     def other_rates(self, data: str) -> list[float]:
         """Learning rates besides the default one, ascending."""
-        rates = self.all_rates.loc[self.all_rates["data"] == data, "learning_rate"].dropna()
-        return sorted(set(rates.tolist()) - {self.default_rate(data)})
+        return sorted(set(self._rates(data).tolist()) - {self.default_rate(data)})
+
+    def _rates(self, data: str) -> pd.Series:
+        rates: pd.Series = self.all_rates.loc[self.all_rates["data"] == data, "learning_rate"].dropna()
+        return rates
 
 
 def architectures(runs: pd.DataFrame, families: Sequence[str] = (), kinds: Sequence[str] = ()) -> list[Shown]:
@@ -146,12 +148,11 @@ def architectures(runs: pd.DataFrame, families: Sequence[str] = (), kinds: Seque
     Returns:
         Each once.
     """
-    chosen = runs
+    chosen = runs.drop_duplicates("architecture")
     if families:
         chosen = chosen[chosen["family"].isin(list(families))]
     if kinds:
         chosen = chosen[chosen["kind"].isin(list(kinds))]
-    rows = chosen.drop_duplicates("architecture")
     found = [
         Shown(
             str(row["architecture"]),
@@ -162,21 +163,12 @@ def architectures(runs: pd.DataFrame, families: Sequence[str] = (), kinds: Seque
             int(row["depth"]),
             str(row["genotype"]),
         )
-        for _, row in rows.iterrows()
+        for _, row in chosen.iterrows()
     ]
     return sorted(found, key=lambda shown: shown.order)
 
 
-def _section4_names(shown: Sequence[Shown]) -> dict[str, str] | None:
-    """``"C1 (C6 of table 2)"`` for ``"darts_v2:C6"`` and so on, in section 4's order; None if one lacks."""
-    labels = {one.variant: one.label for one in shown if one.family == SECTION4_FAMILY}
-    numbers = SECTION4_NUMBERING
-    if not set(numbers.values()) <= set(labels):
-        return None
-    return {labels[table2]: f"{ours} ({table2} of table 2)" for ours, table2 in numbers.items()}
-
-
-def section4_cells(runs: pd.DataFrame) -> tuple[list[Shown], dict[str, str], str]:
+def section4_cells(runs: pd.DataFrame) -> tuple[list[Shown], Mapping[str, str], str]:
     """The original DARTS cell and its variants for the figures of section 4.
 
     Args:
@@ -184,77 +176,62 @@ def section4_cells(runs: pd.DataFrame) -> tuple[list[Shown], dict[str, str], str
 
     Returns:
         The architectures; the name of each by label; and what the caption says about the numbering. Where
-        section 4's four variants are not all there, every variant by random connections is taken.
+        section 4's four variants are all there, they are taken with both numbers, ``"C1 (C6 of table 2)"``;
+        else every variant by random connections.
     """
     shown = architectures(runs, [SECTION4_FAMILY], ["original", "connections"])
-    names = _section4_names(shown)
-    bases = [one for one in shown if one.is_base]
-    if names is None:
-        variants = [one for one in shown if not one.is_base]
-        note = "Variants are numbered as in table 2; section 4's C1 to C4 are its C6, C7, C1 and C2"
-        missing = set(SECTION4_NUMBERING.values()) - {one.variant for one in variants}
-        note += f", of which {listed(sorted(missing, key=_number))} {_be(missing)} missing."
-    else:
-        of_label = {one.label: one for one in shown}
-        variants = [of_label[label] for label in names]
-        note = "C1 to C4 are section 4's numbers; table 2's stand beside them."
-    known = {one.label: one.name for one in shown} | (names or {})
-    return bases + variants, known, note
+    names = {one.label: one.name for one in shown}
+    of_variant = {one.variant: one for one in shown}
+    missing = sorted(set(SECTION4_NUMBERING.values()) - set(of_variant), key=lambda name: int(name[1:]))
+    if not missing:
+        four = {number: of_variant[of_table2] for number, of_table2 in SECTION4_NUMBERING.items()}
+        names |= {one.label: f"{number} ({one.variant} of table 2)" for number, one in four.items()}
+        shown = [*(one for one in shown if one.is_base), *four.values()]
+    return shown, names, say("numbering", missing=missing)
 
 
 def missing_variants(family: str, shown: Sequence[Shown]) -> str:
-    """Which of table 2's variants a picture lacks, as a sentence; empty where it has all."""
+    """Which of table 2's variants a figure lacks, as a sentence; empty where it has all."""
     wanted = [entry.variant for entry in paper_table2() if entry.family == family]
     missing = [variant for variant in wanted if variant not in {one.variant for one in shown}]
-    if not missing:
-        return ""
-    if len(missing) == len(wanted):
-        return "Table 2's C1 to C13 are missing."
-    return f"Missing of table 2: {listed(missing)}."
+    return say("missing_variants", missing=missing, all=len(wanted))
 
 
 def conditions(runs: pd.DataFrame) -> str:
     """How runs were made, as a sentence: data, epochs, learning rate, network, seeds.
 
     Args:
-        runs: The runs that a picture shows, all on one data set.
+        runs: The runs that a figure shows, all on one data set.
 
     Returns:
         Such as "Digits, test split; 8 epochs, learning rate 0.025; 6 cells, 8 initial channels; seeds 0 and
         1. The paper: 600 epochs." The paper's settings stand there where they differ.
     """
-    first = runs.iloc[0]
-    data = str(first["data"])
-    parts = [f"{data_title(data)}, {first['evaluation_split']} split"]
-    training = counted(int(first["epochs"]), "epoch")
-    rates = distinct(runs["learning_rate"])
-    if rates:
-        training += f", learning rate {listed(rates)}"
-    parts.append(training)
-    parts.append(f"{first['num_cells']} cells, {first['init_channels']} initial channels")
-    if bool(first["regularized"]):
-        parts.append("with regularisation")
-    parts.append(seeds(runs))
-    paper = paper_training()
-    text = "; ".join(parts) + "."
+    first, paper = runs.iloc[0], paper_training()
+    data, epochs = str(first["data"]), int(first["epochs"])
+    network = int(first["num_cells"]), int(first["init_channels"])
+    wanted = paper.epochs.get(data, paper.epochs["CIFAR10"])
     differs = []
     if data not in paper.epochs:
-        differs.append(f"{listed([data_title(name) for name in list(paper.epochs)[:2]])}")
-    wanted = paper.epochs.get(data, paper.epochs["CIFAR10"])
-    if int(first["epochs"]) != wanted:
+        differs.append(listed([data_title(name) for name in list(paper.epochs)[:2]]))
+    if epochs != wanted:
         differs.append(f"{wanted} epochs")
-    if (int(first["num_cells"]), int(first["init_channels"])) != (paper.num_cells, paper.init_channels):
+    if network != (paper.num_cells, paper.init_channels):
         differs.append(f"{paper.num_cells} cells, {paper.init_channels} channels")
-    return text + (f" The paper: {', '.join(differs)}." if differs else "")
-
-
-def seeds(runs: pd.DataFrame) -> str:
-    """The seeds of runs in words, such as "seeds 0 and 1", and how many an architecture has at least."""
-    found = distinct(runs["seed"])
-    words = f"seed{'' if len(found) == 1 else 's'} {listed(found)}"
     keys = ["architecture", "data", "learning_rate"]
-    fewest = int(runs.groupby(keys, dropna=False)["seed"].nunique().min())
-    return words if fewest == len(found) else f"{words} (an architecture has {fewest} at least)"
+    return say(
+        "conditions",
+        data=data,
+        split=str(first["evaluation_split"]),
+        epochs=epochs,
+        rates=distinct(runs["learning_rate"]),
+        cells=network[0],
+        channels=network[1],
+        regularized=bool(first["regularized"]),
+        seeds=distinct(runs["seed"]),
+        fewest=int(runs.groupby(keys, dropna=False)["seed"].nunique().min()),
+        paper=differs,
+    )
 
 
 def _comparable(runs: pd.DataFrame) -> pd.DataFrame:
@@ -264,20 +241,15 @@ def _comparable(runs: pd.DataFrame) -> pd.DataFrame:
         for name in group_columns(runs)
         if name not in ("family", "data", "learning_rate") and not name.endswith((".lr", ".learning_rate"))
     ]
-    # As text, so that missing values equal one another.
-    keys = runs[columns].map(str).agg("\x1f".join, axis=1)
-    sizes = keys.map(keys.value_counts())
+    keys = group_keys(runs, columns)
     plain = ~runs["regularized"].fillna(False).astype(bool)
-    best = pd.DataFrame({"plain": plain, "size": sizes}).sort_values(
-        ["plain", "size"], ascending=False, kind="stable"
-    )
-    chosen: pd.DataFrame = runs[keys == keys[best.index[0]]]
+    order = pd.DataFrame({"plain": plain, "size": keys.map(keys.value_counts())})
+    best = order.sort_values(["plain", "size"], ascending=False, kind="stable").index[0]
+    chosen: pd.DataFrame = runs[keys == keys[best]]
     return chosen.drop_duplicates(["architecture", "learning_rate", "seed"])
 
 
-def _number(variant: str) -> int:
-    return int(variant.removeprefix("C"))
-
-
-def _be(items: set[str]) -> str:
-    return "is" if len(items) == 1 else "are"
+def _ordered(names: pd.Series, known: Sequence[str]) -> list[str]:
+    """Different names, those that are known first and in their order."""
+    found = names.drop_duplicates().tolist()
+    return sorted(found, key=lambda name: known.index(name) if name in known else len(known))

@@ -1,4 +1,4 @@
-"""The tables of the report: the paper's with our numbers, the architectures, the claims."""
+"""The tables of a report: the paper's with our numbers beside them, the architectures, the claims."""
 
 from __future__ import annotations
 
@@ -7,24 +7,33 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from nas_lightning.cells import cell_depth, cell_width, format_width, get_genotype
+from nas_lightning.cells import (
+    cell_depth,
+    cell_width,
+    count_parameters,
+    format_width,
+    get_genotype,
+    random_operations,
+)
 from nas_lightning.cells.table2 import SECTION4_NUMBERING, TABLE2
-from nas_lightning.report.blocks import ReportTable
-from nas_lightning.report.claims import Claim, examine_claims
-from nas_lightning.report.measures import PREDICTORS
-from nas_lightning.report.paper import data_title
-from nas_lightning.report.paper_tables import table1, table2, table3
+from nas_lightning.report.claims import PREDICTORS, Claim, examine_claims, examine_paper_table1
+from nas_lightning.report.paper import (
+    Table1Entry,
+    data_title,
+    family_title,
+    paper_classes,
+    paper_misprints,
+    paper_table1,
+    paper_table2,
+    paper_table3,
+    paper_topologies,
+    paper_training,
+)
 from nas_lightning.report.samples import SETTINGS, group_columns, group_keys
-from nas_lightning.report.table_text import MISSING, mean_and_spread, p_value_text
+from nas_lightning.report.table_files import ReportTable
+from nas_lightning.report.words import MISSING, distinct, mean_and_spread, p_value_text, say, signed
 from nas_lightning.study.results import Results
 
-_CLAIMS = {
-    "convergence": "faster convergence",
-    "landscape": "smoother landscape",
-    "gradient_variance": "smaller gradient variance",
-    "operations": "operations matter less",
-    "generalization": "no better generalisation",
-}
 _SETTING_TITLES = {
     "learning_rate": "Learning rate",
     "epochs": "Epochs",
@@ -60,6 +69,190 @@ def report_tables(results: Results, claims: Sequence[Claim] | None = None) -> li
     ]
 
 
+_COMPARED = {
+    "learning_rate": "learning rate",
+    "batch_size": "images a batch",
+    "num_cells": "cells",
+    "init_channels": "initial channels",
+    "cutout": "cutout",
+    "drop_path": "drop path",
+    "auxiliary_weight": "weight of the tower",
+}
+
+
+def table1(runs: pd.DataFrame) -> ReportTable:
+    """Table 1: test errors of the original and the adapted cells, and their parameters, counted anew.
+
+    Of each data set the regularised runs with one set of settings are taken, those closest to the paper's;
+    the caption says in what they differ.
+
+    Args:
+        runs: Results.runs.
+
+    Returns:
+        The table: a row per data set, base cell and cell.
+    """
+    chosen, differences = {}, []
+    for data in paper_classes():
+        chosen[data] = _closest(runs, data)
+        if len(chosen[data]) and (words := _differences(chosen[data].iloc[0])):
+            differences.append(f"on {data_title(data)} {', '.join(words)}")
+    rows, agreeing, missing = [], 0, 0
+    for entry in paper_table1():
+        ours = _errors(chosen[entry.data], entry)
+        counted = f"{_parameters(entry) / 1e6:.2f}"
+        agrees = counted == f"{entry.parameters_M:.2f}"
+        agreeing, missing = agreeing + agrees, missing + ours.empty
+        rows.append(
+            {
+                "Data": data_title(entry.data),
+                "Base cell": family_title(entry.family),
+                "Cell": entry.cell,
+                "Error, paper (%)": f"{entry.error_percent:.2f}",
+                "Error, ours (%)": mean_and_spread(ours, 2),
+                "Seeds": len(ours),
+                "Parameters, paper (M)": f"{entry.parameters_M:.2f}",
+                "Parameters, counted (M)": counted,
+                "Count": "agrees" if agrees else "differs",
+            }
+        )
+    caption = say(
+        "table1",
+        agreeing=agreeing,
+        missing=missing,
+        total=len(rows),
+        differences=differences,
+        paper=examine_paper_table1().explanation,
+    )
+    title = "Test error and parameters of the original and the adapted cells"
+    return ReportTable("table1", "Table 1", title, caption, pd.DataFrame(rows))
+
+
+def table2() -> ReportTable:
+    """Table 2: width and depth of the originals and of C1 to C13, computed from the cells.
+
+    Returns:
+        The table: a row per variant, two columns per base cell.
+    """
+    entries = paper_table2()
+    families = list(dict.fromkeys(entry.family for entry in entries))
+    originals = [t for t in paper_topologies() if t.variant == "original" and t.family in families]
+    printed, counted = {}, {}
+    for entry in (*originals, *entries):
+        spec = entry.family if entry.variant == "original" else f"{entry.family}:{entry.variant}"
+        printed[entry.family, entry.variant] = _topology(entry.width, entry.depth)
+        genotype = get_genotype(spec)
+        counted[entry.family, entry.variant] = _topology(
+            cell_width(genotype.normal, genotype.normal_concat),
+            cell_depth(genotype.normal, genotype.normal_concat),
+        )
+    frame = _side_by_side(families, ["original", *(f"C{i}" for i in range(1, 14))], printed, counted)
+    slips = _slips("Figure 2", "Figure 10", "Figure 25")
+    caption = say("table2", agreement=_agreement(printed, counted), slips=slips)
+    return ReportTable("table2", "Table 2", "Width and depth of the variants by connections", caption, frame)
+
+
+def table3() -> ReportTable:
+    """Table 3: parameters of the variants by operations, counted anew.
+
+    Returns:
+        The table: a row per variant, two columns per base cell.
+    """
+    entries = paper_table3()
+    families = list(dict.fromkeys(entry.family for entry in entries))
+    printed, counted = {}, {}
+    notes: dict[tuple[str, str], list[str]] = {}
+    for entry in entries:
+        base = get_genotype(entry.family)
+        genotype = random_operations(base, entry.number) if entry.number else base
+        key = (entry.family, f"C{entry.number}")
+        printed[key] = f"{entry.parameters_M:.2f}"
+        counted[key] = f"{count_parameters(genotype) / 1e6:.2f}"
+        if counted[key] != printed[key]:
+            notes.setdefault((entry.family, entry.note or "unexplained"), []).append(key[1])
+    frame = _side_by_side(families, [f"C{number}" for number in range(11)], printed, counted)
+    differing = [f"{family_title(f)} {', '.join(names)} ({note})" for (f, note), names in notes.items()]
+    agreement = _agreement(printed, counted)
+    caption = say("table3", agreement=agreement, differing=differing, slips=_slips("Table 3"))
+    title = "Parameters of the variants by operations"
+    return ReportTable("table3", "Table 3", title, caption, frame)
+
+
+def _side_by_side(
+    families: list[str],
+    variants: list[str],
+    printed: dict[tuple[str, str], str],
+    counted: dict[tuple[str, str], str],
+) -> pd.DataFrame:
+    rows = []
+    for variant in variants:
+        row: dict[str, object] = {"Variant": variant}
+        differing = []
+        for family in families:
+            key = (family, variant)
+            row[f"{family_title(family)}, paper"] = printed[key]
+            row[f"{family_title(family)}, counted"] = counted[key]
+            if printed[key] != counted[key]:
+                differing.append(family_title(family))
+        row["Count"] = f"differs: {', '.join(differing)}" if differing else "agrees"
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _agreement(printed: dict[tuple[str, str], str], counted: dict[tuple[str, str], str]) -> str:
+    same = sum(counted[key] == value for key, value in printed.items())
+    return f"{same} of {len(printed)} agree with the paper's"
+
+
+def _slips(*places: str) -> str:
+    """The paper's slips in some of its figures and tables."""
+    return say("slips", found=[f"{where}: {text}" for where, text in paper_misprints() if where in places])
+
+
+def _topology(width: float, depth: int) -> str:
+    return f"{format_width(width)}, {depth}"
+
+
+def _parameters(entry: Table1Entry) -> int:
+    genotype = get_genotype(entry.family if entry.cell == "original" else f"{entry.family}:adapted")
+    return count_parameters(genotype, num_classes=paper_classes()[entry.data], auxiliary=True)
+
+
+def _errors(runs: pd.DataFrame, entry: Table1Entry) -> pd.Series:
+    if runs.empty:
+        return pd.Series(dtype=float)
+    chosen = runs[(runs["family"] == entry.family) & (runs["kind"] == entry.cell)]
+    return chosen["final_error_percent"].astype(float).dropna()
+
+
+def _closest(runs: pd.DataFrame, data: str) -> pd.DataFrame:
+    """The regularised runs on a data set whose common settings differ least from the paper's."""
+    if runs.empty:
+        return runs
+    matching = runs[
+        runs["regularized"].eq(True) & runs["data"].eq(data) & runs["kind"].isin(["original", "adapted"])
+    ]
+    if matching.empty:
+        return matching
+    keys = group_keys(matching, [name for name in group_columns(matching) if name != "family"])
+    groups = [matching[keys == key] for key in keys.unique()]
+    best: pd.DataFrame = min(groups, key=lambda group: (len(_differences(group.iloc[0])), -len(group)))
+    return best
+
+
+def _differences(run: pd.Series) -> list[str]:
+    """In what a run differs from the training of table 1, in words."""
+    training = paper_training()
+    pairs = [("epochs", "epochs", training.epochs[run["data"]])]
+    pairs += [(column, name, getattr(training, column)) for column, name in _COMPARED.items()]
+    words = []
+    for column, name, paper in pairs:
+        ours = float(run[column])
+        if abs(ours - paper) > 1e-9:
+            words.append(f"{name} {ours:g} (paper: {paper:g})")
+    return words
+
+
 def numbering_table(runs: pd.DataFrame) -> ReportTable:
     """Both numberings of the DARTS variants in figures 2, 3, 4, 6, 7 and 8.
 
@@ -86,21 +279,12 @@ def numbering_table(runs: pd.DataFrame) -> ReportTable:
                 "Runs": trained,
             }
         )
-    caption = (
-        "Figures 2, 3, 4, 6, 7 and 8 number four variants of the DARTS cell by falling width, table 2 numbers"
-        " thirteen by rising width; this report prints table 2's names."
-    )
-    return ReportTable(
-        "numbering",
-        "",
-        "Names of the DARTS variants in section 4 and in table 2",
-        caption,
-        pd.DataFrame(rows),
-    )
+    title = "Names of the DARTS variants in section 4 and in table 2"
+    return ReportTable("numbering", "", title, say("numbering_table"), pd.DataFrame(rows))
 
 
 def architecture_table(runs: pd.DataFrame) -> ReportTable:
-    """Every architecture with its measures, averaged over seeds.
+    """Every architecture with its statistics, averaged over seeds.
 
     Args:
         runs: Results.runs.
@@ -109,12 +293,11 @@ def architecture_table(runs: pd.DataFrame) -> ReportTable:
         The table: a row per architecture and settings, wide cells first; settings that differ between rows
         have columns.
     """
-    title = "The architectures and their measures"
+    title = "The architectures and their statistics"
     if runs.empty:
         columns = ["Architecture", "Data", "Width", "Depth", "Parameters (M)", "Seeds", "Final error (%)"]
-        return ReportTable(
-            "architectures", "", title, "No run has finished yet.", pd.DataFrame(columns=columns)
-        )
+        caption = "No run has finished yet."
+        return ReportTable("architectures", "", title, caption, pd.DataFrame(columns=columns))
     varying = [name for name in SETTINGS[2:] if name in runs and runs[name].astype(str).nunique() > 1]
     keys = group_keys(runs, group_columns(runs))
     order = ["data", *varying, "family", "width", "depth", "architecture"]
@@ -123,7 +306,7 @@ def architecture_table(runs: pd.DataFrame) -> ReportTable:
     for _, group in runs.groupby([keys, runs["architecture"]], sort=False):
         first = group.iloc[0]
         row: dict[str, object] = {"Architecture": first["architecture"], "Data": data_title(first["data"])}
-        row |= {_SETTING_TITLES[name]: _plain(first[name]) for name in varying}
+        row |= {_SETTING_TITLES[name]: "".join(distinct([first[name]])) for name in varying}
         row |= {
             "Width": format_width(float(first["width"])),
             "Depth": int(first["depth"]),
@@ -140,13 +323,7 @@ def architecture_table(runs: pd.DataFrame) -> ReportTable:
     sortable = pd.DataFrame([row.pop("_order") for row in rows], columns=order)
     frame = pd.DataFrame(rows).loc[sortable.sort_values(order, ascending=falling).index]
     diverged = int(runs["diverged"].eq(True).sum())
-    caption = (
-        "Mean and standard deviation over seeds. The mean test loss is over all epochs, cut at chance level;"
-        " the radius is of the near-convex region, in units of alpha; the variance is of one image's gradient"
-        f" at the end of the training. {MISSING}: not measured."
-    )
-    if diverged:
-        caption += f" {diverged} run{' has' if diverged == 1 else 's have'} diverged."
+    caption = say("architectures", diverged=diverged)
     return ReportTable("architectures", "", title, caption, frame.reset_index(drop=True))
 
 
@@ -159,40 +336,26 @@ def claim_table(claims: Sequence[Claim]) -> ReportTable:
     Returns:
         The table: a row per test, the primary ones of a claim first.
     """
-    rows, untested = [], 0
-    for claim in claims:
-        no_data = claim.verdict == "no data"
-        if no_data and not claim.primary:
-            untested += 1
-            continue
-        rows.append(
-            {
-                "Claim": _CLAIMS[claim.key],
-                "Section": claim.section,
-                "Measure": claim.measure_name,
-                "Against": PREDICTORS[claim.predictor],
-                "Primary": "yes" if claim.primary else "no",
-                "Verdict": claim.verdict,
-                "Effect": MISSING if math.isnan(claim.effect) else f"{claim.effect:.2f}",
-                "95 % interval": MISSING if no_data else f"{claim.low:.2f} to {claim.high:.2f}",
-                "p": MISSING if no_data else p_value_text(claim.p_value),
-                "p (Holm)": MISSING if no_data else p_value_text(claim.p_adjusted),
-                "Groups": int(claim.groups["effect"].notna().sum()),
-            }
-        )
-    caption = (
-        "Effects: against width and small depth Kendall's tau-b within base cell and settings, averaged over"
-        " groups; for connections against operations the logarithm of the ratio of their standard deviations;"
-        " for adapted cells the logarithm of the ratio of errors, positive where they are better. The signs"
-        " are such that a claim predicts positive effects, only that about generalisation none. Intervals are"
-        " bootstrap percentiles, p-values two-sided: against width and small depth, architectures are drawn"
-        " and permuted within base cells; for connections against operations, variants are drawn within"
-        " kinds, and kinds exchanged within base cells after their means were taken off; for adapted cells,"
-        " whole base cells are drawn and change their sign. p-values are corrected by Holm's method among the"
-        " primary tests and among the rest. Undecided is absence of evidence, not evidence of absence."
-    )
-    if untested:
-        caption += f" {untested} further test{' lacks' if untested == 1 else 's lack'} data."
+    shown = [claim for claim in claims if claim.primary or claim.verdict != "no data"]
+    rows = [
+        {
+            "Claim": claim.statement.label,
+            "Section": claim.statement.section,
+            "Statistic": claim.statistic.name,
+            "Against": PREDICTORS[claim.predictor],
+            "Primary": "yes" if claim.primary else "no",
+            "Verdict": claim.verdict,
+            "Effect": signed(claim.effect),
+            "95 % interval": f"{signed(claim.low)} to {signed(claim.high)}"
+            if math.isfinite(claim.low)
+            else MISSING,
+            "p": p_value_text(claim.p_value),
+            "p (Holm)": p_value_text(claim.p_adjusted),
+            "Groups": int(claim.groups["effect"].notna().sum()),
+        }
+        for claim in shown
+    ]
+    caption = say("claim_table", untested=len(claims) - len(shown))
     return ReportTable("claims", "", "The paper's claims, tested", caption, pd.DataFrame(rows))
 
 
@@ -210,7 +373,3 @@ def _epochs(group: pd.DataFrame) -> str:
     text = mean_and_spread(reached, 1)
     missing = len(group) - len(reached)
     return f"{text} ({missing} never)" if missing else text
-
-
-def _plain(value: object) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from matplotlib.axes import Axes
 
-from nas_lightning.figures.effects import Effect, EffectPanel, draw_effects
+from nas_lightning.figures.effects import Effect, EffectPanel, draw_forest
 from tests.figures.surfaces import inside
 
 EFFECTS = [
@@ -32,7 +32,7 @@ def drawn(axes: Axes, effect: Effect) -> tuple[list[float], list[float]]:
 
 
 def test_marks_and_intervals_are_the_numbers_from_top_to_bottom() -> None:
-    (axes,) = draw_effects([EffectPanel(EFFECTS, "tau", limits=(-1.0, 1.0))]).axes
+    (axes,) = draw_forest([EffectPanel(EFFECTS, "tau", limits=(-1.0, 1.0))]).axes
     assert drawn(axes, EFFECTS[0]) == ([0.3, 0.8], [0.6])
     assert drawn(axes, EFFECTS[1]) == ([-1.0, -0.1], [-0.4])  # cut off at the scale,
     assert [line.get_marker() for line in axes.lines].count("<") == 1  # with an arrow head
@@ -51,7 +51,7 @@ def test_marks_and_intervals_are_the_numbers_from_top_to_bottom() -> None:
 
 
 def test_verdicts_differ_in_marker_as_in_colour() -> None:
-    figure = draw_effects([EffectPanel(EFFECTS, "tau")])
+    figure = draw_forest([EffectPanel(EFFECTS, "tau")])
     (legend,) = figure.legends
     handles = {
         text.get_text(): line for text, line in zip(legend.get_texts(), legend.get_lines(), strict=True)
@@ -63,7 +63,7 @@ def test_verdicts_differ_in_marker_as_in_colour() -> None:
 
 def test_every_scale_has_its_panel_and_holds_its_intervals_and_no_effect() -> None:
     ratio = [Effect("spread", 2.0, 1.5, 2.5, "supported")]
-    figure = draw_effects(
+    figure = draw_forest(
         [EffectPanel(EFFECTS[:1], "tau"), EffectPanel([], "none"), EffectPanel(ratio, "log ratio")]
     )
     tau, log_ratio = figure.axes
@@ -74,6 +74,6 @@ def test_every_scale_has_its_panel_and_holds_its_intervals_and_no_effect() -> No
 
 
 def test_nothing_is_cut_off_and_no_effects_are_refused() -> None:
-    assert inside(draw_effects([EffectPanel(EFFECTS * 5, "tau", limits=(-1, 1))]))
+    assert inside(draw_forest([EffectPanel(EFFECTS * 5, "tau", limits=(-1, 1))]))
     with pytest.raises(ValueError, match="at least one effect"):
-        draw_effects([EffectPanel([], "tau")])
+        draw_forest([EffectPanel([], "tau")])

@@ -1,0 +1,194 @@
+"""Figures of surfaces around the trained weights: 6 to 8 and 17 to 24 of the paper."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+import numpy as np
+import pandas as pd
+from matplotlib.colors import LogNorm
+
+from nas_lightning.figures.landscape import LOSS_NORM, draw_loss_contours
+from nas_lightning.figures.scale import Scale, colour_scale
+from nas_lightning.figures.surface import SurfacePanel, read_surface_panel
+from nas_lightning.figures.surface3d import draw_surfaces
+from nas_lightning.figures.variance import draw_heat_maps
+from nas_lightning.netcdf import read_dataset
+from nas_lightning.report.live import Drawing, live_surfaces
+from nas_lightning.report.paper import data_title, family_title
+from nas_lightning.report.selection import (
+    Selection,
+    Shown,
+    architectures,
+    conditions,
+    missing_variants,
+    section4_cells,
+)
+from nas_lightning.report.words import say
+
+Variable: TypeAlias = Literal["loss", "standard_deviation", "variance"]
+Look: TypeAlias = Literal["contours", "heat maps", "surfaces"]
+
+STEMS: Mapping[Variable, str] = {
+    "loss": "loss_contour",
+    "standard_deviation": "gradient_variance",
+    "variance": "gradient_variance",
+}
+"""The file that holds each variable; the standard deviation is the square root of the variance."""
+LABELS: Mapping[Variable, str] = {
+    "loss": "loss (nat)",
+    "standard_deviation": "standard deviation of the gradient",
+    "variance": "gradient variance",
+}
+
+
+def section4_contours(selection: Selection, families: Sequence[str], data: str) -> Drawing | None:
+    """Figure 6: loss contours of the DARTS cell and its variants."""
+    return _section4(selection, data, "Loss contours", "loss", "contours")
+
+
+def section4_heat_maps(selection: Selection, families: Sequence[str], data: str) -> Drawing | None:
+    """Figure 7: heat maps of the standard deviation of their gradients."""
+    title = "Standard deviation of the gradient"
+    return _section4(selection, data, title, "standard_deviation", "heat maps")
+
+
+def section4_surfaces(selection: Selection, families: Sequence[str], data: str) -> Drawing | None:
+    """Figure 8: the same in three dimensions."""
+    title = "Surfaces of the standard deviation of the gradient"
+    return _section4(selection, data, title, "standard_deviation", "surfaces")
+
+
+def family_contours(selection: Selection, families: Sequence[str], data: str) -> Drawing | None:
+    """Figures 17 to 20: loss contours of a base cell and its variants, from narrow to wide."""
+    return _family(selection, families, data, "Loss contours", "loss", "contours")
+
+
+def family_surfaces(selection: Selection, families: Sequence[str], data: str) -> Drawing | None:
+    """Figures 21 to 24: surfaces of their gradient variance."""
+    return _family(selection, families, data, "Surfaces of the gradient variance", "variance", "surfaces")
+
+
+def read_panel(path: Path, variable: Variable, title: str) -> tuple[SurfacePanel, str]:
+    """The surface of a file: the mean over its finished pairs of directions, or what is done of one pair.
+
+    Args:
+        path: The file.
+        variable: What to read.
+        title: Title of the panel.
+
+    Returns:
+        The panel, and what is to be said of the directions.
+
+    Raises:
+        ValueError: If the file is damaged, or lacks the variable or a finished point.
+        OSError: If it cannot be read.
+    """
+    read = read_surface_panel(read_dataset(path), variable)
+    count = len(read.pairs)
+    note = f"mean of {count} pairs of directions" if count > 1 else "one pair of directions"
+    return replace(read.panel, title=title), note if count else "unfinished"
+
+
+def has_surface(runs: pd.DataFrame, variable: Variable) -> bool:
+    """Whether a run has a readable file of a variable.
+
+    Args:
+        runs: Rows of Results.runs.
+        variable: What is to be read.
+
+    Returns:
+        Whether there is one.
+    """
+    for path in runs[f"{STEMS[variable]}_file"].dropna():
+        try:
+            read_panel(Path(str(path)), variable, "")
+        except (OSError, ValueError):
+            continue
+        return True
+    return False
+
+
+def _section4(selection: Selection, data: str, what: str, variable: Variable, look: Look) -> Drawing | None:
+    runs = selection.runs(data)
+    shown, names, note = section4_cells(runs)
+    titles = {one.label: f"{names[one.label]}\n{one.size}" for one in shown}
+    # Five panels: one row as in the paper, or three and two where they need room.
+    columns = (3 if look == "surfaces" else 5) if len(shown) == 5 else None
+    title = f"{what} of DARTS and its variants, {data_title(data)}"
+    return _surfaces(runs, shown, titles, title, [note], variable, look, columns)
+
+
+def _family(
+    selection: Selection, families: Sequence[str], data: str, what: str, variable: Variable, look: Look
+) -> Drawing | None:
+    (family,) = families
+    runs = selection.runs(data)
+    shown = architectures(runs, [family], ["original", "connections"])
+    if not any(one.kind == "connections" for one in shown):
+        return None
+    ordered = sorted(shown, key=lambda one: (one.width, -one.depth, one.is_base))
+    titles = {one.label: f"width {one.size.replace(', ', ', depth ')}\n{one.name}" for one in ordered}
+    notes = ["From narrow to wide, deeper ones first."]
+    if variable == "variance":
+        notes.append("Values are unscaled; the paper's are times 1e-5.")
+    notes.append(missing_variants(family, shown))
+    title = f"{what} of {family_title(family)} and its variants by width, {data_title(data)}"
+    return _surfaces(runs, ordered, titles, title, notes, variable, look)
+
+
+def _surfaces(
+    runs: pd.DataFrame,
+    shown: Sequence[Shown],
+    titles: Mapping[str, str],
+    title: str,
+    notes: Sequence[str],
+    variable: Variable,
+    look: Look,
+    columns: int | None = None,
+) -> Drawing | None:
+    """Surfaces of architectures, each of its run with the lowest seed; None where no file is readable."""
+    panels, used, directions, unreadable = [], [], [], []
+    column = f"{STEMS[variable]}_file"
+    for one in shown:
+        chosen = runs[(runs["architecture"] == one.label) & runs[column].notna()].sort_values("seed")
+        if chosen.empty:
+            unreadable.append(f"{one.name} (not measured)")
+            continue
+        try:
+            panel, note = read_panel(Path(str(chosen[column].iloc[0])), variable, titles[one.label])
+        except (OSError, ValueError):
+            unreadable.append(f"{one.name} (file missing or damaged)")
+            continue
+        panels.append(panel)
+        used.append(chosen.iloc[[0]])
+        directions.append(note)
+    if not panels:
+        return None
+    scale, label = _scale(panels, variable), LABELS[variable]
+    if look == "contours":
+        still = draw_loss_contours(panels, columns=columns)
+    elif look == "heat maps":
+        still = draw_heat_maps(panels, label=label, columns=columns, scale=scale)
+    else:
+        still = draw_surfaces(panels, label=label, columns=columns, scale=scale)
+    # The same for the losses of every study, as in the still figure.
+    norm = LOSS_NORM if variable == "loss" else colour_scale([panel.finite for panel in panels], scale)
+    caption = say(
+        "surfaces",
+        directions=list(dict.fromkeys(directions)),
+        notes=notes,
+        unreadable=unreadable,
+        conditions=conditions(pd.concat(used)),
+    )
+    return Drawing(title, caption, still, live_surfaces(panels, label, norm, flat=look != "surfaces"))
+
+
+def _scale(panels: Sequence[SurfacePanel], variable: Variable) -> Scale:
+    """Linear or logarithmic; for the standard deviation as for the variance, of which it is the root."""
+    power = 2 if variable == "standard_deviation" else 1
+    norm = colour_scale([panel.finite**power for panel in panels])
+    return "log" if isinstance(norm, LogNorm) else "linear"

@@ -1,0 +1,524 @@
+"""Live figures: plotly's, made of the panels that the still figures are drawn from.
+
+Colours are those of the light theme; :meth:`Live.to_json` says which stand for them in the dark one. The
+page's script draws every figure in a panel of its own, hides and shows traces by ``legendgroup`` (an
+architecture) or ``meta`` (one of the choices), and turns surfaces together.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from html import escape
+from typing import Any
+
+import numpy as np
+import plotly.graph_objects as go  # type: ignore[import-untyped]
+from matplotlib.colors import LogNorm, Normalize
+from matplotlib.figure import Figure
+from plotly.colors import sequential  # type: ignore[import-untyped]
+from plotly.io.json import to_json_plotly  # type: ignore[import-untyped]
+
+from nas_lightning.figures.accuracy import AccuracyPanel, mean_and_deviation
+from nas_lightning.figures.curves import Curve, CurvePanel, architecture_colours, is_logarithmic
+from nas_lightning.figures.effects import LOOKS, EffectPanel, effect_limits
+from nas_lightning.figures.surface import ALPHA, BETA, SurfacePanel
+from nas_lightning.figures.width_depth import WidthDepthPlane, fan_out
+
+INK, RULE, CARD, CENSUS, ACCENT = "#1b1f24", "#d0d7de", "#f6f8fa", "#c9ced4", "#0b62b0"
+_DARK = {INK: "#e6edf3", RULE: "#39424d", CARD: "#181d24", CENSUS: "#3a424c", ACCENT: "#6cb6ff"}
+_COLOUR = re.compile(r'"(#[0-9A-Fa-f]{6})"')
+_PLACE = f"{ALPHA} %{{x:.3g}}, {BETA} %{{y:.3g}}"
+_ROW, _AXIS = 40, 64
+"""Heights of a row and of an axis of a forest plot, in pixels."""
+
+
+@dataclass(frozen=True, eq=False)
+class Live:
+    """Figures that a reader can change.
+
+    Attributes:
+        figures: One a panel.
+        legend: What a press hides in all panels: ``group`` of the traces, ``name`` and ``colour``.
+        choices: Names of which one is shown at a time: the traces whose ``meta`` it is.
+        each: Whether a panel has its own choice: then the one figure is drawn twice, for comparison.
+        choose: What the choice is called.
+    """
+
+    figures: Sequence[go.Figure]
+    legend: Sequence[Mapping[str, str]] = ()
+    choices: Sequence[str] = ()
+    each: bool = False
+    choose: str = ""
+
+    def to_json(self) -> str:
+        """All that the page needs, as JSON that may stand in a ``<script>`` element; NaN is null."""
+        content = {
+            "legend": self.legend,
+            "choices": self.choices,
+            "each": self.each,
+            "choose": self.choose,
+        }
+        head = to_json_plotly(content, engine="json").removesuffix("}")
+        figures = ",".join(figure.to_json(engine="json") for figure in self.figures)
+        colours = set(_COLOUR.findall(head + figures)) - set(
+            sequential.Viridis
+        )  # a scale means the same in both
+        dark = {colour: _on_dark(colour) for colour in sorted(colours)}
+        return f'{head},"figures":[{figures}],"dark":{to_json_plotly(dark, engine="json")}}}'
+
+
+@dataclass(frozen=True, eq=False)
+class Drawing:
+    """A figure of the report in both forms.
+
+    Attributes:
+        title: What it shows.
+        caption: What the reader must know: which runs, how many seeds, what is missing, and where it differs
+            from the paper's.
+        still: For files, print and readers without scripts.
+        live: For the page; None where the still figure says it all.
+    """
+
+    title: str
+    caption: str
+    still: Figure
+    live: Live | None = field(default=None)
+
+
+def live_curves(panels: Sequence[CurvePanel]) -> Live:
+    """Curves of trainings, with the band of the seeds; the axis may be linear or logarithmic.
+
+    Args:
+        panels: As for :func:`~nas_lightning.figures.curves.draw_curves`.
+
+    Returns:
+        A figure a panel, with one legend.
+    """
+    every = {curve.name: curve for panel in panels for curve in panel.curves}
+    colours = architecture_colours(list(every), [curve.width for curve in every.values()])
+    colours |= {name: INK for name in every if ":" not in name}
+    figures = []
+    for panel in panels:
+        peers = [curve for peer in panels if peer.y_label == panel.y_label for curve in peer.curves]
+        log = panel.scale == "log" or (panel.scale == "auto" and is_logarithmic(peers))
+        scales: list[dict[str, Any]] = [
+            {"yaxis.type": "linear", "yaxis.dtick": None},
+            {"yaxis.type": "log", "yaxis.dtick": "D2"},
+        ]
+        figure = _figure(
+            panel.title,
+            xaxis=_axis("epoch"),
+            yaxis=_axis(_text(panel.y_label), type="log" if log else "linear", dtick="D2" if log else None),
+            updatemenus=[_buttons(("linear", "log"), "relayout", scales, active=int(log))],
+        )
+        for curve in panel.curves:
+            figure.add_traces(_curve(curve, colours[curve.name]))
+        figures.append(figure)
+    unique = len({curve.shown for curve in every.values()}) == len(every)
+    legend = [
+        {"group": name, "name": curve.shown if unique else name, "colour": colours[name]}
+        for name, curve in every.items()
+    ]
+    return Live(figures, legend)
+
+
+def live_accuracy(panels: Sequence[AccuracyPanel], y_label: str) -> Live:
+    """Accuracy at convergence: mean and standard deviation over seeds.
+
+    Args:
+        panels: As for :func:`~nas_lightning.figures.accuracy.draw_accuracy`.
+        y_label: Name of the values, with their unit.
+
+    Returns:
+        A figure a panel.
+    """
+    figures = []
+    for panel in panels:
+        means, deviations = np.array([mean_and_deviation(values) for values in panel.values]).T
+        base = [mean for index, mean in zip(panel.indices, means, strict=True) if index == 0]
+        figure = _figure(
+            panel.title,
+            xaxis=_axis("architecture", tickvals=list(panel.indices), ticktext=list(map(_text, panel.names))),
+            yaxis=_axis(_text(y_label)),
+        )
+        colours = [INK if index == 0 else ACCENT for index in panel.indices]
+        figure.add_scatter(
+            x=list(panel.indices),
+            y=means,
+            mode="markers",
+            marker={"size": 9, "color": colours},
+            error_y={"array": np.nan_to_num(deviations), "color": ACCENT, "thickness": 1.5},
+            text=list(map(_text, panel.names)),
+            hovertemplate="<b>%{text}</b><br>%{y:.4g} ± %{error_y.array:.2g}<extra></extra>",
+        )
+        for mean in base:
+            figure.add_hline(mean, line={"dash": "dash", "width": 1, "color": INK})
+        figures.append(figure)
+    return Live(figures)
+
+
+def live_surfaces(panels: Sequence[SurfacePanel], label: str, norm: Normalize, *, flat: bool) -> Live:
+    """Surfaces around trained weights, two at a time, in three dimensions or from above.
+
+    Args:
+        panels: The surfaces.
+        label: Name of the values.
+        norm: Their common scale, linear or logarithmic.
+        flat: Whether they are first seen from above.
+
+    Returns:
+        One figure that holds all of them.
+    """
+    log = isinstance(norm, LogNorm)
+    assert norm.vmin is not None and norm.vmax is not None  # noqa: PT018  (colour_scale sets both)
+    low, high = (np.log10([norm.vmin, norm.vmax]) if log else np.array([norm.vmin, norm.vmax])).tolist()
+    ticks: dict[str, Any] = {"nticks": 5}
+    if log:
+        powers = [power for power in range(-40, 40) if low - 0.01 <= power <= high + 0.01]
+        values = powers if len(powers) > 1 else [low, (low + high) / 2, high]
+        ticks = {"tickvals": values, "ticktext": [f"{10.0**value:.2g}" for value in values]}
+    levels = {"autocontour": False, "contours.start": low, "contours.end": high}
+    levels |= {"contours.size": (high - low) / 20, "contours.coloring": "heatmap", "line.width": 0.6}
+    side = {"gridcolor": RULE, "zerolinecolor": RULE, "color": INK, "showspikes": False, "nticks": 5}
+    figure = _figure(
+        "",
+        xaxis=_axis(ALPHA, constrain="domain"),
+        yaxis=_axis(BETA, scaleanchor="x", constrain="domain"),
+        scene={
+            "xaxis": side | {"title": {"text": ALPHA}},
+            "yaxis": side | {"title": {"text": BETA}},
+            "zaxis": side | ticks | {"title": {"text": ""}, "range": [low, high]},
+            "aspectmode": "manual",
+            "aspectratio": {"x": 1, "y": 1, "z": 0.75},
+            "camera": {"eye": {"x": -1.4, "y": -1.4, "z": 0.95}, "center": {"x": 0, "y": 0, "z": -0.2}},
+            "dragmode": "orbit",
+        },
+        coloraxis={
+            "cmin": low,
+            "cmax": high,
+            "colorscale": "Viridis",
+            "colorbar": ticks
+            | {"title": {"text": _lines(label), "side": "right"}, "thickness": 12, "outlinewidth": 0},
+        },
+        updatemenus=[
+            _buttons(
+                ("surface", "from above"),
+                "restyle",
+                [{"type": "surface"}, {"type": "contour", **levels}],
+                active=int(flat),
+            )
+        ],
+    )
+    for panel in panels:
+        # plotly counts z[y][x]; alpha is x.
+        surface = panel.finite.T
+        with np.errstate(invalid="ignore", divide="ignore"):
+            z = np.where(surface > 0, np.log10(surface), np.nan) if log else surface
+        content: dict[str, Any] = {
+            "x": _short(panel.alphas),
+            "y": _short(panel.betas),
+            "z": _short(z),
+            "coloraxis": "coloraxis",
+            "meta": panel.title.replace("\n", ", "),
+            "hovertemplate": _PLACE + "<br>%{z:.4g}<extra></extra>",
+        }
+        if log:
+            content["customdata"] = _short(surface)
+            content["hovertemplate"] = _PLACE + "<br>%{customdata:.4g}<extra></extra>"
+        if flat:
+            figure.add_contour(**{key.replace(".", "_"): value for key, value in levels.items()}, **content)
+        else:
+            figure.add_surface(lighting={"ambient": 0.75, "diffuse": 0.5, "specular": 0.05}, **content)
+    names = [panel.title.replace("\n", ", ") for panel in panels]
+    return Live([figure], choices=names, each=True)
+
+
+def live_planes(
+    planes: Sequence[WidthDepthPlane],
+    names: Sequence[Sequence[str]],
+    values: Mapping[str, Sequence[np.ndarray]],
+) -> Live:
+    """Architectures in the plane of width and depth, coloured by the statistic that the reader chooses.
+
+    Args:
+        planes: As for :func:`~nas_lightning.figures.width_depth.draw_width_depth`.
+        names: Names of the architectures of each plane.
+        values: Values of the architectures of each plane, by the label of the statistic.
+
+    Returns:
+        A figure a plane.
+    """
+    ends = {label: np.concatenate(list(arrays)) for label, arrays in values.items()}
+    limits = {label: (np.nanmin(every), np.nanmax(every)) for label, every in ends.items()}
+    figures = []
+    for index, (plane, full_names) in enumerate(zip(planes, names, strict=True)):
+        widths, depths = list(plane.widths), list(plane.depths)
+        across = [*widths, *(width for width, _ in plane.counts)]
+        down = [*depths, *(depth for _, depth in plane.counts)]
+        figure = _figure(
+            plane.title,
+            xaxis=_axis("width (c)", range=[min(across) - 0.4, max(across) + 0.4]),
+            yaxis=_axis("depth", range=[min(down) - 0.6, max(down) + 0.6], dtick=1),
+        )
+        if plane.counts:
+            figure.add_scatter(**_census(plane.counts))
+        x, y = fan_out(widths, depths)[0].T
+        original = np.array([not name for name in plane.names])
+        for label, arrays in values.items():
+            chosen, (low, high) = arrays[index], limits[label]
+            said = [f"{value:.4g}" if np.isfinite(value) else "no value" for value in chosen]
+            text = [
+                f"<b>{_text(name)}</b><br>width {width:g}c, depth {depth}<br>{_text(label)}: {value}"
+                for name, width, depth, value in zip(full_names, widths, depths, said, strict=True)
+            ]
+            for known in (False, True):
+                keep = np.flatnonzero(np.isfinite(chosen) == known)
+                symbols = np.where(original, "diamond", "circle")[keep]
+                colour: dict[str, Any] = {
+                    "color": chosen[keep],
+                    "colorscale": "Viridis",
+                    "cmin": low,
+                    "cmax": high if high > low else low + 1,
+                    "showscale": True,
+                    "colorbar": {"thickness": 12, "outlinewidth": 0, "nticks": 6},
+                }
+                figure.add_scatter(
+                    x=x[keep],
+                    y=y[keep],
+                    mode="markers",
+                    meta=label,
+                    text=[text[at] for at in keep],
+                    hovertemplate="%{text}<extra></extra>",
+                    marker={"size": 13, "line": {"color": INK, "width": 1.2}}
+                    | {"symbol": symbols if known else [f"{symbol}-open" for symbol in symbols]}
+                    | (colour if known else {"color": INK}),
+                )
+        figures.append(figure)
+    return Live(figures, choices=list(values), choose="Colour")
+
+
+def live_forest(panels: Sequence[EffectPanel]) -> Live:
+    """A forest plot: effects with their intervals, one a row.
+
+    Args:
+        panels: As for :func:`~nas_lightning.figures.effects.draw_forest`.
+
+    Returns:
+        One figure, with an axis a panel.
+    """
+    filled = [panel for panel in panels if panel.effects]
+    height = sum(_ROW * len(panel.effects) + _AXIS for panel in filled) + 10
+    figure = _figure("", height=height, margin={"l": 10, "r": 12, "t": 10, "b": 0})
+    top = 1.0
+    for number, panel in enumerate(filled, start=1):
+        count, axis = len(panel.effects), "" if number == 1 else str(number)
+        bottom = top - _ROW * count / (height - 10)
+        low, high = effect_limits(panel)
+        figure.update_layout(
+            {
+                f"xaxis{axis}": _axis(_lines(panel.label), anchor=f"y{axis}", range=[low, high], zeroline=False),
+                f"yaxis{axis}": _axis(
+                    "",
+                    anchor=f"x{axis}",
+                    domain=[max(bottom, 0.0), top],
+                    range=[count - 0.5, -0.5],
+                    tickvals=list(range(count)),
+                    ticktext=[
+                        _text(effect.name).replace(", ", ",<br>").replace(" against", "<br>against")
+                        for effect in panel.effects
+                    ],
+                    showgrid=False,
+                    zeroline=False,
+                ),
+            }
+        )
+        top = bottom - _AXIS / (height - 10)
+        place = {"xref": f"x{axis}", "yref": f"y{axis}"}
+        line = {"type": "line", "layer": "between", **place}
+        figure.add_shape(
+            x0=panel.none, x1=panel.none, y0=-0.5, y1=count - 0.5, line={"color": INK, "width": 1}, **line
+        )
+        for row, effect in enumerate(panel.effects):
+            rows = {"y0": row - 0.5, "y1": row + 0.5}
+            if effect.bound is not None:
+                band = {"fillcolor": ACCENT, "opacity": 0.13, "line": {"width": 0}, "layer": "below"}
+                figure.add_shape(type="rect", x0=low, x1=effect.bound, **rows, **band, **place)
+                dash = {"color": ACCENT, "width": 1.5, "dash": "dash"}
+                figure.add_shape(x0=effect.bound, x1=effect.bound, line=dash, **rows, **line)
+            if not np.isfinite(effect.effect):
+                figure.add_annotation(
+                    x=panel.none, y=row, text="no data", showarrow=False, xanchor="left", xshift=6, **place
+                )
+        for verdict in dict.fromkeys(effect.verdict for effect in panel.effects):
+            colour, _, symbol = LOOKS[verdict]
+            chosen = [
+                (row, effect)
+                for row, effect in enumerate(panel.effects)
+                if effect.verdict == verdict and np.isfinite(effect.effect)
+            ]
+            if not chosen:
+                continue
+            effects = [effect for _, effect in chosen]
+            figure.add_scatter(
+                x=[effect.effect for effect in effects],
+                y=[row for row, _ in chosen],
+                xaxis=f"x{axis}",
+                yaxis=f"y{axis}",
+                mode="markers",
+                legendgroup=verdict,
+                marker={"size": 11, "symbol": symbol, "color": colour},
+                error_x={
+                    "array": [effect.high - effect.effect for effect in effects],
+                    "arrayminus": [effect.effect - effect.low for effect in effects],
+                    "color": colour,
+                    "thickness": 2,
+                },
+                text=[_text(effect.name) for effect in effects],
+                customdata=[(effect.low, effect.high) for effect in effects],
+                hovertemplate="<b>%{text}</b><br>%{x:.3f} (%{customdata[0]:.3f} to %{customdata[1]:.3f})"
+                f"<br>{verdict}<extra></extra>",
+            )
+    drawn = {trace.legendgroup for trace in figure.data}
+    legend = [
+        {"group": verdict, "name": f"{sign} {verdict}", "colour": LOOKS[verdict][0]}
+        for verdict, sign in (("supported", "●"), ("contradicted", "✖"), ("undecided", "■"))
+        if verdict in drawn
+    ]
+    return Live([figure], legend)
+
+
+def _curve(curve: Curve, colour: str) -> list[go.Scatter]:
+    """The band of the seeds, where there are several, and the mean."""
+    same = {"legendgroup": curve.name, "mode": "lines" if len(curve.x) > 1 else "markers"}
+    line = go.Scatter(
+        x=_short(curve.x),
+        y=_short(curve.mean),
+        line={"color": colour, "width": 3 if ":" not in curve.name else 1.8},
+        marker={"color": colour},
+        hovertemplate=f"<b>{_text(curve.shown)}</b><br>epoch %{{x}}: %{{y:.4g}}<extra></extra>",
+        **same,
+    )
+    known = np.isfinite(curve.low) & np.isfinite(curve.high)
+    if not (curve.low[known] != curve.high[known]).any():
+        return [line]
+    line.customdata = _short(np.stack([curve.low, curve.high], axis=1))
+    line.hovertemplate = line.hovertemplate.replace(
+        "<extra>", "<br>from %{customdata[0]:.4g} to %{customdata[1]:.4g}<extra>"
+    )
+    # One closed outline for every stretch without a gap.
+    outline: list[np.ndarray] = []
+    for stretch in np.split(np.arange(len(known)), np.flatnonzero(np.diff(known)) + 1):
+        if known[stretch[0]]:
+            there_and_back = np.concatenate([stretch, stretch[::-1]])
+            ends = np.concatenate([curve.low[stretch], curve.high[stretch[::-1]]])
+            outline += [np.stack([curve.x[there_and_back], ends]), np.full((2, 1), np.nan)]
+    band_x, band_y = _short(np.concatenate(outline[:-1], axis=1))
+    band = go.Scatter(
+        x=band_x,
+        y=band_y,
+        fill="toself",
+        fillcolor=colour,
+        opacity=0.16,
+        line={"width": 0},
+        hoverinfo="skip",
+        legendgroup=curve.name,
+        mode="lines",
+    )
+    return [band, line]
+
+
+def _census(counts: Mapping[tuple[float | int, int], int]) -> dict[str, Any]:
+    """The squares of all wirings, larger for more of them."""
+    total, most = sum(counts.values()), max(counts.values())
+    return {
+        "x": [width for width, _ in counts],
+        "y": [depth for _, depth in counts],
+        "mode": "markers",
+        "text": [
+            f"width {width:g}c, depth {depth}<br>{count} of {total} wirings ({100 * count / total:.2g} %)"
+            for (width, depth), count in counts.items()
+        ],
+        "hovertemplate": "%{text}<extra></extra>",
+        "marker": {
+            "symbol": "square",
+            "color": CENSUS,
+            "line": {"width": 0},
+            "size": [6 + 30 * (count / most) ** 0.5 for count in counts.values()],
+        },
+    }
+
+
+def _figure(title: str, **layout: Any) -> go.Figure:
+    """An empty figure in the look of the page; the page writes the title above it."""
+    return go.Figure(
+        layout={
+            "template": "none",
+            "font": {"color": INK, "size": 12},
+            "paper_bgcolor": "rgba(0,0,0,0)",
+            "plot_bgcolor": "rgba(0,0,0,0)",
+            "margin": {"l": 52, "r": 12, "t": 26, "b": 44},
+            "showlegend": False,
+            "hovermode": "closest",
+            "hoverlabel": {"bgcolor": CARD, "bordercolor": RULE, "font": {"color": INK}},
+            "meta": {"title": title},
+            **layout,
+        }
+    )
+
+
+def _axis(title: str, **more: Any) -> dict[str, Any]:
+    colours = {"gridcolor": RULE, "zerolinecolor": RULE, "linecolor": RULE, "tickcolor": RULE}
+    return {"title": {"text": title}, "automargin": True, **colours, **more}
+
+
+def _buttons(
+    labels: Sequence[str], method: str, changes: Sequence[Mapping[str, Any]], active: int
+) -> dict[str, Any]:
+    """Buttons above the plot, at its right."""
+    return {
+        "type": "buttons",
+        "direction": "right",
+        "active": active,
+        "showactive": True,
+        "x": 1,
+        "xanchor": "right",
+        "y": 1,
+        "yanchor": "bottom",
+        "pad": {"t": 0, "b": 2},
+        # Neither changes with the theme: the pressed button is white in both.
+        "font": {"size": 10, "color": "rgb(27,31,36)"},
+        "bgcolor": "rgb(222,227,233)",
+        "bordercolor": RULE,
+        "buttons": [
+            {"label": label, "method": method, "args": [dict(change)]}
+            for label, change in zip(labels, changes, strict=True)
+        ],
+    }
+
+
+def _short(values: np.ndarray) -> np.ndarray:
+    """Values of about four digits in few bits, which compress well; NaN and infinity stay."""
+    bits = values.astype(np.float32).view(np.uint32)
+    return ((bits + 0x1FF) & ~np.uint32(0x3FF)).view(np.float32)
+
+
+def _text(text: str) -> str:
+    """Text as plotly reads it: a kind of HTML."""
+    return escape(text, quote=False)
+
+
+def _lines(text: str) -> str:
+    """Text in two lines, where a narrow window has no room for one."""
+    return _text(text).replace(" of ", "<br>of ", 1)
+
+
+def _on_dark(colour: str) -> str:
+    """A colour for the dark page: colours are chosen for white paper, so dark ones are mixed with white."""
+    if colour in _DARK:
+        return _DARK[colour]
+    channels = [int(colour[at : at + 2], 16) for at in (1, 3, 5)]
+    light = float(np.dot([0.299, 0.587, 0.114], channels)) / 255
+    share = 0.25 + (0.45 - light) if light <= 0.45 else 0.0
+    return "#" + "".join(f"{round(value + (255 - value) * share):02x}" for value in channels)

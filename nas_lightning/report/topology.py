@@ -1,0 +1,171 @@
+"""Figures of architectures: drawings of cells (1, 2, 10, 11, 25), and the plane of width and depth."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+
+from nas_lightning.cells.census import MAX_NODES, take_census
+from nas_lightning.figures.cell import CellDrawing, draw_cells
+from nas_lightning.figures.width_depth import WidthDepthPlane, draw_width_depth
+from nas_lightning.report.claims import statistics
+from nas_lightning.report.live import Drawing, live_planes
+from nas_lightning.report.paper import data_title, family_title, paper_families
+from nas_lightning.report.selection import (
+    SECTION4_FAMILY,
+    Selection,
+    Shown,
+    architectures,
+    conditions,
+    missing_variants,
+    section4_cells,
+)
+from nas_lightning.report.words import say
+
+MOST_CELLS = 16
+"""How many cells a drawing holds at most."""
+DEFAULT_STATISTIC = "area_under_loss_clipped"
+"""What colours the marks of the still plane; the page offers the others."""
+_FAMILIES = 6
+_SHORT = {"connections": "s", "operations": "o"}
+
+
+def base_cells(selection: Selection, families: Sequence[str], data: str = "") -> Drawing | None:
+    """Figure 1: the base cells."""
+    return _one_each(selection, families, ["original", "own"], "Cells of the base architectures")
+
+
+def adapted_cells(selection: Selection, families: Sequence[str], data: str = "") -> Drawing | None:
+    """Figure 25: the widest and shallowest cells."""
+    return _one_each(selection, selection.families, ["adapted"], "Adapted cells, wide and shallow")
+
+
+def variant_cells(selection: Selection, families: Sequence[str], data: str = "") -> Drawing | None:
+    """Figures 2, 10 and 11: a base cell and its variants by random connections."""
+    (family,) = families
+    runs = selection.results.runs
+    shown = architectures(runs, [family], ["original", "connections"])
+    names: Mapping[str, str] = {one.label: one.name for one in shown}
+    note = missing_variants(family, shown)
+    if family == SECTION4_FAMILY:
+        shown, names, note = section4_cells(runs)
+    if all(one.is_base for one in shown):
+        return None
+    title = f"Cells of {family_title(family)} and its variants by random connections"
+    return _cells(shown, names, title, note)
+
+
+def _one_each(
+    selection: Selection, families: Sequence[str], kinds: Sequence[str], title: str
+) -> Drawing | None:
+    found = architectures(selection.results.runs, families, kinds) if families else []
+    shown = sorted(found, key=lambda one: families.index(one.family))
+    missing = [family_title(family) for family in paper_families() if family not in _families(shown)]
+    of_paper = set(families) & set(paper_families())
+    note = f"Missing: {', '.join(missing)}." if missing and of_paper else ""
+    return _cells(shown, {one.label: family_title(one.family) for one in shown}, title, note)
+
+
+def _families(shown: Sequence[Shown]) -> list[str]:
+    return list(dict.fromkeys(one.family for one in shown))
+
+
+def _cells(shown: Sequence[Shown], names: Mapping[str, str], title: str, note: str) -> Drawing | None:
+    if not shown:
+        return None
+    drawings = [
+        CellDrawing(one.genotype.normal, one.genotype.normal_concat, names[one.label])
+        for one in shown[:MOST_CELLS]
+    ]
+    columns = 3 if len(drawings) in (3, 5, 6, 9) else 2 if len(drawings) in (2, 4) else 4
+    caption = say("cells", note=note, count=len(shown), most=MOST_CELLS)
+    return Drawing(title, caption, draw_cells(drawings, min(columns, len(drawings))))
+
+
+def width_depth_plane(selection: Selection, families: Sequence[str], data: str) -> Drawing | None:
+    """Every architecture in the plane of width and depth, over all wirings of its space.
+
+    Args:
+        selection: The runs.
+        families: Of no meaning here: all base cells are shown.
+        data: Data class.
+
+    Returns:
+        One panel a base cell, or, where these are many, one a space: a number of nodes and the nodes that are
+        concatenated. None where no statistic is known.
+    """
+    runs = selection.runs(data)
+    means = {
+        _label(one.name, one.unit): found
+        for one in sorted(statistics("sizes"), key=lambda one: one.column != DEFAULT_STATISTIC)
+        if one.column in runs and np.isfinite(found := _means(runs, one.column)).any()
+    }
+    if not means:
+        return None
+    label, shown = next(iter(means)), architectures(runs)
+    planes: list[WidthDepthPlane] = []
+    names: list[list[str]] = []
+    values: dict[str, list[np.ndarray]] = {key: [] for key in means}
+    for title, nodes, concat, members in _spaces(selection, shown):
+        names.append([one.label for one in members])
+        for key, mean in means.items():
+            values[key].append(mean.reindex(names[-1]).to_numpy(np.float64))
+        planes.append(
+            WidthDepthPlane(
+                [_short_name(one) for one in members],
+                [one.width for one in members],
+                [one.depth for one in members],
+                values[label][-1],
+                take_census(nodes, concat).counts if nodes <= MAX_NODES else {},
+                title,
+            )
+        )
+    kinds = {one.variant.partition("=")[0] for one in shown}
+    return Drawing(
+        f"Architectures by width and depth, {data_title(data)}",
+        say("plane", label=label, kinds=kinds, conditions=conditions(runs)),
+        draw_width_depth(planes, label=label),
+        live_planes(planes, names, values),
+    )
+
+
+def _spaces(
+    selection: Selection, shown: Sequence[Shown]
+) -> list[tuple[str, int, tuple[int, ...], list[Shown]]]:
+    """Title, nodes, concatenated nodes and architectures of every panel."""
+    by_family = len(_families(shown)) <= _FAMILIES
+    groups: dict[tuple[str, int, tuple[int, ...]], list[Shown]] = {}
+    for one in sorted(shown, key=lambda one: selection.families.index(one.family)):
+        genotype = one.genotype
+        nodes, concat = len(genotype.normal) // 2, tuple(sorted(genotype.normal_concat))
+        groups.setdefault((one.family if by_family else "", nodes, concat), []).append(one)
+    found = []
+    for (_, nodes, concat), members in groups.items():
+        space = "all" if len(concat) == nodes else ", ".join(map(str, concat))
+        families = _families(members)
+        name = family_title(families[0]) if len(families) == 1 else f"{len(families)} base cells"
+        found.append((f"{name} ({nodes} nodes, {space} concatenated)", nodes, concat, members))
+    return found
+
+
+def _means(runs: pd.DataFrame, column: str) -> pd.Series:
+    """Mean over seeds by architecture; NaN where no seed has a value."""
+    values = pd.to_numeric(runs[column], errors="coerce").astype(float)
+    means: pd.Series = values.groupby(runs["architecture"]).mean()
+    return means
+
+
+def _label(name: str, unit: str) -> str:
+    if not unit:
+        return name
+    return f"{name}, {unit}" if name.endswith(")") else f"{name} ({unit})"
+
+
+def _short_name(one: Shown) -> str:
+    """A name that fits below a mark; none for original cells."""
+    if one.is_base:
+        return ""
+    kind, _, seed = one.variant.partition("=")
+    return f"{_SHORT.get(kind, kind)}{seed}" if seed else "A" if one.kind == "adapted" else one.variant

@@ -1,0 +1,150 @@
+"""Sentences and numbers in print. The sentences are templates and stand in ``words.j2``."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Sequence
+from functools import cache
+from typing import Any
+
+import pandas as pd
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2.environment import TemplateModule
+
+from nas_lightning.cells import format_width
+from nas_lightning.report.paper import data_title, family_title
+
+MISSING = "—"
+
+
+def say(name: str, /, **facts: Any) -> str:
+    """A sentence or more.
+
+    Args:
+        name: Name of a macro in ``words.j2``.
+        **facts: What it needs to know.
+
+    Returns:
+        The text, with single spaces.
+    """
+    text = str(getattr(_sentences(), name)(**facts))
+    # A no-break space stays what it is.
+    return re.sub(r"[ \n]+", " ", text).strip()
+
+
+def environment(*, html: bool) -> Environment:
+    """Templates of this package, with filters for numbers and lists.
+
+    Args:
+        html: Whether values are escaped for HTML.
+
+    Returns:
+        The environment; an undefined name is an error.
+    """
+    made = Environment(
+        loader=PackageLoader("nas_lightning.report", "."),
+        autoescape=html,
+        trim_blocks=html,
+        lstrip_blocks=html,
+        undefined=StrictUndefined,
+    )
+    made.filters |= {
+        "counted": counted,
+        "data_title": data_title,
+        "family_title": family_title,
+        "listed": listed,
+        "p_value": p_value_text,
+        "signed": signed,
+        "width": format_width,
+    }
+    return made
+
+
+@cache
+def _sentences() -> TemplateModule:
+    return environment(html=False).get_template("words.j2").module
+
+
+def listed(words: Iterable[str], last: str = "and") -> str:
+    """Words as a sentence lists them.
+
+    Args:
+        words: The words.
+        last: What stands before the last one.
+
+    Returns:
+        Such as "a, b and c".
+
+    Examples:
+        >>> listed(["a", "b", "c"], "or")
+        'a, b or c'
+    """
+    every = list(words)
+    return f"{', '.join(every[:-1])} {last} {every[-1]}" if len(every) > 1 else "".join(every)
+
+
+def counted(number: int, noun: str) -> str:
+    """A number of things whose plural ends in s: "1 run", "2 runs"."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def distinct(values: Iterable[Any]) -> list[str]:
+    """The different values as text: numbers by size, others in the order in which they come.
+
+    Args:
+        values: Values; missing ones do not count.
+
+    Returns:
+        Each once.
+    """
+    found = list(dict.fromkeys(value for value in values if not pd.isna(value)))
+    if all(isinstance(value, int | float) for value in found):
+        found.sort()
+    return [f"{value:g}" if isinstance(value, float) else str(value) for value in found]
+
+
+def signed(value: float | int, digits: int = 2) -> str:
+    """A number with the minus sign of print; a dash for NaN and infinity."""
+    return f"{value:.{digits}f}".replace("-", "\N{MINUS SIGN}") if math.isfinite(value) else MISSING
+
+
+def p_value_text(p: float | int, *, sign: bool = False) -> str:
+    """A p-value for print.
+
+    Args:
+        p: The p-value.
+        sign: Whether an equals sign stands before it, for use after "p".
+
+    Returns:
+        Three significant digits, ``"< 0.0001"`` for less, a dash for NaN.
+    """
+    if not math.isfinite(p):
+        return MISSING
+    if p < 0.0001:
+        return "< 0.0001"
+    return f"{'= ' if sign else ''}{p:.3g}"
+
+
+def mean_and_spread(values: Sequence[float] | pd.Series, digits: int | None = None) -> str:
+    """Mean and standard deviation over seeds, for print.
+
+    Args:
+        values: One value a seed; NaN is left out.
+        digits: Decimals; None for three significant digits of the mean.
+
+    Returns:
+        ``"2.81 ± 0.05"``, without a deviation for one value, a dash for none. The deviation divides by
+        n - 1.
+    """
+    known = pd.Series(values, dtype=float).dropna()
+    if known.empty:
+        return MISSING
+    mean, deviation = float(known.mean()), float(known.std(ddof=1))
+    if not math.isfinite(mean):
+        return str(mean)
+    if digits is None:
+        digits = max(0, 2 - math.floor(math.log10(abs(mean)))) if mean else 2
+    if digits > 5 or abs(mean) >= 1e6:
+        return f"{mean:.2e}" if len(known) == 1 else f"{mean:.2e} ± {deviation:.1e}"
+    return f"{mean:.{digits}f}" if len(known) == 1 else f"{mean:.{digits}f} ± {deviation:.{digits}f}"
