@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-import numpy as np
 import pandas as pd
 from matplotlib.colors import LogNorm
 

@@ -318,7 +318,9 @@ def live_forest(panels: Sequence[EffectPanel]) -> Live:
         low, high = effect_limits(panel)
         figure.update_layout(
             {
-                f"xaxis{axis}": _axis(_lines(panel.label), anchor=f"y{axis}", range=[low, high], zeroline=False),
+                f"xaxis{axis}": _axis(
+                    _lines(panel.label), anchor=f"y{axis}", range=[low, high], zeroline=False
+                ),
                 f"yaxis{axis}": _axis(
                     "",
                     anchor=f"x{axis}",
@@ -499,9 +501,9 @@ def _buttons(
 
 
 def _short(values: np.ndarray) -> np.ndarray:
-    """Values of about four digits in few bits, which compress well; NaN and infinity stay."""
+    """Values of more than three digits in few bits, which compress well; NaN and infinity stay."""
     bits = values.astype(np.float32).view(np.uint32)
-    return ((bits + 0x1FF) & ~np.uint32(0x3FF)).view(np.float32)
+    return ((bits + 0x7FF) & ~np.uint32(0xFFF)).view(np.float32)
 
 
 def _text(text: str) -> str:

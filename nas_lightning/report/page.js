@@ -92,13 +92,13 @@
       draw();
     }));
 
+    let camera = "";
     const turn = (turned, event) => {
-      const camera = event["scene.camera"];
-      if (!camera) return;
-      panels.filter(panel => panel !== turned && panel.heard).forEach(panel => {
-        if (JSON.stringify(panel.plot._fullLayout?.scene?.camera) === JSON.stringify(camera)) return;
-        Plotly.relayout(panel.plot, {"scene.camera": camera});
-      });
+      const seen = event["scene.camera"];
+      if (!seen || JSON.stringify(seen) === camera) return;
+      camera = JSON.stringify(seen);
+      panels.filter(panel => panel !== turned && panel.heard)
+        .forEach(panel => Plotly.relayout(panel.plot, {"scene.camera": seen}));
     };
 
     const draw = async () => {

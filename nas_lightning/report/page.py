@@ -29,7 +29,8 @@ from nas_lightning.report.words import environment, p_value_text, say, signed
 from nas_lightning.study.results import Results
 
 _PIXELS = 96  # of CSS, per inch
-_SHARP = 130  # pixels of a still figure per inch
+_SHARP, _COARSE = 130.0, 70.0  # pixels of a still figure per inch
+_MANY = 30  # figures: from so many on, those that are live have a coarse still one; the files stay sharp
 _PICTURE_FILES = ("svg", "pdf", "png")
 _LINK = re.compile(r'href="((?:figures|tables)/[^"/\\]+)"')
 _SECTIONS = {"plane": "Width and depth", "paper": "The paper's figures", "more": "Beyond the paper"}
@@ -57,7 +58,8 @@ def write_report(results: Results, folder: Path | None = None) -> Path:
     claims = examine_claims(results.runs)
     figures, tables = report_figures(results, claims), report_tables(results, claims)
     stems = file_stems([*(figure.key for figure in figures), *(table.key for table in tables)])
-    blocks = [_figure_block(folder, *pair) for pair in zip(figures, stems, strict=False)]
+    sharp = _SHARP if len(figures) < _MANY else _COARSE
+    blocks = [_figure_block(folder, *pair, sharp) for pair in zip(figures, stems, strict=False)]
     table_blocks = [_table_block(folder, *pair) for pair in zip(tables, stems[len(figures) :], strict=True)]
     page = folder / "index.html"
     _remove_stale(page, {link for block in (*blocks, *table_blocks) for _, link in block["links"]})
@@ -182,16 +184,17 @@ def file_stems(keys: Iterable[str]) -> list[str]:
     return stems
 
 
-def _figure_block(folder: Path, figure: ReportFigure, stem: str) -> dict[str, Any]:
+def _figure_block(folder: Path, figure: ReportFigure, stem: str, sharp: float) -> dict[str, Any]:
     """Write the files of a figure; it as the template takes it."""
     contents = {suffix: figure_to_bytes(figure.still, suffix) for suffix in _PICTURE_FILES}
+    shown = base64.b64encode(_webp(figure.still, sharp if figure.live else _SHARP)).decode()
     width, height = (round(inches * _PIXELS) for inches in figure.still.get_size_inches())
     return {
         "id": f"picture-{stem}",
         "section": figure.section,
         "heading": f"{figure.number}: {figure.title}" if figure.number else figure.title,
         "caption": figure.caption,
-        "source": f"data:image/webp;base64,{base64.b64encode(_webp(figure.still)).decode()}",
+        "source": f"data:image/webp;base64,{shown}",
         "width": width,
         "height": height,
         "live": None if figure.live is None else _compressed(figure.live.to_json()),
@@ -232,13 +235,13 @@ def _asset(name: str) -> Markup:
     return Markup((files("nas_lightning.report") / name).read_text(encoding="utf-8"))
 
 
-def _webp(figure: Figure) -> bytes:
+def _webp(figure: Figure, sharp: float) -> bytes:
     """A still figure for the page: lossless, or for many colours lossy; the files beside it are sharper."""
-    image = Image.open(io.BytesIO(figure_to_bytes(figure, "png", _SHARP))).convert("RGB")
+    image = Image.open(io.BytesIO(figure_to_bytes(figure, "png", sharp))).convert("RGB")
     contents = []
     for lossless in (True, False):
         content = io.BytesIO()
-        image.save(content, "WEBP", lossless=lossless, quality=80, method=4)
+        image.save(content, "WEBP", lossless=lossless, quality=60, method=4)
         contents.append(content.getvalue())
     return min(contents, key=len)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from html import escape
 from typing import Any
 
 import pandas as pd
@@ -116,7 +117,7 @@ def html_table(frame: pd.DataFrame, key: str, caption: str = "") -> str:
     }
     styler = styler.set_table_styles(numbers).set_uuid(key)  # type: ignore[arg-type]
     if caption:
-        styler = styler.set_caption(f"<span>{caption}</span>")
+        styler = styler.set_caption(f"<span>{escape(caption)}</span>")
     return styler.to_html().replace("<th id=", '<th scope="col" id=')
 
 

@@ -1,15 +1,29 @@
-"""Pictures and tables of every kind the page draws, without what makes them from results."""
+"""Figures and tables of every kind the page draws, without what makes them from results."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from nas_lightning.report.blocks import ReportPicture, ReportTable
+from nas_lightning.figures.accuracy import AccuracyPanel
+from nas_lightning.figures.curves import Curve, CurvePanel
+from nas_lightning.figures.effects import Effect, EffectPanel
+from nas_lightning.figures.scale import colour_scale
+from nas_lightning.figures.surface import SurfacePanel
+from nas_lightning.figures.width_depth import WidthDepthPlane
+from nas_lightning.report.figures import ReportFigure
+from nas_lightning.report.live import (
+    Live,
+    live_accuracy,
+    live_curves,
+    live_forest,
+    live_planes,
+    live_surfaces,
+)
+from nas_lightning.report.table_files import ReportTable
 
 NAMES = ("darts_v2", "darts_v2:C1", "darts_v2:C4", "darts_v2:C12")
 WIDTHS = (3.5, 2.0, 2.5, 3.5)
@@ -22,15 +36,25 @@ def small_figure() -> Figure:
     return figure
 
 
-def hand_made_pictures(names: Sequence[str] = NAMES) -> list[ReportPicture]:
+def hand_made_figures(names: Sequence[str] = NAMES) -> list[ReportFigure]:
     caption = "Digits instead of CIFAR-10; mean of 2 seeds, the band from the smallest to the largest."
+
+    def figure(key: str, number: str, section: str, title: str, live: Live | None = None) -> ReportFigure:
+        return ReportFigure(key, number, section, title, caption, small_figure(), live)  # type: ignore[arg-type]
+
+    surfaces = live_surfaces(
+        surface_panels(names),
+        "standard deviation",
+        colour_scale([p.values for p in surface_panels(names)]),
+        flat=False,
+    )
     return [
-        ReportPicture("plane", "", "Architectures among all wirings", caption, small_figure(), plane(names)),
-        ReportPicture("figure03-digits", "Figure 3", "Test curves", caption, small_figure(), curves(names)),
-        ReportPicture("figure08", "Figure 8", "Surfaces", caption, small_figure(), surfaces(names)),
-        ReportPicture("figure09", "Figure 9", "Test accuracy", caption, small_figure(), accuracy(names)),
-        ReportPicture("figure01", "Figure 1", "Topologies", caption, small_figure()),
-        ReportPicture("claims", "", "Effects", caption, small_figure()),
+        figure("claims", "", "claims", "Effects", live_forest(effect_panels(names))),
+        figure("plane", "", "plane", "Architectures among all wirings", planes(names)),
+        figure("figure03-digits", "Figure 3", "paper", "Test curves", live_curves(curve_panels(names))),
+        figure("figure08", "Figure 8", "paper", "Surfaces", surfaces),
+        figure("figure09", "Figure 9", "paper", "Test accuracy", accuracy(names)),
+        figure("figure01", "Figure 1", "paper", "Topologies"),
     ]
 
 
@@ -39,69 +63,52 @@ def hand_made_tables(names: Sequence[str] = NAMES) -> list[ReportTable]:
     return [ReportTable("table2", "Table 2", "Width and depth", "Live counts beside the paper's.", frame)]
 
 
-def curves(names: Sequence[str]) -> dict[str, Any]:
-    epochs = np.arange(1, 31)
+def effect_panels(names: Sequence[str]) -> list[EffectPanel]:
+    rows = [
+        Effect(f"{names[0]}, width", 0.6, 0.3, 0.8, "supported"),
+        Effect(f"{names[1]}, width", -0.4, -0.9, -0.1, "contradicted"),
+        Effect(f"{names[2]}, small depth", 0.1, -0.2, 0.4, "undecided", bound=0.2),
+        Effect(f"{names[3]}, small depth", np.nan, np.nan, np.nan, "no data"),
+    ]
+    ratio = [Effect("operations matter less", 2.0, 1.5, 2.5, "supported")]
+    return [EffectPanel(rows, "Kendall's tau-b", limits=(-1.06, 1.06)), EffectPanel(ratio, "log ratio")]
+
+
+def curve_panels(names: Sequence[str]) -> list[CurvePanel]:
+    epochs = np.arange(1.0, 31.0)
     panels = []
     for title, label, log in (("test loss", "test loss (nat)", True), ("accuracy", "accuracy (%)", False)):
-        series = []
+        curves = []
         for name, width, depth in zip(names, WIDTHS, DEPTHS, strict=True):
             fall = np.exp(-epochs * (width + depth / 4) / 10)
             mean = 0.2 + 2.3 * fall if log else 90 - 80 * fall
-            series.append(
-                {
-                    "name": name,
-                    "family": "darts_v2",
-                    "variant": "original" if name == names[0] else name.partition(":")[2],
-                    "width": width,
-                    "depth": depth,
-                    "x": epochs.tolist(),
-                    "mean": mean.tolist(),
-                    "low": (mean * 0.97).tolist(),
-                    "high": (mean * 1.03).tolist(),
-                }
-            )
-        panels.append({"title": title, "y_label": label, "log": log, "series": series})
-    return {"kind": "curves", "panels": panels}
+            curves.append(Curve(name, epochs, mean, mean * 0.97, mean * 1.03, width))
+        panels.append(CurvePanel(curves, title, label, "log" if log else "linear"))
+    return panels
 
 
-def surfaces(names: Sequence[str]) -> dict[str, Any]:
+def surface_panels(names: Sequence[str]) -> list[SurfacePanel]:
     steps = np.linspace(-1.0, 1.0, 15)
-    made: list[dict[str, Any]] = []
+    made = []
     for name, width in zip(names, WIDTHS, strict=True):
-        z: list[list[float | None]] = (3 + np.add.outer(steps**2, 2 * steps**2) * 20 / width).tolist()
-        z[0][0] = None
-        made.append({"name": name, "alpha": steps.tolist(), "beta": steps.tolist(), "z": z})
-    return {"kind": "surfaces", "label": "standard deviation of the gradient", "surfaces": made}
+        values = 3 + np.add.outer(steps**2, 2 * steps**2) * 20 / width
+        values[0, 0] = np.nan
+        made.append(SurfacePanel(steps, steps, values, name))
+    return made
 
 
-def plane(names: Sequence[str]) -> dict[str, Any]:
-    cells = [{"width": 2.0 + i / 2, "depth": 4 - i // 2, "count": 10 + 7 * i} for i in range(4)]
-    marks = [
-        {"name": name, "width": width, "depth": depth, "values": {"area": 0.9 - width / 5, "radius": width}}
-        for name, width, depth in zip(names, WIDTHS, DEPTHS, strict=True)
-    ]
-    marks[1]["values"] = {"area": float("nan"), "radius": 0.3}
-    spaces = [{"title": "4 nodes", "cells": cells, "marks": marks}]
-    return {
-        "kind": "plane",
-        "spaces": spaces,
-        "measures": {"area": "area under the loss", "radius": "radius"},
-    }
+def planes(names: Sequence[str]) -> Live:
+    counts = {(2.0 + i / 2, 4 - i // 2): 10 + 7 * i for i in range(4)}
+    area = np.array([0.9 - width / 5 for width in WIDTHS])
+    area[1] = np.nan
+    radius = np.array([WIDTHS[0], 0.3, *WIDTHS[2:]])
+    short = ["", *names[1:]]
+    plane = WidthDepthPlane(short, list(WIDTHS), list(DEPTHS), area, counts, "4 nodes")
+    return live_planes([plane], [names], {"area under the loss": [area], "radius": [radius]})
 
 
-def accuracy(names: Sequence[str]) -> dict[str, Any]:
-    marks = [
-        {
-            "index": index,
-            "name": name,
-            "mean": 97 - index / 4,
-            "low": 96.7 - index / 4,
-            "high": 97.2 - index / 4,
-        }
-        for index, name in enumerate(names)
-    ]
-    return {
-        "kind": "accuracy",
-        "y_label": "val accuracy (%)",
-        "panels": [{"title": "darts_v2", "marks": marks}],
-    }
+def accuracy(names: Sequence[str]) -> Live:
+    values = [np.array([96.7, 97.3]) - index / 4 for index in range(len(names))]
+    return live_accuracy(
+        [AccuracyPanel(list(range(len(names))), names, values, "darts_v2")], "val accuracy (%)"
+    )

@@ -23,7 +23,7 @@ WIDTHS = (1.5, 2.0, 2.5, 3.0, 3.5, 4.0)
 
 
 def runs_of(
-    measure: str,
+    statistic: str,
     values: Numbers,
     *,
     family: str = "enas",
@@ -32,7 +32,7 @@ def runs_of(
     kinds: Sequence[str] | None = None,
     **columns: object,
 ) -> pd.DataFrame:
-    """Runs of invented architectures, every seed alike, with one measure."""
+    """Runs of invented architectures, every seed alike, with one statistic."""
     rows = [
         {
             "genotype": f"{family}-{index}",
@@ -48,7 +48,7 @@ def runs_of(
             "regularized": False,
             "diverged": False,
             "mean_error": 0.2,
-            measure: value,
+            statistic: value,
             **columns,
         }
         for index, (width, value) in enumerate(zip(widths, values, strict=True))
@@ -57,11 +57,11 @@ def runs_of(
     return pd.DataFrame(rows)
 
 
-def find(runs: pd.DataFrame, measure: str, predictor: str = "width", key: str | None = None) -> Claim:
+def find(runs: pd.DataFrame, statistic: str, predictor: str = "width", key: str | None = None) -> Claim:
     found = [
         claim
         for claim in claims.examine_claims(runs, resamples=499)
-        if claim.measure == measure and claim.predictor == predictor and key in (None, claim.key)
+        if claim.statistic.column == statistic and claim.predictor == predictor and key in (None, claim.key)
     ]
     assert len(found) == 1
     return found[0]
@@ -87,7 +87,7 @@ def test_what_the_made_up_rule_says_is_supported(made_up: tuple[pd.DataFrame, li
 def test_effect_and_p_value_are_those_of_the_seed_means(made_up: tuple[pd.DataFrame, list[Claim]]) -> None:
     runs, tested = made_up
     claim = tested[0]
-    assert (claim.measure, claim.predictor) == ("area_under_loss_clipped", "width")
+    assert (claim.statistic.column, claim.predictor) == ("area_under_loss_clipped", "width")
     wirings = runs[runs["kind"] != "operations"]
     means = wirings.groupby("architecture")[["width", "area_under_loss_clipped"]].mean()
     expected = stats.kendalltau(means["width"], -means["area_under_loss_clipped"])
@@ -104,6 +104,21 @@ def test_holm_corrects_among_the_primary_tests(made_up: tuple[pd.DataFrame, list
     others = [claim for claim in made_up[1] if not claim.primary and claim.p_value > 0]
     smallest = min(others, key=lambda claim: claim.p_value)
     assert smallest.p_adjusted == pytest.approx(len(others) * smallest.p_value)
+
+
+def test_statements_are_those_of_the_sections() -> None:
+    sections = {key: statement.section for key, statement in claims.statements().items()}
+    assert sections == {
+        "convergence": "4.1",
+        "landscape": "4.2.1",
+        "gradient_variance": "4.2.2",
+        "operations": "4.1",
+        "generalization": "5",
+    }
+    primary = [
+        one.claim for kind in ("sizes", "kinds", "pairs") for one in claims.statistics(kind) if one.primary
+    ]  # type: ignore[arg-type]
+    assert sorted(primary) == sorted([*sections, "generalization"])
 
 
 @pytest.mark.parametrize(
@@ -179,7 +194,9 @@ def test_kinds_need_40_exchanges(connections: int, operations: int, tested: bool
     claim = find(runs, "mean_error", "kind")
     assert (claim.verdict != "no data") == tested
     if not tested:
-        assert "3 variants by connections and 4 by operations; three of each are needed" in claim.explanation
+        assert (
+            "3 variants by connections and 4 by operations; a test needs three of each" in claim.explanation
+        )
         assert "40 ways to exchange the kinds" in claim.explanation
 
 
@@ -194,7 +211,7 @@ def test_runs_that_never_got_there_rank_last() -> None:
     runs.loc[0, "mean_error"] = math.nan
     unknown = find(runs, "epochs_to_accuracy_0.9")
     assert unknown.groups["n"].tolist() == [5]
-    assert "1 run never got there and ranks last; 1 run without a value left out" in unknown.explanation
+    assert "1 run never got there and ranks last. 1 run without a value is left out." in unknown.explanation
     runs.loc[0, "diverged"] = True
     assert find(runs, "epochs_to_accuracy_0.9").groups["n"].tolist() == [6]
 
@@ -355,7 +372,7 @@ def test_the_paper_s_own_table_1_by_hand() -> None:
     of_cell = [differences[cell::5] for cell in range(5)]
     assert claim.p_value == pytest.approx(paired_p(of_cell))
     assert claim.test == "all 32 changes of sign of base cells"
-    assert "over 15 pairs of 5 base cells, 1 seed each" in claim.explanation
+    assert "compares 15 pairs of 5 base cells, 1 seed each" in claim.explanation
     means = sorted(float(np.mean(cell)) for cell in of_cell)
     assert means[0] <= claim.low < means[1]
     assert means[-2] < claim.high <= means[-1]

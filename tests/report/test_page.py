@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import io
 import json
 import re
@@ -9,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,13 +19,17 @@ from PIL import Image
 from selenium.webdriver.chrome.webdriver import WebDriver
 
 from nas_lightning.cells import get_genotype
+from nas_lightning.figures.scale import colour_scale
+from nas_lightning.figures.surface import SurfacePanel
 from nas_lightning.report import page as page_module
-from nas_lightning.report.blocks import ReportPicture, ReportTable
+from nas_lightning.report.figures import ReportFigure, report_figures
+from nas_lightning.report.live import live_surfaces
 from nas_lightning.report.page import write_report
+from nas_lightning.report.table_files import ReportTable, html_table
 from nas_lightning.study.results import Results
 from nas_lightning.study.study import Architecture, Run
 from tests.report.browser import chromium
-from tests.report.hand_made import NAMES, hand_made_pictures, hand_made_tables
+from tests.report.hand_made import NAMES, hand_made_figures, hand_made_tables
 from tests.report.made_up import made_up_results
 
 HOSTILE = (
@@ -60,10 +66,14 @@ class Page(HTMLParser):
         return [value for value in every if value]
 
     @property
-    def live(self) -> list[str]:
-        """The JSON of the live pictures."""
-        scripts = self.text["script"]
-        return [text for text in scripts if text.startswith('{"kind"')]
+    def compressed(self) -> list[str]:
+        """What the page inflates: what each live figure is drawn from, and plotly.js last."""
+        texts = [text for text in self.text["script"] if text.startswith("H4sI")]
+        return [gzip.decompress(base64.b64decode(text)).decode() for text in texts]
+
+    @property
+    def live(self) -> list[Any]:
+        return [json.loads(text) for text in self.compressed[:-1]]
 
 
 Writer = Callable[..., Path]
@@ -82,12 +92,12 @@ def write(results: Results, monkeypatch: pytest.MonkeyPatch) -> Writer:
     def written(
         folder: Path,
         names: Sequence[str] = NAMES,
-        pictures: Sequence[ReportPicture] | None = None,
+        figures: Sequence[ReportFigure] | None = None,
         tables: Sequence[ReportTable] | None = None,
         **changes: object,
     ) -> Path:
-        shown = hand_made_pictures(names) if pictures is None else list(pictures)
-        monkeypatch.setattr(page_module, "report_pictures", lambda *_: shown)
+        shown = hand_made_figures(names) if figures is None else list(figures)
+        monkeypatch.setattr(page_module, "report_figures", lambda *_: shown)
         listed = hand_made_tables(names) if tables is None else list(tables)
         monkeypatch.setattr(page_module, "report_tables", lambda *_: listed)
         return write_report(replace(results, **changes), folder)  # type: ignore[arg-type]
@@ -114,8 +124,10 @@ def test_the_page_refers_to_nothing_outside_but_its_files(write: Writer, tmp_pat
     assert len(sources) == 6 + 1
     assert all(source.startswith("data:") for source in sources)
     assert not [text for text in page.text["style"] if "url(" in text or "@import" in text]
-    # plotly.js once, for four live pictures.
-    assert sum("plotly.js v" in text for text in page.text["script"]) == 1
+    # plotly.js once, for five live figures.
+    assert len(page.live) == 5
+    assert "plotly.js v" in page.compressed[-1][:100]
+    assert path.stat().st_size < 6e6
     links = [str(link["href"]) for link in page.elements["a"]]
     files = [link for link in links if not link.startswith("#")]
     assert sorted(files) == sorted(set(contents(tmp_path)) - {"index.html"})
@@ -124,20 +136,50 @@ def test_the_page_refers_to_nothing_outside_but_its_files(write: Writer, tmp_pat
         assert (tmp_path / link).read_bytes().startswith(start)
 
 
-def test_pictures_stand_in_the_page_in_the_smaller_form(write: Writer, tmp_path: Path) -> None:
-    pictures = hand_made_pictures()[:2]
-    pictures[1].figure.axes[0].scatter(range(4000), range(4000), s=1, c=range(4000))
-    page = Page(write(tmp_path, pictures=pictures).read_text())
-    first, second = (str(image["src"]) for image in page.elements["img"])
-    for source, suffix, kind in ((first, "svg", "svg+xml"), (second, "png", "png")):
-        head, _, content = source.partition(",")
-        assert head == f"data:image/{kind};base64"
-        (own,) = [
-            data
-            for name, data in contents(tmp_path).items()
-            if name.endswith(suffix) and data == base64.b64decode(content)
-        ]
-        assert own
+def test_still_figures_stand_in_the_page_as_they_are(write: Writer, tmp_path: Path) -> None:
+    figures = hand_made_figures()[:2]
+    figures[1].still.axes[0].scatter(range(4000), range(4000), s=1, c=range(4000))
+    page = Page(write(tmp_path, figures=figures).read_text())
+    for figure, element in zip(figures, page.elements["img"], strict=True):
+        head, _, content = str(element["src"]).partition(",")
+        assert head == "data:image/webp;base64"
+        shown = Image.open(io.BytesIO(base64.b64decode(content)))
+        file = Image.open(tmp_path / "figures" / f"{figure.key}.png").convert("RGB").resize(shown.size)
+        difference = np.abs(np.asarray(shown, float) - np.asarray(file, float))
+        assert difference.mean() < 8
+        assert shown.width / shown.height == pytest.approx(2, rel=0.01)
+
+
+def test_the_claims_stand_before_all_else(results: Results, tmp_path: Path) -> None:
+    text = write_report(results, tmp_path).read_text()
+    places = [text.index(f'id="{name}"') for name in ("claims", "plane", "paper", "tables", "missing")]
+    assert places == sorted(places)
+    page = Page(text)
+    statements = [text for text in page.text["strong"] if text.startswith("Architectures with")]
+    assert len(statements) == 4
+    assert "These runs are too few to test it." in page.text["p"]
+    assert len(page.elements["details"]) >= 5
+
+
+@pytest.mark.slow
+def test_a_large_study_has_a_page_under_6_mb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many figures as four base cells on two data sets give, with surfaces of 51 by 51 points."""
+    results = made_up_results(
+        tmp_path, variants=("original", "C1", "C6", "C7"), seeds=(0,), data=("CIFAR10",)
+    )
+    drawn = report_figures(results)
+    steps, noise = np.linspace(-1, 1, 51), np.random.default_rng(0)
+    panels = [
+        SurfacePanel(
+            steps, steps, np.add.outer(steps**2, steps**2) * noise.lognormal(0, 0.01, (51, 51)), name
+        )
+        for name in map(str, range(14))
+    ]
+    live = live_surfaces(panels, "variance", colour_scale([panel.values for panel in panels]), flat=False)
+    (contours,) = [figure for figure in drawn if figure.key == "figure17-cifar10"]
+    surfaces = [replace(contours, key=f"figure{number}", live=live) for number in range(16)]
+    monkeypatch.setattr(page_module, "report_figures", lambda *_: drawn * 2 + surfaces)
+    assert write_report(results, tmp_path / "report").stat().st_size < 6e6
 
 
 def test_the_page_can_be_read_without_seeing(write: Writer, tmp_path: Path) -> None:
@@ -161,15 +203,15 @@ def test_names_cannot_break_the_page(write: Writer, tmp_path: Path) -> None:
     )
     counts = [{tag: len(found) for tag, found in page.elements.items()} for page in (usual, hostile)]
     assert counts[0] == counts[1]
-    legends = [json.loads(text).get("legend") for text in hostile.live]
-    assert [entry["name"] for legend in legends if legend for entry in legend] == list(HOSTILE)
-    assert HOSTILE[2] in "".join(hostile.text["th"])
+    # The first legend is that of the forest plot.
+    assert [entry["name"] for live in hostile.live[1:] for entry in live["legend"]] == list(HOSTILE)
+    assert HOSTILE[2] in "".join(hostile.text["td"])
 
 
 def test_files_of_an_earlier_report_go_and_others_stay(write: Writer, tmp_path: Path) -> None:
     write(tmp_path)
     (tmp_path / "figures" / "mine.svg").write_text("kept")
-    write(tmp_path, pictures=hand_made_pictures()[:1], tables=[])
+    write(tmp_path, figures=hand_made_figures()[1:2], tables=[])
     assert set(contents(tmp_path)) == {
         "index.html",
         "figures/mine.svg",
@@ -178,9 +220,9 @@ def test_files_of_an_earlier_report_go_and_others_stay(write: Writer, tmp_path: 
 
 
 def test_keys_become_names_of_files(write: Writer, tmp_path: Path) -> None:
-    picture = hand_made_pictures()[0]
+    picture = hand_made_figures()[1]
     keys = ("../up", "my cell/é", "my cell?é", "Figure")
-    write(tmp_path, pictures=[replace(picture, key=key) for key in keys], tables=[])
+    write(tmp_path, figures=[replace(picture, key=key) for key in keys], tables=[])
     names = {name for name in contents(tmp_path) if name.endswith(".svg")}
     assert names == {f"figures/{stem}.svg" for stem in ("-up", "my-cell-", "my-cell--2", "Figure")}
 
@@ -210,29 +252,26 @@ def test_a_study_without_a_finished_run_has_a_page(results: Results, tmp_path: P
     page = Page(write_report(nothing, tmp_path).read_text())
     assert "No run of this study is finished yet." in page.text["p"]
     assert not page.elements["img"]
-    assert not any("plotly.js v" in text for text in page.text["script"])
+    assert not page.compressed
 
 
-def test_numbers_of_tables_stand_to_the_right(write: Writer, tmp_path: Path) -> None:
+def test_numbers_of_tables_stand_to_the_right() -> None:
     frame = pd.DataFrame(
-        {"cell": ["a", "b"], "n": [1, 2], "x": [0.123456, float("nan")], "s": ["2.7 ± 0.1", "—"]}
+        {"cell": ["a<b", "b"], "n": [1, 2], "x": [0.123456, float("nan")], "s": ["2.7 ± 0.1", "—"]}
     )
-    table = ReportTable("t", "", "T", "C", frame)
-    page = Page(write(tmp_path, pictures=[], tables=[table]).read_text())
-    table_heads = page.elements["th"][-6:-2]  # two more begin the rows
-    assert ["class" in head for head in table_heads] == [False, True, True, True]
-    assert [text for text in page.text["td"] if text.strip()][-6:] == [
-        "1",
-        "0.1235",
-        "2.7 ± 0.1",
-        "2",
-        "—",
-        "—",
+    text = html_table(frame, "key", "C < D")
+    page = Page(text)
+    assert [cell for cell in page.text["td"] if cell.strip()] == [
+        *("a<b", "1", "0.1235", "2.7 ± 0.1"),
+        *("b", "2", "—", "—"),
     ]
+    to_the_right = re.findall(r"#T_key *\.col(\d)\b[^{]*\{\s*text-align: right", text)
+    assert to_the_right == ["1", "2", "3"]
+    assert "".join(page.text["span"]).strip() == "C < D"
 
 
 NAMES_IN_BROWSER = (NAMES[0], HOSTILE[0], HOSTILE[1], NAMES[3])
-FLAT = ("plane", "figure03-digits", "figure09")
+FLAT = ("claims", "plane", "figure03-digits", "figure09")
 
 
 @pytest.fixture(scope="module")
@@ -248,9 +287,9 @@ def full_page(results: Results, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 def browser_page(results: Results, folder: Path, without: str = "") -> Path:
     """A page with names of the worst kind among usual ones."""
-    pictures = [picture for picture in hand_made_pictures(NAMES_IN_BROWSER) if picture.key != without]
+    pictures = [picture for picture in hand_made_figures(NAMES_IN_BROWSER) if picture.key != without]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(page_module, "report_pictures", lambda *_: pictures)
+        patch.setattr(page_module, "report_figures", lambda *_: pictures)
         patch.setattr(page_module, "report_tables", lambda *_: hand_made_tables(NAMES_IN_BROWSER))
         return write_report(results, folder)
 
@@ -315,7 +354,7 @@ def test_the_legend_hides_an_architecture_in_all_panels(browser: WebDriver, flat
     )
     # A band and a line for each of four architectures.
     assert browser.execute_script(visible) == [[True] * 8] * 2
-    buttons = "document.querySelectorAll('.legend button')"
+    buttons = "document.querySelectorAll('[aria-labelledby=picture-figure03-digits] .legend button')"
     names = browser.execute_script(f"return [...{buttons}].map(button => button.textContent.trim())")
     assert names == [*NAMES_IN_BROWSER, "Hide all"]
     browser.execute_script(f"{buttons}[1].click()")
@@ -325,8 +364,11 @@ def test_the_legend_hides_an_architecture_in_all_panels(browser: WebDriver, flat
     assert browser.execute_script(visible) == [[True] * 8] * 2
     kinds = visible.replace("plot.data.map(trace => trace.visible)", "plot._fullLayout.yaxis.type")
     assert browser.execute_script(kinds) == ["log", "linear"]
-    browser.execute_script("document.querySelector('.log input').click()")
-    assert browser.execute_script(kinds) == ["linear", "linear"]
+    click = (
+        "document.querySelector('[aria-labelledby=picture-figure03-digits] .updatemenu-button').dispatchEvent"
+    )
+    browser.execute_script(click + "(new MouseEvent('click', {bubbles: true}))")
+    assert wait(browser, kinds.replace(");", ").every(kind => kind === 'linear');"))
 
 
 @pytest.mark.slow
@@ -355,8 +397,8 @@ def test_surfaces_turn_together_and_leave_their_contexts(browser: WebDriver, ful
         assert len(np.unique(pixels[coloured], axis=0)) > 100
     # Seen from above, without WebGL; and nothing is held once the reader is elsewhere.
     browser.execute_script(
-        "const select = document.querySelector('[aria-labelledby=picture-figure08] .tools select');"
-        "select.value = 1; select.dispatchEvent(new Event('change'));"
+        f"{plots}.forEach(plot => plot.querySelectorAll('.updatemenu-button')[1]"
+        ".dispatchEvent(new MouseEvent('click', {bubbles: true})));"
     )
     assert wait(browser, f"return [...{plots}].every(plot => plot.querySelector('.contourlayer .contour'));")
     assert browser.execute_script(f"return {plots}[0].querySelectorAll('canvas').length") == 0
@@ -368,13 +410,17 @@ def test_the_plane_is_coloured_by_the_chosen_measure(browser: WebDriver, flat_pa
     browser.get(flat_page.as_uri())
     show(browser, "plane")
     plot = "document.querySelector('[aria-labelledby=picture-plane] .plot')"
-    marks = f"return [{plot}.data[1].x.length, [...{plot}.data[2].marker.color]];"
+    marks = (
+        f"const shown = {plot}._fullData.filter((_, at) => {plot}.data[at].meta && {plot}.data[at].visible);"
+        "return [shown[0].x?.length ?? 0, [...shown[1].marker.color]];"
+    )
     assert browser.execute_script(marks) == [1, pytest.approx([0.2, 0.4, 0.2])]
     browser.execute_script(
         "const select = document.querySelector('[aria-labelledby=picture-plane] select');"
         "select.value = 1; select.dispatchEvent(new Event('change'));"
     )
-    assert browser.execute_script(marks) == [0, pytest.approx([3.5, 0.3, 2.5, 3.5])]
+    chosen = marks.replace("return [", "return shown[1].marker.color.length === 4 && [")
+    assert wait(browser, chosen) == [0, pytest.approx([3.5, 0.3, 2.5, 3.5])]
     assert "2.5" in browser.execute_script(f"return {plot}.data[0].text[1]")
 
 
@@ -387,7 +433,9 @@ def test_the_theme_is_switched_and_remembered(browser: WebDriver, flat_page: Pat
     )
     assert browser.execute_script(colours) == ["rgb(255, 255, 255)", "#1b1f24"]
     browser.execute_script("document.getElementById('theme').click()")
-    assert browser.execute_script(colours) == ["rgb(15, 19, 24)", "#e6edf3"]
+    assert wait(
+        browser, colours.replace("return ", "const found = ") + "; return found[1] !== '#1b1f24' && found"
+    ) == ["rgb(15, 19, 24)", "#e6edf3"]
     browser.get(flat_page.as_uri())
     show(browser, "figure09")
     assert browser.execute_script(colours) == ["rgb(15, 19, 24)", "#e6edf3"]
@@ -404,9 +452,9 @@ def test_paper_has_the_still_pictures(browser: WebDriver, flat_page: Path) -> No
     browser.get(flat_page.as_uri())
     for key in FLAT:
         show(browser, key)
-    assert browser.execute_script(SHOWN) == [[False] * 3, [True] * 3]
+    assert browser.execute_script(SHOWN) == [[False] * 4, [True] * 4]
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
-    assert browser.execute_script(SHOWN) == [[True] * 3, [False] * 3]
+    assert browser.execute_script(SHOWN) == [[True] * 4, [False] * 4]
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
 
 
@@ -441,6 +489,7 @@ def test_the_report_of_results_shows_their_pictures(browser: WebDriver, tmp_path
         " figure.getAttribute('aria-labelledby').replace('picture-', ''))"
     )
     assert len(figures) >= 6
+    browser.execute_script("document.querySelectorAll('details').forEach(one => { one.open = true; })")
     for key in figures:
         show(browser, key)
     messages = browser.get_log("browser")  # type: ignore[no-untyped-call]

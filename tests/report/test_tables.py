@@ -11,11 +11,10 @@ import pandas as pd
 import pytest
 
 from nas_lightning.report import tables
-from nas_lightning.report.blocks import ReportTable
 from nas_lightning.report.claims import examine_claims as tested_claims
-from nas_lightning.report.page_blocks import claim_blocks, html_table
-from nas_lightning.report.paper_tables import table1, table2, table3
-from nas_lightning.report.table_text import latex_text, mean_and_spread, p_value_text, table_files
+from nas_lightning.report.table_files import ReportTable, html_table, latex_text, table_files
+from nas_lightning.report.tables import table1, table2, table3
+from nas_lightning.report.words import mean_and_spread, p_value_text
 from nas_lightning.study.results import Results
 from tests.report.made_up import made_up_results
 
@@ -144,17 +143,12 @@ def test_claims_have_their_verdicts_and_only_primary_ones_without_data(results: 
     assert (without[["Effect", "95 % interval", "p", "p (Holm)"]] == "—").all().all()
 
 
-def test_the_page_says_which_p_value_it_prints(results: Results) -> None:
-    claims = tested_claims(results.runs, resamples=99)
-    texts = [test["effect"] for block in claim_blocks(claims) for test in block["primary"]]
-    claim = claims[0]
+def test_an_explanation_says_which_p_value_it_prints(results: Results) -> None:
+    claim = tested_claims(results.runs, resamples=99)[0]
     assert claim.p_adjusted > claim.p_value
-    assert f", p (Holm) = {p_value_text(claim.p_adjusted)}" in texts[0]
     assert f"p = {p_value_text(claim.p_value)}, {p_value_text(claim.p_adjusted)} after Holm's" in (
         claim.explanation
     )
-    others = claim_blocks(claims)[0]["others"]
-    assert "p (Holm)" in [column["name"] for column in others["columns"]]
 
 
 @pytest.mark.parametrize(
@@ -170,7 +164,7 @@ def test_the_page_says_which_p_value_it_prints(results: Results) -> None:
 def test_p_values_in_print(p: float, text: str, with_sign: str) -> None:
     assert p_value_text(p) == text
     assert p_value_text(p, sign=True) == with_sign
-    assert html_table(pd.DataFrame({"p": [text, "0.5"]}))["columns"] == [{"name": "p", "number": True}]
+    assert "text-align: right" in html_table(pd.DataFrame({"p": [text, "0.5"]}), "key")
 
 
 @pytest.mark.parametrize("empty", [True, False])
@@ -233,8 +227,8 @@ def test_latex_escapes_what_it_would_read() -> None:
 
 
 def test_markdown_keeps_bars_inside_cells() -> None:
-    lines = table_files(AWKWARD)["md"].splitlines()
-    assert lines[2:6] == ["| a\\|b_c | value |", "| --- | --- |", "| x\\|y | 1.5 |", "| 50 % & more | — |"]
+    lines = [re.sub("[ -]+", " ", line) for line in table_files(AWKWARD)["md"].splitlines()]
+    assert lines[2:6] == ["| a\\|b_c | value |", "| | |", "| x\\|y | 1.5 |", "| 50 % & more | — |"]
 
 
 def test_csv_keeps_numbers_and_gaps() -> None:

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,22 +9,32 @@ import pytest
 import xarray as xr
 from matplotlib.figure import Figure
 
+from nas_lightning.cells import published_genotypes
 from nas_lightning.netcdf import write_dataset
-from nas_lightning.report.blocks import ReportPicture
-from nas_lightning.report.curve_pictures import (
+from nas_lightning.report.claims import examine_claims
+from nas_lightning.report.figures import FIGURES, report_figures, uncovered
+from nas_lightning.report.forest import forest
+from nas_lightning.report.landscapes import (
+    family_contours,
+    read_panel,
+    section4_contours,
+    section4_heat_maps,
+)
+from nas_lightning.report.live import Drawing
+from nas_lightning.report.paper import paper_families
+from nas_lightning.report.selection import Selection, architectures, conditions
+from nas_lightning.report.topology import width_depth_plane
+from nas_lightning.report.training import (
     accuracy_at_convergence,
     connection_curves,
     operation_curves,
     other_rate_curves,
     section4_curves,
 )
-from nas_lightning.report.pictures import report_pictures, uncovered
-from nas_lightning.report.plane_pictures import claims_plots, width_depth_plane
-from nas_lightning.report.selection import Selection, architectures, conditions
-from nas_lightning.report.surface_pictures import family_surfaces, read_panel, section4_surfaces
 from nas_lightning.study.results import Results
 from tests.figures.surfaces import heights, inside, planes
 from tests.report.made_up import made_up_results
+from tests.report.test_live import content
 
 SECTION4 = ("original", "C1", "C2", "C6", "C7")
 FOUR = ("darts_v2", "enas", "amoebanet", "nasnet")
@@ -35,16 +44,21 @@ def selection(folder: Path, **choices: Any) -> Selection:
     return Selection(made_up_results(folder, **{"surfaces": False, **choices}))
 
 
-def drawn(picture: ReportPicture | None) -> ReportPicture:
+def drawn(picture: Drawing | None) -> Drawing:
     assert picture is not None
     return picture
 
 
-def live(picture: ReportPicture | None) -> Any:
-    interactive = drawn(picture).interactive
-    assert interactive is not None
-    json.dumps(interactive, allow_nan=False)
-    return interactive
+def live(picture: Drawing | None) -> Any:
+    found = drawn(picture).live
+    assert found is not None
+    return content(found)
+
+
+def variants_of(figure: Any) -> list[str]:
+    """Variants of the curves of a live panel, in order."""
+    names = dict.fromkeys(trace["legendgroup"] for trace in figure["data"])
+    return [name.partition(":")[2] or "original" for name in names]
 
 
 def titles(figure: Figure) -> list[str]:
@@ -57,35 +71,29 @@ def with_runs(results: Results, runs: pd.DataFrame) -> Results:
 
 def test_curves_are_mean_and_range_of_the_results(tmp_path: Path) -> None:
     chosen = selection(tmp_path, variants=SECTION4, seeds=(0, 1, 2), epochs=5)
-    picture = drawn(section4_curves(chosen, "CIFAR10"))
+    picture = drawn(section4_curves(chosen, (), "CIFAR10"))
     curves = chosen.results.curves
     c6 = curves[curves["architecture"] == "darts_v2:C6"].groupby("epoch")
-    for axes, column, factor in zip(picture.figure.axes, ("loss", "accuracy"), (1, 100), strict=True):
+    for axes, column, factor in zip(picture.still.axes, ("loss", "accuracy"), (1, 100), strict=True):
         (line,) = [line for line in axes.lines if line.get_label() == "C1 (C6 of table 2; 2.5c, 3)"]
         assert np.asarray(line.get_xdata()).tolist() == [1, 2, 3, 4, 5]
         np.testing.assert_allclose(heights(line), factor * c6[column].mean(), rtol=1e-12)
-    loss, accuracy = live(picture)["panels"]
-    (series,) = [series for series in accuracy["series"] if series["variant"] == "C6"]
-    np.testing.assert_allclose(series["low"], 100 * c6["accuracy"].min())
-    np.testing.assert_allclose(series["high"], 100 * c6["accuracy"].max())
-    assert (series["width"], series["depth"], series["name"]) == (2.5, 3, "darts_v2:C6")
-    assert series["label"] == line.get_label()
-    assert (loss["y_label"], loss["log"], accuracy["log"]) == ("test loss (nat)", True, False)
+    loss, accuracy = live(picture)["figures"]
+    (trace,) = [t for t in accuracy["data"] if t["legendgroup"] == "darts_v2:C6" and "customdata" in t]
+    np.testing.assert_allclose(trace["customdata"][:, 0], 100 * c6["accuracy"].min(), rtol=3e-4)
+    np.testing.assert_allclose(trace["customdata"][:, 1], 100 * c6["accuracy"].max(), rtol=3e-4)
+    assert line.get_label() in [entry["name"] for entry in live(picture)["legend"]]
+    axes = [figure["layout"]["yaxis"] for figure in (loss, accuracy)]
+    assert [axis["type"] for axis in axes] == ["log", "linear"]
+    assert axes[0]["title"]["text"] == "test loss (nat)"
     assert "seeds 0, 1 and 2" in picture.caption
 
 
 def test_section_4_has_its_own_numbers_where_all_four_are_there(tmp_path: Path) -> None:
-    whole = live(section4_curves(selection(tmp_path, variants=(*SECTION4, "C9")), "CIFAR10"))
-    assert [series["variant"] for series in whole["panels"][0]["series"]] == [
-        "original",
-        "C6",
-        "C7",
-        "C1",
-        "C2",
-    ]
-    partly = section4_curves(selection(tmp_path, variants=("original", "C9", "C6", "C13")), "CIFAR10")
-    variants = [series["variant"] for series in live(partly)["panels"][0]["series"]]
-    assert variants == ["original", "C6", "C9", "C13"]
+    whole = live(section4_curves(selection(tmp_path, variants=(*SECTION4, "C9")), (), "CIFAR10"))
+    assert variants_of(whole["figures"][0]) == ["original", "C6", "C7", "C1", "C2"]
+    partly = section4_curves(selection(tmp_path, variants=("original", "C9", "C6", "C13")), (), "CIFAR10")
+    assert variants_of(live(partly)["figures"][0]) == ["original", "C6", "C9", "C13"]
     assert "of which C1, C2 and C7 are missing" in drawn(partly).caption
 
 
@@ -93,10 +101,14 @@ def test_a_seed_without_a_finite_value_breaks_the_line(tmp_path: Path) -> None:
     results = made_up_results(tmp_path, variants=("original", "C1"), surfaces=False)
     of_one = (results.curves["architecture"] == "darts_v2:C1") & (results.curves["seed"] == 1)
     results.curves.loc[of_one & (results.curves["epoch"] == 3), "loss"] = np.inf
-    picture = drawn(section4_curves(Selection(results), "CIFAR10"))
-    (series,) = [series for series in live(picture)["panels"][0]["series"] if series["variant"] == "C1"]
-    for values in (series["mean"], series["low"], series["high"]):
-        assert [value is None for value in values] == [epoch == 3 for epoch in range(8)]
+    picture = drawn(section4_curves(Selection(results), (), "CIFAR10"))
+    (trace,) = [
+        trace
+        for trace in live(picture)["figures"][0]["data"]
+        if trace["legendgroup"] == "darts_v2:C1" and "customdata" in trace
+    ]
+    for values in (trace["y"], *trace["customdata"].T):
+        assert np.isnan(values).tolist() == [epoch == 3 for epoch in range(8)]
     assert "A line breaks where a seed's value is not finite." in picture.caption
 
 
@@ -104,10 +116,10 @@ def test_other_learning_rates_make_figure_4_and_no_other_figure(tmp_path: Path) 
     rates = (0.25, 0.025, 0.0025)
     chosen = selection(tmp_path, variants=("original", "C1", "C6"), learning_rates=rates, epochs=4)
     assert chosen.default_rate("CIFAR10") == 0.025
-    picture = drawn(other_rate_curves(chosen, "CIFAR10"))
-    assert titles(picture.figure) == ["CIFAR-10, learning rate 0.0025", "CIFAR-10, learning rate 0.25"]
-    assert len({axes.get_ylim() for axes in picture.figure.axes}) == 1
-    assert "learning rate 0.025;" in drawn(section4_curves(chosen, "CIFAR10")).caption
+    picture = drawn(other_rate_curves(chosen, (), "CIFAR10"))
+    assert titles(picture.still) == ["CIFAR-10, learning rate 0.0025", "CIFAR-10, learning rate 0.25"]
+    assert len({axes.get_ylim() for axes in picture.still.axes}) == 1
+    assert "learning rate 0.025;" in drawn(section4_curves(chosen, (), "CIFAR10")).caption
     # Without the paper's rate the most frequent one is the default.
     runs = chosen.results.runs
     fewer = runs[(runs["learning_rate"] == 0.25) | (runs["variant"] == "C1") & (runs["learning_rate"] < 0.01)]
@@ -117,52 +129,49 @@ def test_other_learning_rates_make_figure_4_and_no_other_figure(tmp_path: Path) 
 def test_loss_curves_are_grouped_by_width_in_four_panels(tmp_path: Path) -> None:
     variants = ("original", *(f"C{index}" for index in range(13, 0, -1)))
     chosen = selection(tmp_path, variants=variants, seeds=(0,), epochs=3)
-    picture = drawn(connection_curves(chosen, "CIFAR10", "darts_v2", 13))
-    assert titles(picture.figure) == ["width 2c", "width 2.5c", "width 2.5c to 3c", "width 3c to 3.5c"]
-    groups = [[series["variant"] for series in panel["series"]] for panel in live(picture)["panels"]]
+    picture = drawn(connection_curves(chosen, ("darts_v2",), "CIFAR10"))
+    assert titles(picture.still) == ["width 2c", "width 2.5c", "width 2.5c to 3c", "width 3c to 3.5c"]
+    groups = [variants_of(figure) for figure in live(picture)["figures"]]
     assert groups == [
         ["original", "C1", "C2", "C3"],
         ["original", "C4", "C5", "C6"],
         ["original", "C7", "C8", "C9"],
         ["original", "C10", "C11", "C12", "C13"],
     ]
-    assert len({axes.get_ylim() for axes in picture.figure.axes}) == 1
-    assert picture.number == "Figure 13"
+    assert len({axes.get_ylim() for axes in picture.still.axes}) == 1
     assert "Missing" not in picture.caption
     assert "One seed an architecture." in picture.caption
-    assert inside(picture.figure)
+    assert inside(picture.still)
 
 
 def test_figure_5_has_a_panel_for_every_family_with_operations(tmp_path: Path) -> None:
     variants = ("original", "operations=2", "operations=1", "C1")
     chosen = selection(tmp_path, families=("enas", "darts_v2"), variants=variants, epochs=3)
-    picture = drawn(operation_curves(chosen, "CIFAR10", FOUR))
-    assert titles(picture.figure) == ["DARTS", "ENAS"]
-    for panel in live(picture)["panels"]:
-        assert [series["variant"] for series in panel["series"]] == [
-            "original",
-            "operations=1",
-            "operations=2",
-        ]
+    picture = drawn(operation_curves(chosen, FOUR, "CIFAR10"))
+    assert titles(picture.still) == ["DARTS", "ENAS"]
+    for figure in live(picture)["figures"]:
+        assert variants_of(figure) == ["original", "operations=1", "operations=2"]
     assert "Missing: AmoebaNet, NASNet." in picture.caption
 
 
 def test_accuracy_at_convergence_is_mean_and_deviation_by_table_2s_number(tmp_path: Path) -> None:
     chosen = selection(tmp_path, variants=("original", "C9", "C4"), seeds=(0, 1, 2))
-    picture = accuracy_at_convergence(chosen, "CIFAR10", FOUR)
-    (panel,) = live(picture)["panels"]
-    assert live(picture)["y_label"] == "test accuracy (%)"
+    picture = accuracy_at_convergence(chosen, FOUR, "CIFAR10")
+    (figure,) = live(picture)["figures"]
+    (trace,) = figure["data"]
+    assert figure["layout"]["yaxis"]["title"]["text"] == "test accuracy (%)"
     val = with_runs(chosen.results, chosen.results.runs.assign(evaluation_split="val"))
-    assert live(accuracy_at_convergence(Selection(val), "CIFAR10", FOUR))["y_label"] == "val accuracy (%)"
-    assert [(mark["index"], mark["name"]) for mark in panel["marks"]] == [(0, "DARTS"), (4, "C4"), (9, "C9")]
+    on_val = live(accuracy_at_convergence(Selection(val), FOUR, "CIFAR10"))["figures"][0]
+    assert on_val["layout"]["yaxis"]["title"]["text"] == "val accuracy (%)"
+    assert list(zip(trace["x"], trace["text"], strict=True)) == [(0, "0"), (4, "4"), (9, "9")]
     runs = chosen.results.runs
     values = 100 * runs.loc[runs["variant"] == "C4", "final_accuracy"]
-    expected = [values.mean(), values.mean() - values.std(), values.mean() + values.std()]
-    np.testing.assert_allclose([panel["marks"][1][key] for key in ("mean", "low", "high")], expected)
+    found = [trace["y"][1], trace["error_y"]["array"][1]]
+    np.testing.assert_allclose(found, [values.mean(), values.std()])
     free = accuracy_at_convergence(
-        selection(tmp_path, variants=("original", "connections=5")), "CIFAR10", FOUR
+        selection(tmp_path, variants=("original", "connections=5")), FOUR, "CIFAR10"
     )
-    names = [text.get_text() for text in drawn(free).figure.axes[0].get_xticklabels()]
+    names = [text.get_text() for text in drawn(free).still.axes[0].get_xticklabels()]
     assert names == ["0", "connections=5"]
 
 
@@ -175,7 +184,6 @@ def test_only_runs_with_equal_settings_are_compared(tmp_path: Path) -> None:
     chosen = Selection(both)
     assert not chosen.all_rates["regularized"].any()
     assert len(chosen.all_rates) == 4
-    assert chosen.left_out == {"CIFAR10": 6}
     longer = plain.runs.assign(epochs=20, run=plain.runs["run"] + "-long")
     mixed = Selection(with_runs(plain, pd.concat([longer[:1], plain.runs], ignore_index=True)))
     assert set(mixed.all_rates["epochs"]) == {8}
@@ -190,19 +198,18 @@ def test_architectures_come_in_the_papers_order(tmp_path: Path) -> None:
     assert [one.variant for one in found] == order
 
 
-@pytest.mark.parametrize(
-    ("name", "variable", "number"), [("loss", "loss", 6), ("variance", "standard_deviation", 7)]
-)
-def test_surfaces_are_those_of_the_lowest_seed(tmp_path: Path, name: str, variable: Any, number: int) -> None:
+@pytest.mark.parametrize(("name", "variable"), [("loss", "loss"), ("variance", "standard_deviation")])
+def test_surfaces_are_those_of_the_lowest_seed(tmp_path: Path, name: str, variable: Any) -> None:
     chosen = selection(tmp_path, variants=("original", "C1"), seeds=(3, 2), surfaces=True)
-    picture = section4_surfaces(chosen, "CIFAR10", number)
+    draw = section4_contours if name == "loss" else section4_heat_maps
+    picture = draw(chosen, (), "CIFAR10")
     runs = chosen.results.runs
     stem = "loss_contour" if name == "loss" else "gradient_variance"
     row = runs[(runs["variant"] == "C1") & (runs["seed"] == 2)].iloc[0]
     panel, _ = read_panel(Path(row[f"{stem}_file"]), variable, "")
-    surface = live(picture)["surfaces"][1]
-    np.testing.assert_allclose(surface["z"], panel.values)
-    assert surface["name"] == "C1, 2c, 4"
+    surface = live(picture)["figures"][0]["data"][1]
+    np.testing.assert_allclose(surface["z"].T, panel.values, rtol=3e-4)
+    assert surface["meta"] == "C1, 2c, 4"
     assert "seed 2." in drawn(picture).caption
 
 
@@ -227,7 +234,7 @@ def test_a_file_is_read_as_mean_of_its_finished_pairs_of_directions(tmp_path: Pa
     assert note == "unfinished"
     assert panel.values[0, 0] == 100
     assert panel.is_measured.sum() == 8
-    with pytest.raises(ValueError, match="no `loss` over pairs of directions"):
+    with pytest.raises(ValueError, match="no variable 'loss' over pairs of directions"):
         read_panel(path, "loss", "title")
 
 
@@ -235,32 +242,33 @@ def test_surfaces_by_width_name_what_has_none(tmp_path: Path) -> None:
     chosen = selection(tmp_path, variants=("original", "C12", "C1", "C6"), seeds=(0,), surfaces=True)
     runs = chosen.results.runs
     Path(runs.loc[runs["variant"] == "C6", "loss_contour_file"].item()).write_bytes(b"cut off")
-    picture = family_surfaces(chosen, "CIFAR10", "darts_v2", 17, "loss")
-    names = [surface["name"] for surface in live(picture)["surfaces"]]
+    picture = family_contours(chosen, ("darts_v2",), "CIFAR10")
+    names = live(picture)["choices"]
     assert names == ["width 2c, depth 4, C1", "width 3.5c, depth 3, C12", "width 3.5c, depth 3, DARTS"]
     assert "Without a surface: C6 (file missing or damaged)." in drawn(picture).caption
-    assert inside(drawn(picture).figure)
+    assert inside(drawn(picture).still)
 
 
 def test_the_plane_has_every_architecture_and_the_exact_census(tmp_path: Path) -> None:
     variants = ("original", "C1", "C2", "operations=4", "adapted")
     chosen = selection(tmp_path, families=("darts_v2", "enas"), variants=variants[:4], surfaces=True)
-    picture = width_depth_plane(chosen, "CIFAR10")
-    interactive = live(picture)
-    enas, darts = interactive["spaces"]
-    assert [sum(cell["count"] for cell in space["cells"]) for space in (enas, darts)] == [518_400, 14_400]
-    assert [mark["name"] for mark in darts["marks"]] == [
-        "darts_v2",
-        "darts_v2:C1",
-        "darts_v2:C2",
-        "darts_v2:operations=4",
+    picture = width_depth_plane(chosen, (), "CIFAR10")
+    found = live(picture)
+    enas, darts = found["figures"]
+    totals = [figure["data"][0]["text"][0].split(" of ")[1].split()[0] for figure in (enas, darts)]
+    assert totals == ["518400", "14400"]
+    label = "mean test loss over the training (cut at chance level), nat"
+    assert found["choices"][0] == label
+    marks = [trace for trace in darts["data"] if trace.get("meta") == label][-1]
+    names = [text.partition("<br>")[0] for text in marks["text"]]
+    assert names == [
+        f"<b>{name}</b>" for name in ("darts_v2", "darts_v2:C1", "darts_v2:C2", "darts_v2:operations=4")
     ]
-    assert next(iter(interactive["measures"])) == "area_under_loss_clipped"
     runs = chosen.results.runs
     mean = runs.loc[runs["architecture"] == "darts_v2:C2", "area_under_loss_clipped"].mean()
-    assert darts["marks"][2]["values"]["area_under_loss_clipped"] == pytest.approx(mean)
-    assert "hessian_spectrum.largest_eigenvalue" not in interactive["measures"]
-    labels = {text.get_text() for axes in drawn(picture).figure.axes for text in axes.texts}
+    assert marks["marker"]["color"][2] == pytest.approx(mean)
+    assert not any("Hessian" in choice for choice in found["choices"])
+    labels = {text.get_text() for axes in drawn(picture).still.axes for text in axes.texts}
     assert labels >= {"C1", "C2", "o4"}
     assert "o7: operations with seed 7;" in drawn(picture).caption
 
@@ -270,7 +278,7 @@ def test_covered_and_uncovered_figures_are_all_figures(tmp_path: Path) -> None:
     results = made_up_results(
         tmp_path, variants=(*SECTION4, "C9", "C12"), seeds=(0,), epochs=3, data=("Digits",)
     )
-    pictures = report_pictures(results)
+    pictures = report_figures(results)
     numbers = [int(picture.number.split()[1]) for picture in pictures if picture.number]
     assert numbers == [1, 2, 3, 6, 7, 8, 9, 13, 17, 22]
     for picture in pictures:
@@ -284,7 +292,7 @@ def test_covered_and_uncovered_figures_are_all_figures(tmp_path: Path) -> None:
     assert lines[0] == "Figure 4 (accuracy curves): no finished run has another learning rate than 0.025"
     assert len({picture.key for picture in pictures}) == len(pictures)
     keys = [picture.key for picture in pictures if not picture.number]
-    assert keys == ["width-depth-digits", "claims", "claims-other-measures"]
+    assert keys == ["claims", "claims-other-statistics", "width-depth-digits"]
     for picture in pictures:
         assert picture.title
         assert "  " not in picture.caption
@@ -297,9 +305,53 @@ def test_covered_and_uncovered_figures_are_all_figures(tmp_path: Path) -> None:
 def test_without_a_finished_run_there_is_nothing_and_it_is_said(tmp_path: Path) -> None:
     results = made_up_results(tmp_path, variants=("original",), seeds=(0,), surfaces=False)
     empty = Results(results.study, results.runs.iloc[:0], results.curves.iloc[:0], ())
-    assert report_pictures(empty) == []
+    assert report_figures(empty) == []
     lines = uncovered(empty)
     assert len(lines) == 26
     assert lines[2] == "Figure 3 (loss and accuracy curves): no run is finished"
-    assert claims_plots([]) == []
-    assert [picture.key for picture in report_pictures(results)] == ["figure01", "width-depth-cifar10"]
+    assert forest([], primary=True) is None
+    assert [picture.key for picture in report_figures(results)] == ["width-depth-cifar10", "figure01"]
+
+
+def test_the_table_of_figures_has_the_papers_26_and_names_cells_that_exist() -> None:
+    assert [kind.number for kind in FIGURES if kind.number] == list(range(1, 27))
+    for kind in FIGURES:
+        if kind.number:
+            assert set(kind.families) <= set(paper_families()) <= set(published_genotypes())
+            assert kind.draw is not None or kind.number in (12, 26)
+            assert kind.variable is not None or "surface" not in kind.shows
+    by_number = {kind.number: kind for kind in FIGURES}
+    assert [by_number[number].families for number in (21, 22, 23, 24)] == [
+        ("amoebanet",),
+        ("darts_v2",),
+        ("enas",),
+        ("nasnet",),
+    ]
+
+
+def test_base_cells_that_the_paper_lacks_have_figures_of_their_own(tmp_path: Path) -> None:
+    results = made_up_results(
+        tmp_path, families=("snas_mild",), variants=("original", "connections=1", "connections=2"), epochs=3
+    )
+    keys = [figure.key for figure in report_figures(results)]
+    assert "figure11" in keys
+    assert keys[-3:] == [
+        "loss-curves-snas_mild-cifar10",
+        "loss-contours-snas_mild-cifar10",
+        "gradient-variance-snas_mild-cifar10",
+    ]
+
+
+def test_the_forest_has_a_row_for_every_primary_test(tmp_path: Path) -> None:
+    results = made_up_results(tmp_path, variants=("original", "C1", "C4", "C6", "C7", "C9", "C12"))
+    claims = examine_claims(results.runs, resamples=99)
+    picture = drawn(forest(claims, primary=True))
+    rows = [text.get_text() for axes in picture.still.axes for text in axes.get_yticklabels()]
+    assert len(rows) == sum(claim.primary for claim in claims) == 10
+    first = live(picture)["figures"][0]["layout"]
+    assert len(first["yaxis"]["ticktext"]) == 8
+    known = [claim for claim in claims if not claim.primary and np.isfinite(claim.effect)]
+    others = live(forest(claims, primary=False))["figures"][0]
+    assert sum(len(trace["x"]) for trace in others["data"]) == len(known)
+    # What cannot be tested is named.
+    assert "Without data: " in drawn(forest(claims, primary=False)).caption
