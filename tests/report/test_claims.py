@@ -117,7 +117,7 @@ def test_statements_are_those_of_the_sections() -> None:
     }
     primary = [
         one.claim for kind in ("sizes", "kinds", "pairs") for one in claims.statistics(kind) if one.primary
-    ]  # type: ignore[arg-type]
+    ]
     assert sorted(primary) == sorted([*sections, "generalization"])
 
 

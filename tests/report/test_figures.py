@@ -83,9 +83,9 @@ def test_curves_are_mean_and_range_of_the_results(tmp_path: Path) -> None:
     np.testing.assert_allclose(trace["customdata"][:, 0], 100 * c6["accuracy"].min(), rtol=3e-4)
     np.testing.assert_allclose(trace["customdata"][:, 1], 100 * c6["accuracy"].max(), rtol=3e-4)
     assert line.get_label() in [entry["name"] for entry in live(picture)["legend"]]
-    axes = [figure["layout"]["yaxis"] for figure in (loss, accuracy)]
-    assert [axis["type"] for axis in axes] == ["log", "linear"]
-    assert axes[0]["title"]["text"] == "test loss (nat)"
+    vertical = [figure["layout"]["yaxis"] for figure in (loss, accuracy)]
+    assert [axis["type"] for axis in vertical] == ["log", "linear"]
+    assert vertical[0]["title"]["text"] == "test loss (nat)"
     assert "seeds 0, 1 and 2" in picture.caption
 
 
