@@ -149,15 +149,7 @@ class Accelerated:
 
 
 class _Form:
-    """A copy that computes a network in one mode.
-
-    Args:
-        network: The network.
-        level: A level above ``reference``.
-        training: The mode.
-        kinds: Kinds of kernels that may be used.
-        cuda_graphs: See :func:`accelerate`.
-    """
+    """A copy that computes a network in one mode."""
 
     def __init__(
         self, network: nn.Module, level: Level, training: bool, kinds: Collection[str], cuda_graphs: bool

@@ -85,13 +85,7 @@ class FusedNetwork(nn.Module):
     def _project(
         self, output: int, nodes: tuple[Tensor, ...], live: Sequence[bool]
     ) -> dict[tuple[int, int], Tensor]:
-        """What live cells make of an output, by the cell's number and 0 or 1 for which of its inputs.
-
-        Args:
-            output: Number of the cell, or -1 for the stem.
-            nodes: Its nodes.
-            live: Of the cells.
-        """
+        """Projections of the output of a cell (-1: the stem), by number of the reading cell and its input."""
         (network,) = self._network
         readers = [(0, 0), (0, 1), (1, 0)] if output < 0 else [(output + 1, 1), (output + 2, 0)]
         projected: dict[tuple[int, int], Tensor] = {}
@@ -118,13 +112,7 @@ class FusedNetwork(nn.Module):
 
 
 class FusedCell(nn.Module):
-    """A cell that reads projected inputs and returns its nodes one by one.
-
-    Args:
-        cell: Its layers are used as they are.
-        training: The mode.
-        kinds: Kinds of kernels that may be used.
-    """
+    """A cell that reads projected inputs and returns its nodes one by one."""
 
     def __init__(self, cell: Cell, training: bool, kinds: Collection[str] = KINDS) -> None:
         super().__init__()
@@ -158,12 +146,7 @@ class FusedCell(nn.Module):
 
 
 class Edge(nn.Module):
-    """An operation that is added to the sum of a node.
-
-    Args:
-        operation: Computes the value of the edge.
-        source: The node that is read.
-    """
+    """An operation that is added to the sum of a node."""
 
     def __init__(self, operation: nn.Module, source: int) -> None:
         super().__init__()
@@ -226,13 +209,7 @@ class ReductionEdge(Edge):
 
 
 class BlocksEdge(Edge):
-    """An operation that fused blocks compute, the sum and drop path included.
-
-    Args:
-        operation: A separable or dilated convolution.
-        source: The node that is read.
-        blocks: Its layers by blocks.
-    """
+    """An operation that fused blocks compute, the sum and drop path included."""
 
     def __init__(self, operation: nn.Module, source: int, blocks: Sequence[Block]) -> None:
         super().__init__(nn.Identity(), source)
@@ -301,14 +278,7 @@ _SEQUENCES = (ReLUConvBN, SeparableConvolution, DilatedConvolution, RowColumnCon
 
 
 def fused_edge(operation: nn.Module, source: int, training: bool, kinds: Collection[str] = KINDS) -> Edge:
-    """The edge that computes an operation in the fewest passes.
-
-    Args:
-        operation: A built-in operation, or any module of the user's.
-        source: The node that is read.
-        training: The mode.
-        kinds: Kinds of kernels that may be used.
-    """
+    """The edge that computes an operation in the fewest passes."""
     fused = _fused(operation, training, SEPARABLE in kinds)
     if isinstance(fused, tuple):
         return BlocksEdge(operation, source, fused)

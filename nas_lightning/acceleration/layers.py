@@ -93,10 +93,6 @@ def replace_layers(module: nn.Module, kernels: bool = True) -> None:
     """Have a copy's layers computed as this file does.
 
     Only layers of exactly PyTorch's classes are replaced, and poolings of a square window.
-
-    Args:
-        module: A copy that nobody else uses; its layers change their class in place.
-        kernels: Whether the kernel for max pooling may be used.
     """
     weight = next((p for p in module.parameters() if p.is_floating_point()), None)
     is_near = weight is not None and weight.device.type == "cpu"

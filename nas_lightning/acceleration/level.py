@@ -49,9 +49,6 @@ LONG_PASSES = 20_000
 def check_speed(speed: str) -> None:
     """Refuse a level that does not exist.
 
-    Args:
-        speed: The setting.
-
     Raises:
         ValueError: Naming the levels.
     """

@@ -51,16 +51,6 @@ def draw_augmentation(
 
     The same numbers are drawn whatever is switched on, so that switching the flip or cutout on leaves the
     crops as they were.
-
-    Args:
-        count: Number of images.
-        image_size: Height and width of the images.
-        generator: Source of the random numbers; the draws live on its device.
-        padding: Zeros on each side: offsets are uniform over 0 .. 2 * padding.
-        flip: Whether images are mirrored, each with probability one half.
-
-    Returns:
-        The draws of ``count`` images.
     """
 
     def uniform(bound: int) -> Tensor:
@@ -89,9 +79,6 @@ def crop_and_flip(
         left: Column offset of each window.
         flip: Whether each window is mirrored left to right.
         padding: Zeros on each side.
-
-    Returns:
-        The windows, of the size of the images.
     """
     batch, channels, size, _ = images.shape
     padded = functional.pad(images, (padding,) * 4)
@@ -120,9 +107,6 @@ def normalise(
         mean: Mean of each channel over the training split, in [0, 1].
         std: Standard deviation of each channel, in the same unit.
         dtype: Type of the result.
-
-    Returns:
-        The network's inputs.
     """
     inputs = images.to(torch.float32).div_(255)
     inputs.sub_(inputs.new_tensor(mean).view(-1, 1, 1)).div_(inputs.new_tensor(std).view(-1, 1, 1))
@@ -147,9 +131,6 @@ def cutout(
         centre_row: Row of the centre of each square.
         centre_column: Column of the centre of each square.
         length: Side of the square in pixels.
-
-    Returns:
-        A new tensor with the squares zeroed.
     """
     half = length // 2
 
@@ -171,20 +152,7 @@ def augment(
     cutout_length: int = 0,
     dtype: torch.dtype = torch.float32,
 ) -> Float[Tensor, "batch channels size size"]:
-    """The whole pipeline: zero-pad, crop, flip, normalise, cutout.
-
-    Args:
-        images: Grey values 0 .. 255.
-        draws: Random numbers of these images, on their device.
-        mean: Mean of each channel, in [0, 1].
-        std: Standard deviation of each channel, in [0, 1].
-        padding: Zeros on each side before the crop.
-        cutout_length: Side of the cutout square; 0 switches cutout off.
-        dtype: Type of the result.
-
-    Returns:
-        The network's inputs.
-    """
+    """The whole pipeline: zero-pad, crop, flip, normalise, cutout."""
     cropped = crop_and_flip(images, draws.top, draws.left, draws.flip, padding)
     inputs = normalise(cropped, mean, std, dtype)
     return cutout(inputs, draws.centre_row, draws.centre_column, cutout_length) if cutout_length else inputs

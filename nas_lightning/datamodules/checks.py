@@ -19,13 +19,6 @@ def check_integer(name: str, value: object, *, minimum: int) -> None:
 def check_images(what: str, images: Tensor, targets: Tensor, image_size: int, num_classes: int) -> None:
     """Refuse a split that does not hold uint8 colour images of one size and their classes.
 
-    Args:
-        what: Name of the split, for the message.
-        images: Must be uint8 of shape [count, 3, image_size, image_size].
-        targets: Must be ``count`` classes 0 .. num_classes - 1.
-        image_size: Height and width.
-        num_classes: Number of classes.
-
     Raises:
         ValueError: If they are something else.
     """

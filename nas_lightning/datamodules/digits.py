@@ -50,13 +50,6 @@ def scale_digits(levels: Float[Tensor, "count 8 8"], size: int = 32) -> UInt8[Te
 
     At size 32 the bilinear weights are multiples of 1/64, so the float32 arithmetic is exact and the result
     the same on every machine.
-
-    Args:
-        levels: Images of levels 0 .. 16.
-        size: Height and width of the result.
-
-    Returns:
-        Grey images.
     """
     scaled = functional.interpolate(levels[:, None], size=size, mode="bilinear", align_corners=False)
     grey = (scaled * 255 / 16).round().to(torch.uint8)

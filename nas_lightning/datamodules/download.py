@@ -21,12 +21,6 @@ _DISK_FAULTS = {errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ENOSPC}
 def check_md5(path: Path, expected: str, remedy: str, *, shown: Path | None = None) -> None:
     """Refuse a file that is not the official one.
 
-    Args:
-        path: The file.
-        expected: Its published MD5.
-        remedy: What the user can do, for the message.
-        shown: Path that the message names instead of ``path``.
-
     Raises:
         ValueError: If the file has another MD5.
     """
@@ -44,11 +38,6 @@ def fetch(url: str, path: Path, md5: str) -> None:
 
     One process downloads while the others wait. The file gets its name once its MD5 is right, so a killed
     download leaves nothing that counts as the file.
-
-    Args:
-        url: Where the file is published.
-        path: Where it belongs.
-        md5: Its published MD5.
 
     Raises:
         FileNotFoundError: If the file is missing and cannot be downloaded.

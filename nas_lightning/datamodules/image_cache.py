@@ -48,10 +48,6 @@ def write_image_cache(folder: Path, splits: Mapping[str, DecodedSplit]) -> None:
 
     The caller holds the lock of the folder.
 
-    Args:
-        folder: The folder to make; it replaces a damaged cache of that name.
-        splits: The splits by name.
-
     Raises:
         DiskError: If the disk is full or cannot be written. Nothing is left behind.
     """
@@ -76,9 +72,6 @@ def image_cache_is_whole(folder: Path) -> bool:
     A file with the recorded size and modification time counts as unchanged. A file with another time, as in a
     copy of the cache, is read. If its CRC-32 is right, its new time is recorded (if the folder can be
     written), so that it is read only once.
-
-    Returns:
-        False if a file is missing or altered, or the records are missing or unreadable.
     """
     try:
         records = json.loads((folder / CHECKSUMS).read_text())
@@ -99,9 +92,6 @@ def read_image_cache(
 ) -> tuple[UInt8[Tensor, "count channels height width"], Int64[Tensor, " count"]]:
     """Map the images of a split into memory; the processes of one machine share them.
 
-    Returns:
-        Images, which are read from the disk on first use, and targets.
-
     Raises:
         OSError: If the files are not there.
     """
@@ -114,18 +104,9 @@ def read_image_cache(
 def write_npy(
     path: Path, shape: tuple[int, ...], dtype: str, blocks: Iterable[NDArray[Any]]
 ) -> dict[str, int]:
-    """Write blocks one after the other as one NPY file, and wait until the disk has them.
+    """Write blocks as one NPY file, wait until the disk has them, and return its size, time and CRC-32.
 
     Not through a memory map: on a full disk, that kills the process instead of raising an error.
-
-    Args:
-        path: The file.
-        shape: Shape of all blocks together.
-        dtype: Their type, in NumPy's notation.
-        blocks: The values in order.
-
-    Returns:
-        Size, modification time and CRC-32 of the file.
 
     Raises:
         DiskError: If the disk is full or cannot be written.

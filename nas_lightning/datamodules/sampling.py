@@ -97,16 +97,7 @@ class EvaluationSampler(DistributedSampler[int]):
 def index_loader(
     split: str, sampler: TrainingSampler | EvaluationSampler, batch_size: int
 ) -> DataLoader[Any]:
-    """A loader of IndexBatches. It drops an incomplete batch in training and keeps it in evaluation.
-
-    Args:
-        split: Name of the split that the sampler's positions refer to.
-        sampler: Order and share of this rank.
-        batch_size: Images per batch of this rank.
-
-    Returns:
-        The loader. It has no worker processes: indices give them nothing to do.
-    """
+    """A loader of IndexBatches. It drops an incomplete batch in training and keeps it in evaluation."""
     warnings.filterwarnings("ignore", ".*does not have many workers which may be a bottleneck.*")
     training = isinstance(sampler, TrainingSampler)
 
@@ -120,20 +111,12 @@ def index_loader(
         sampler=sampler,
         drop_last=training,
         collate_fn=collate,
-        num_workers=0,
+        num_workers=0,  # indices give workers nothing to do
     )
 
 
 def derive_seed(purpose: str, *numbers: int) -> int:
-    """A 64-bit seed for one purpose, independent of the seeds of other purposes and numbers.
-
-    Args:
-        purpose: What the random numbers are for.
-        numbers: Non-negative numbers that distinguish the streams of this purpose, such as seed and epoch.
-
-    Returns:
-        A seed in -2**63 .. 2**63 - 1, as ``torch.Generator.manual_seed`` takes it.
-    """
+    """A 64-bit seed for one purpose, independent of the seeds of other purposes and numbers."""
     entropy = (*purpose.encode(), *numbers)
     return int(np.random.SeedSequence(entropy).generate_state(1, np.uint64).view(np.int64)[0])
 
@@ -142,14 +125,6 @@ def stratified_split(
     targets: Int64[Tensor, " count"], held_out: int, seed: int
 ) -> tuple[Int64[Tensor, " kept"], Int64[Tensor, " held_out"]]:
     """Divide a data set in two so that the classes have the same shares in both parts.
-
-    Args:
-        targets: Class of each image.
-        held_out: Size of the second part.
-        seed: Seed of scikit-learn's ``train_test_split``.
-
-    Returns:
-        Positions of the first and of the second part, each in ascending order.
 
     Raises:
         ValueError: If a part is smaller than one image per class, or a class has a single image.

@@ -28,10 +28,7 @@ def disk_errors(path: Path) -> Iterator[None]:
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Hold the lock of ``path``, which one process of the machine or of the shared disk has at a time.
-
-    Args:
-        path: The file or folder to make. Its lock is the hidden file ``.NAME.lock`` beside it.
+    """Hold the lock of ``path``, the file ``.NAME.lock`` beside it, which one process has at a time.
 
     Raises:
         DiskError: If the folder of ``path`` cannot be made or written.
@@ -56,9 +53,6 @@ def partial_folder(path: Path) -> Iterator[Path]:
 
     The block moves the finished file or folder to ``path``, so that no half of it ever has that name. What a
     killed process has left in the folder is removed first. The caller holds the lock of ``path``.
-
-    Args:
-        path: The file or folder to build.
 
     Raises:
         DiskError: If the folder cannot be made.

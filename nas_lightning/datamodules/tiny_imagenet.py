@@ -182,10 +182,6 @@ def open_official_files(folder: Path, archive: Path) -> Iterator[OfficialFiles]:
 def list_official_images(files: OfficialFiles) -> dict[str, list[tuple[str, int]]]:
     """List the images of both splits: path inside the official folder, and class.
 
-    Returns:
-        Training images class by class, and test images (the official validation images) in the order of
-        ``val/val_annotations.txt``.
-
     Raises:
         FileNotFoundError: If a list is missing.
         ValueError: If a list is not as it should be.
@@ -215,14 +211,6 @@ def list_official_images(files: OfficialFiles) -> dict[str, list[tuple[str, int]
 
 def decode_image(files: OfficialFiles, name: str, size: int) -> NDArray[np.uint8]:
     """Decode one image to RGB.
-
-    Args:
-        files: The official files.
-        name: Path of the image among them.
-        size: Height and width it must have.
-
-    Returns:
-        Array of shape [3, size, size].
 
     Raises:
         FileNotFoundError: If it is missing.

@@ -65,15 +65,6 @@ def choose_kernels(dtype: torch.dtype, *, training: bool, channels: int, image_s
     second, and the result is kept beside the library, by CPU, library (its compiler, flags and sources),
     version of torch, number of threads and the arguments. Of several processes one measures while the
     others wait. The first call in a process logs the choice.
-
-    Args:
-        dtype: Of weights and images.
-        training: Whether for training.
-        channels: Of the first cell's nodes.
-        image_size: Side of the first cell's images, in pixels.
-
-    Returns:
-        The choice; no kinds where there is no library.
     """
     march = instruction_set(dtype)
     return _choice(dtype, training, channels, max(image_size, 4), torch.get_num_threads(), march)

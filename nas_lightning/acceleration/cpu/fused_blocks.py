@@ -40,13 +40,6 @@ def can_fuse(blocks: Sequence[Block], training: bool) -> bool:
     Weights must lie on a CPU, all float32 or all float64; norms must be in the mode asked for and have
     weights and running statistics; the geometry must be one of ``fused_blocks.c``; a C compiler must exist.
     Hooks and overridden methods are the caller's to look for.
-
-    Args:
-        blocks: The blocks, each reading the one before.
-        training: Whether for training.
-
-    Returns:
-        Whether it does; False without blocks.
     """
     if not blocks:
         return False
@@ -134,9 +127,6 @@ def fused_projections(x: Sequence[Tensor], projections: Sequence[Block]) -> list
         x: As for :func:`fused_blocks`.
         projections: Blocks without a depthwise convolution, independent of each other.
 
-    Returns:
-        The output of each, ``[batch, its channels, height, width]``, channels-last.
-
     Raises:
         ValueError, RuntimeError: As by :func:`fused_blocks`.
     """
@@ -165,16 +155,7 @@ def _compute(
     factors: Tensor | None = None,
     addend: Tensor | None = None,
 ) -> list[Tensor]:
-    """Outputs of blocks, one for each norm of the last.
-
-    Args:
-        x: The images.
-        weights: Of every block: depthwise, pointwise, norm's weight and bias.
-        sizes: Of every block: stride and dilation.
-        norms: Of every block: those that share its channels.
-        factors: Factor of every image.
-        addend: Added to the output, if it is one.
-    """
+    """Outputs of blocks, one for each norm of the last."""
     first, parts = norms[0][0], [norm.num_features for norm in norms[-1]]
     eps, dtype = [own[0].eps for own in norms], first.weight.dtype
     x = [part.to(dtype) for part in x]
@@ -225,14 +206,7 @@ def _evaluate(
 
 @torch.no_grad()
 def update_running_statistics(norm: nn.BatchNorm2d, mean: Tensor, variance: Tensor, count: int) -> None:
-    """Update a norm's running statistics as a training step of ``torch.nn.BatchNorm2d`` does.
-
-    Args:
-        norm: The norm.
-        mean: Mean of every channel, ``[channels]``.
-        variance: Biased variance, ``[channels]``.
-        count: Number of values of a channel.
-    """
+    """Update a norm's running statistics as a training step of ``torch.nn.BatchNorm2d`` does."""
     assert norm.running_mean is not None
     assert norm.running_var is not None
     assert norm.num_batches_tracked is not None

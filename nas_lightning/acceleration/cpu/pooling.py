@@ -18,18 +18,7 @@ def can_max_pool(x: Tensor, size: int, padding: int) -> bool:
 
 
 def max_pool(x: Tensor, size: int, stride: int, padding: int) -> Tensor:
-    """The maximum of every square window, as ``torch.nn.functional.max_pool2d`` computes it.
-
-    Args:
-        x: Images on a CPU, ``[batch, channels, height, width]``; see :func:`can_max_pool`. The library of
-            kernels must exist.
-        size: Side of the window in pixels.
-        stride: Between windows, in pixels.
-        padding: At every border, in pixels.
-
-    Returns:
-        ``[batch, channels, _, _]``, channels-last. Its gradient has no gradient of its own.
-    """
+    """The maximum of every square window, as ``torch.nn.functional.max_pool2d`` computes it."""
     window = [size, stride, padding]
     if torch.is_grad_enabled() and x.requires_grad:
         output: Tensor = _MaxPool.apply(x, window)[0]
