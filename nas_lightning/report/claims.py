@@ -253,14 +253,7 @@ def statements() -> Mapping[str, Statement]:
 
 
 def statistics(compare: Compare) -> list[Statistic]:
-    """What claims compare.
-
-    Args:
-        compare: By what: sizes (width and depth), kinds of variants, or pairs.
-
-    Returns:
-        The statistics, in the order of the claims.
-    """
+    """What claims compare by sizes (width and depth), by kinds of variants, or by pairs."""
     return [statistic for statistic in _claims()[1] if statistic.compare == compare]
 
 

@@ -335,15 +335,7 @@ def _resample(
 
 
 def _pool(effects: Sequence[np.ndarray], weights: Sequence[np.ndarray]) -> np.ndarray:
-    """Weighted mean of the groups' effects.
-
-    Args:
-        effects: Effects by draw and group, one array a block.
-        weights: Weight of each group, one array a block.
-
-    Returns:
-        The mean over the groups that have an effect, by draw; NaN where none has.
-    """
+    """Weighted mean over the groups that have an effect, by draw; NaN where none has one."""
     if not effects:
         return np.array([np.nan])
     every, weight = np.concatenate(effects, axis=1), np.concatenate(weights)

@@ -191,14 +191,7 @@ def report_figures(results: Results, claims: Sequence[Claim] | None = None) -> l
 
 
 def uncovered(results: Results) -> list[str]:
-    """The paper's figures that the results do not cover.
-
-    Args:
-        results: What the study gave so far.
-
-    Returns:
-        A line each, with the reason, such as "Figure 4: no run has another learning rate than 0.025".
-    """
+    """The paper's figures that the results do not cover: a line each, with the reason."""
     selection = None if results.runs.empty else Selection(results)
     found = []
     for kind in FIGURES:

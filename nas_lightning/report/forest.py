@@ -15,15 +15,9 @@ _TAU_LIMITS = (-1.06, 1.06)
 
 
 def forest(claims: Sequence[Claim], *, primary: bool) -> Drawing | None:
-    """Effects of the claims with their intervals, one panel a kind of effect.
+    """Effects of the tested claims with their intervals, one panel a kind of effect; None without data.
 
-    Args:
-        claims: The tested claims.
-        primary: Whether to draw the tests that decide the claims, each with a row, or the others, of which
-            those without data are only named.
-
-    Returns:
-        The figure; None without data.
+    The primary tests have a row each; of the others, those without data are only named.
     """
     chosen = [claim for claim in claims if claim.primary == primary]
     known = [claim for claim in chosen if np.isfinite(claim.effect)]

@@ -72,15 +72,7 @@ def family_surfaces(selection: Selection, families: Sequence[str], data: str) ->
 
 
 def read_panel(path: Path, variable: Variable, title: str) -> tuple[SurfacePanel, str]:
-    """The surface of a file: the mean over its finished pairs of directions, or what is done of one pair.
-
-    Args:
-        path: The file.
-        variable: What to read.
-        title: Title of the panel.
-
-    Returns:
-        The panel, and what is to be said of the directions.
+    """The mean over a file's finished pairs of directions, or what is done of one; their number in words.
 
     Raises:
         ValueError: If the file is damaged, or lacks the variable or a finished point.
@@ -93,15 +85,7 @@ def read_panel(path: Path, variable: Variable, title: str) -> tuple[SurfacePanel
 
 
 def has_surface(runs: pd.DataFrame, variable: Variable) -> bool:
-    """Whether a run has a readable file of a variable.
-
-    Args:
-        runs: Rows of Results.runs.
-        variable: What is to be read.
-
-    Returns:
-        Whether there is one.
-    """
+    """Whether a run has a readable file of a variable."""
     for path in runs[f"{STEMS[variable]}_file"].dropna():
         try:
             read_panel(Path(str(path)), variable, "")

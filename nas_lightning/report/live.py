@@ -88,14 +88,7 @@ class Drawing:
 
 
 def live_curves(panels: Sequence[CurvePanel]) -> Live:
-    """Curves of trainings, with the band of the seeds; the axis may be linear or logarithmic.
-
-    Args:
-        panels: As for :func:`~nas_lightning.figures.curves.draw_curves`.
-
-    Returns:
-        A figure a panel, with one legend.
-    """
+    """Curves of trainings with the band of the seeds, a figure a panel; linear or logarithmic."""
     every = {curve.name: curve for panel in panels for curve in panel.curves}
     colours = architecture_colours(list(every), [curve.width for curve in every.values()])
     colours |= {name: INK for name in every if ":" not in name}
@@ -125,15 +118,7 @@ def live_curves(panels: Sequence[CurvePanel]) -> Live:
 
 
 def live_accuracy(panels: Sequence[AccuracyPanel], y_label: str) -> Live:
-    """Accuracy at convergence: mean and standard deviation over seeds.
-
-    Args:
-        panels: As for :func:`~nas_lightning.figures.accuracy.draw_accuracy`.
-        y_label: Name of the values, with their unit.
-
-    Returns:
-        A figure a panel.
-    """
+    """Accuracy at convergence: mean and standard deviation over seeds, a figure a panel."""
     figures = []
     for panel in panels:
         means, deviations = np.array([mean_and_deviation(values) for values in panel.values]).T
@@ -160,17 +145,7 @@ def live_accuracy(panels: Sequence[AccuracyPanel], y_label: str) -> Live:
 
 
 def live_surfaces(panels: Sequence[SurfacePanel], label: str, norm: Normalize, *, flat: bool) -> Live:
-    """Surfaces around trained weights, two at a time, in three dimensions or from above.
-
-    Args:
-        panels: The surfaces.
-        label: Name of the values.
-        norm: Their common scale, linear or logarithmic.
-        flat: Whether they are first seen from above.
-
-    Returns:
-        One figure that holds all of them.
-    """
+    """Surfaces around trained weights in one figure, in three dimensions or from above (`flat`)."""
     log = isinstance(norm, LogNorm)
     assert norm.vmin is not None and norm.vmax is not None  # noqa: PT018  (colour_scale sets both)
     low, high = (np.log10([norm.vmin, norm.vmax]) if log else np.array([norm.vmin, norm.vmax])).tolist()
@@ -240,15 +215,9 @@ def live_planes(
     names: Sequence[Sequence[str]],
     values: Mapping[str, Sequence[np.ndarray]],
 ) -> Live:
-    """Architectures in the plane of width and depth, coloured by the statistic that the reader chooses.
+    """Architectures in the plane of width and depth, a figure a plane; colours show what the reader chooses.
 
-    Args:
-        planes: As for :func:`~nas_lightning.figures.width_depth.draw_width_depth`.
-        names: Names of the architectures of each plane.
-        values: Values of the architectures of each plane, by the label of the statistic.
-
-    Returns:
-        A figure a plane.
+    `values` has those of the architectures of each plane, by the label of the statistic.
     """
     ends = {label: np.concatenate(list(arrays)) for label, arrays in values.items()}
     limits = {label: (np.nanmin(every), np.nanmax(every)) for label, every in ends.items()}
@@ -300,14 +269,7 @@ def live_planes(
 
 
 def live_forest(panels: Sequence[EffectPanel]) -> Live:
-    """A forest plot: effects with their intervals, one a row.
-
-    Args:
-        panels: As for :func:`~nas_lightning.figures.effects.draw_forest`.
-
-    Returns:
-        One figure, with an axis a panel.
-    """
+    """A forest plot: effects with their intervals, one a row; an axis a panel."""
     filled = [panel for panel in panels if panel.effects]
     height = sum(_ROW * len(panel.effects) + _AXIS for panel in filled) + 10
     figure = _figure("", height=height, margin={"l": 10, "r": 12, "t": 10, "b": 0})

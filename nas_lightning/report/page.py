@@ -107,16 +107,7 @@ def _page(
 
 
 def claim_blocks(claims: Sequence[Claim]) -> list[dict[str, Any]]:
-    """Claims as the template takes them: all tests of a claim together.
-
-    Args:
-        claims: Tests.
-
-    Returns:
-        One block a claim, in their order: its ``statement``; ``sentence`` in short; ``tests`` of the primary
-        statistics with ``about``, ``verdict``, ``explanation`` and ``groups`` (a table, or None); ``others``
-        (a table of the rest, or None).
-    """
+    """Claims as the template takes them: all tests of a claim together, the primary ones one by one."""
     return [
         _claim_block(statement.key, [claim for claim in claims if claim.key == statement.key])
         for statement in statements().values()

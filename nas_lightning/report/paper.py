@@ -18,15 +18,7 @@ Cell: TypeAlias = Literal["original", "adapted"]
 
 @dataclass(frozen=True)
 class Table1Entry:
-    """A test error of table 1.
-
-    Attributes:
-        family: Name of the base cell.
-        data: Name of the data class.
-        cell: ``"original"`` or ``"adapted"``.
-        error_percent: Test error in percent.
-        parameters_M: Millions of parameters, auxiliary tower included.
-    """
+    """A test error of table 1, in percent, and millions of parameters, auxiliary tower included."""
 
     family: str
     data: str
@@ -37,14 +29,7 @@ class Table1Entry:
 
 @dataclass(frozen=True)
 class Topology:
-    """Width and depth of a normal cell, from figure 1, figure 25 or table 2.
-
-    Attributes:
-        family: Name of the base cell.
-        variant: ``"original"``, ``"adapted"`` or ``"C1"`` to ``"C13"``.
-        width: Width in units of c.
-        depth: Depth.
-    """
+    """Width (in units of c) and depth of a normal cell, from figure 1, figure 25 or table 2."""
 
     family: str
     variant: str
@@ -54,13 +39,9 @@ class Topology:
 
 @dataclass(frozen=True)
 class Table3Entry:
-    """A size of table 3.
+    """A size of table 3: millions of parameters without tower; number 0 is the original.
 
-    Attributes:
-        family: Name of the base cell.
-        number: 0 for the original, 1 to 10 for the random operations of that seed.
-        parameters_M: Millions of parameters, without tower.
-        note: Why a count may differ; empty for most.
+    The note says why a count may differ; it is mostly empty.
     """
 
     family: str
@@ -71,21 +52,7 @@ class Table3Entry:
 
 @dataclass(frozen=True)
 class Training:
-    """Settings of appendix A.
-
-    Attributes:
-        learning_rate: The default.
-        other_learning_rates: Those of figure 4.
-        momentum: Of SGD.
-        weight_decay: Of SGD.
-        batch_size: Images a step.
-        epochs: By data class.
-        num_cells: Cells of the network.
-        init_channels: Channels of the first cells' nodes.
-        cutout: Length, of table 1 only.
-        drop_path: Largest probability, of table 1 only.
-        auxiliary_weight: Weight of the tower, of table 1 only.
-    """
+    """Settings of appendix A; cutout, drop path and tower are those of table 1 only."""
 
     learning_rate: float
     other_learning_rates: tuple[float, ...]

@@ -62,28 +62,13 @@ class Sample:
 
 
 def group_columns(runs: pd.DataFrame) -> list[str]:
-    """Columns that make a group: base cell, data, learning rate and every other setting but cell and seed.
-
-    Args:
-        runs: Results.runs.
-
-    Returns:
-        Names of columns that ``runs`` has.
-    """
+    """Columns that make a group: base cell, data, learning rate and every other setting but cell and seed."""
     settings = [name for name in runs.columns if name.startswith("settings.") and name not in NOT_COMPARED]
     return [name for name in SETTINGS if name in runs.columns] + settings
 
 
 def group_keys(runs: pd.DataFrame, columns: Sequence[str]) -> pd.Series:
-    """One text for each combination of settings.
-
-    Args:
-        runs: Results.runs.
-        columns: Columns of settings; missing values equal one another.
-
-    Returns:
-        The text of each run.
-    """
+    """One text for each combination of settings; missing values equal one another."""
     texts = [[_text(value) for value in runs[name]] for name in columns]
     joined = ["\x1f".join(row) for row in zip(*texts, strict=True)] if texts else [""] * len(runs)
     return pd.Series(joined, index=runs.index, dtype=object)
@@ -100,19 +85,10 @@ def take_sample(
     """Average a statistic over seeds.
 
     Seeds repeat an architecture and are no units of their own: more seeds make a value surer and nothing
-    else. Runs of one genotype are one architecture, whatever its name.
-
-    Args:
-        runs: Results.runs.
-        statistic: Its column.
-        kinds: Kinds of architectures to take.
-        censored: Whether a missing value means "never reached". Then runs are ranked within their group,
-            those without a value last and alike, and the ranks are averaged; a run whose curve is unknown
-            (no ``mean_error``, not diverged) is left out.
-        transform: Applied to the values before averaging.
-
-    Returns:
-        The sample; its table is empty where no run has a value.
+    else. Runs of one genotype are one architecture, whatever its name. Where the statistic is censored, a
+    missing value means "never reached": runs are ranked within their group, those without a value last and
+    alike, and the ranks are averaged; a run whose curve is unknown (no ``mean_error``, not diverged) is left
+    out. A transform is applied before averaging. The table is empty where no run has a value.
     """
     if runs.empty:
         return Sample(_empty(), 0, 0)
@@ -150,16 +126,9 @@ def take_sample(
 
 
 def rank_blocks(table: pd.DataFrame, predictor: str, sign: int) -> tuple[list[RankBlock], list[int]]:
-    """The base cells of a sample for a rank association.
+    """The base cells of a sample for a rank association, and the number of each group in their order.
 
-    Args:
-        table: Table of a sample.
-        predictor: ``"width"`` or ``"depth"``.
-        sign: 1 or -1, multiplies the values.
-
-    Returns:
-        The blocks, one a base cell with a group of three architectures or more, and the number of each
-        group in their order.
+    A group needs three architectures. The sign (1 or -1) multiplies the values.
     """
     if table.empty:
         return [], []
@@ -173,14 +142,9 @@ def rank_blocks(table: pd.DataFrame, predictor: str, sign: int) -> tuple[list[Ra
 
 
 def spread_blocks(table: pd.DataFrame) -> tuple[list[SpreadBlock], list[int]]:
-    """The base cells of a sample for the spread of connection against operation variants.
+    """The base cells for the spread of connection against operation variants, and their groups' numbers.
 
-    Args:
-        table: Table of a sample of both kinds.
-
-    Returns:
-        The blocks, one a base cell with a group of three variants of each kind or more, and the number of
-        each group in their order.
+    A group needs three variants of each kind.
     """
     if table.empty:
         return [], []
@@ -200,17 +164,10 @@ def spread_blocks(table: pd.DataFrame) -> tuple[list[SpreadBlock], list[int]]:
 def describe_groups(
     table: pd.DataFrame, groups: Sequence[int | str], effects: Sequence[float]
 ) -> pd.DataFrame:
-    """What each group is, with its effect.
+    """What each group is, with its effect: the columns ``GROUP_COLUMNS``.
 
-    Args:
-        table: Table of a sample.
-        groups: Numbers of the groups.
-        effects: Their effects, in the same order.
-
-    Returns:
-        Columns ``family``, ``data``, ``learning_rate``, ``n`` (architectures), ``seeds`` (of an
-        architecture, on average), ``seed_noise`` (share of the variance between architectures that seeds
-        explain, NaN for one seed), ``effect``.
+    ``n`` counts architectures, ``seeds`` is the mean number of an architecture, ``seed_noise`` the share of
+    the variance between architectures that seeds explain, NaN for one seed.
     """
     rows = []
     for group, effect in zip(groups, effects, strict=True):

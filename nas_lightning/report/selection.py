@@ -138,16 +138,7 @@ class Selection:
 
 
 def architectures(runs: pd.DataFrame, families: Sequence[str] = (), kinds: Sequence[str] = ()) -> list[Shown]:
-    """The architectures of runs, originals first.
-
-    Args:
-        runs: Rows of Results.runs.
-        families: Base cells to take; all by default.
-        kinds: Kinds of variants to take; all by default.
-
-    Returns:
-        Each once.
-    """
+    """The architectures of runs, each once, originals first; of all base cells and kinds by default."""
     chosen = runs.drop_duplicates("architecture")
     if families:
         chosen = chosen[chosen["family"].isin(list(families))]
@@ -169,15 +160,10 @@ def architectures(runs: pd.DataFrame, families: Sequence[str] = (), kinds: Seque
 
 
 def section4_cells(runs: pd.DataFrame) -> tuple[list[Shown], Mapping[str, str], str]:
-    """The original DARTS cell and its variants for the figures of section 4.
+    """The DARTS cell and its variants in section 4's figures, their names by label, and a note to print.
 
-    Args:
-        runs: Rows of Results.runs.
-
-    Returns:
-        The architectures; the name of each by label; and what the caption says about the numbering. Where
-        section 4's four variants are all there, they are taken with both numbers, ``"C1 (C6 of table 2)"``;
-        else every variant by random connections.
+    Where section 4's four variants are all there, they are taken with both numbers, ``"C1 (C6 of table 2)"``;
+    else every variant by random connections.
     """
     shown = architectures(runs, [SECTION4_FAMILY], ["original", "connections"])
     names = {one.label: one.name for one in shown}
@@ -198,15 +184,7 @@ def missing_variants(family: str, shown: Sequence[Shown]) -> str:
 
 
 def conditions(runs: pd.DataFrame) -> str:
-    """How runs were made, as a sentence: data, epochs, learning rate, network, seeds.
-
-    Args:
-        runs: The runs that a figure shows, all on one data set.
-
-    Returns:
-        Such as "Digits, test split; 8 epochs, learning rate 0.025; 6 cells, 8 initial channels; seeds 0 and
-        1. The paper: 600 epochs." The paper's settings stand there where they differ.
-    """
+    """How the runs of a figure, all on one data set, were made, and where the paper's settings differ."""
     first, paper = runs.iloc[0], paper_training()
     data, epochs = str(first["data"]), int(first["epochs"])
     network = int(first["num_cells"]), int(first["init_channels"])

@@ -65,15 +65,7 @@ class ReportTable:
 
 
 def table_files(table: ReportTable) -> dict[str, str]:
-    """Write a table as text.
-
-    Args:
-        table: The table.
-
-    Returns:
-        The contents of the files, by suffix: ``csv``, ``md`` (title and caption around a table of the GitHub
-        kind) and ``tex`` (a ``table`` environment; needs the packages booktabs and graphicx).
-    """
+    """Contents of a table's files by suffix: ``csv``, ``md`` (GitHub) and ``tex`` (booktabs, graphicx)."""
     heading = table.heading if table.heading.endswith((".", "?", "!")) else f"{table.heading}."
     bars = _cells(table.frame).rename(columns=str).replace(r"\|", r"\\|", regex=True)
     bars.columns = bars.columns.str.replace("|", r"\|")
@@ -86,28 +78,12 @@ def table_files(table: ReportTable) -> dict[str, str]:
 
 
 def latex_text(text: str) -> str:
-    """Escape what LaTeX reads as commands, and spell signs that pdfLaTeX does not know.
-
-    Args:
-        text: Any text.
-
-    Returns:
-        The same text in LaTeX.
-    """
+    """Escape what LaTeX reads as commands, and spell signs that pdfLaTeX does not know."""
     return text.translate(_LATEX)
 
 
 def html_table(frame: pd.DataFrame, key: str, caption: str = "") -> str:
-    """A table as HTML; columns of numbers stand to the right.
-
-    Args:
-        frame: Cells, as text or as numbers; column names are the header.
-        key: Different for every table of the page.
-        caption: What stands above it.
-
-    Returns:
-        The element, with every text escaped.
-    """
+    """A table as HTML with every text escaped; columns of numbers stand to the right. Keys differ."""
     cells = _cells(frame, digits=4)
     styler = cells.style.hide(axis="index").format(escape="html").format_index(escape="html", axis="columns")
     numbers = {

@@ -85,12 +85,6 @@ def table1(runs: pd.DataFrame) -> ReportTable:
 
     Of each data set the regularised runs with one set of settings are taken, those closest to the paper's;
     the caption says in what they differ.
-
-    Args:
-        runs: Results.runs.
-
-    Returns:
-        The table: a row per data set, base cell and cell.
     """
     chosen, differences = {}, []
     for data in paper_classes():
@@ -129,11 +123,7 @@ def table1(runs: pd.DataFrame) -> ReportTable:
 
 
 def table2() -> ReportTable:
-    """Table 2: width and depth of the originals and of C1 to C13, computed from the cells.
-
-    Returns:
-        The table: a row per variant, two columns per base cell.
-    """
+    """Table 2: width and depth of the originals and of C1 to C13, computed from the cells."""
     entries = paper_table2()
     families = list(dict.fromkeys(entry.family for entry in entries))
     originals = [t for t in paper_topologies() if t.variant == "original" and t.family in families]
@@ -153,11 +143,7 @@ def table2() -> ReportTable:
 
 
 def table3() -> ReportTable:
-    """Table 3: parameters of the variants by operations, counted anew.
-
-    Returns:
-        The table: a row per variant, two columns per base cell.
-    """
+    """Table 3: parameters of the variants by operations, counted anew."""
     entries = paper_table3()
     families = list(dict.fromkeys(entry.family for entry in entries))
     printed, counted = {}, {}
@@ -254,14 +240,7 @@ def _differences(run: pd.Series) -> list[str]:
 
 
 def numbering_table(runs: pd.DataFrame) -> ReportTable:
-    """Both numberings of the DARTS variants in figures 2, 3, 4, 6, 7 and 8.
-
-    Args:
-        runs: Results.runs.
-
-    Returns:
-        The table: a row per variant of section 4.
-    """
+    """Both numberings of the DARTS variants in figures 2, 3, 4, 6, 7 and 8."""
     rows = []
     for section4, of_table2 in SECTION4_NUMBERING.items():
         genotype = get_genotype(f"darts_v2:{of_table2}")
@@ -284,14 +263,9 @@ def numbering_table(runs: pd.DataFrame) -> ReportTable:
 
 
 def architecture_table(runs: pd.DataFrame) -> ReportTable:
-    """Every architecture with its statistics, averaged over seeds.
+    """Every architecture with its statistics, averaged over seeds, wide cells first.
 
-    Args:
-        runs: Results.runs.
-
-    Returns:
-        The table: a row per architecture and settings, wide cells first; settings that differ between rows
-        have columns.
+    Settings that differ between architectures have columns.
     """
     title = "The architectures and their statistics"
     if runs.empty:
@@ -328,14 +302,7 @@ def architecture_table(runs: pd.DataFrame) -> ReportTable:
 
 
 def claim_table(claims: Sequence[Claim]) -> ReportTable:
-    """The claims with effect, interval, p-values and verdict.
-
-    Args:
-        claims: The claims.
-
-    Returns:
-        The table: a row per test, the primary ones of a claim first.
-    """
+    """The claims with effect, interval, p-values and verdict; a row a test, a claim's primary ones first."""
     shown = [claim for claim in claims if claim.primary or claim.verdict != "no data"]
     rows = [
         {

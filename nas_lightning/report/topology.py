@@ -87,14 +87,8 @@ def _cells(shown: Sequence[Shown], names: Mapping[str, str], title: str, note: s
 def width_depth_plane(selection: Selection, families: Sequence[str], data: str) -> Drawing | None:
     """Every architecture in the plane of width and depth, over all wirings of its space.
 
-    Args:
-        selection: The runs.
-        families: Of no meaning here: all base cells are shown.
-        data: Data class.
-
-    Returns:
-        One panel a base cell, or, where these are many, one a space: a number of nodes and the nodes that are
-        concatenated. None where no statistic is known.
+    One panel a base cell, or, where these are many, one a space: a number of nodes and the nodes that are
+    concatenated. None where no statistic is known.
     """
     runs = selection.runs(data)
     means = {

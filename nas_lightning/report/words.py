@@ -19,29 +19,14 @@ MISSING = "—"
 
 
 def say(name: str, /, **facts: Any) -> str:
-    """A sentence or more.
-
-    Args:
-        name: Name of a macro in ``words.j2``.
-        **facts: What it needs to know.
-
-    Returns:
-        The text, with single spaces.
-    """
+    """The text of a macro of ``words.j2`` with the facts that it needs, in single spaces."""
     text = str(getattr(_sentences(), name)(**facts))
     # A no-break space stays what it is.
     return re.sub(r"[ \n]+", " ", text).strip()
 
 
 def environment(*, html: bool) -> Environment:
-    """Templates of this package, with filters for numbers and lists.
-
-    Args:
-        html: Whether values are escaped for HTML.
-
-    Returns:
-        The environment; an undefined name is an error.
-    """
+    """Templates of this package with filters for numbers and lists; an undefined name is an error."""
     made = Environment(
         loader=PackageLoader("nas_lightning.report", "."),
         autoescape=html,
@@ -69,13 +54,6 @@ def _sentences() -> TemplateModule:
 def listed(words: Iterable[str], last: str = "and") -> str:
     """Words as a sentence lists them.
 
-    Args:
-        words: The words.
-        last: What stands before the last one.
-
-    Returns:
-        Such as "a, b and c".
-
     Examples:
         >>> listed(["a", "b", "c"], "or")
         'a, b or c'
@@ -90,14 +68,7 @@ def counted(number: int, noun: str) -> str:
 
 
 def distinct(values: Iterable[Any]) -> list[str]:
-    """The different values as text: numbers by size, others in the order in which they come.
-
-    Args:
-        values: Values; missing ones do not count.
-
-    Returns:
-        Each once.
-    """
+    """The different values as text: numbers by size, others as they come; missing ones do not count."""
     found = list(dict.fromkeys(value for value in values if not pd.isna(value)))
     if all(isinstance(value, int | float) for value in found):
         found.sort()
@@ -110,15 +81,7 @@ def signed(value: float | int, digits: int = 2) -> str:
 
 
 def p_value_text(p: float | int, *, sign: bool = False) -> str:
-    """A p-value for print.
-
-    Args:
-        p: The p-value.
-        sign: Whether an equals sign stands before it, for use after "p".
-
-    Returns:
-        Three significant digits, ``"< 0.0001"`` for less, a dash for NaN.
-    """
+    """A p-value of three digits, ``"< 0.0001"`` for less, a dash for NaN; after "p" with an equals sign."""
     if not math.isfinite(p):
         return MISSING
     if p < 0.0001:
@@ -127,15 +90,9 @@ def p_value_text(p: float | int, *, sign: bool = False) -> str:
 
 
 def mean_and_spread(values: Sequence[float] | pd.Series, digits: int | None = None) -> str:
-    """Mean and standard deviation over seeds, for print.
+    """Mean and standard deviation over seeds (divided by n - 1), such as ``"2.81 ± 0.05"``.
 
-    Args:
-        values: One value a seed; NaN is left out.
-        digits: Decimals; None for three significant digits of the mean.
-
-    Returns:
-        ``"2.81 ± 0.05"``, without a deviation for one value, a dash for none. The deviation divides by
-        n - 1.
+    Three significant digits by default. NaN is left out; one value has no deviation, none is a dash.
     """
     known = pd.Series(values, dtype=float).dropna()
     if known.empty:
