@@ -31,7 +31,6 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, TypeAlias
 
-import numpy as np
 import pandas as pd
 import yaml
 
@@ -290,7 +289,9 @@ def examine_claims(runs: pd.DataFrame, *, resamples: int = RESAMPLES) -> list[Cl
         for predictor in predictors
     ]
     trials += [_spread_trial(plain, one, resamples) for one in statistics("kinds")]
-    trials += [_paired_trial(regularized, one, resamples) for one in statistics("pairs")]
+    for one in statistics("pairs"):
+        sample = take_sample(regularized, one.column, ("original", "adapted"), logarithm=True)
+        trials.append(_paired(sample, one, resamples))
     order = list(statements())
     trials.sort(key=lambda trial: (order.index(trial.statistic.claim), not trial.statistic.primary))
     return _judge(trials)
@@ -333,15 +334,10 @@ def _rank_trial(runs: pd.DataFrame, statistic: Statistic, predictor: Predictor, 
 
 
 def _spread_trial(runs: pd.DataFrame, statistic: Statistic, resamples: int) -> _Trial:
-    sample = take_sample(runs, statistic.column, ("connections", "operations"), transform=_log)
+    sample = take_sample(runs, statistic.column, ("connections", "operations"), logarithm=True)
     blocks, groups = spread_blocks(sample.table)
     result = spread_ratio(blocks, resamples=resamples)
     return _Trial(statistic, "kind", "log ratio of standard deviations", sample, groups, result)
-
-
-def _paired_trial(runs: pd.DataFrame, statistic: Statistic, resamples: int) -> _Trial:
-    sample = take_sample(runs, statistic.column, ("original", "adapted"), transform=_log)
-    return _paired(sample, statistic, resamples)
 
 
 def _paired(sample: Sample, statistic: Statistic, resamples: int = RESAMPLES) -> _Trial:
@@ -421,11 +417,6 @@ def _verdict(trial: _Trial, p_adjusted: float) -> Verdict:
     if sure and result.low > 0:
         return "supported"
     return "contradicted" if sure and result.high < 0 else "undecided"
-
-
-def _log(values: pd.Series) -> pd.Series:
-    """Logarithm; NaN for what is not positive."""
-    return pd.Series(np.log(values.where(values > 0)), index=values.index)
 
 
 def _ends(table: pd.DataFrame, predictor: str) -> list[tuple[float, float, float]]:

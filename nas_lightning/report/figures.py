@@ -69,14 +69,6 @@ class FigureKind:
     section: Section = "paper"
 
 
-def _claims(selection: Selection, families: Sequence[str], data: str) -> Drawing | None:
-    return forest(selection.claims, primary=True)
-
-
-def _other_claims(selection: Selection, families: Sequence[str], data: str) -> Drawing | None:
-    return forest(selection.claims, primary=False)
-
-
 _ALL = ("nasnet", "amoebanet", "enas", "darts_v2", "snas_mild")
 _FOUR = ("darts_v2", "enas", "amoebanet", "nasnet")
 _DARTS = ("darts_v2",)
@@ -102,8 +94,10 @@ def _paper(
 
 # fmt: off
 FIGURES: tuple[FigureKind, ...] = (
-    FigureKind(0, "claims", "", (), "", _claims, per_data=False, section="claims"),
-    FigureKind(0, "claims-other-statistics", "", (), "", _other_claims, per_data=False, section="claims"),
+    FigureKind(0, "claims", "", (), "", lambda of, *_: forest(of.claims, primary=True),
+               per_data=False, section="claims"),
+    FigureKind(0, "claims-other-statistics", "", (), "", lambda of, *_: forest(of.claims, primary=False),
+               per_data=False, section="claims"),
     FigureKind(0, "width-depth", "", (), "", width_depth_plane, section="plane"),
     _paper(1, "cells", _ALL, "original", base_cells),
     _paper(2, "cells", _DARTS, "connections", variant_cells),
@@ -221,10 +215,7 @@ def _draw(selection: Selection, kind: FigureKind) -> Iterator[ReportFigure]:
                 "-".join(filter(None, parts)),
                 "Figures 5 and 12" if kind.number == 5 else number,
                 kind.section,
-                drawing.title,
-                drawing.caption,
-                drawing.still,
-                drawing.live,
+                **vars(drawing),
             )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Literal, TypeAlias
 
@@ -44,33 +45,6 @@ LABELS: Mapping[Variable, str] = {
 }
 
 
-def section4_contours(selection: Selection, families: Sequence[str], data: str) -> Drawing | None:
-    """Figure 6: loss contours of the DARTS cell and its variants."""
-    return _section4(selection, data, "Loss contours", "loss", "contours")
-
-
-def section4_heat_maps(selection: Selection, families: Sequence[str], data: str) -> Drawing | None:
-    """Figure 7: heat maps of the standard deviation of their gradients."""
-    title = "Standard deviation of the gradient"
-    return _section4(selection, data, title, "standard_deviation", "heat maps")
-
-
-def section4_surfaces(selection: Selection, families: Sequence[str], data: str) -> Drawing | None:
-    """Figure 8: the same in three dimensions."""
-    title = "Surfaces of the standard deviation of the gradient"
-    return _section4(selection, data, title, "standard_deviation", "surfaces")
-
-
-def family_contours(selection: Selection, families: Sequence[str], data: str) -> Drawing | None:
-    """Figures 17 to 20: loss contours of a base cell and its variants, from narrow to wide."""
-    return _family(selection, families, data, "Loss contours", "loss", "contours")
-
-
-def family_surfaces(selection: Selection, families: Sequence[str], data: str) -> Drawing | None:
-    """Figures 21 to 24: surfaces of their gradient variance."""
-    return _family(selection, families, data, "Surfaces of the gradient variance", "variance", "surfaces")
-
-
 def read_panel(path: Path, variable: Variable, title: str) -> tuple[SurfacePanel, str]:
     """The mean over a file's finished pairs of directions, or what is done of one; their number in words.
 
@@ -93,34 +67,6 @@ def has_surface(runs: pd.DataFrame, variable: Variable) -> bool:
             continue
         return True
     return False
-
-
-def _section4(selection: Selection, data: str, what: str, variable: Variable, look: Look) -> Drawing | None:
-    runs = selection.runs(data)
-    shown, names, note = section4_cells(runs)
-    titles = {one.label: f"{names[one.label]}\n{one.size}" for one in shown}
-    # Five panels: one row as in the paper, or three and two where they need room.
-    columns = (3 if look == "surfaces" else 5) if len(shown) == 5 else None
-    title = f"{what} of DARTS and its variants, {data_title(data)}"
-    return _surfaces(runs, shown, titles, title, [note], variable, look, columns)
-
-
-def _family(
-    selection: Selection, families: Sequence[str], data: str, what: str, variable: Variable, look: Look
-) -> Drawing | None:
-    (family,) = families
-    runs = selection.runs(data)
-    shown = architectures(runs, [family], ["original", "connections"])
-    if not any(one.kind == "connections" for one in shown):
-        return None
-    ordered = sorted(shown, key=lambda one: (one.width, -one.depth, one.is_base))
-    titles = {one.label: f"width {one.size.replace(', ', ', depth ')}\n{one.name}" for one in ordered}
-    notes = ["From narrow to wide, deeper ones first."]
-    if variable == "variance":
-        notes.append("Values are unscaled; the paper's are times 1e-5.")
-    notes.append(missing_variants(family, shown))
-    title = f"{what} of {family_title(family)} and its variants by width, {data_title(data)}"
-    return _surfaces(runs, ordered, titles, title, notes, variable, look)
 
 
 def _surfaces(
@@ -175,3 +121,51 @@ def _scale(panels: Sequence[SurfacePanel], variable: Variable) -> Scale:
     power = 2 if variable == "standard_deviation" else 1
     norm = colour_scale([panel.finite**power for panel in panels])
     return "log" if isinstance(norm, LogNorm) else "linear"
+
+
+def _section4(
+    selection: Selection, families: Sequence[str], data: str, *, what: str, variable: Variable, look: Look
+) -> Drawing | None:
+    """Figures 6 to 8: surfaces of the DARTS cell and its variants."""
+    runs = selection.runs(data)
+    shown, names, note = section4_cells(runs)
+    titles = {one.label: f"{names[one.label]}\n{one.size}" for one in shown}
+    # Five panels: one row as in the paper, or three and two where they need room.
+    columns = (3 if look == "surfaces" else 5) if len(shown) == 5 else None
+    title = f"{what} of DARTS and its variants, {data_title(data)}"
+    return _surfaces(runs, shown, titles, title, [note], variable, look, columns)
+
+
+def _family(
+    selection: Selection, families: Sequence[str], data: str, *, what: str, variable: Variable, look: Look
+) -> Drawing | None:
+    """Figures 17 to 24: surfaces of a base cell and its variants, from narrow to wide."""
+    (family,) = families
+    runs = selection.runs(data)
+    shown = architectures(runs, [family], ["original", "connections"])
+    if not any(one.kind == "connections" for one in shown):
+        return None
+    ordered = sorted(shown, key=lambda one: (one.width, -one.depth, one.is_base))
+    titles = {one.label: f"width {one.size.replace(', ', ', depth ')}\n{one.name}" for one in ordered}
+    notes = ["From narrow to wide, deeper ones first."]
+    if variable == "variance":
+        notes.append("Values are unscaled; the paper's are times 1e-5.")
+    notes.append(missing_variants(family, shown))
+    title = f"{what} of {family_title(family)} and its variants by width, {data_title(data)}"
+    return _surfaces(runs, ordered, titles, title, notes, variable, look)
+
+
+section4_contours = partial(_section4, what="Loss contours", variable="loss", look="contours")
+section4_heat_maps = partial(
+    _section4, what="Standard deviation of the gradient", variable="standard_deviation", look="heat maps"
+)
+section4_surfaces = partial(
+    _section4,
+    what="Surfaces of the standard deviation of the gradient",
+    variable="standard_deviation",
+    look="surfaces",
+)
+family_contours = partial(_family, what="Loss contours", variable="loss", look="contours")
+family_surfaces = partial(
+    _family, what="Surfaces of the gradient variance", variable="variance", look="surfaces"
+)

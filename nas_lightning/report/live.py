@@ -19,6 +19,7 @@ from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
 from plotly.colors import sequential  # type: ignore[import-untyped]
 from plotly.io.json import to_json_plotly  # type: ignore[import-untyped]
+from plotly.subplots import make_subplots  # type: ignore[import-untyped]
 
 from nas_lightning.figures.accuracy import AccuracyPanel, mean_and_deviation
 from nas_lightning.figures.curves import Curve, CurvePanel, architecture_colours, is_logarithmic
@@ -30,7 +31,8 @@ INK, RULE, CARD, CENSUS, ACCENT = "#1b1f24", "#d0d7de", "#f6f8fa", "#c9ced4", "#
 _DARK = {INK: "#e6edf3", RULE: "#39424d", CARD: "#181d24", CENSUS: "#3a424c", ACCENT: "#6cb6ff"}
 _COLOUR = re.compile(r'"(#[0-9A-Fa-f]{6})"')
 _PLACE = f"{ALPHA} %{{x:.3g}}, {BETA} %{{y:.3g}}"
-_ROW, _AXIS = 40, 64
+_DECADES = {"linear": None, "log": "D2"}
+_ROW, _AXIS = 40, 84
 """Heights of a row and of an axis of a forest plot, in pixels."""
 
 
@@ -96,15 +98,13 @@ def live_curves(panels: Sequence[CurvePanel]) -> Live:
     for panel in panels:
         peers = [curve for peer in panels if peer.y_label == panel.y_label for curve in peer.curves]
         log = panel.scale == "log" or (panel.scale == "auto" and is_logarithmic(peers))
-        scales: list[dict[str, Any]] = [
-            {"yaxis.type": "linear", "yaxis.dtick": None},
-            {"yaxis.type": "log", "yaxis.dtick": "D2"},
-        ]
+        now, other = ("log", "linear") if log else ("linear", "log")
+        scales = {kind: {"yaxis.type": kind, "yaxis.dtick": _DECADES[kind]} for kind in (now, other)}
         figure = _figure(
             panel.title,
             xaxis=_axis("epoch"),
-            yaxis=_axis(_text(panel.y_label), type="log" if log else "linear", dtick="D2" if log else None),
-            updatemenus=[_buttons(("linear", "log"), "relayout", scales, active=int(log))],
+            yaxis=_axis(_text(panel.y_label), type=now, dtick=_DECADES[now]),
+            updatemenus=[_toggle("linear / log", "relayout", scales[other], scales[now])],
         )
         for curve in panel.curves:
             figure.add_traces(_curve(curve, colours[curve.name]))
@@ -153,9 +153,10 @@ def live_surfaces(panels: Sequence[SurfacePanel], label: str, norm: Normalize, *
     if log:
         powers = [power for power in range(-40, 40) if low - 0.01 <= power <= high + 0.01]
         values = powers if len(powers) > 1 else [low, (low + high) / 2, high]
-        ticks = {"tickvals": values, "ticktext": [f"{10.0**value:.2g}" for value in values]}
+        ticks = {"tickvals": values, "ticktext": [f"{float(f'{10.0**value:.2g}'):g}" for value in values]}
     levels = {"autocontour": False, "contours.start": low, "contours.end": high}
     levels |= {"contours.size": (high - low) / 20, "contours.coloring": "heatmap", "line.width": 0.6}
+    looks = [{"type": "surface"}, {"type": "contour", **levels}]
     side = {"gridcolor": RULE, "zerolinecolor": RULE, "color": INK, "showspikes": False, "nticks": 5}
     figure = _figure(
         "",
@@ -177,14 +178,7 @@ def live_surfaces(panels: Sequence[SurfacePanel], label: str, norm: Normalize, *
             "colorbar": ticks
             | {"title": {"text": _lines(label), "side": "right"}, "thickness": 12, "outlinewidth": 0},
         },
-        updatemenus=[
-            _buttons(
-                ("surface", "from above"),
-                "restyle",
-                [{"type": "surface"}, {"type": "contour", **levels}],
-                active=int(flat),
-            )
-        ],
+        updatemenus=[_toggle("surface / from above", "restyle", *(looks if flat else looks[::-1]))],
     )
     for panel in panels:
         # plotly counts z[y][x]; alpha is x.
@@ -271,52 +265,38 @@ def live_planes(
 def live_forest(panels: Sequence[EffectPanel]) -> Live:
     """A forest plot: effects with their intervals, one a row; an axis a panel."""
     filled = [panel for panel in panels if panel.effects]
-    height = sum(_ROW * len(panel.effects) + _AXIS for panel in filled) + 10
-    figure = _figure("", height=height, margin={"l": 10, "r": 12, "t": 10, "b": 0})
-    top = 1.0
-    for number, panel in enumerate(filled, start=1):
-        count, axis = len(panel.effects), "" if number == 1 else str(number)
-        bottom = top - _ROW * count / (height - 10)
+    counts = [len(panel.effects) for panel in filled]
+    inside = _ROW * sum(counts) + _AXIS * (len(filled) - 1)
+    margin = {"l": 10, "r": 12, "t": 10, "b": _AXIS}
+    figure = make_subplots(
+        rows=len(filled),
+        cols=1,
+        row_heights=counts,
+        vertical_spacing=_AXIS / inside if len(filled) > 1 else 0,
+        figure=_figure("", height=inside + margin["t"] + _AXIS, margin=margin),
+    )
+    for number, (panel, count) in enumerate(zip(filled, counts, strict=True), start=1):
+        place = {"row": number, "col": 1}
         low, high = effect_limits(panel)
-        figure.update_layout(
-            {
-                f"xaxis{axis}": _axis(
-                    _lines(panel.label), anchor=f"y{axis}", range=[low, high], zeroline=False
-                ),
-                f"yaxis{axis}": _axis(
-                    "",
-                    anchor=f"x{axis}",
-                    domain=[max(bottom, 0.0), top],
-                    range=[count - 0.5, -0.5],
-                    tickvals=list(range(count)),
-                    ticktext=[
-                        _text(effect.name).replace(", ", ",<br>").replace(" against", "<br>against")
-                        for effect in panel.effects
-                    ],
-                    showgrid=False,
-                    zeroline=False,
-                ),
-            }
-        )
-        top = bottom - _AXIS / (height - 10)
-        place = {"xref": f"x{axis}", "yref": f"y{axis}"}
+        figure.update_xaxes(_axis(_lines(panel.label), range=[low, high], zeroline=False), **place)
+        names = [_text(effect.name) for effect in panel.effects]
+        broken = [name.replace(", ", ",<br>").replace(" against", "<br>against") for name in names]
+        rows = {"range": [count - 0.5, -0.5], "tickvals": list(range(count)), "ticktext": broken}
+        figure.update_yaxes(_axis("", showgrid=False, zeroline=False, **rows), **place)
         line = {"type": "line", "layer": "between", **place}
-        figure.add_shape(
-            x0=panel.none, x1=panel.none, y0=-0.5, y1=count - 0.5, line={"color": INK, "width": 1}, **line
-        )
+        none = {"x0": panel.none, "x1": panel.none, "y0": -0.5, "y1": count - 0.5}
+        figure.add_shape(line={"color": INK, "width": 1}, **none, **line)
         for row, effect in enumerate(panel.effects):
-            rows = {"y0": row - 0.5, "y1": row + 0.5}
             if effect.bound is not None:
-                band = {"fillcolor": ACCENT, "opacity": 0.13, "line": {"width": 0}, "layer": "below"}
-                figure.add_shape(type="rect", x0=low, x1=effect.bound, **rows, **band, **place)
+                ends = {"x1": effect.bound, "y0": row - 0.5, "y1": row + 0.5}
+                band = {"fillcolor": ACCENT, "opacity": 0.13, "line_width": 0, "layer": "below"}
+                figure.add_shape(type="rect", x0=low, **ends, **band, **place)
                 dash = {"color": ACCENT, "width": 1.5, "dash": "dash"}
-                figure.add_shape(x0=effect.bound, x1=effect.bound, line=dash, **rows, **line)
+                figure.add_shape(x0=effect.bound, line=dash, **ends, **line)
             if not np.isfinite(effect.effect):
-                figure.add_annotation(
-                    x=panel.none, y=row, text="no data", showarrow=False, xanchor="left", xshift=6, **place
-                )
-        for verdict in dict.fromkeys(effect.verdict for effect in panel.effects):
-            colour, _, symbol = LOOKS[verdict]
+                text = {"text": "no data", "showarrow": False, "xanchor": "left", "xshift": 6}
+                figure.add_annotation(x=panel.none, y=row, **text, **place)
+        for verdict, (colour, _, symbol) in LOOKS.items():
             chosen = [
                 (row, effect)
                 for row, effect in enumerate(panel.effects)
@@ -328,8 +308,7 @@ def live_forest(panels: Sequence[EffectPanel]) -> Live:
             figure.add_scatter(
                 x=[effect.effect for effect in effects],
                 y=[row for row, _ in chosen],
-                xaxis=f"x{axis}",
-                yaxis=f"y{axis}",
+                **place,
                 mode="markers",
                 legendgroup=verdict,
                 marker={"size": 11, "symbol": symbol, "color": colour},
@@ -437,28 +416,21 @@ def _axis(title: str, **more: Any) -> dict[str, Any]:
     return {"title": {"text": title}, "automargin": True, **colours, **more}
 
 
-def _buttons(
-    labels: Sequence[str], method: str, changes: Sequence[Mapping[str, Any]], active: int
-) -> dict[str, Any]:
-    """Buttons above the plot, at its right."""
+def _toggle(label: str, method: str, first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:
+    """A button above the plot, at its right: one press makes the first change, the next one the second."""
     return {
         "type": "buttons",
-        "direction": "right",
-        "active": active,
-        "showactive": True,
+        "active": -1,
         "x": 1,
         "xanchor": "right",
         "y": 1,
         "yanchor": "bottom",
         "pad": {"t": 0, "b": 2},
-        # Neither changes with the theme: the pressed button is white in both.
+        # Neither changes with the theme: plotly's pressed button has this colour in both.
         "font": {"size": 10, "color": "rgb(27,31,36)"},
-        "bgcolor": "rgb(222,227,233)",
+        "bgcolor": "rgb(244,250,255)",
         "bordercolor": RULE,
-        "buttons": [
-            {"label": label, "method": method, "args": [dict(change)]}
-            for label, change in zip(labels, changes, strict=True)
-        ],
+        "buttons": [{"label": label, "method": method, "args": [dict(first)], "args2": [dict(second)]}],
     }
 
 

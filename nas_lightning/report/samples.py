@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -69,9 +68,8 @@ def group_columns(runs: pd.DataFrame) -> list[str]:
 
 def group_keys(runs: pd.DataFrame, columns: Sequence[str]) -> pd.Series:
     """One text for each combination of settings; missing values equal one another."""
-    texts = [[_text(value) for value in runs[name]] for name in columns]
-    joined = ["\x1f".join(row) for row in zip(*texts, strict=True)] if texts else [""] * len(runs)
-    return pd.Series(joined, index=runs.index, dtype=object)
+    texts = runs[list(columns)].astype(object).fillna("").astype(str)
+    return texts.agg("\x1f".join, axis=1) if columns else pd.Series("", index=runs.index)
 
 
 def take_sample(
@@ -80,7 +78,7 @@ def take_sample(
     kinds: Sequence[str],
     *,
     censored: bool = False,
-    transform: Callable[[pd.Series], pd.Series] | None = None,
+    logarithm: bool = False,
 ) -> Sample:
     """Average a statistic over seeds.
 
@@ -88,7 +86,8 @@ def take_sample(
     else. Runs of one genotype are one architecture, whatever its name. Where the statistic is censored, a
     missing value means "never reached": runs are ranked within their group, those without a value last and
     alike, and the ranks are averaged; a run whose curve is unknown (no ``mean_error``, not diverged) is left
-    out. A transform is applied before averaging. The table is empty where no run has a value.
+    out. Logarithms (NaN of what is not positive) are taken before averaging. The table is empty where no run
+    has a value.
     """
     if runs.empty:
         return Sample(_empty(), 0, 0)
@@ -97,8 +96,8 @@ def take_sample(
         return Sample(_empty(), int(of_kind.sum()), 0)
     chosen = runs[of_kind].copy()
     chosen["value"] = pd.to_numeric(chosen[statistic], errors="coerce").astype(float)
-    if transform is not None:
-        chosen["value"] = transform(chosen["value"])
+    if logarithm:
+        chosen["value"] = np.log(chosen["value"].where(chosen["value"] > 0))
     late = pd.Series(False, index=chosen.index)
     if censored:
         late = chosen["value"].isna() & (chosen["mean_error"].notna() | chosen["diverged"].eq(True))
@@ -133,7 +132,8 @@ def rank_blocks(table: pd.DataFrame, predictor: str, sign: int) -> tuple[list[Ra
     if table.empty:
         return [], []
     blocks, groups = [], []
-    for _, family in _large_groups(table, 3).groupby("family", sort=True):
+    large = table[table.groupby("group")["unit"].transform("size") >= 3]
+    for _, family in large.groupby("family", sort=True):
         wide = family.pivot(index="group", columns="unit", values="value")
         of_unit = family.groupby("unit")[predictor].first().reindex(wide.columns)
         blocks.append(RankBlock(of_unit.to_numpy(float), sign * wide.to_numpy(float)))
@@ -186,16 +186,6 @@ def describe_groups(
             }
         )
     return pd.DataFrame(rows, columns=GROUP_COLUMNS)
-
-
-def _text(value: object) -> str:
-    missing = value is None or value is pd.NA or (isinstance(value, float) and math.isnan(value))
-    return "" if missing else str(value)
-
-
-def _large_groups(table: pd.DataFrame, smallest: int) -> pd.DataFrame:
-    sizes = table.groupby("group")["unit"].transform("size")
-    return table[sizes >= smallest]
 
 
 def _empty() -> pd.DataFrame:

@@ -144,18 +144,9 @@ def architectures(runs: pd.DataFrame, families: Sequence[str] = (), kinds: Seque
         chosen = chosen[chosen["family"].isin(list(families))]
     if kinds:
         chosen = chosen[chosen["kind"].isin(list(kinds))]
-    found = [
-        Shown(
-            str(row["architecture"]),
-            str(row["family"]),
-            str(row["variant"]),
-            str(row["kind"]),
-            float(row["width"]),
-            int(row["depth"]),
-            str(row["genotype"]),
-        )
-        for _, row in chosen.iterrows()
-    ]
+    columns = ["architecture", "family", "variant", "kind", "width", "depth", "genotype"]
+    chosen = chosen[columns].astype({"depth": int})
+    found = [Shown(*row) for row in chosen.itertuples(index=False)]
     return sorted(found, key=lambda shown: shown.order)
 
 

@@ -4,21 +4,12 @@ from __future__ import annotations
 
 import pandas as pd
 
-from nas_lightning.report.words import distinct, say
+from nas_lightning.report.words import SETTING_NAMES, distinct, say
 from nas_lightning.study.results import Results
 
-_SETTINGS = {
-    "data": "data set",
-    "epochs": "epochs",
-    "batch_size": "batch size",
-    "learning_rate": "initial learning rate",
-    "seed": "seeds",
-    "init_channels": "initial channels",
-    "num_cells": "cells",
+_SETTINGS = SETTING_NAMES | {
     "cutout": "cutout (pixels)",
     "drop_path": "drop path (maximum probability)",
-    "auxiliary_weight": "weight of the auxiliary tower",
-    "evaluation_split": "split that is evaluated",
     "settings.trainer.precision": "precision",
     "loss_contour.samples": "images of a loss contour",
     "gradient_variance.samples": "images of a gradient variance",

@@ -31,20 +31,16 @@ from nas_lightning.report.paper import (
 )
 from nas_lightning.report.samples import SETTINGS, group_columns, group_keys
 from nas_lightning.report.table_files import ReportTable
-from nas_lightning.report.words import MISSING, distinct, mean_and_spread, p_value_text, say, signed
+from nas_lightning.report.words import (
+    MISSING,
+    SETTING_NAMES,
+    distinct,
+    mean_and_spread,
+    p_value_text,
+    say,
+    signed,
+)
 from nas_lightning.study.results import Results
-
-_SETTING_TITLES = {
-    "learning_rate": "Learning rate",
-    "epochs": "Epochs",
-    "batch_size": "Batch size",
-    "cutout": "Cutout",
-    "drop_path": "Drop path",
-    "auxiliary_weight": "Tower weight",
-    "evaluation_split": "Split",
-    "init_channels": "Channels",
-    "num_cells": "Cells",
-}
 
 
 def report_tables(results: Results, claims: Sequence[Claim] | None = None) -> list[ReportTable]:
@@ -67,17 +63,6 @@ def report_tables(results: Results, claims: Sequence[Claim] | None = None) -> li
         architecture_table(runs),
         claim_table(tested),
     ]
-
-
-_COMPARED = {
-    "learning_rate": "learning rate",
-    "batch_size": "images a batch",
-    "num_cells": "cells",
-    "init_channels": "initial channels",
-    "cutout": "cutout",
-    "drop_path": "drop path",
-    "auxiliary_weight": "weight of the tower",
-}
 
 
 def table1(runs: pd.DataFrame) -> ReportTable:
@@ -229,14 +214,13 @@ def _closest(runs: pd.DataFrame, data: str) -> pd.DataFrame:
 def _differences(run: pd.Series) -> list[str]:
     """In what a run differs from the training of table 1, in words."""
     training = paper_training()
-    pairs = [("epochs", "epochs", training.epochs[run["data"]])]
-    pairs += [(column, name, getattr(training, column)) for column, name in _COMPARED.items()]
-    words = []
-    for column, name, paper in pairs:
-        ours = float(run[column])
-        if abs(ours - paper) > 1e-9:
-            words.append(f"{name} {ours:g} (paper: {paper:g})")
-    return words
+    papers = {name: value for name, value in vars(training).items() if name in SETTINGS}
+    papers["epochs"] = training.epochs[run["data"]]
+    return [
+        f"{SETTING_NAMES[name]} {run[name]:g} (paper: {paper:g})"
+        for name, paper in papers.items()
+        if abs(run[name] - paper) > 1e-9
+    ]
 
 
 def numbering_table(runs: pd.DataFrame) -> ReportTable:
@@ -280,7 +264,7 @@ def architecture_table(runs: pd.DataFrame) -> ReportTable:
     for _, group in runs.groupby([keys, runs["architecture"]], sort=False):
         first = group.iloc[0]
         row: dict[str, object] = {"Architecture": first["architecture"], "Data": data_title(first["data"])}
-        row |= {_SETTING_TITLES[name]: "".join(distinct([first[name]])) for name in varying}
+        row |= {SETTING_NAMES[name].capitalize(): "".join(distinct([first[name]])) for name in varying}
         row |= {
             "Width": format_width(float(first["width"])),
             "Depth": int(first["depth"]),

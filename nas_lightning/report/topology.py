@@ -79,7 +79,7 @@ def _cells(shown: Sequence[Shown], names: Mapping[str, str], title: str, note: s
         CellDrawing(one.genotype.normal, one.genotype.normal_concat, names[one.label])
         for one in shown[:MOST_CELLS]
     ]
-    columns = 3 if len(drawings) in (3, 5, 6, 9) else 2 if len(drawings) in (2, 4) else 4
+    columns = 2 if len(drawings) in (2, 4, 7, 8) else 3
     caption = say("cells", note=note, count=len(shown), most=MOST_CELLS)
     return Drawing(title, caption, draw_cells(drawings, min(columns, len(drawings))))
 

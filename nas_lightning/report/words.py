@@ -16,6 +16,20 @@ from nas_lightning.cells import format_width
 from nas_lightning.report.paper import data_title, family_title
 
 MISSING = "—"
+SETTING_NAMES = {
+    "data": "data set",
+    "epochs": "epochs",
+    "batch_size": "batch size",
+    "learning_rate": "learning rate",
+    "seed": "seeds",
+    "init_channels": "initial channels",
+    "num_cells": "cells",
+    "cutout": "cutout",
+    "drop_path": "drop path",
+    "auxiliary_weight": "weight of the tower",
+    "evaluation_split": "split",
+}
+"""Names of columns of settings."""
 
 
 def say(name: str, /, **facts: Any) -> str:

@@ -397,7 +397,7 @@ def test_surfaces_turn_together_and_leave_their_contexts(browser: WebDriver, ful
         assert len(np.unique(pixels[coloured], axis=0)) > 100
     # Seen from above, without WebGL; and nothing is held once the reader is elsewhere.
     browser.execute_script(
-        f"{plots}.forEach(plot => plot.querySelectorAll('.updatemenu-button')[1]"
+        f"{plots}.forEach(plot => plot.querySelector('.updatemenu-button')"
         ".dispatchEvent(new MouseEvent('click', {bubbles: true})));"
     )
     assert wait(browser, f"return [...{plots}].every(plot => plot.querySelector('.contourlayer .contour'));")
