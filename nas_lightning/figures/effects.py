@@ -116,24 +116,13 @@ def draw_forest(panels: Sequence[EffectPanel], *, title: str = "") -> Figure:
         handles.append(Patch(facecolor=_BAND, alpha=0.15, label="too small to matter"))
     if handles:
         figure.legend(
-            handles=handles,
-            loc="lower center",
-            ncols=len(handles),
-            fontsize=TICK_POINTS,
-            frameon=False,
+            handles=handles, loc="lower center", ncols=len(handles), fontsize=TICK_POINTS, frameon=False
         )
     return figure
 
 
 def effect_limits(panel: EffectPanel) -> tuple[float, float]:
-    """Ends of a panel's scale: those given, or a little more than intervals, bounds and no effect take.
-
-    Args:
-        panel: The panel.
-
-    Returns:
-        Lower and upper end.
-    """
+    """Ends of a panel's scale: those given, or a little more than intervals, bounds and no effect take."""
     if panel.limits:
         return float(panel.limits[0]), float(panel.limits[1])
     ends = [end for effect in panel.effects for end in (effect.effect, effect.low, effect.high)]
@@ -168,14 +157,8 @@ def _draw_panel(axes: Axes, panel: EffectPanel, heights: Sequence[float]) -> Non
                     axes.plot(place, y, head, color=colour, markersize=5, clip_on=False, zorder=2)
         if marker and low <= effect.effect <= high:
             axes.plot(effect.effect, y, marker, color=colour, markersize=6, label=effect.name, zorder=3)
-        axes.annotate(
-            _numbers(effect),
-            (1.02, y),
-            xycoords=("axes fraction", "data"),
-            va="center",
-            fontsize=TICK_POINTS,
-            parse_math=False,
-        )
+        place = {"xycoords": ("axes fraction", "data"), "va": "center"}
+        axes.annotate(_numbers(effect), (1.02, y), fontsize=TICK_POINTS, parse_math=False, **place)
     names = ["\n".join(wrap(effect.name, _NAMES_WIDTH)) for effect in panel.effects]
     axes.set_yticks(middles.tolist(), names)
     for text in axes.get_yticklabels():
@@ -192,7 +175,6 @@ def _draw_panel(axes: Axes, panel: EffectPanel, heights: Sequence[float]) -> Non
 def _numbers(effect: Effect) -> str:
     if not np.isfinite(effect.effect):
         return effect.verdict
-    interval = (
-        f" ({effect.low:.2f} to {effect.high:.2f})" if np.isfinite([effect.low, effect.high]).all() else ""
-    )
+    known = np.isfinite([effect.low, effect.high]).all()
+    interval = f" ({effect.low:.2f} to {effect.high:.2f})" if known else ""
     return f"{effect.effect:.2f}{interval}, {effect.verdict}".replace("-", "\N{MINUS SIGN}")

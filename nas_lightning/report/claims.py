@@ -81,17 +81,10 @@ PREDICTORS: Mapping[Predictor, str] = MappingProxyType(
 
 @dataclass(frozen=True)
 class Statement:
-    """A claim of the paper.
+    """A claim of the paper in one sentence (not a quotation) and in a few words.
 
-    Attributes:
-        key: Its name.
-        section: Where the paper makes it.
-        text: The claim in one sentence, not a quotation.
-        label: The claim in a few words.
-        holds: What its subjects do where it is right.
-        fails: What they do where it is wrong.
-        asks: What is asked where it is undecided.
-        absence: Whether the claim is that there is no effect.
+    Where it is right, its subjects do what ``holds`` says, else what ``fails`` says; ``asks`` is the question
+    where it is undecided. A claim of absence says that there is no effect.
     """
 
     key: str
@@ -108,16 +101,9 @@ class Statement:
 class Statistic:
     """A column of the results that a claim compares.
 
-    Attributes:
-        claim: Key of the claim.
-        column: The column.
-        name: What it is, in words.
-        unit: Its unit in print, empty for pure numbers.
-        larger: Whether the claim (for generalisation: its opposite) predicts larger values for wide and
-            shallow cells.
-        primary: Whether it decides the claim.
-        censored: Whether a missing value means "never reached".
-        compare: What it compares: architectures by width and depth, kinds of variants, or pairs.
+    The claim (for generalisation: its opposite) predicts ``larger`` values, or smaller ones, for wide and
+    shallow cells. A primary statistic decides the claim; a missing value of a censored one means "never
+    reached".
     """
 
     claim: str

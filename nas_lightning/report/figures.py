@@ -41,20 +41,12 @@ Draw: TypeAlias = Callable[[Selection, Sequence[str], str], Drawing | None]
 
 @dataclass(frozen=True)
 class FigureKind:
-    """A row of the table of figures.
+    """A row of the table of figures: one of the paper, or one of ours with number 0 and a name.
 
-    Attributes:
-        number: The paper's number; 0 for a figure of ours.
-        name: Stem of its files where it has no number.
-        shows: What is drawn, in the paper's figures.
-        families: Base cells of the paper's figure; ``"others"``: one figure for each base cell that no other
-            row with the same function shows; ``"together"``: one figure for all of these.
-        needs: Kind of architectures without which there is no figure.
-        draw: Draws it from the runs, of base cells, on a data set.
-        per_data: Whether there is one for every data set.
-        variable: What it needs of a surface.
-        other_rates: Whether it needs runs at another learning rate than the default one.
-        section: Part of the page.
+    Base cells: those of the paper's figure; ``"others"``, one figure for each base cell that no other row
+    with the same function shows; or ``"together"``, one figure for all of these. There is no figure without
+    an architecture of the kind that it ``needs``, a surface of its ``variable``, or, with ``other_rates``,
+    runs at another learning rate than the default one.
     """
 
     number: int

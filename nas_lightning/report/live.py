@@ -38,14 +38,11 @@ _ROW, _AXIS = 40, 84
 
 @dataclass(frozen=True, eq=False)
 class Live:
-    """Figures that a reader can change.
+    """Figures that a reader can change, one a panel.
 
-    Attributes:
-        figures: One a panel.
-        legend: What a press hides in all panels: ``group`` of the traces, ``name`` and ``colour``.
-        choices: Names of which one is shown at a time: the traces whose ``meta`` it is.
-        each: Whether a panel has its own choice: then the one figure is drawn twice, for comparison.
-        choose: What the choice is called.
+    The legend has the ``group`` of traces that a press hides in all panels, its ``name`` and ``colour``. Of
+    the choices, called ``choose``, one is shown at a time: the traces whose ``meta`` it is. Where ``each``
+    panel has its own choice, the one figure is drawn twice, for comparison.
     """
 
     figures: Sequence[go.Figure]
@@ -73,14 +70,10 @@ class Live:
 
 @dataclass(frozen=True, eq=False)
 class Drawing:
-    """A figure of the report in both forms.
+    """A figure in both forms: still for files, print and readers without scripts, live for the page.
 
-    Attributes:
-        title: What it shows.
-        caption: What the reader must know: which runs, how many seeds, what is missing, and where it differs
-            from the paper's.
-        still: For files, print and readers without scripts.
-        live: For the page; None where the still figure says it all.
+    The caption says which runs it shows, how many seeds, what is missing, and where it differs from the
+    paper's. There is no live one where the still figure says it all.
     """
 
     title: str

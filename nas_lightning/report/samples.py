@@ -46,13 +46,11 @@ GROUP_COLUMNS = ["family", "data", "learning_rate", "n", "seeds", "seed_noise", 
 class Sample:
     """A statistic of the architectures, averaged over seeds.
 
-    Attributes:
-        table: A row per group and architecture: ``group`` (its number), ``family``, ``data``,
-            ``learning_rate``, ``unit`` (the genotype), ``architecture``, ``kind``, ``width``, ``depth``,
-            ``value`` (mean over seeds), ``seeds``, ``noise`` (variance of the value that is due to seeds,
-            NaN where no architecture of the group has two).
-        dropped: Runs left out because they have no value.
-        censored: Runs that never reached what the statistic waits for, ranked last.
+    The table has a row per group and architecture: ``group`` (its number), ``family``, ``data``,
+    ``learning_rate``, ``unit`` (the genotype), ``architecture``, ``kind``, ``width``, ``depth``, ``value``
+    (mean over seeds), ``seeds``, ``noise`` (variance of the value that is due to seeds, NaN where no
+    architecture of the group has two). Runs without a value are dropped; censored ones never reached what the
+    statistic waits for and rank last.
     """
 
     table: pd.DataFrame

@@ -31,16 +31,10 @@ _OF_TABLE2 = re.compile(r"C(\d+)")
 
 @dataclass(frozen=True)
 class Shown:
-    """An architecture as figures name it.
+    """An architecture as figures name it; the label is its name in the results, such as ``"darts_v2:C4"``.
 
-    Attributes:
-        label: Its name in the results, such as ``"darts_v2:C4"``.
-        family: Its base cell.
-        variant: ``"original"``, ``"C4"``, ``"connections=7"``, ...
-        kind: What the variant changes.
-        width: Width of the normal cell in units of c.
-        depth: Depth of the normal cell.
-        literal: The genotype, as search codes print it.
+    Width (in units of c) and depth are those of the normal cell; the literal is the genotype as search codes
+    print it.
     """
 
     label: str
@@ -86,10 +80,6 @@ class Selection:
     Runs of one data set are compared where they differ in nothing but architecture, learning rate and seed:
     of several sets of settings the one without regularisation is taken, as in the paper's section 4, then the
     one with the most runs.
-
-    Args:
-        results: What the study gave so far.
-        claims: The claims, where they have been examined already.
     """
 
     def __init__(self, results: Results, claims: Sequence[Claim] | None = None) -> None:
