@@ -157,9 +157,14 @@ def _draw_panel(axes: Axes, panel: EffectPanel, heights: Sequence[float]) -> Non
                     axes.plot(place, y, head, color=colour, markersize=5, clip_on=False, zorder=2)
         if marker and low <= effect.effect <= high:
             axes.plot(effect.effect, y, marker, color=colour, markersize=6, label=effect.name, zorder=3)
-        text = _numbers(effect)
-        label = axes.annotate(text, (1.02, y), xycoords=("axes fraction", "data"), fontsize=TICK_POINTS)
-        label.set(va="center", parse_math=False)
+        axes.annotate(
+            _numbers(effect),
+            (1.02, y),
+            xycoords=("axes fraction", "data"),
+            va="center",
+            fontsize=TICK_POINTS,
+            parse_math=False,
+        )
     names = ["\n".join(wrap(effect.name, _NAMES_WIDTH)) for effect in panel.effects]
     axes.set_yticks(middles.tolist(), names)
     for text in axes.get_yticklabels():
