@@ -103,7 +103,8 @@ def _study(options: argparse.Namespace) -> Study:
 
 
 def _plan(options: argparse.Namespace) -> None:
-    from nas_lightning.study.estimate import format_plan, run_seconds
+    from nas_lightning.study.estimate import run_seconds
+    from nas_lightning.study.plan import format_plan
     from nas_lightning.study.state import run_state
 
     study = _study(options)
@@ -173,7 +174,8 @@ def status_text(study: Study, states: Sequence[RunState]) -> str:
         Lines to print.
     """
     from nas_lightning.study.attempts import LOG
-    from nas_lightning.study.estimate import in_words, time_left
+    from nas_lightning.study.estimate import time_left
+    from nas_lightning.study.plan import in_words
     from nas_lightning.study.state import Status
 
     counts = Counter(state.status for state in states)

@@ -37,22 +37,11 @@ _MOST = 10_000
 
 
 def expand_architectures(entries: Sequence[Entry], folder: Path | None = None) -> list[Architecture]:
-    """The architectures that a study's entries name.
+    """The architectures that a study's entries name, each genotype once.
 
     Aliases give the full name. A cell that is published, is a variant of table 2 or is an adapted published
     cell goes by that name however it was asked for, so that ``darts_v2:connections=6`` is ``darts_v2:C6``.
-
-    Args:
-        entries: Genotype specs, mappings with a genotype's four lists, or shorthands as in the table above.
-        folder: What genotype files are relative to; the current folder by default.
-
-    Returns:
-        Each genotype once, in the order of the entries.
-
-    Raises:
-        ValueError: If an entry names no genotype (the entry is named), there is none, or two different
-            genotypes would have one label.
-        FileNotFoundError: If a genotype file does not exist.
+    Genotype files are relative to ``folder``.
     """
     if not entries:
         raise ValueError("`architectures` must have at least one entry, such as 'darts_v2 and C1..C13'")
@@ -70,14 +59,7 @@ def expand_architectures(entries: Sequence[Entry], folder: Path | None = None) -
 
 
 def check_labels(architectures: Iterable[Architecture]) -> None:
-    """Refuse two genotypes of one label.
-
-    Args:
-        architectures: The architectures of a study.
-
-    Raises:
-        ValueError: Naming the label and both specs.
-    """
+    """Refuse two genotypes of one label; the ValueError names the label and both specs."""
     labels: dict[str, Architecture] = {}
     for architecture in architectures:
         other = labels.setdefault(architecture.label, architecture)
@@ -89,14 +71,10 @@ def check_labels(architectures: Iterable[Architecture]) -> None:
 
 
 def figure2_number(architecture: Architecture) -> str | None:
-    """What section 4 calls a variant of the DARTS cell.
+    """What section 4 calls a variant of the DARTS cell; None for all other cells.
 
-    Args:
-        architecture: An architecture.
-
-    Returns:
-        ``"C1"`` to ``"C4"`` for table 2's C6, C7, C1 and C2 of ``darts_v2``, otherwise None. Figures 2, 3, 4,
-        6, 7 and 8 number by falling width, table 2 by rising width.
+    Table 2's C6, C7, C1 and C2 of ``darts_v2`` are C1 to C4 of section 4: figures 2, 3, 4, 6, 7 and 8 number
+    by falling width, table 2 by rising width.
     """
     if architecture.family != "darts_v2":
         return None

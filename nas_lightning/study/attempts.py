@@ -19,15 +19,9 @@ _HEADING = "==== nas-lightning study run: attempt "
 class Attempt:
     """A process of a run.
 
-    Attributes:
-        start: When it was started, ISO 8601 with time zone.
-        executor: ``"local"`` or ``"ray"``.
-        host: Name of the machine that started it.
-        end: When its end was noticed; None while it runs, or if its runner was killed.
-        exit_code: Its exit code; negative: the signal that ended it; None if it is not known.
-        outcome: ``"finished"``, ``"failed"``, ``"lost"`` (its worker or machine failed) or ``"stopped"`` (on
-            demand); None without an end.
-        reason: One line about a failure or loss.
+    Times are ISO 8601 with time zone; ``end`` is when the end was noticed, None while the process runs, or if
+    its runner was killed. A negative exit code is the signal that ended it. The outcome is ``"finished"``,
+    ``"failed"``, ``"lost"`` (its worker or machine failed) or ``"stopped"`` (on demand).
     """
 
     start: str
@@ -40,14 +34,7 @@ class Attempt:
 
 
 def read_attempts(folder: Path) -> tuple[Attempt, ...]:
-    """The runner's record of a run, ``study.json``.
-
-    Args:
-        folder: The run's folder.
-
-    Returns:
-        The attempts, in order; none if there is no record or it is damaged.
-    """
+    """The attempts in a run's ``study.json``, in order; none if there is no record or it is damaged."""
     try:
         record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
         names = {field.name for field in fields(Attempt)}
@@ -60,45 +47,20 @@ def read_attempts(folder: Path) -> tuple[Attempt, ...]:
 
 
 def write_attempts(folder: Path, attempts: Sequence[Attempt]) -> None:
-    """Write the runner's record of a run.
-
-    Args:
-        folder: The run's folder.
-        attempts: All attempts, in order.
-
-    Raises:
-        OSError: If it cannot be written.
-    """
+    """Write all attempts of a run."""
     with atomic_write(folder / RECORD) as file:
         json.dump({"attempts": [asdict(attempt) for attempt in attempts]}, file, indent=2)
         file.write("\n")
 
 
 def begin_log(folder: Path, number: int, text: str) -> None:
-    """Append the line to a run's log that separates an attempt from those before.
-
-    Args:
-        folder: The run's folder.
-        number: Number of the attempt, from 1.
-        text: When and where it is made.
-
-    Raises:
-        OSError: If the log cannot be written.
-    """
+    """Append the line to a run's log that separates an attempt, numbered from 1, from those before."""
     with (folder / LOG).open("ab") as log:
         log.write(f"{_HEADING}{number}, {text}\n".encode())
 
 
 def log_end(folder: Path, lines: int = 12) -> list[str]:
-    """The last lines that a run's last attempt printed.
-
-    Args:
-        folder: The run's folder.
-        lines: How many at most.
-
-    Returns:
-        The lines; none if there is no log.
-    """
+    """The last lines that a run's last attempt printed; none if there is no log."""
     try:
         with (folder / LOG).open("rb") as file:
             file.seek(max(file.seek(0, os.SEEK_END) - 65536, 0))

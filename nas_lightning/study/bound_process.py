@@ -17,10 +17,6 @@ def main(parent: int, command: list[str]) -> None:
     """Ask Linux for SIGTERM at the parent's end, and become the command.
 
     Other systems have no such request: there the process ends with its parent only if that can say so.
-
-    Args:
-        parent: Process id of the parent.
-        command: Program and arguments.
     """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)

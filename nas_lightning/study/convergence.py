@@ -43,21 +43,14 @@ class Curves(Protocol):
 
 
 def epochs_to(values: ArrayLike, threshold: float | int, *, rising: bool) -> float:
-    """Number of epochs after which a curve has reached a threshold for the first time.
+    """Number of epochs, from 1, after which a curve has reached a threshold for the first time.
 
-    T = min {e : v_e >= threshold} for a rising curve (accuracy), <= for a falling one (loss), e from 1. The
-    curve may cross again later; :func:`oscillation` says how unsteady it is. What differs from the threshold
-    by float32 rounding only, one part in a million, has reached it.
+    T = min {e : v_e >= threshold} for a rising curve (accuracy), <= for a falling one (loss). The curve may
+    cross again later; :func:`oscillation` says how unsteady it is. What differs from the threshold by float32
+    rounding only, one part in a million, has reached it; values that are not a number reach nothing.
 
-    Args:
-        values: Curve, [epochs].
-        threshold: Value to be reached, in the units of the curve.
-        rising: Whether larger is better.
-
-    Returns:
-        Epochs, from 1; NaN if the threshold was never reached. Not zero, not E + 1: a run that never
-        gets there has no such time, and to compare runs of which some never get there, compare ranks with
-        those runs last. Values that are not a number reach nothing.
+    NaN if the threshold was never reached, not zero and not E + 1: such a run has no such time. To compare
+    runs of which some never get there, compare ranks with those runs last.
     """
     curve = _curve(values)
     slack = _ROUNDING * abs(threshold)
@@ -70,18 +63,6 @@ def steps_to(values: ArrayLike, threshold: float | int, steps_per_epoch: int, *,
 
     :func:`epochs_to` times the steps of an epoch: it compares runs of different batch or data sizes. It is
     known to one epoch, as the curve has one value an epoch.
-
-    Args:
-        values: Curve, [epochs].
-        threshold: Value to be reached, in the units of the curve.
-        steps_per_epoch: Optimiser steps an epoch.
-        rising: Whether larger is better.
-
-    Returns:
-        Steps; NaN if the threshold was never reached.
-
-    Raises:
-        ValueError: If ``steps_per_epoch`` is not positive.
     """
     if steps_per_epoch < 1:
         raise ValueError(f"`steps_per_epoch` (={steps_per_epoch}) must be at least 1")
@@ -93,18 +74,12 @@ def area_under(values: ArrayLike, ceiling: float | int = math.inf) -> float:
 
     A = (1/E) sum_e min(v_e, ceiling): each value stands for the epoch that it ends. The trapezoid rule would
     start at the end of the first epoch and give it and the last one half their weight; here all epochs weigh
-    the same, one epoch has an area too, and the units stay those of the curve. For v_e = a + b e it is
-    a + b (E + 1) / 2.
+    the same, one epoch has an area too, and the units stay those of the curve. For v_e = a + b e it is a + b
+    (E + 1) / 2.
 
-    Args:
-        values: Curve, [epochs].
-        ceiling: Values above are taken as this one. With batch norm, test losses of the first epochs can
-            be many times ln K, because running statistics lag behind the weights, and would decide the area
-            alone; ln K is the loss of a network that knows nothing.
-
-    Returns:
-        The mean; infinite values count as ``ceiling``, values that are not a number make it NaN, and so does
-        an empty curve.
+    With batch norm, test losses of the first epochs can be many times ln K, because running statistics lag
+    behind the weights, and would decide the area alone; ln K, the loss of a network that knows nothing, is a
+    ceiling against that. Values that are not a number make the area NaN, and so does an empty curve.
     """
     curve = _curve(values)
     with np.errstate(invalid="ignore"):
@@ -112,7 +87,7 @@ def area_under(values: ArrayLike, ceiling: float | int = math.inf) -> float:
 
 
 def oscillation(values: ArrayLike) -> float:
-    """Size of the oscillations in the second half of a training.
+    """Size of the oscillations in the second half of a training, in the units of the curve.
 
     s = sqrt(mean_e (v_(e+1) - 2 v_e + v_(e-1))^2 / 6) over the last ceil(E/2) epochs, at least three. The
     second difference removes the trend: s is zero for a straight line, and a slow one hardly counts. The
@@ -120,12 +95,7 @@ def oscillation(values: ArrayLike) -> float:
     standard deviation; for a zigzag of +-a it is a sqrt(8/3). The first half is left out, since there the
     curve itself bends and test losses can explode.
 
-    Args:
-        values: Curve, [epochs].
-
-    Returns:
-        The size in the units of the curve; NaN for fewer than three epochs, and where a value of the second
-        half is not finite.
+    NaN for fewer than three epochs, and where a value of the second half is not finite.
     """
     curve = _curve(values)
     if curve.size < 3:
@@ -143,23 +113,11 @@ def has_diverged(
 
     True if, after the last epoch, the test or the training loss is not finite, or the training loss is at or
     above ln K (a network that gives every class the same probability), or the test accuracy is at or below
-    1.5/K. The training loss has no lag of batch-norm statistics, so it must be below ln K for a network
-    that learns; the accuracy catches networks that learn the frequencies of the classes only, and those whose
-    test behaviour is broken. 1.5 and not 1: K = 10 and 10,000 test images give chance a standard deviation of
-    0.003, and a broken network often tells one or two classes apart. The test loss itself has no bound: an
-    overconfident network can be above ln K and still classify well.
-
-    Args:
-        final_loss: Test loss in nat.
-        final_train_loss: Training loss in nat.
-        final_accuracy: Test accuracy, fraction.
-        num_classes: Number of classes K.
-
-    Returns:
-        Whether it diverged. A final accuracy that is not a number counts as divergence.
-
-    Raises:
-        ValueError: If there are fewer than two classes.
+    1.5/K or not a number. The training loss has no lag of batch-norm statistics, so it must be below ln K for
+    a network that learns; the accuracy catches networks that learn the frequencies of the classes only, and
+    those whose test behaviour is broken. 1.5 and not 1: K = 10 and 10,000 test images give chance a standard
+    deviation of 0.003, and a broken network often tells one or two classes apart. The test loss itself has no
+    bound: an overconfident network can be above ln K and still classify well.
     """
     chance_loss = _chance_loss(num_classes)
     if not (math.isfinite(final_loss) and math.isfinite(final_train_loss)):

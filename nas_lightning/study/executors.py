@@ -28,16 +28,7 @@ LAUNCHER_VARIABLES = frozenset(
 
 @dataclass(frozen=True)
 class Job:
-    """A process to start.
-
-    Attributes:
-        name: Its name, one of a kind.
-        command: Program and arguments.
-        folder: Working folder.
-        log: File that its output is appended to.
-        gpus: Number of GPUs it needs; below 1, the share of one.
-        environment: Environment variables beside those of the process that starts it.
-    """
+    """A process to start; its output is appended to ``log``, and ``gpus`` below 1 is the share of one."""
 
     name: str
     command: tuple[str, ...]
@@ -51,11 +42,8 @@ class Job:
 class JobEnd:
     """How a process ended.
 
-    Attributes:
-        name: The job's name.
-        exit_code: Its exit code; negative: the signal that ended it; None if it is not known.
-        lost: Whether it was killed, or its worker or machine failed.
-        reason: One line about an end without success.
+    A negative exit code is the signal that ended it. A process is lost if it was killed, or its worker or
+    machine failed.
     """
 
     name: str
@@ -95,18 +83,11 @@ class Executor(Protocol):
 
 
 class LocalExecutor:
-    """Processes on this machine.
+    """Processes on this machine, ``jobs`` at a time.
 
-    Every process has its own GPUs, or its share of one, through ``CUDA_VISIBLE_DEVICES``; shares are dealt
-    to the GPU with the most left. Where the machine has GPUs, a process that needs none sees none.
-
-    Args:
-        jobs: Number of processes at a time.
-        devices: Names of the GPUs, as ``CUDA_VISIBLE_DEVICES`` takes them.
-        threads: Number of CPU threads for each process; by default cores / jobs.
-
-    Raises:
-        ValueError: If ``jobs`` is below 1.
+    Every process has its own GPUs, or its share of one, through ``CUDA_VISIBLE_DEVICES``, which ``devices``
+    are named for; shares are dealt to the GPU with the most left. Where the machine has GPUs, a process that
+    needs none sees none. By default a process has cores / ``jobs`` threads.
     """
 
     name = "local"
@@ -125,12 +106,7 @@ class LocalExecutor:
         return len(self._running) < self.jobs and self._deal(gpus) is not None
 
     def start(self, job: Job) -> None:
-        """Start a process.
-
-        Raises:
-            OSError: If its log cannot be written or its folder is not there.
-            RuntimeError: If there is no room.
-        """
+        """Start a process; RuntimeError if there is no room."""
         taken = self._deal(job.gpus)
         if taken is None or len(self._running) >= self.jobs:
             raise RuntimeError(f"no room for {job.name}")
@@ -176,16 +152,6 @@ def start_process(job: Job, environment: Mapping[str, str] | None = None) -> sub
     """Start a job's process, bound to this one: it ends when this one does, however that happens.
 
     It is the leader of a process group of its own, so that a terminal's Ctrl-C does not reach it.
-
-    Args:
-        job: The job.
-        environment: More environment variables, such as the GPUs dealt to it.
-
-    Returns:
-        The process.
-
-    Raises:
-        OSError: If its log cannot be written or its folder is not there.
     """
     job.log.parent.mkdir(parents=True, exist_ok=True)
     script = [sys.executable, "-I", "-S", bound_process.__file__, str(os.getpid())]
@@ -202,12 +168,7 @@ def start_process(job: Job, environment: Mapping[str, str] | None = None) -> sub
 
 
 def terminate(processes: Iterable[subprocess.Popen[bytes]], seconds: float | int) -> None:
-    """End processes with their groups: SIGTERM first, then SIGKILL.
-
-    Args:
-        processes: The processes.
-        seconds: How long they may take to end.
-    """
+    """End processes: SIGTERM first, then SIGKILL for those that still run after so many seconds."""
     waiting = list(processes)
     for process in waiting:
         process.terminate()
@@ -233,13 +194,6 @@ def job_end(name: str, exit_code: int) -> JobEnd:
 
     A process that was killed (SIGKILL, as by a system without memory left; SIGTERM, as by a scheduler that
     takes a machine back) is lost, not failed; ``nas-lightning fit`` answers SIGTERM with exit code 143.
-
-    Args:
-        name: The job's name.
-        exit_code: The exit code; negative: the signal.
-
-    Returns:
-        The end.
     """
     number = -exit_code if exit_code < 0 else exit_code - 128
     if number in (signal.SIGKILL, signal.SIGTERM):
@@ -250,14 +204,7 @@ def job_end(name: str, exit_code: int) -> JobEnd:
 
 
 def without_launcher(environment: Mapping[str, str]) -> dict[str, str]:
-    """An environment without the variables that a launcher (SLURM, torchrun, MPI) gave to this process.
-
-    Args:
-        environment: The environment.
-
-    Returns:
-        A copy.
-    """
+    """A copy without the variables that a launcher (SLURM, torchrun, MPI) gave to this process."""
     return {
         name: value
         for name, value in environment.items()
@@ -271,14 +218,9 @@ def cpu_count() -> int:
 
 
 def visible_gpus(environment: Mapping[str, str] | None = None) -> tuple[str, ...]:
-    """The GPUs of this machine, found without CUDA.
+    """The GPUs of this machine as ``CUDA_VISIBLE_DEVICES`` takes them, found without CUDA.
 
-    Args:
-        environment: The environment (default: this process's). Its ``CUDA_VISIBLE_DEVICES``, where it is set,
-            says which there are; else ``nvidia-smi -L`` does.
-
-    Returns:
-        Their names, as ``CUDA_VISIBLE_DEVICES`` takes them.
+    Where that variable is set it says which there are; else ``nvidia-smi -L`` does.
     """
     environment = os.environ if environment is None else environment
     if "CUDA_VISIBLE_DEVICES" in environment:

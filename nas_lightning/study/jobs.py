@@ -23,11 +23,9 @@ RUNS_PER_GPU = 1
 class Sharing:
     """How the runs of a study share this machine.
 
-    Attributes:
-        jobs: Most runs at a time; the cores are divided by it.
-        at_a_time: Runs at a time, as far as GPUs and runs suffice; 0 if one needs more GPUs than there are.
-        devices: The GPUs, as ``CUDA_VISIBLE_DEVICES`` takes them.
-        gpus: Number of GPUs of a run, or a share of one; where runs differ, the smallest.
+    The cores are divided by ``jobs``, the most runs at a time. ``at_a_time`` is how many go as far as GPUs
+    and runs suffice, 0 if one needs more GPUs than there are. ``gpus`` is for one run, a share if below 1,
+    and where runs differ the smallest.
     """
 
     jobs: int = 1
@@ -45,12 +43,7 @@ def local_sharing(
 ) -> Sharing:
     """How ``nas-lightning study run`` shares this machine among runs.
 
-    Args:
-        runs: The runs.
-        devices: The GPUs of the machine.
-        cores: Number of CPU cores.
-        jobs: Runs at a time; None: as many as the GPUs take, without GPUs one a core.
-        gpus_per_run: As for :func:`gpus_of`.
+    Without ``jobs``, as many runs at a time as the GPUs take, without GPUs one a core.
     """
     gpus = min((gpus_of(run, len(devices), gpus_per_run) for run in runs), default=0)
     if not gpus:
@@ -66,19 +59,10 @@ def local_sharing(
 
 
 def gpus_of(run: Run, available: int, gpus_per_run: float | int | None = None) -> float | int:
-    """Number of GPUs that a run's process gets.
+    """Number of GPUs that a run's process gets: a whole number, or a share below 1.
 
-    Args:
-        run: The run.
-        available: Number of GPUs of the machine.
-        gpus_per_run: What the user says. None: 0 for a run on the CPU or without GPUs, ``trainer.devices``
-            where that is a number above 1, else 1 / :data:`RUNS_PER_GPU`.
-
-    Returns:
-        A whole number, or a share below 1.
-
-    Raises:
-        ValueError: If ``gpus_per_run`` is negative or neither whole nor below 1.
+    Where the user does not say, 0 for a run on the CPU or without GPUs, ``trainer.devices`` where that is a
+    number above 1, else 1 / :data:`RUNS_PER_GPU`.
     """
     if gpus_per_run is not None:
         if gpus_per_run < 0 or (gpus_per_run > 1 and gpus_per_run != int(gpus_per_run)):
@@ -103,13 +87,7 @@ def run_command(run: Run) -> tuple[str, ...]:
 
 
 def run_job(run: Run, gpus: float | int, threads: int) -> Job:
-    """A run's process, in the current folder, with its output in the run's folder.
-
-    Args:
-        run: The run.
-        gpus: Number of GPUs, or a share of one.
-        threads: As for :func:`job_environment`.
-    """
+    """A run's process, in the current folder, with its output in the run's folder."""
     return Job(
         name=run.name,
         command=run_command(run),
@@ -123,8 +101,7 @@ def run_job(run: Run, gpus: float | int, threads: int) -> Job:
 def job_environment(threads: int) -> dict[str, str]:
     """Environment variables of a training's process beside those of the process that starts it.
 
-    Args:
-        threads: Number of CPU threads, unless the user's ``OMP_NUM_THREADS`` says another.
+    The user's own ``OMP_NUM_THREADS`` takes precedence over ``threads``.
     """
     return {
         "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS") or str(threads),

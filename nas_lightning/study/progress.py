@@ -30,12 +30,7 @@ class Output(Protocol):
 
 
 class StudyProgress:
-    """One line that is drawn over on a terminal; elsewhere a line a minute.
-
-    Args:
-        output: Where it goes.
-        clock: Gives seconds.
-    """
+    """One line that is drawn over on a terminal; elsewhere a line a minute."""
 
     def __init__(self, output: Output, clock: Callable[[], float] = time.monotonic) -> None:
         self._output, self._clock = output, clock
@@ -67,13 +62,8 @@ class StudyProgress:
     ) -> None:
         """Show how far the study is.
 
-        Args:
-            finished: Number of finished runs.
-            failed: Number of runs given up.
-            runs: Number of all runs.
-            running: A run's name, its epochs done, its epochs to do, and its accuracy.
-            seconds_left: Time that the rest will take; None where it is not known.
-            elsewhere: Number of runs that another process works on.
+        Of each running run come its name, its epochs done, its epochs to do and its accuracy; ``elsewhere``
+        counts the runs that another process works on.
         """
         self._said = self._clock()
         parts = [f"{finished} of {runs} runs done", f"{failed} failed"]

@@ -45,10 +45,6 @@ class RayExecutor:
             this machine, which ends with this process.
         threads: Number of CPU threads for each process; by default the cores divided by ``jobs``, at most
             those of the smallest machine, or the cores that a machine has for its GPUs.
-
-    Raises:
-        ValueError: If Ray is not installed, or ``jobs`` is below 1.
-        ConnectionError: If there is no cluster at ``address``.
     """
 
     name = "ray"

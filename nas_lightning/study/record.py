@@ -33,12 +33,7 @@ _FREE = frozenset({"batch_size", "every_n_epochs", "folder", "name", "speed"})
 
 @dataclass(frozen=True, eq=False)
 class Result:
-    """A ``result.json``, of whichever training. NaN and infinity are texts in it.
-
-    Attributes:
-        path: The file.
-        content: Its content.
-    """
+    """A ``result.json``, of whichever training. NaN and infinity are texts in it."""
 
     path: Path
     content: Mapping[str, Any]
@@ -87,14 +82,10 @@ class Result:
 class Record:
     """A finished run's files.
 
-    Attributes:
-        run: The run.
-        result: ``result.json``.
-        metrics: Rows of ``metrics.csv``, one an epoch; what was not measured in an epoch is missing.
-        train_batches: Training batches an epoch.
-        steps_per_epoch: Optimiser steps an epoch.
-        analyses: Statistics of each analysis, by the stem of its file.
-        problems: Analyses that are missing, unfinished, damaged or of other weights; a line each.
+    ``metrics`` are the rows of ``metrics.csv``, one an epoch, without what was not measured in it;
+    ``train_batches`` and ``steps_per_epoch`` (of the optimiser) are for an epoch; ``analyses`` are the
+    statistics of each by the stem of its file; ``problems`` name analyses that are missing, unfinished,
+    damaged or of other weights.
     """
 
     run: Run
@@ -109,16 +100,8 @@ class Record:
 def read_record(run: Run) -> Record:
     """Read the files of a run.
 
-    Args:
-        run: The run.
-
-    Returns:
-        What they hold.
-
-    Raises:
-        ValueError: If the run is missing or unfinished, is another training than planned, or a file of it is
-            damaged; one line, which names the file.
-        OSError: If a file cannot be read.
+    Raises a ValueError of one line, which names the file, if the run is missing or unfinished, is another
+    training than planned, or a file of it is damaged.
     """
     path = run.folder / "result.json"
     if not path.exists():
@@ -139,18 +122,7 @@ def read_record(run: Run) -> Record:
 
 
 def read_result(path: Path) -> Result:
-    """Read a ``result.json``, of whichever training.
-
-    Args:
-        path: The file.
-
-    Returns:
-        Its content.
-
-    Raises:
-        ValueError: If it is damaged or no result; one line, which names the file.
-        OSError: If it cannot be read.
-    """
+    """Read a ``result.json``, of whichever training; a ValueError names the file if it is damaged or none."""
     try:
         content = json.loads(path.read_bytes())
     except ValueError as error:
@@ -220,14 +192,9 @@ def _differences_without_identity(run: Run, result: Result) -> list[str]:
 
 
 def read_metrics(path: Path) -> tuple[tuple[Row, ...], str | None]:
-    """Read a ``metrics.csv`` as far as it goes.
+    """Read a ``metrics.csv`` as far as it goes: its rows, and one line about what is wrong with it, or None.
 
-    Args:
-        path: The file; it may be missing.
-
-    Returns:
-        Its rows, where an empty cell is no number and ``nan`` is one; and one line about what is wrong with
-        the file, or None.
+    An empty cell is no number and ``nan`` is one. A missing file has no rows.
     """
     rows: list[Row] = []
     try:
@@ -299,18 +266,10 @@ def _read_analyses(run: Run, weights: str) -> tuple[dict[str, Statistics], tuple
 
 
 def measured_otherwise(run: Run, analysis: AnalysisFile, dataset: xr.Dataset) -> str | None:
-    """In what an analysis's file is not what a study asks for.
+    """One line with the file and the first setting in which it is not what a study asks for, or None.
 
     Settings that do not decide the numbers (batch size, file name, level) are not compared, nor is what the
     file does not say.
-
-    Args:
-        run: The run.
-        analysis: What the study asks for.
-        dataset: The file's content.
-
-    Returns:
-        One line with the file and the first difference; None if there is none.
     """
     planned = dict(analysis.settings.get("init_args") or {})
     for name, wanted, found in _compared(run, planned, dataset):
@@ -363,20 +322,13 @@ def _split_size(run: Run, split: object) -> int | None:
 
 
 def analysis_statistics(dataset: xr.Dataset) -> Statistics:
-    """The statistics of an analysis.
+    """The statistics of an analysis; ValueError if it is unfinished.
 
-    Args:
-        dataset: The file's content.
-
-    Returns:
-        Of every variable without dimensions its value; of every variable over ``direction_seed`` the mean
-        and, as ``NAME.sd``, the standard deviation of a sample (divided by the number of seeds less one; NaN
-        for one seed). Values that are not finite make both not finite. Of a spectrum ``largest_eigenvalue``
-        and ``smallest_eigenvalue`` (NaN where none was asked for). Always ``samples``, ``split`` and
-        ``direction_seeds``, where the file has them.
-
-    Raises:
-        ValueError: If the analysis is unfinished.
+    Of every variable without dimensions its value; of every variable over ``direction_seed`` the mean and, as
+    ``NAME.sd``, the standard deviation of a sample (divided by the number of seeds less one; NaN for one
+    seed). Values that are not finite make both not finite. Of a spectrum ``largest_eigenvalue`` and
+    ``smallest_eigenvalue`` (NaN where none was asked for). Always ``samples``, ``split`` and
+    ``direction_seeds``, where the file has them.
     """
     if "done" in dataset and (done := int((dataset["done"] == 1).sum())) < dataset["done"].size:
         raise ValueError(f"unfinished, {done} of {dataset['done'].size} points are measured")

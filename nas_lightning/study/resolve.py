@@ -27,11 +27,9 @@ _KNOWN_PACKAGES = ("nas_lightning.", "torch.", "lightning.")
 
 @dataclass(frozen=True)
 class Resolved:
-    """The settings of a training.
+    """All settings of a training, and those that decide it, both with dotted keys.
 
-    Attributes:
-        settings: All settings, with dotted keys.
-        deciding: Those that decide the training, see :func:`nas_lightning.identity.deciding_settings`.
+    See :func:`nas_lightning.identity.deciding_settings`.
     """
 
     settings: Mapping[str, Any]
@@ -39,18 +37,10 @@ class Resolved:
 
 
 def resolve_settings(arguments: Sequence[str], files: Sequence[Path]) -> Resolved:
-    """The settings that a training has.
+    """The settings of a training from the arguments of ``nas-lightning``, from ``fit`` on.
 
-    Args:
-        arguments: Arguments of ``nas-lightning``, from ``fit`` on.
-        files: The configuration files among them.
-
-    Returns:
-        The settings.
-
-    Raises:
-        ValueError: If ``nas-lightning fit`` would refuse them.
-        OSError: If a file cannot be read.
+    ``files`` are the configuration files among them. What ``nas-lightning fit`` would refuse raises a
+    ValueError.
     """
     contents = [read_config(path) for path in files]
     text = json.dumps([_software(), list(arguments), contents], default=str)

@@ -97,12 +97,8 @@ _SETTINGS = (
 def optional_dtype(name: str) -> str:
     """Type of a column that only some studies have.
 
-    Args:
-        name: Name of the column.
-
-    Returns:
-        Text for settings, versions, file names and splits; counts of samples and seeds may be missing; all
-        else are statistics.
+    Text for settings, versions, file names and splits; counts of samples and seeds may be missing; all else
+    are statistics.
     """
     if name.startswith(("settings.", "version_")) or name.endswith(("_file", ".split")):
         return TEXT

@@ -89,26 +89,12 @@ def run_state(run: Run) -> RunState:
 
 
 def run_progress(run: Run) -> tuple[int, float | None]:
-    """Number of epochs in a run's curves, and the last accuracy of the evaluation split.
-
-    Args:
-        run: The run.
-
-    Returns:
-        ``(epochs, accuracy)``; ``(0, None)`` where nothing can be read.
-    """
+    """Number of epochs in a run's curves, and the last accuracy of the evaluation split."""
     return _read_progress(run.folder)[:2]
 
 
 def lock_is_held(path: str | os.PathLike[str]) -> bool:
-    """Whether a process holds a lock file; the lock is not taken from anyone who asks for it.
-
-    Args:
-        path: The lock file.
-
-    Returns:
-        Whether it is held; False if there is none or it cannot be read.
-    """
+    """Whether a process holds a lock file; the lock is not taken from anyone who asks for it."""
     try:
         handle = os.open(path, os.O_RDONLY)
     except OSError:

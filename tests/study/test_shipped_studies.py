@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import shutil
 from collections import Counter
-from functools import cache
 from pathlib import Path
 
 import pytest
@@ -16,18 +15,12 @@ from nas_lightning.cli.resolve import resolve
 from nas_lightning.identity import identity_hash
 from nas_lightning.study.architectures import figure2_number
 from nas_lightning.study.read import read_study
-from nas_lightning.study.study import Run, Study
+from nas_lightning.study.study import Run
+from tests.study.shipped import CONFIGS, read, shipped
 
-CONFIGS = Path(__file__).parents[2] / "configs"
 STUDIES = sorted((CONFIGS / "studies").glob("*.yaml"))
 SEEDS = 3
 FAMILIES = ("darts_v2", "enas", "amoebanet", "nasnet")
-
-read = cache(read_study)
-
-
-def shipped(name: str) -> Study:
-    return read(CONFIGS / "studies" / f"{name}.yaml")
 
 
 def labels(name: str) -> list[str]:

@@ -1,0 +1,133 @@
+"""What a run costs, by formula: parameters, training images and multiply-adds.
+
+Work is counted in training images: a forward and a backward pass of one image, about three forward passes. An
+evaluated image counts a third of that, one of a gradient-variance point 1.5 (the gradient of every sample),
+one of a product with the Hessian 3.5.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, NamedTuple
+
+from nas_lightning.cells import Genotype, UnknownOperationSize, count_parameters, multiply_adds
+from nas_lightning.study.study import AnalysisFile, Run
+
+FORWARD_PASSES = 3
+"""Forward passes that a training image counts, the backward pass being two."""
+EVALUATION = 1 / FORWARD_PASSES
+"""Training images that an evaluated image counts."""
+# `benchmarks/results/landscape.json`: 1.57 times an ordinary forward and backward pass with the set-up of a
+# surface, 1.12 times without it.
+GRADIENT_OF_AN_IMAGE = 1.5
+"""Training images that an image of a gradient-variance point counts."""
+# Three to four times a gradient, see `nas_lightning.analysis.hessian.HessianProduct`.
+HESSIAN_PRODUCT = 3.5
+"""Training images that an image of a product with the Hessian counts."""
+# Lanczos takes some tens to hundreds, 48 for five values of a small network (`docs/method.md`).
+HESSIAN_PRODUCTS = 100
+"""Products that the largest and the smallest eigenvalues take, about."""
+
+
+class DataSize(NamedTuple):
+    """Images of the official splits, height and width in pixels, and number of classes."""
+
+    train: int
+    test: int
+    image_size: int
+    num_classes: int
+
+
+DATA_SIZES = {
+    "CIFAR10": DataSize(50_000, 10_000, 32, 10),
+    "CIFAR100": DataSize(50_000, 10_000, 32, 100),
+    "TinyImageNet": DataSize(100_000, 10_000, 64, 200),
+    "FashionMNIST": DataSize(60_000, 10_000, 32, 10),
+    "Digits": DataSize(1_437, 360, 32, 10),
+}
+"""The data sets that ship; that of ``Synthetic`` is in its settings."""
+
+
+@dataclass(frozen=True)
+class RunCost:
+    """What one run costs; what its data set or an operation leaves unknown is None.
+
+    Attributes:
+        parameters: Parameters of the network, with the auxiliary tower where there is one.
+        multiply_adds: Multiply-adds of an image's forward pass.
+        training_images: Images that the training sees, all epochs together.
+        work: All that the run computes, evaluation and analyses included, in training images.
+        unknown: What is not known, and why; None where all is.
+    """
+
+    parameters: int | None
+    multiply_adds: int | None
+    training_images: int | None
+    work: float | int | None
+    unknown: str | None = None
+
+    @property
+    def total_multiply_adds(self) -> float | int | None:
+        """Multiply-adds of the whole run: three forward passes for each training image of ``work``."""
+        if self.work is None or self.multiply_adds is None:
+            return None
+        return FORWARD_PASSES * self.work * self.multiply_adds
+
+
+def run_cost(run: Run) -> RunCost:
+    """Count the cost of a run."""
+    settings = run.settings
+    data = DATA_SIZES.get(run.data)
+    if run.data == "Synthetic":
+        names = ("train_size", "test_size", "image_size", "num_classes")
+        data = DataSize(*(settings[f"data.init_args.{name}"] for name in names))
+    if data is None:
+        return RunCost(None, None, None, None, unknown=f"the size of the data set {run.data} is not known")
+    parameters = forward = unknown = None
+    try:
+        parameters, forward = _network_size(
+            run.architecture.genotype,
+            tuple(settings[f"model.{key}"] for key in ("init_channels", "num_cells", "stem_stride")),
+            data,
+            settings["model.auxiliary_weight"] > 0,
+        )
+    except UnknownOperationSize as error:
+        unknown = str(error)
+    held_out = round(settings["data.init_args.validation_fraction"] * data.train)
+    splits = {"train": data.train - held_out, "val": held_out, "test": data.test}
+    batch_size = settings["data.init_args.batch_size"]
+    training = run.epochs * run.limited_batches(splits["train"] // batch_size) * batch_size
+    work = training + EVALUATION * run.epochs * splits["val" if held_out else "test"]
+    work += sum(_analysis_work(analysis, splits, run.epochs) for analysis in run.analyses)
+    return RunCost(parameters, forward, training, work, unknown)
+
+
+def _analysis_work(analysis: AnalysisFile, splits: Mapping[str, int], epochs: int) -> float:
+    """What an analysis computes, in training images: its points times its images."""
+    name = str(analysis.settings["class_path"]).rpartition(".")[2]
+    given = analysis.settings["init_args"]
+    images = splits[given["split"]]
+    images = min(given["max_samples"] or images, images)
+    every = given["every_n_epochs"]
+    times = math.ceil(epochs / every) if every else 1
+    if name == "HessianSpectrum":
+        products = HESSIAN_PRODUCTS + given["trace_samples"]
+        return float(times * products * images * HESSIAN_PRODUCT)
+    points = given["resolution"] ** 2 * len(given["direction_seeds"])
+    return float(times * points * images * (EVALUATION if name == "LossContour" else GRADIENT_OF_AN_IMAGE))
+
+
+@cache
+def _network_size(
+    genotype: Genotype, sizes: tuple[int, int, int], data: DataSize, auxiliary: bool
+) -> tuple[int, int]:
+    """Parameters and multiply-adds; one network stands in many runs."""
+    network: dict[str, Any] = dict(zip(("init_channels", "num_cells", "stem_stride"), sizes, strict=True))
+    network["num_classes"] = data.num_classes
+    return (
+        count_parameters(genotype, auxiliary=auxiliary, **network),
+        multiply_adds(genotype, image_size=data.image_size, **network),
+    )
