@@ -98,10 +98,10 @@ def _specs(entry: Entry) -> list[str]:
             raise ValueError("figure 2 shows darts_v2 and its variants only")
         return [base, *(f"{base}:{variant}" for variant in SECTION4_NUMBERING.values())]
     base, *variants = text.split(" and ")
-    if not variants:
-        base, separator, variant = text.rpartition(":")
-        return [f"{base}:{one}" for one in _variants(variant)] if separator else [text]
-    return [base.strip(), *(f"{base.strip()}:{one}" for many in variants for one in _variants(many.strip()))]
+    if variants:
+        return _with_variants(base, variants)
+    base, separator, variant = text.rpartition(":")
+    return [f"{base}:{one}" for one in _variants(variant)] if separator else [text]
 
 
 def _of_mapping(entry: Mapping[str, Any]) -> list[str]:
@@ -115,7 +115,12 @@ def _of_mapping(entry: Mapping[str, Any]) -> list[str]:
         raise ValueError(f"`base` (={base!r}) must name a cell, such as darts_v2")
     if not isinstance(variants, list) or not variants or not all(isinstance(one, str) for one in variants):
         raise ValueError(f"`variants` (={variants!r}) must be a list, such as [C1..C13] or [adapted]")
-    return [base.strip(), *(f"{base.strip()}:{one}" for many in variants for one in _variants(many.strip()))]
+    return _with_variants(base, variants)
+
+
+def _with_variants(base: str, variants: Iterable[str]) -> list[str]:
+    base = base.strip()
+    return [base, *(f"{base}:{one}" for many in variants for one in _variants(many.strip()))]
 
 
 def _variants(text: str) -> list[str]:
@@ -139,12 +144,8 @@ def _published(nodes: str | None) -> list[str]:
 
 
 def _architecture(spec: str, folder: Path | None) -> Architecture:
-    if is_literal(spec):
-        genotype = get_genotype(spec)
-        spec = str(genotype)
-    else:
-        spec = _with_absolute_file(spec, folder)
-        genotype = get_genotype(spec)
+    spec = str(get_genotype(spec)) if is_literal(spec) else _with_absolute_file(spec, folder)
+    genotype = get_genotype(spec)
     spec = _known_genotypes().get(genotype, spec)
     published = published_base(spec)
     if published is not None:
@@ -157,13 +158,10 @@ def _architecture(spec: str, folder: Path | None) -> Architecture:
         kind: VariantKind = "own" if published is None else "original"
         return Architecture(spec if published is None else family, genotype, family, kind, kind)
     full = spec if published is None else f"{family}:{variant}"
-    return Architecture(full, genotype, family, variant, _kind(variant))
-
-
-def _kind(variant: str) -> VariantKind:
     if variant == "adapted":
-        return "adapted"
-    return "operations" if variant.startswith("operations=") else "connections"
+        return Architecture(full, genotype, family, variant, "adapted")
+    kind = "operations" if variant.startswith("operations=") else "connections"
+    return Architecture(full, genotype, family, variant, kind)
 
 
 def _file_and_variant(spec: str) -> tuple[str, str | None]:

@@ -58,17 +58,6 @@ def epochs_to(values: ArrayLike, threshold: float | int, *, rising: bool) -> flo
     return float(reached[0] + 1) if reached.size else math.nan
 
 
-def steps_to(values: ArrayLike, threshold: float | int, steps_per_epoch: int, *, rising: bool) -> float:
-    """Number of optimiser steps after which a curve has reached a threshold for the first time.
-
-    :func:`epochs_to` times the steps of an epoch: it compares runs of different batch or data sizes. It is
-    known to one epoch, as the curve has one value an epoch.
-    """
-    if steps_per_epoch < 1:
-        raise ValueError(f"`steps_per_epoch` (={steps_per_epoch}) must be at least 1")
-    return epochs_to(values, threshold, rising=rising) * steps_per_epoch
-
-
 def area_under(values: ArrayLike, ceiling: float | int = math.inf) -> float:
     """Area under a curve over the training, divided by its length.
 
@@ -139,13 +128,12 @@ def convergence_statistics(curves: Curves, num_classes: int, steps_per_epoch: in
         steps_per_epoch: Optimiser steps an epoch.
 
     Returns:
-        ``epochs_to_accuracy_T`` and ``steps_to_accuracy_T`` for :data:`ACCURACY_THRESHOLDS`,
-        ``epochs_to_loss_T`` and ``steps_to_loss_T`` for :data:`LOSS_THRESHOLDS`; ``area_under_loss`` and
-        ``area_under_loss_clipped`` (at ln K, as which NaN in an evaluated epoch counts, too) in nat;
-        ``mean_error``, the mean of 1 - accuracy;
-        ``oscillation_loss`` in nat, ``oscillation_accuracy`` as a fraction; ``diverged``. Numbers are NaN
-        where there is none, and all but ``diverged`` are if no epoch was evaluated; ``diverged`` then follows
-        from the training loss.
+        ``epochs_to_accuracy_T`` for :data:`ACCURACY_THRESHOLDS`, ``epochs_to_loss_T`` for
+        :data:`LOSS_THRESHOLDS`, and ``steps_to_...`` of both: the epochs times the steps of one, known to one
+        epoch; ``area_under_loss`` and ``area_under_loss_clipped`` (at ln K, as which NaN in an evaluated
+        epoch counts, too) in nat; ``mean_error``, the mean of 1 - accuracy; ``oscillation_loss`` in nat,
+        ``oscillation_accuracy`` as a fraction; ``diverged``. Numbers are NaN where there is none, and all but
+        ``diverged`` are if no epoch was evaluated; ``diverged`` then follows from the training loss.
 
     Raises:
         ValueError: If the curves have different lengths or none, there are fewer than two classes, or
@@ -157,15 +145,17 @@ def convergence_statistics(curves: Curves, num_classes: int, steps_per_epoch: in
             f"curves of {loss.size} (`loss`), {accuracy.size} (`accuracy`) and {train_loss.size}"
             " (`train_loss`) epochs: the same number, at least 1, is needed"
         )
+    if steps_per_epoch < 1:
+        raise ValueError(f"`steps_per_epoch` (={steps_per_epoch}) must be at least 1")
     statistics: Statistics = {}
     for name, curve, thresholds, rising in (
         ("accuracy", accuracy, ACCURACY_THRESHOLDS, True),
         ("loss", loss, LOSS_THRESHOLDS, False),
     ):
-        for threshold in thresholds:
-            to = f"to_{name}_{threshold:g}"
-            statistics[f"epochs_{to}"] = epochs_to(curve, threshold, rising=rising)
-            statistics[f"steps_{to}"] = steps_to(curve, threshold, steps_per_epoch, rising=rising)
+        for unit, steps in (("epochs", 1), ("steps", steps_per_epoch)):
+            for threshold in thresholds:
+                epochs = epochs_to(curve, threshold, rising=rising)
+                statistics[f"{unit}_to_{name}_{threshold:g}"] = epochs * steps
     evaluated = ~np.isnan(accuracy)
     test_loss, test_accuracy = loss[evaluated], accuracy[evaluated]
     statistics["area_under_loss"] = area_under(test_loss)

@@ -272,15 +272,11 @@ def _product(
     shared = []
     for overlay, *values in itertools.product(overlays, *axes.values()):
         files = [*configs, *overlay]
-        arguments = ("fit", *itertools.chain.from_iterable(("--config", str(file)) for file in files))
+        arguments = ("fit", *_configs(files))
         flags = _flags({**fixed, **dict(zip(axes, values, strict=True))})
-        everything = [
-            *arguments,
-            *itertools.chain.from_iterable(("--config", str(file)) for file in analyses),
-        ]
         # Of whichever cells: what the configurations name need not be one that the study trains.
         genotype = [] if entries is None else ["--model.genotype", "darts_v2"]
-        resolved = resolve_settings([*everything, *genotype, *flags], [*files, *analyses])
+        resolved = resolve_settings([*arguments, *_configs(analyses), *genotype, *flags], [*files, *analyses])
         shared.append(_Setting(arguments, flags, resolved))
     for setting in shared:
         import_operations(setting.resolved.settings["model.operations"])
@@ -304,8 +300,15 @@ def _product(
 
 def _flags(settings: Mapping[str, Any]) -> tuple[str, ...]:
     """Settings as arguments of the command line."""
-    texts = ((f"--{key}", one if isinstance(one, str) else json.dumps(one)) for key, one in settings.items())
-    return tuple(itertools.chain.from_iterable(texts))
+    return tuple(
+        argument
+        for key, value in settings.items()
+        for argument in (f"--{key}", value if isinstance(value, str) else json.dumps(value))
+    )
+
+
+def _configs(files: Iterable[Path]) -> list[str]:
+    return [argument for file in files for argument in ("--config", str(file))]
 
 
 def _run(architecture: Architecture, setting: _Setting, seed: int, root: Path, experiment: str) -> Run:

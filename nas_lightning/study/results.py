@@ -23,7 +23,7 @@ import pandas as pd
 
 from nas_lightning.files import atomic_write
 from nas_lightning.identity import ANALYSES, flatten
-from nas_lightning.study.convergence import ACCURACY_THRESHOLDS, LOSS_THRESHOLDS, convergence_statistics
+from nas_lightning.study.convergence import convergence_statistics
 from nas_lightning.study.record import Record, in_one_line, read_record, read_result
 from nas_lightning.study.study import Study
 
@@ -118,12 +118,7 @@ def _analysis_columns() -> dict[str, str]:
 
 
 def _convergence_columns() -> dict[str, str]:
-    names = []
-    for metric, thresholds in (("accuracy", ACCURACY_THRESHOLDS), ("loss", LOSS_THRESHOLDS)):
-        for unit in ("epochs", "steps"):
-            names += [f"{unit}_to_{metric}_{threshold:g}" for threshold in thresholds]
-    names += ["area_under_loss", "area_under_loss_clipped", "mean_error"]
-    names += ["oscillation_loss", "oscillation_accuracy"]
+    names = convergence_statistics({name: [0.0] for name in ("loss", "accuracy", "train_loss")}, 2, 1)
     return dict.fromkeys(names, NUMBER) | {"diverged": TRUTH}
 
 
@@ -270,7 +265,10 @@ def _run_row(study: Study, record: Record, curve: Sequence[Mapping[str, Any]]) -
     run, result, cell, last = record.run, record.result, record.run.architecture, curve[-1]
     settings, provenance = result.content["settings"], result.content["provenance"]
     split, best = result.text("evaluation_split"), result.content["best"]
-    num_classes = result.integer("settings", "model.num_classes")
+    model = {
+        name: result.integer("settings", f"model.{name}")
+        for name in ("num_classes", "init_channels", "num_cells")
+    }
     batch_size = result.integer("settings", "data.batch_size")
     # Data sets of one's own may have no cutout.
     cutout = None if settings.get("data.cutout") is None else result.integer("settings", "data.cutout")
@@ -282,17 +280,12 @@ def _run_row(study: Study, record: Record, curve: Sequence[Mapping[str, Any]]) -
         "run": run.name,
         "folder": str(run.folder),
         "study": study.name,
-        "spec": cell.spec,
         "genotype": result.text("cell", "genotype"),
         "architecture": cell.label,
-        "family": cell.family,
-        "variant": cell.variant,
-        "kind": cell.kind,
-        "width": cell.width,
-        "depth": cell.depth,
+        **{name: getattr(cell, name) for name in ("spec", "family", "variant", "kind", "width", "depth")},
         **{name: result.integer("cell", name) for name in sizes},
         "data": run.data,
-        "num_classes": num_classes,
+        **model,
         "learning_rate": result.learning_rate,
         "seed": run.seed,
         "epochs": result.content["epochs"],
@@ -303,8 +296,6 @@ def _run_row(study: Study, record: Record, curve: Sequence[Mapping[str, Any]]) -
         "auxiliary_weight": auxiliary_weight,
         "regularized": bool(cutout) or drop_path > 0 or auxiliary_weight > 0,
         "evaluation_split": split,
-        "init_channels": result.integer("settings", "model.init_channels"),
-        "num_cells": result.integer("settings", "model.num_cells"),
         "train_size": result.integer("provenance", "data", "split_sizes", "train"),
         "evaluation_size": result.integer("provenance", "data", "split_sizes", split),
         "final_loss": last["loss"],
@@ -317,7 +308,7 @@ def _run_row(study: Study, record: Record, curve: Sequence[Mapping[str, Any]]) -
         "training_seconds": sum(images / epoch["images_per_second"] for epoch in curve),
         **convergence_statistics(
             {name: [epoch[name] for epoch in curve] for name in ("loss", "accuracy", "train_loss")},
-            num_classes,
+            model["num_classes"],
             record.steps_per_epoch,
         ),
         "weights_sha256": result.text("provenance", "weights_sha256"),
@@ -348,16 +339,11 @@ def _has_result(folder: Path) -> bool:
 
 def _foreign_folders(study: Study) -> list[str]:
     """One line about the folders that belong to no run of this study and hold no result of another one."""
-    if not study.folder.is_dir():
-        return []
     known = {run.folder.name for run in study.runs} | {"reports"}
     names = sorted(
         path.name
-        for path in study.folder.iterdir()
-        if path.is_dir()
-        and path.name not in known
-        and not path.name.startswith(".")
-        and not _has_result(path)
+        for path in study.folder.glob("[!.]*")
+        if path.is_dir() and path.name not in known and not _has_result(path)
     )
     if not names:
         return []

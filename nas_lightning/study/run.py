@@ -9,8 +9,9 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from typing import TextIO
 
 from filelock import FileLock, Timeout
 
@@ -18,7 +19,7 @@ from nas_lightning.study.attempts import LOG, Attempt, begin_log, log_end, write
 from nas_lightning.study.estimate import run_weights
 from nas_lightning.study.executors import Executor, JobEnd
 from nas_lightning.study.jobs import gpus_of, run_job
-from nas_lightning.study.progress import Output, StudyProgress
+from nas_lightning.study.progress import StudyProgress
 from nas_lightning.study.results import collect_results, write_results
 from nas_lightning.study.state import FIT_LOCK, RUN_LOCK, Status, lock_is_held, run_progress, run_state
 from nas_lightning.study.study import Run, Study
@@ -46,23 +47,13 @@ class _Task:
     started_after: int = 0
 
 
-@dataclass
-class _Signals:
-    """The signal that asked for the end, once there is one."""
-
-    number: int | None = None
-
-    def note(self, number: int, _: object) -> None:
-        self.number = number
-
-
 def run_study(
     study: Study,
     executor: Executor,
     *,
     retries: int = 1,
     gpus_per_run: float | int | None = None,
-    output: Output | None = None,
+    output: TextIO | None = None,
 ) -> int:
     """Bring all runs of a study to their end.
 
@@ -101,46 +92,45 @@ def run_study(
                 raise ValueError(f"a run takes {needed} GPUs, and there are {executor.gpus}: {run.name}")
         study.folder.mkdir(parents=True, exist_ok=True)
         with _noting_signals() as signals:
-            return _Runner(study, executor, retries, gpus_per_run, output or sys.stdout, signals).run()
+            progress = StudyProgress(output or sys.stdout)
+            return _Runner(study, executor, retries, gpus_per_run, progress, signals).run()
     finally:
         executor.close()
 
 
+@dataclass
 class _Runner:
-    def __init__(
-        self,
-        study: Study,
-        executor: Executor,
-        retries: int,
-        gpus_per_run: float | int | None,
-        output: Output,
-        signals: _Signals,
-    ) -> None:
-        self.study, self.executor, self.retries, self.gpus_per_run = study, executor, retries, gpus_per_run
-        self.signals, self.progress, self.host = signals, StudyProgress(output), socket.gethostname()
-        self.pending: deque[_Task] = deque()
-        self.running: dict[str, _Task] = {}
-        self.elsewhere: list[_Task] = []
-        self.failed: list[_Task] = []
-        self.finished: dict[str, Run] = {}
-        self._written, self._write_again = 0, 0.0
-        self._problems: tuple[str, ...] = ()
-        weights = run_weights(study.runs)
-        self._weights = {run.name: weight for run, weight in zip(study.runs, weights, strict=True)}
-        self._timed_seconds, self._timed_weight = 0.0, 0.0
+    study: Study
+    executor: Executor
+    retries: int
+    gpus_per_run: float | int | None
+    progress: StudyProgress
+    signals: list[int]
+    pending: deque[_Task] = field(default_factory=deque)
+    running: dict[str, _Task] = field(default_factory=dict)
+    elsewhere: list[_Task] = field(default_factory=list)
+    failed: list[_Task] = field(default_factory=list)
+    finished: set[str] = field(default_factory=set)
+    _written: int = 0
+    _write_again: float = 0.0
+    _problems: tuple[str, ...] = ()
+    _timed_seconds: float = 0.0
+    _timed_weight: float = 0.0
 
     def run(self) -> int:
+        weights = run_weights(self.study.runs)
+        self._weights = {run.name: weight for run, weight in zip(self.study.runs, weights, strict=True)}
         for run in self.study.runs:
             state = run_state(run)
             if state.status is Status.FINISHED:
-                self.finished[run.name] = run
+                self.finished.add(run.name)
             else:
                 self.pending.append(_Task(run, list(state.attempts), state.epoch))
         self._say(
             f"{len(self.study.runs)} runs in {self.study.folder}, {len(self.finished)} of them finished"
         )
         try:
-            while self.signals.number is None and (self.pending or self.running or self.elsewhere):
+            while not self.signals and (self.pending or self.running or self.elsewhere):
                 moved = self._start_all()
                 for end in self.executor.ended():
                     moved = True
@@ -151,8 +141,8 @@ class _Runner:
                     self._tell()
                 if not moved:
                     time.sleep(POLL_SECONDS)
-            if self.signals.number is not None:
-                return self._stop(self.signals.number)
+            if self.signals:
+                return self._stop(self.signals[-1])
             self._write_tables(at_once=True)
             return self._summary()
         finally:
@@ -161,7 +151,7 @@ class _Runner:
     def _start_all(self) -> bool:
         """Start what there is room for; in order, so that a run that needs several GPUs gets its turn."""
         moved = False
-        while self.pending and self.signals.number is None:
+        while self.pending and not self.signals:
             gpus = gpus_of(self.pending[0].run, self.executor.gpus, self.gpus_per_run)
             if not self.executor.has_room(gpus):
                 break
@@ -184,14 +174,14 @@ class _Runner:
                 self._give_up(task, state.blocking)
                 return
             number = len(task.attempts) + 1
-            begin_log(run.folder, number, f"{_now()}, {self.executor.name}, {self.host}")
+            begin_log(run.folder, number, f"{_now()}, {self.executor.name}, {socket.gethostname()}")
             self.executor.start(run_job(run, gpus, self.executor.threads))
         except OSError as error:
             self._fail(task, f"could not be started: {error}")
             return
         self.running[run.name] = task
         task.started, task.started_after = time.monotonic(), task.epoch
-        task.attempts.append(Attempt(_now(), self.executor.name, self.host))
+        task.attempts.append(Attempt(_now(), self.executor.name, socket.gethostname()))
         self._record(task)
         how = f"continued after epoch {task.epoch}" if task.epoch else "started"
         self._say(f"{run.name}: {how}" + (f", attempt {number}" if number > 1 else ""))
@@ -222,10 +212,7 @@ class _Runner:
         if not finished and end.exit_code == 0:
             reason = f"ended without an error, but {state.problems[-1]}"
         outcome = "finished" if finished else "lost" if end.lost else "failed"
-        task.attempts[-1] = replace(
-            task.attempts[-1], end=_now(), exit_code=end.exit_code, outcome=outcome, reason=reason
-        )
-        self._record(task)
+        self._record_end(task, end, outcome, reason)
         if finished:
             self._timed_seconds += time.monotonic() - task.started
             self._timed_weight += self._weight(task.run, task.started_after)
@@ -262,7 +249,7 @@ class _Runner:
 
     def _finish(self, task: _Task) -> None:
         self._let_go(task)
-        self.finished[task.run.name] = task.run
+        self.finished.add(task.run.name)
 
     def _look_elsewhere(self) -> None:
         """Take back the runs that other processes no longer work on."""
@@ -273,6 +260,13 @@ class _Runner:
             if not lock_is_held(folder / RUN_LOCK) and not lock_is_held(folder / FIT_LOCK):
                 self.elsewhere.remove(task)
                 self.pending.append(task)
+
+    def _record_end(self, task: _Task, end: JobEnd, outcome: str, reason: str | None = None) -> None:
+        attempt = task.attempts[-1]
+        task.attempts[-1] = replace(
+            attempt, end=_now(), exit_code=end.exit_code, outcome=outcome, reason=reason
+        )
+        self._record(task)
 
     def _record(self, task: _Task) -> None:
         try:
@@ -334,10 +328,7 @@ class _Runner:
         for end in self.executor.stop():
             task = self.running.pop(end.name)
             outcome = "finished" if run_state(task.run).status is Status.FINISHED else "stopped"
-            task.attempts[-1] = replace(
-                task.attempts[-1], end=_now(), exit_code=end.exit_code, outcome=outcome
-            )
-            self._record(task)
+            self._record_end(task, end, outcome)
             if outcome == "finished":
                 self._finish(task)
             self._let_go(task)
@@ -361,9 +352,13 @@ class _Runner:
 
 
 @contextmanager
-def _noting_signals() -> Iterator[_Signals]:
-    signals = _Signals()
-    before = {number: signal.signal(number, signals.note) for number in (signal.SIGINT, signal.SIGTERM)}
+def _noting_signals() -> Iterator[list[int]]:
+    """The signals that ask for the end, none of which ends this process."""
+    signals: list[int] = []
+    before = {
+        number: signal.signal(number, lambda number, _: signals.append(number))
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
     try:
         yield signals
     finally:

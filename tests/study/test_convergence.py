@@ -14,7 +14,6 @@ from nas_lightning.study.convergence import (
     epochs_to,
     has_diverged,
     oscillation,
-    steps_to,
 )
 
 NAN, INF = math.nan, math.inf
@@ -55,10 +54,12 @@ def test_falling_is_rising_upside_down_and_harder_thresholds_take_longer(
 
 
 def test_steps_are_epochs_times_the_steps_of_one() -> None:
-    assert steps_to([2.0, 0.4], 0.5, 29, rising=False) == 58
-    assert math.isnan(steps_to([2.0, 1.4], 0.5, 29, rising=False))
+    curves = {"loss": [2.0, 0.4], "accuracy": [0.1, 0.9], "train_loss": [2.0, 0.4]}
+    statistics = convergence_statistics(curves, 10, 29)
+    assert statistics["steps_to_loss_0.5"] == statistics["steps_to_accuracy_0.9"] == 58
+    assert math.isnan(statistics["steps_to_loss_0.2"])
     with pytest.raises(ValueError, match=r"`steps_per_epoch` \(=0\) must be at least 1"):
-        steps_to([1.0], 0.5, 0, rising=False)
+        convergence_statistics(curves, 10, 0)
 
 
 @pytest.mark.parametrize("epochs", [1, 2, 7, 600])
@@ -133,7 +134,7 @@ def test_measures_of_a_run_worked_out_by_hand() -> None:
         "accuracy": [0.1, 0.5, 0.85, 0.96],
         "train_loss": [2.0, 1.0, 0.5, 0.2],
     }
-    measures = convergence_statistics(curves, num_classes=10, steps_per_epoch=5)
+    statistics = convergence_statistics(curves, num_classes=10, steps_per_epoch=5)
     expected = {
         **{"epochs_to_accuracy_0.5": 2, "epochs_to_accuracy_0.8": 3},
         **{"epochs_to_accuracy_0.9": 4, "epochs_to_accuracy_0.95": 4},
@@ -149,9 +150,9 @@ def test_measures_of_a_run_worked_out_by_hand() -> None:
         "oscillation_accuracy": abs(0.96 - 2 * 0.85 + 0.5) / math.sqrt(6),
         "diverged": False,
     }
-    assert measures.keys() == expected.keys()
-    assert measures == pytest.approx(expected, abs=1e-12)
-    assert convergence_statistics(pd.DataFrame(curves), 10, 5) == measures
+    assert statistics.keys() == expected.keys()
+    assert statistics == pytest.approx(expected, abs=1e-12)
+    assert convergence_statistics(pd.DataFrame(curves), 10, 5) == statistics
 
 
 def test_epochs_without_an_evaluation_are_left_out_and_keep_their_numbers() -> None:
@@ -160,33 +161,33 @@ def test_epochs_without_an_evaluation_are_left_out_and_keep_their_numbers() -> N
         "accuracy": [NAN, 0.7, NAN, 0.9, NAN],
         "train_loss": [2.0, 1.5, 1.0, 0.5, 0.4],
     }
-    measures = convergence_statistics(curves, 10, 3)
-    assert measures["epochs_to_accuracy_0.8"] == 4
-    assert measures["steps_to_loss_1"] == 6
-    assert measures["area_under_loss"] == pytest.approx(0.6)
-    assert measures["mean_error"] == pytest.approx(0.2)
-    assert measures["diverged"] is False
+    statistics = convergence_statistics(curves, 10, 3)
+    assert statistics["epochs_to_accuracy_0.8"] == 4
+    assert statistics["steps_to_loss_1"] == 6
+    assert statistics["area_under_loss"] == pytest.approx(0.6)
+    assert statistics["mean_error"] == pytest.approx(0.2)
+    assert statistics["diverged"] is False
 
 
 def test_a_loss_of_nan_stays_visible() -> None:
     """A network whose outputs are NaN has an accuracy: the first class wins."""
     curves = {"loss": [1.0, NAN, NAN], "accuracy": [0.6, 0.1, 0.1], "train_loss": [1.0, NAN, NAN]}
-    measures = convergence_statistics(curves, 10, 3)
-    assert measures["diverged"] is True
-    assert math.isnan(measures["area_under_loss"])
-    assert measures["area_under_loss_clipped"] == pytest.approx((1.0 + 2 * math.log(10)) / 3)
-    assert math.isnan(measures["oscillation_loss"])
-    assert measures["epochs_to_loss_1"] == 1
-    assert measures["mean_error"] == pytest.approx(1 - 0.8 / 3)
+    statistics = convergence_statistics(curves, 10, 3)
+    assert statistics["diverged"] is True
+    assert math.isnan(statistics["area_under_loss"])
+    assert statistics["area_under_loss_clipped"] == pytest.approx((1.0 + 2 * math.log(10)) / 3)
+    assert math.isnan(statistics["oscillation_loss"])
+    assert statistics["epochs_to_loss_1"] == 1
+    assert statistics["mean_error"] == pytest.approx(1 - 0.8 / 3)
 
 
 @pytest.mark.parametrize(("train_loss", "diverged"), [(0.5, False), (2.4, True), (NAN, True)])
 def test_a_run_that_was_never_evaluated_is_judged_by_its_training_loss(
     train_loss: float, diverged: bool
 ) -> None:
-    measures = convergence_statistics({"loss": [NAN], "accuracy": [NAN], "train_loss": [train_loss]}, 10, 3)
-    assert measures.pop("diverged") is diverged
-    assert all(math.isnan(value) for value in measures.values())
+    statistics = convergence_statistics({"loss": [NAN], "accuracy": [NAN], "train_loss": [train_loss]}, 10, 3)
+    assert statistics.pop("diverged") is diverged
+    assert all(math.isnan(value) for value in statistics.values())
 
 
 def test_curves_that_do_not_fit_are_refused() -> None:
