@@ -1,9 +1,10 @@
-"""The parser of the subcommands that need neither model nor data."""
+"""What the parsers of the subcommands that need neither model nor data have in common."""
 
 from __future__ import annotations
 
 import argparse
-from typing import NoReturn
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
 
 
 class ArgumentParser(argparse.ArgumentParser):
@@ -12,3 +13,36 @@ class ArgumentParser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Raise the parser's message."""
         raise ValueError(f"{message} ({self.prog} --help explains)")
+
+    def parse(self, arguments: Sequence[str], default: Sequence[str] = ("--help",)) -> argparse.Namespace:
+        """Parse the arguments after the subcommand's name, or ``default`` if there are none."""
+        rest = list(arguments)
+        rest = rest[1:] if rest[:1] == [self.prog.split()[-1]] else rest
+        return self.parse_args(rest or default)
+
+
+def add_command(
+    commands: Any, name: str, run: Callable[[argparse.Namespace], None], description: str
+) -> argparse.ArgumentParser:
+    """Add a command of a subcommand, whose options have the function ``run`` that carries it out."""
+    command: argparse.ArgumentParser = commands.add_parser(
+        name, help=description, description=f"{description}.", allow_abbrev=False
+    )
+    command.set_defaults(run=run)
+    return command
+
+
+def integer(low: int, high: int | None = None) -> Callable[[str], int]:
+    """The type of an argument that is an integer from ``low`` to ``high``, both included."""
+
+    def parse(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{text!r} must be an integer") from None
+        if value < low or (high is not None and value > high):
+            limits = f"at least {low}" if high is None else f"from {low} to {high}"
+            raise argparse.ArgumentTypeError(f"{value} must be {limits}")
+        return value
+
+    return parse

@@ -33,7 +33,7 @@ from nas_lightning.cells import (
 from nas_lightning.cells.literal import is_literal
 from nas_lightning.cells.spec import apply_variant, published_base
 from nas_lightning.cells.table2 import TABLE2
-from nas_lightning.cli.argument_parser import ArgumentParser
+from nas_lightning.cli.argument_parser import ArgumentParser, add_command
 from nas_lightning.cli.tables import table
 
 if TYPE_CHECKING:
@@ -50,18 +50,8 @@ _SPACES = {"ordered": "wirings", "distinct": "wirings with distinct sources"}
 
 
 def main(argv: Sequence[str]) -> None:
-    """Run ``nas-lightning cells``.
-
-    Args:
-        argv: Arguments; a leading ``cells`` is skipped.
-
-    Raises:
-        ValueError: If an argument or a genotype is not valid.
-        OSError: If a file cannot be read or written.
-    """
-    arguments = list(argv)
-    arguments = arguments[1:] if arguments[:1] == ["cells"] else arguments
-    options = _parser().parse_args(arguments or ["--help"])
+    """Run ``nas-lightning cells``; a leading ``cells`` is skipped."""
+    options = _parser().parse(argv)
     import_operations(options.operations or ())
     options.run(options)
 
@@ -107,10 +97,7 @@ def _parser() -> ArgumentParser:
 def _command(
     commands: Any, name: str, run: Any, description: str, *, json_too: bool = True
 ) -> argparse.ArgumentParser:
-    command: argparse.ArgumentParser = commands.add_parser(
-        name, help=description, description=description, allow_abbrev=False
-    )
-    command.set_defaults(run=run)
+    command = add_command(commands, name, run, description)
     command.add_argument(
         "--operations",
         metavar="MODULE",
@@ -267,10 +254,8 @@ def describe_rank(edges: Sequence[Edge], concat: Sequence[int]) -> Record:
     """Where a cell ranks among all wirings with its number of nodes and its concat list.
 
     For the ``ordered`` wirings and those with ``distinct`` sources: the total, how many are at least as wide,
-    at least as shallow and both, and the shares of these.
-
-    Raises:
-        ValueError: If the cell has more intermediate nodes than the census takes.
+    at least as shallow and both, and the shares of these. The census takes few nodes; a ValueError names the
+    limit.
     """
     from nas_lightning.cells.census import rank_cell
 
@@ -295,16 +280,7 @@ def _only(settings: Record, names: str) -> Record:
 
 
 def network_size(genotype: Genotype, settings: Record) -> Record:
-    """``parameters``, ``live_parameters`` and ``multiply_adds`` of a network.
-
-    Args:
-        genotype: The cells.
-        settings: ``init_channels``, ``num_cells``, ``num_classes``, ``auxiliary``, ``image_size`` and
-            ``stem_stride``.
-
-    Raises:
-        ValueError: If a setting is not possible or the images do not fit the network.
-    """
+    """``parameters``, ``live_parameters`` and ``multiply_adds`` of a network, as the size options say."""
     # A tower serves training, so the images must fit it too.
     plan = stack_plan(genotype, **_only(settings, "init_channels num_cells auxiliary"))
     check_image_size(plan, settings["image_size"], settings["stem_stride"])

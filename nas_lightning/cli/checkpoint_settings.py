@@ -20,14 +20,10 @@ from nas_lightning.identity import NOT_DECIDING
 class CheckpointSettings:
     """The settings that a checkpoint was trained with.
 
-    Attributes:
-        path: The checkpoint.
-        epoch: Epoch after which it was written, from 0.
-        genotype: The cells, as a literal.
-        model: Arguments of CellClassifier, without the number of classes, which the data set decides.
-        data_class: Import path of the data module's class; None where the checkpoint has none.
-        data: Arguments of the data module, without those that change no result.
-        run: Settings of the trainer that decide the schedule, and ``seed_everything``.
+    ``epoch`` counts from 0; the checkpoint was written after it. ``genotype`` is a literal. ``model`` are the
+    arguments of CellClassifier, without the number of classes, which the data set decides. ``data_class`` is
+    an import path, None where the checkpoint has none, and ``data`` its arguments without those that change
+    no result. ``run`` are the settings of the trainer that decide the schedule, and ``seed_everything``.
     """
 
     path: Path
@@ -41,8 +37,7 @@ class CheckpointSettings:
     def defaults(self, *, resuming: bool) -> dict[str, Any]:
         """The settings by parser key, as defaults of settings that are not given.
 
-        Args:
-            resuming: Whether the training resumes, so that the trainer's settings count too.
+        The trainer's settings count if the training resumes.
         """
         defaults: dict[str, Any] = {f"model.{name}": value for name, value in self.model.items()}
         if self.data_class is not None:
@@ -52,12 +47,7 @@ class CheckpointSettings:
     def refuse_contradictions(self, settings: Mapping[str, Any], *, resuming: bool) -> None:
         """Refuse settings that differ from the defaults above, so that somebody gave them.
 
-        Args:
-            settings: All settings, nested.
-            resuming: Whether the training resumes.
-
-        Raises:
-            ValueError: Naming the first key that differs, and both values.
+        The ValueError names the first key that differs, and both values.
         """
         model = dict(settings["model"])
         spec = model.pop("genotype")
@@ -93,18 +83,7 @@ class CheckpointSettings:
 
 
 def read_checkpoint_settings(path: Path) -> CheckpointSettings:
-    """Read the settings that a checkpoint of this program was trained with.
-
-    Args:
-        path: The checkpoint.
-
-    Returns:
-        Its settings.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If the file is damaged, or no checkpoint of this program.
-    """
+    """Read the settings that a checkpoint of this program was trained with."""
     if not path.is_file():
         raise FileNotFoundError(f"`ckpt_path` (={path}) is not a file")
     try:

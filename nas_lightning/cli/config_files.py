@@ -13,19 +13,9 @@ from nas_lightning.yaml_files import read_config, read_mapping
 def with_included_files(arguments: Sequence[str]) -> list[str]:
     """Put the settings of included files before those of the file that includes them.
 
-    ``--config darts.yaml``, where ``darts.yaml`` says ``include: base.yaml``, becomes the same as
-    ``--config base.yaml --config darts.yaml``.
-
-    Args:
-        arguments: The command line.
-
-    Returns:
-        The command line. A file that includes others, and each of these, is given as the YAML text of its
-        settings.
-
-    Raises:
-        FileNotFoundError: If a file does not exist.
-        ValueError: If a file is not valid YAML, holds no settings or includes itself.
+    ``--config darts.yaml``, where ``darts.yaml`` says ``include: base.yaml``, becomes the same as ``--config
+    base.yaml --config darts.yaml``. A file that includes others, and each of these, is given as the YAML text
+    of its settings.
     """
     expanded: list[str] = []
     remaining = iter(arguments)

@@ -39,14 +39,10 @@ def plain_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def decisive(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings that decide a training.
+    """The settings that decide a training, from all nested settings of ``nas-lightning fit`` as plain values.
 
-    Args:
-        settings: All settings of ``nas-lightning fit``, nested, as plain values.
-
-    Returns:
-        The settings with dotted keys, see :func:`nas_lightning.identity.deciding_settings`; the cells as a
-        literal, however they are named.
+    Keys are dotted, see :func:`nas_lightning.identity.deciding_settings`; the cells are a literal, however
+    they are named.
     """
     flat = flatten(settings)
     model, trainer = _defaults(CellClassifier, {"optimizer"}), _defaults(Trainer) | TRAINER_DEFAULTS

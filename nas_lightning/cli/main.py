@@ -27,9 +27,6 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     Bad input ends with one line on standard error and exit code 2; ``--debug`` (or the environment variable
     JSONARGPARSE_DEBUG) shows the traceback instead.
-
-    Args:
-        argv: Arguments after the program's name; the process's own by default.
     """
     sleep_while_waiting()  # before anything imports torch
     arguments = list(sys.argv[1:] if argv is None else argv)

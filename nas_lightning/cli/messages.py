@@ -20,14 +20,9 @@ def one_line(error: BaseException) -> str:
 
 
 def plain_message(text: str, known: Iterable[str]) -> str:
-    """Shorten jsonargparse's message to one line.
+    """Shorten jsonargparse's message to one line, in the parser's own words where its form is unknown.
 
-    Args:
-        text: The parser's message.
-        known: All settings, for a suggestion where one is misspelt.
-
-    Returns:
-        One line; the parser's own words where their form is unknown.
+    ``known`` are all settings, for a suggestion where one is misspelt.
     """
     text = text.removeprefix('Parser key "config": ')  # precedes every message about a configuration file
     # A message of ours about a nested setting stands among the parser's guesses.

@@ -42,18 +42,8 @@ FIXED_LIMITS = {"loss": (0.0, 10.0), "accuracy": (0.0, 1.0)}
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Run ``nas-lightning plot``.
-
-    Args:
-        arguments: Arguments; a leading ``plot`` is skipped.
-
-    Raises:
-        ValueError: If an argument or a file is not valid.
-        OSError: If a file cannot be read or written.
-    """
-    given = list(arguments)
-    given = given[1:] if given[:1] == ["plot"] else given
-    options = argument_parser().parse_args(given or ["--help"])
+    """Run ``nas-lightning plot``; a leading ``plot`` is skipped."""
+    options = argument_parser().parse(arguments)
     from nas_lightning.figures import picture_format, write_figure
 
     output = Path(options.output or Path(options.files[0]).with_suffix(".png"))
@@ -98,18 +88,7 @@ def argument_parser() -> ArgumentParser:
 
 
 def draw(options: argparse.Namespace) -> Figure:
-    """Draw the files as the options say.
-
-    Args:
-        options: Options as :func:`argument_parser` returns them.
-
-    Returns:
-        The figure. Notes on unfinished files go to standard error.
-
-    Raises:
-        ValueError: If a file is not valid, or an option does not fit the files or the view.
-        OSError: If a file cannot be read.
-    """
+    """Draw the files as the options say; notes on unfinished files go to standard error."""
     from nas_lightning import figures
     from nas_lightning.analysis.surface import finest_lattice
 

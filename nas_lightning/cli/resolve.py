@@ -41,17 +41,10 @@ class SettingsOnly(TrainingCLI):
 
 
 def resolve(arguments: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The settings that ``nas-lightning fit`` would train with.
+    """The settings that ``nas-lightning`` would train with, given its arguments from ``fit`` on.
 
-    Args:
-        arguments: Arguments of ``nas-lightning``, from ``fit`` on.
-
-    Returns:
-        All settings, nested, as plain values; and with dotted keys those that decide the training.
-
-    Raises:
-        ValueError: If ``nas-lightning fit`` would refuse the arguments.
-        OSError: If a file cannot be read.
+    First all settings, nested, as plain values; then, with dotted keys, those that decide the training. What
+    ``nas-lightning fit`` would refuse raises a ValueError.
     """
     settings = plain_settings(SettingsOnly(list(arguments)).settings.as_dict())
     return settings, decisive(settings)

@@ -13,7 +13,9 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from nas_lightning.cli.argument_parser import ArgumentParser
+from tabulate import tabulate
+
+from nas_lightning.cli.argument_parser import ArgumentParser, add_command, integer
 
 if TYPE_CHECKING:
     from nas_lightning.study.executors import Executor
@@ -23,23 +25,12 @@ if TYPE_CHECKING:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Run ``nas-lightning study``.
-
-    Args:
-        arguments: Arguments; a leading ``study`` is skipped.
-
-    Raises:
-        ValueError: If an argument or the study is not valid.
-        OSError: If a file cannot be read or written.
-        SystemExit: After ``study run``, with its exit code unless that is 0.
-    """
-    rest = list(arguments)
-    rest = rest[1:] if rest[:1] == ["study"] else rest
-    options = _parser().parse_args(rest or ["--help"])
+    """Run ``nas-lightning study``; a leading ``study`` is skipped. ``study run`` exits with its own code."""
+    options = _parser().parse(arguments)
     options.run(options)
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser() -> ArgumentParser:
     parser = ArgumentParser(
         prog="nas-lightning study",
         description="Compare architectures: every training of a study file, and the paper's report on them.",
@@ -57,7 +48,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     _share_arguments(command)
     command.add_argument(
-        "--retries", type=_retries, default=1, help="how often a run that fails is started again (1)"
+        "--retries", type=integer(0), default=1, help="how often a run that fails is started again (1)"
     )
     command.add_argument("--address", help="of a running Ray cluster (Ray starts one on this machine)")
 
@@ -71,10 +62,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _command(commands: Any, name: str, run: Any, description: str) -> argparse.ArgumentParser:
-    command: argparse.ArgumentParser = commands.add_parser(
-        name, help=description, description=f"{description}.", allow_abbrev=False
-    )
-    command.set_defaults(run=run)
+    command = add_command(commands, name, run, description)
     command.add_argument("file", metavar="FILE", help="the study, such as configs/studies/quickstart.yaml")
     command.add_argument(
         "--root",
@@ -87,7 +75,7 @@ def _command(commands: Any, name: str, run: Any, description: str) -> argparse.A
 def _share_arguments(command: argparse.ArgumentParser) -> None:
     """How the runs share a machine, the same for a plan and for what it is the plan of."""
     command.add_argument(
-        "--jobs", type=_count, help="runs at a time (as many as the GPUs take; without GPUs, one a core)"
+        "--jobs", type=integer(1), help="runs at a time (as many as the GPUs take; without GPUs, one a core)"
     )
     command.add_argument(
         "--gpus_per_run",
@@ -164,15 +152,7 @@ def _status(options: argparse.Namespace) -> None:
 
 
 def status_text(study: Study, states: Sequence[RunState]) -> str:
-    """How far the runs of a study are, as a table.
-
-    Args:
-        study: The study.
-        states: The states of its runs.
-
-    Returns:
-        Lines to print.
-    """
+    """How far the runs of a study are, as a table."""
     from nas_lightning.study.attempts import LOG
     from nas_lightning.study.estimate import time_left
     from nas_lightning.study.plan import in_words
@@ -184,12 +164,13 @@ def status_text(study: Study, states: Sequence[RunState]) -> str:
     if (left := time_left(states)) is not None:
         lines.append(f"about {in_words(left.seconds)} left at the rate so far, {left.at_a_time} at a time")
     lines.append("")
-    width = max((len(state.run.name) for state in states), default=3)
-    lines.append(f"{'run':<{width}}  {'state':<10} {'epoch':>9} {'accuracy':>9}")
+    rows = [("run", "state", "epoch", "accuracy")]
     for state in states:
-        epoch = f"{state.epoch}/{state.run.epochs}"
         accuracy = "" if state.accuracy is None else f"{state.accuracy:.4f}"
-        lines.append(f"{state.run.name:<{width}}  {state.status:<10} {epoch:>9} {accuracy:>9}".rstrip())
+        rows.append((state.run.name, state.status, f"{state.epoch}/{state.run.epochs}", accuracy))
+    lines.append(
+        tabulate(rows, tablefmt="plain", disable_numparse=True, colalign=("left", "left", "right", "right"))
+    )
     notes = []
     for state in states:
         if state.status is Status.FAILED:
@@ -236,24 +217,6 @@ def _report(options: argparse.Namespace) -> None:
     finished, planned = len(results.runs), len(results.study.runs)
     print(f"drawing the figures of {finished} finished runs of {planned} ...", file=sys.stderr)
     print(write_report(results, results.study.output_folder))
-
-
-def _count(text: str) -> int:
-    return _integer(text, 1)
-
-
-def _retries(text: str) -> int:
-    return _integer(text, 0)
-
-
-def _integer(text: str, low: int) -> int:
-    try:
-        value = int(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} must be an integer") from None
-    if value < low:
-        raise argparse.ArgumentTypeError(f"{value} must be at least {low}")
-    return value
 
 
 def _share(text: str) -> float | int:

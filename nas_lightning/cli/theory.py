@@ -5,12 +5,11 @@ Starts quickly: torch, NumPy and matplotlib are imported after the arguments are
 
 from __future__ import annotations
 
-import argparse
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from nas_lightning.cli.argument_parser import ArgumentParser
+from nas_lightning.cli.argument_parser import ArgumentParser, integer
 from nas_lightning.cli.tables import table
 
 if TYPE_CHECKING:
@@ -24,17 +23,8 @@ _TITLES = {
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Run ``nas-lightning theory``.
-
-    Args:
-        arguments: Arguments; a leading ``theory`` is skipped.
-
-    Raises:
-        ValueError: If an argument is not valid.
-        OSError: If the figure cannot be written.
-    """
-    rest = list(arguments)
-    options = _parser().parse_args(rest[1:] if rest[:1] == ["theory"] else rest)
+    """Run ``nas-lightning theory``; a leading ``theory`` is skipped."""
+    options = _parser().parse(arguments, default=())
     if options.output is not None:
         from nas_lightning.figures import picture_format
 
@@ -64,17 +54,12 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def summarize(variance: xr.Dataset, smoothness: xr.Dataset) -> dict[str, Any]:
-    """Measured value divided by bound, per matrix and over all.
+    """Measured value divided by bound, per matrix and over all, of two results on the same instances.
 
-    Args:
-        variance: Result of `nas_lightning.analysis.theory.theorem_4_3`.
-        smoothness: Result of `nas_lightning.analysis.theory.theorem_4_2` on the same instances.
-
-    Returns:
-        For ``theorem_4_3``, ``theorem_4_2`` and ``corrected_4_2`` a list of records: ``node`` (i, or ``None``
-        for all), ``cases``, ``median`` and ``maximum`` of the ratio, and ``beyond``, the number of cases in
-        which it exceeds one by more than rounding. ``explanation``: of the cases beyond theorem 4.2, how many
-        the missing factor alone explains, and how many need the later nodes' terms.
+    For ``theorem_4_3``, ``theorem_4_2`` and ``corrected_4_2`` a list of records: ``node`` (i, or ``None`` for
+    all), ``cases``, ``median`` and ``maximum`` of the ratio, and ``beyond``, the number of cases in which it
+    exceeds one by more than rounding. ``explanation``: of the cases beyond theorem 4.2, how many the missing
+    factor alone explains, and how many need the later nodes' terms.
     """
     spectral = variance.sel(norm="spectral")
     beyond = smoothness["beyond"]
@@ -147,7 +132,7 @@ def _ratios(cases: xr.Dataset, measured: str, bound: str) -> list[dict[str, Any]
     return rows
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser() -> ArgumentParser:
     parser = ArgumentParser(
         prog="nas-lightning theory",
         description="Compare gradient variances and block-wise Lipschitz constants of random linear cells "
@@ -155,35 +140,22 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     parser.add_argument(
-        "--instances", type=_integer(1, 100_000), default=120, help="how many cells to measure (120)"
+        "--instances", type=integer(1, 100_000), default=120, help="how many cells to measure (120)"
     )
     parser.add_argument(
         "--nodes",
-        type=_integer(1, 12),
+        type=integer(1, 12),
         nargs="+",
         default=[2, 3, 4],
         metavar="N",
         help="numbers of intermediate nodes, 1 to 12 (2 3 4)",
     )
     parser.add_argument(
-        "--dimension", type=_integer(1, 32), default=4, help="length of the nodes' vectors, 1 to 32 (4)"
+        "--dimension", type=integer(1, 32), default=4, help="length of the nodes' vectors, 1 to 32 (4)"
     )
-    parser.add_argument("--seed", type=_integer(0, 2**63 - 1), default=0, help="of all random numbers (0)")
+    parser.add_argument("--seed", type=integer(0, 2**63 - 1), default=0, help="of all random numbers (0)")
     parser.add_argument("-o", "--output", metavar="FILE", help="draw the figure: FILE.png, .svg or .pdf")
     parser.add_argument(
         "--format", choices=("text", "json"), default="text", help="format of the output (text)"
     )
     return parser
-
-
-def _integer(low: int, high: int) -> Callable[[str], int]:
-    def parse(text: str) -> int:
-        try:
-            value = int(text)
-        except ValueError:
-            raise argparse.ArgumentTypeError(f"{text!r} must be an integer") from None
-        if not low <= value <= high:
-            raise argparse.ArgumentTypeError(f"{value} must be from {low} to {high}")
-        return value
-
-    return parse

@@ -28,6 +28,7 @@ from nas_lightning.cli.main import SUBCOMMANDS
 from nas_lightning.cli.messages import plain_message
 from nas_lightning.datamodules import ImageDataModule
 from nas_lightning.files import atomic_write
+from nas_lightning.identity import as_list
 
 
 class OneLineErrorParser(LightningArgumentParser):
@@ -228,7 +229,7 @@ class TrainingCLI(LightningCLI):
         settings = self.config_init[subcommand]["trainer"]
         # The summary's line comes before the progress bar is drawn.
         own: list[Callback] = [callbacks.CellSummary()] if subcommand == "fit" else []
-        own += _as_list(settings["callbacks"])
+        own += as_list(settings["callbacks"])
         if settings["enable_progress_bar"] is not False and not any(isinstance(c, ProgressBar) for c in own):
             own.append(callbacks.TrainingProgress())
         folder = self.run_folder
@@ -246,7 +247,7 @@ class TrainingCLI(LightningCLI):
                 if settings["enable_checkpointing"] is not False:
                     split = self.datamodule.evaluation_split
                     own += callbacks.run_checkpoints(folder / "checkpoints", split)
-            kwargs["plugins"] = [*_as_list(settings["plugins"]), callbacks.AtomicCheckpointIO()]
+            kwargs["plugins"] = [*as_list(settings["plugins"]), callbacks.AtomicCheckpointIO()]
         return super().instantiate_trainer(callbacks=own, **kwargs)
 
     def before_fit(self) -> None:
@@ -305,10 +306,6 @@ def _rank() -> int:
     """Rank of this process according to its launcher (torchrun, SLURM or Lightning)."""
     names = ("RANK", "SLURM_PROCID", "LOCAL_RANK")
     return next((int(os.environ[name]) for name in names if name in os.environ), 0)
-
-
-def _as_list(value: Any) -> list[Any]:
-    return [] if value is None else list(value) if isinstance(value, list | tuple) else [value]
 
 
 def _names_missing_file(spec: Any) -> bool:
