@@ -172,7 +172,9 @@ class TrainingCLI(LightningCLI):
         self._parser(subcommand).set_defaults(trained.defaults(resuming=resuming))
         self.config[subcommand] = self.parser.parse_args(self.arguments)[subcommand]
         self.settings.ckpt_path = path
-        if _names_missing_file(self.settings.model.genotype):
+        try:
+            get_genotype(self.settings.model.genotype)
+        except FileNotFoundError:
             self.settings.model.genotype = trained.genotype
         trained.refuse_contradictions(self.settings.as_dict(), resuming=resuming)
         self.trained = trained
@@ -306,14 +308,6 @@ def _rank() -> int:
     """Rank of this process according to its launcher (torchrun, SLURM or Lightning)."""
     names = ("RANK", "SLURM_PROCID", "LOCAL_RANK")
     return next((int(os.environ[name]) for name in names if name in os.environ), 0)
-
-
-def _names_missing_file(spec: Any) -> bool:
-    try:
-        get_genotype(spec)
-    except FileNotFoundError:
-        return True
-    return False
 
 
 def main(arguments: list[str]) -> None:

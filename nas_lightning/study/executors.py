@@ -85,8 +85,8 @@ class Executor(Protocol):
 class LocalExecutor:
     """Processes on this machine, ``jobs`` at a time.
 
-    Every process has its own GPUs, or its share of one, through ``CUDA_VISIBLE_DEVICES``, which ``devices``
-    are named for; shares are dealt to the GPU with the most left. Where the machine has GPUs, a process that
+    Every process has its own GPUs, or its share of one, through ``CUDA_VISIBLE_DEVICES``; ``devices`` are
+    their names. Shares are dealt to the GPU with the most left. Where the machine has GPUs, a process that
     needs none sees none. By default a process has cores / ``jobs`` threads.
     """
 

@@ -39,12 +39,10 @@ class RayExecutor:
     Args:
         jobs: Number of processes at a time; None: as many as the cluster has room for, one for each
             core where no GPU is asked for.
-        gpus_each: From the most GPUs of a machine, the number of a process; the default of ``threads``
-            follows from it. None: 1 if the cluster has GPUs.
+        gpus_each: From the most GPUs of a machine, the number of a process, from which its CPU threads
+            follow. None: 1 if the cluster has GPUs.
         address: Address of a running cluster, such as ``"auto"`` or ``"10.0.0.1:6379"``; None starts one on
             this machine, which ends with this process.
-        threads: Number of CPU threads for each process; by default the cores divided by ``jobs``, at most
-            those of the smallest machine, or the cores that a machine has for its GPUs.
     """
 
     name = "ray"
@@ -54,7 +52,6 @@ class RayExecutor:
         jobs: int | None = None,
         gpus_each: Callable[[int], float | int] | None = None,
         address: str | None = None,
-        threads: int | None = None,
     ) -> None:
         if jobs is not None and jobs < 1:
             raise ValueError(f"`jobs` (={jobs}) must be at least 1")
@@ -81,7 +78,7 @@ class RayExecutor:
         self.gpus = max((int(node.get("GPU", 0)) for node in self._machines()), default=0)
         self._gpus_each = min(self.gpus, 1) if gpus_each is None else gpus_each(self.gpus)
         self.jobs = jobs
-        self.threads = self._threads_each() if threads is None else threads
+        self.threads = self._threads_each()
         self._running: dict[Any, str] = {}
 
     def has_room(self, gpus: float | int) -> bool:
@@ -153,6 +150,7 @@ class RayExecutor:
         return [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
 
     def _threads_each(self) -> int:
+        """The cores for each of ``jobs``, at most the smallest machine's; or those that go with its GPUs."""
         machines = self._machines()
         cores = int(sum(machine.get("CPU", 0) for machine in machines))
         if self._gpus_each:

@@ -126,12 +126,9 @@ def _naming(path: Path, error: ValueError | FileNotFoundError) -> ValueError | F
 
 def _check_keys(content: Mapping[str, Any]) -> None:
     _refuse_unknown("key", content, KEYS)
-    for key in ("name", "experiment"):
-        value = content.get(key, "missing" if key == "name" else "default")
-        if not isinstance(value, str) or re.fullmatch(r"\w[\w.+-]*", value) is None or "name" not in content:
-            raise ValueError(
-                f"`{key}` (={content.get(key)!r}) must be the name of one folder: letters, digits, - and _"
-            )
+    for key, value in (("name", content.get("name")), ("experiment", content.get("experiment", "default"))):
+        if not isinstance(value, str) or re.fullmatch(r"\w[\w.+-]*", value) is None:
+            raise ValueError(f"`{key}` (={value!r}) must be the name of one folder: letters, digits, - and _")
     for key in ("settings", "axes"):
         if not isinstance(content.get(key) or {}, Mapping):
             raise ValueError(f"`{key}` must be a mapping")
@@ -338,8 +335,7 @@ def _run(architecture: Architecture, setting: _Setting, seed: int, root: Path, e
         ),
         deciding=deciding,
     )
-    callbacks = as_list(settings["trainer.callbacks"])
-    named = [(analysis_name(callback), callback) for callback in callbacks]
+    named = [(analysis_name(callback), callback) for callback in as_list(settings["trainer.callbacks"])]
     analyses = [_analysis(class_name, callback) for class_name, callback in named if class_name is not None]
     return _with_analyses(run, _unite_analyses([("one callback", [one]) for one in analyses]))
 
