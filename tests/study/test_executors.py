@@ -270,7 +270,7 @@ def test_an_embedded_ray_cluster(tmp_path: Path) -> None:
         executor.start(job(tmp_path, "e", SLEEP))
         child = first_number(tmp_path / "e.txt")
         assert [(end.name, end.lost) for end in executor.stop()] == [("e", True)]
-        assert not is_alive(child)
+        wait_for(lambda: not is_alive(child), 5)
     finally:
         executor.close()
     wait_for(lambda: not set(filter(is_alive, processes_below(os.getpid()))) - before, 20)
