@@ -35,29 +35,16 @@ TRUTH = "bool"
 
 _STATISTICS = {
     "loss_contour": (
-        "near_convex_share",
-        "near_convex_radius",
-        "convexity_ratio",
-        "convexity_ratio_square",
-        "curvature_center",
-        "curvature_center_max",
-        "curvature_mean",
-        "curvature_max",
+        *("near_convex_share", "near_convex_radius", "convexity_ratio", "convexity_ratio_square"),
+        *("curvature_center", "curvature_center_max", "curvature_mean", "curvature_max"),
     ),
     "gradient_variance": (
-        "center_variance",
-        "center_mean_gradient_norm",
-        "center_noise_scale",
-        "variance_center",
-        "standard_deviation_center",
+        *("center_variance", "center_mean_gradient_norm", "center_noise_scale"),
+        *("variance_center", "standard_deviation_center"),
     ),
     "hessian_spectrum": (
-        "largest_eigenvalue",
-        "smallest_eigenvalue",
-        "trace",
-        "trace_standard_error",
-        "products",
-        "converged",
+        *("largest_eigenvalue", "smallest_eigenvalue"),
+        *("trace", "trace_standard_error", "products", "converged"),
     ),
 }
 # Measured once at w*, not in the plane of a pair of directions.
@@ -65,32 +52,13 @@ _WITHOUT_DIRECTIONS = ("center_variance", "center_mean_gradient_norm", "center_n
 
 _PACKAGES = ("python", "nas_lightning", "torch", "torchvision", "lightning", "torchmetrics", "numpy")
 _SETTINGS = (
-    "model.genotype",
-    "model.init_channels",
-    "model.num_cells",
-    "model.num_classes",
-    "model.stem_stride",
-    "model.drop_path",
-    "model.auxiliary_weight",
-    "model.speed",
-    "model.optimizer.class_path",
-    "model.optimizer.init_args.lr",
-    "model.optimizer.init_args.momentum",
-    "model.optimizer.init_args.weight_decay",
-    "model.lr_scheduler",
-    "model.operations",
-    "data.class",
-    "data.root",
-    "data.batch_size",
-    "data.cutout",
-    "data.validation_fraction",
-    "data.validation_seed",
-    "data.seed",
-    "data.evaluation_batch_size",
-    "trainer.max_epochs",
-    "trainer.gradient_clip_val",
-    "trainer.precision",
-    "trainer.world_size",
+    *(f"model.{name}" for name in ("genotype", "init_channels", "num_cells", "num_classes", "stem_stride")),
+    *(f"model.{name}" for name in ("drop_path", "auxiliary_weight", "speed", "optimizer.class_path")),
+    *(f"model.optimizer.init_args.{name}" for name in ("lr", "momentum", "weight_decay")),
+    *(f"model.{name}" for name in ("lr_scheduler", "operations")),
+    *(f"data.{name}" for name in ("class", "root", "batch_size", "cutout", "validation_fraction")),
+    *(f"data.{name}" for name in ("validation_seed", "seed", "evaluation_batch_size")),
+    *(f"trainer.{name}" for name in ("max_epochs", "gradient_clip_val", "precision", "world_size")),
 )
 
 
