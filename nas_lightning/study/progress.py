@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable, Sequence
-from typing import TextIO
+from typing import Protocol, runtime_checkable
 
 from tqdm import tqdm
 
@@ -15,10 +15,24 @@ REDRAW_SECONDS = 2.0
 _NAMED = 8
 
 
+@runtime_checkable
+class Output(Protocol):
+    """Where text goes, such as ``sys.stdout``."""
+
+    def write(self, text: str, /) -> int:
+        """Take text."""
+
+    def flush(self) -> None:
+        """Show what was taken."""
+
+    def isatty(self) -> bool:
+        """Whether it is a terminal."""
+
+
 class StudyProgress:
     """One line that is drawn over on a terminal; elsewhere a line a minute."""
 
-    def __init__(self, output: TextIO, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, output: Output, clock: Callable[[], float] = time.monotonic) -> None:
         self._output, self._clock = output, clock
         self._terminal = output.isatty()
         self._bar = tqdm(file=output, bar_format="{desc}", disable=not self._terminal, leave=False)

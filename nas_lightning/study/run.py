@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import TextIO
 
 from filelock import FileLock, Timeout
 
@@ -19,7 +18,7 @@ from nas_lightning.study.attempts import LOG, Attempt, begin_log, log_end, write
 from nas_lightning.study.estimate import run_weights
 from nas_lightning.study.executors import Executor, JobEnd
 from nas_lightning.study.jobs import gpus_of, run_job
-from nas_lightning.study.progress import StudyProgress
+from nas_lightning.study.progress import Output, StudyProgress
 from nas_lightning.study.results import collect_results, write_results
 from nas_lightning.study.state import FIT_LOCK, RUN_LOCK, Status, lock_is_held, run_progress, run_state
 from nas_lightning.study.study import Run, Study
@@ -53,7 +52,7 @@ def run_study(
     *,
     retries: int = 1,
     gpus_per_run: float | int | None = None,
-    output: TextIO | None = None,
+    output: Output | None = None,
 ) -> int:
     """Bring all runs of a study to their end.
 
