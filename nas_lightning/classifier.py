@@ -224,34 +224,21 @@ class CellClassifier(LightningModule):
         else:
             self.check_epochs(self.trainer.max_epochs)
             scheduler = CosineAnnealingLR(optimizer, T_max=self.trainer.max_epochs or 1)
-        monitor = getattr(scheduler, "monitor", None)
-        if monitor is not None:  # a schedule that follows a metric, such as ReduceLROnPlateau
-            return {
-                "optimizer": optimizer,
-                "lr_scheduler": {"scheduler": scheduler, "interval": "epoch", "monitor": monitor},
-            }
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "epoch"}}
+        monitor = getattr(scheduler, "monitor", None)  # the metric that ReduceLROnPlateau follows
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": scheduler, "interval": "epoch", "monitor": monitor},
+        }
 
     def make_optimizer(self) -> Optimizer:
-        """The optimiser over the live parameters.
-
-        Raises:
-            ValueError: If its settings are not valid.
-        """
+        """The optimiser over the live parameters; a ValueError if its settings are not valid."""
         try:
             return self._make_optimizer([p for p in self.network.parameters() if p.requires_grad])
         except (TypeError, ValueError) as error:
             raise ValueError(f"`model.optimizer` is not valid: {error}") from error
 
     def check_epochs(self, epochs: int | None) -> None:
-        """Refuse a training without an end, over which the learning rate could fall to zero.
-
-        Args:
-            epochs: Number of epochs, ``trainer.max_epochs``.
-
-        Raises:
-            ValueError: If the number is not positive, unless ``lr_scheduler`` replaces the cosine.
-        """
+        """Refuse a training without an end, over which the cosine cannot take the learning rate to zero."""
         if self._make_lr_scheduler is None and (epochs is None or epochs < 1):
             raise ValueError(
                 f"`trainer.max_epochs` (={epochs}) must be at least 1: the learning rate falls to zero"

@@ -15,17 +15,7 @@ def atomic_write(path: str | os.PathLike[str], mode: str = "w") -> Iterator[IO[A
     """Open a temporary sibling of ``path`` that takes its place when the block ends without an error.
 
     A reader sees the old file or the new one, never a part of it. A killed or failed writer leaves the old
-    file unchanged.
-
-    Args:
-        path: File to write; missing parent folders are created.
-        mode: ``"w"`` for text (UTF-8) or ``"wb"`` for bytes.
-
-    Yields:
-        The open temporary file.
-
-    Raises:
-        OSError: If the folder cannot be written or the disk is full; the message names ``path``.
+    file unchanged. Missing parent folders are created; text is UTF-8; an OSError names ``path``.
     """
     path = Path(path)
     temporary: Path | None = None

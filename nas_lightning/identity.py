@@ -44,15 +44,7 @@ _OWN_PACKAGES = ("nas_lightning.", "torch.")
 
 
 def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Settings with dotted keys; lists, empty mappings and a genotype are values.
-
-    Args:
-        settings: Nested settings.
-        prefix: What the keys begin with.
-
-    Returns:
-        For example ``{"model.num_cells": 20}``.
-    """
+    """Settings with dotted keys, ``model.num_cells``; lists, empty mappings and a genotype are values."""
     flat: dict[str, Any] = {}
     for key, value in settings.items():
         if isinstance(value, Mapping) and value and f"{prefix}{key}" != "model.genotype":
@@ -63,17 +55,11 @@ def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def deciding_settings(settings: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings that decide a training, each in one form.
+    """The settings that decide a training, each in one form, with dotted keys like the arguments.
 
-    What has its default value is left out, except for the settings that every training is described by: a
-    setting that a later version adds changes no identity.
-
-    Args:
-        settings: All settings of a training with dotted keys; ``model.genotype`` is the cells' literal.
-        defaults: The defaults of the parser and of the classes that the settings name, with dotted keys.
-
-    Returns:
-        The settings with dotted keys.
+    What has its default value, of the parser or of the classes that the settings name, is left out, except
+    for the settings that every training is described by: a setting that a later version adds changes no
+    identity. ``model.genotype`` is the cells' literal.
     """
     usual = _canonical(defaults)
     missing = object()
@@ -85,29 +71,16 @@ def deciding_settings(settings: Mapping[str, Any], defaults: Mapping[str, Any]) 
 
 
 def identity_hash(deciding: Mapping[str, Any]) -> str:
-    """The identity of a training.
-
-    Args:
-        deciding: What :func:`deciding_settings` returns.
-
-    Returns:
-        SHA-256 of the settings as JSON with sorted keys, in hexadecimal digits.
-    """
+    """SHA-256 of the :func:`deciding_settings` as JSON with sorted keys: the identity of a training."""
     return hashlib.sha256(json.dumps(deciding, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def differing_settings(
     planned: Mapping[str, Any], found: Mapping[str, Any], *, common: bool = False
 ) -> list[str]:
-    """In which settings two trainings differ.
+    """In which settings two trainings differ, such as ``"model.num_cells 8, planned 20"``, by key.
 
-    Args:
-        planned: Settings with dotted keys.
-        found: Settings with dotted keys.
-        common: Compare only the settings that both have; otherwise one that is missing has its default.
-
-    Returns:
-        A text for each, such as ``"model.num_cells 8, planned 20"``, in the order of the keys.
+    With `common` only settings that both have are compared; otherwise one that is missing has its default.
     """
     ours, theirs = _canonical(planned), _canonical(found)
     keys = ours.keys() & theirs.keys() if common else ours.keys() | theirs.keys()
@@ -126,11 +99,7 @@ def as_list(value: Any) -> list[Any]:
 
 
 def analysis_name(callback: Any) -> str | None:
-    """Name of the class of a callback that only analyses; None for all others.
-
-    Args:
-        callback: An entry of ``trainer.callbacks``: a class path, or a mapping with one.
-    """
+    """Class name of a callback that only analyses, given as in ``trainer.callbacks``; None for all others."""
     path = callback.get("class_path") if isinstance(callback, Mapping) else callback
     name = str(path).rpartition(".")[2]
     return name if name in ANALYSES and str(path).startswith(("nas_lightning.", name)) else None

@@ -28,12 +28,7 @@ class MeanLoss(Metric):
         self.add_state("count", torch.zeros(()), dist_reduce_fx="sum")
 
     def update(self, total: Float[Tensor, ""], count: int | Tensor) -> None:
-        """Add a batch.
-
-        Args:
-            total: Sum of the losses of the batch's images.
-            count: Number of these images.
-        """
+        """Add the sum of the losses of `count` images."""
         self.total += total
         self.count += count
 
@@ -45,12 +40,7 @@ class MeanLoss(Metric):
 def top_k_accuracy(num_classes: int, top_k: int = 1) -> Metric:
     """Make the metric of the fraction of images whose class is among the ``top_k`` largest logits.
 
-    Args:
-        num_classes: Number of classes.
-        top_k: How many logits count; at most the number of classes.
-
-    Returns:
-        The metric, which does not count the target :data:`PADDING`.
+    The target :data:`PADDING` does not count.
     """
     return MulticlassAccuracy(
         num_classes,

@@ -31,13 +31,7 @@ _UNREADABLE = (
 
 
 def read_dataset(path: str | os.PathLike[str]) -> xr.Dataset:
-    """Read a file that :func:`write_dataset` wrote.
-
-    Args:
-        path: The file.
-
-    Returns:
-        The dataset, in memory; the file is closed.
+    """Read a file that :func:`write_dataset` wrote into memory, and close it.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -64,15 +58,7 @@ def read_dataset(path: str | os.PathLike[str]) -> xr.Dataset:
 
 
 def write_dataset(path: str | os.PathLike[str], dataset: xr.Dataset) -> None:
-    """Write a dataset as netCDF-3, atomically.
-
-    Args:
-        path: File to write.
-        dataset: The dataset.
-
-    Raises:
-        OSError: If it cannot be written; the message names it.
-    """
+    """Write a dataset as netCDF-3, atomically; an OSError names the file."""
     import xarray as xr
 
     # In the order of the names: a resumed surface has the bytes of an unbroken one.
@@ -93,18 +79,7 @@ def write_dataset(path: str | os.PathLike[str], dataset: xr.Dataset) -> None:
 
 
 def matching_dataset(path: str | os.PathLike[str], attributes: Attributes) -> xr.Dataset | None:
-    """Read a file, if there is one, and check that it holds the wanted analysis.
-
-    Args:
-        path: File that may exist.
-        attributes: Attributes of the wanted analysis.
-
-    Returns:
-        The dataset, or None if there is no file.
-
-    Raises:
-        ValueError: If the file is damaged, or an attribute that decides the values differs.
-    """
+    """Read a file, if there is one, and check that it holds the analysis with the wanted attributes."""
     if not Path(path).exists():
         return None
     dataset = read_dataset(path)
@@ -115,16 +90,7 @@ def matching_dataset(path: str | os.PathLike[str], attributes: Attributes) -> xr
 def check_attributes(
     path: str | os.PathLike[str], found: Mapping[Any, Any], wanted: Mapping[Any, Any]
 ) -> None:
-    """Refuse a file whose attributes are not those of the wanted analysis.
-
-    Args:
-        path: The file, for the message.
-        found: Attributes of the file.
-        wanted: Attributes of the wanted analysis; those of :data:`NOT_DECIDING` are not compared.
-
-    Raises:
-        ValueError: Naming the first attribute that differs, and both values.
-    """
+    """Refuse a file with other attributes than the wanted analysis, except those of :data:`NOT_DECIDING`."""
     for name in dict.fromkeys((*wanted, *found)):
         ours, theirs = wanted.get(name, "missing"), found.get(name, "missing")
         both_nan = ours != ours and theirs != theirs
@@ -133,17 +99,7 @@ def check_attributes(
 
 
 def refuse(path: str | os.PathLike[str], name: str, ours: object, theirs: object) -> None:
-    """Refuse a file that belongs to another analysis.
-
-    Args:
-        path: The file.
-        name: What differs.
-        ours: The value that is wanted.
-        theirs: The value in the file.
-
-    Raises:
-        ValueError: Always.
-    """
+    """Refuse a file that belongs to another analysis, by what differs: our value and the file's."""
     raise ValueError(
         f"{path}: `{name}` is {ours}, the file has {theirs}: it belongs to another analysis; remove it, or"
         " set `name` or `folder` of the callback"

@@ -35,13 +35,7 @@ _Loader.add_implicit_resolver(
 
 
 def read_yaml(path: Path) -> Any:
-    """Read a YAML file of plain values.
-
-    Args:
-        path: The file, in UTF-8.
-
-    Returns:
-        Its content; None for an empty file.
+    """Read a YAML file (UTF-8) of plain values; None for an empty file.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -61,18 +55,7 @@ def read_yaml(path: Path) -> Any:
 
 
 def read_mapping(path: Path) -> dict[str, Any]:
-    """Read a YAML file that holds a mapping.
-
-    Args:
-        path: The file.
-
-    Returns:
-        Its content; empty for an empty file.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If it is not valid YAML, or holds no mapping with strings as keys.
-    """
+    """Read a YAML file that holds a mapping with strings as keys; empty for an empty file."""
     content = read_yaml(path)
     if content is None:
         return {}
@@ -81,24 +64,12 @@ def read_mapping(path: Path) -> dict[str, Any]:
     return content
 
 
-def read_config(path: Path) -> list[dict[str, Any]]:
-    """Read a configuration file with the files that its key ``include`` names.
+def read_config(path: Path, including: tuple[Path, ...] = ()) -> list[dict[str, Any]]:
+    """Read the settings of a configuration file and of the files that its key ``include`` names.
 
-    Args:
-        path: The file. ``include`` is one file or a list of files, relative to the file that includes them.
-
-    Returns:
-        The settings of every file that holds any, without ``include``. Included files come before the file
-        that includes them, and later settings win.
-
-    Raises:
-        FileNotFoundError: If a file does not exist.
-        ValueError: If a file is not valid, or includes itself.
+    ``include`` is one file or a list, relative to the file that includes them. Included files come before it,
+    and later settings win; files without settings are left out. No file may include itself.
     """
-    return _read_config(path, ())
-
-
-def _read_config(path: Path, including: tuple[Path, ...]) -> list[dict[str, Any]]:
     if path.resolve() in including:
         raise ValueError(f"{path} includes itself: `include` must not go round in a circle")
     settings = read_mapping(path)
@@ -108,5 +79,5 @@ def _read_config(path: Path, including: tuple[Path, ...]) -> list[dict[str, Any]
         raise ValueError(f"{path}: `include` (={included!r}) must be a file or a list of files")
     parts: list[dict[str, Any]] = []
     for name in names:
-        parts += _read_config(path.parent / name, (*including, path.resolve()))
+        parts += read_config(path.parent / name, (*including, path.resolve()))
     return [*parts, settings] if settings else parts

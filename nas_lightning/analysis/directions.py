@@ -85,20 +85,8 @@ def random_directions(
         e_u = b_u - (<a_u, b_u> / ||a_u||^2) a_u,      b_u  <-  e_u * ||b_u|| / ||e_u||,
 
     which keeps the norm of every unit. A unit of one element has no other direction and stays as it is: the
-    cosine of a network with such units, see :func:`cosine`, is not quite 0.
-
-    Args:
-        module: As for :func:`random_direction`.
-        seed: Seed of the pair.
-        normalization: As for :func:`random_direction`.
-        orthogonal: Whether the second direction is made orthogonal to the first.
-        names: As for :func:`random_direction`.
-
-    Returns:
-        The two directions.
-
-    Raises:
-        ValueError: As :func:`random_direction`.
+    cosine of a network with such units, see :func:`cosine`, is not quite 0. The other arguments, and what is
+    refused, are those of :func:`random_direction`.
 
     Example:
         >>> first, second = random_directions(nn.Linear(30, 2), seed=0, orthogonal=True)
@@ -114,14 +102,7 @@ def random_directions(
 
 
 def cosine(first: Direction, second: Direction) -> float:
-    """Compute the cosine between two directions, <a, b> / (||a|| ||b||), summed in float64.
-
-    Args:
-        first: A direction.
-        second: Another of the same parameters.
-
-    Returns:
-        The cosine; NaN if one of them is zero.
+    """Compute the cosine between two directions, <a, b> / (||a|| ||b||), in float64; NaN if one is zero.
 
     Raises:
         ValueError: If the directions are not of the same parameters.
@@ -222,15 +203,7 @@ def _orthogonal(first: Tensor, second: Tensor) -> Tensor:
 
 
 def check_same_names(first: Direction, second: Direction) -> None:
-    """Refuse two directions of different parameters.
-
-    Args:
-        first: A direction.
-        second: Another.
-
-    Raises:
-        ValueError: Naming a parameter that one of them lacks.
-    """
+    """Refuse two directions of different parameters, naming one that is missing."""
     odd = sorted(first.keys() ^ second.keys())
     if odd:
         raise ValueError(f"the two directions are not of the same parameters: one of them lacks {odd[0]!r}")

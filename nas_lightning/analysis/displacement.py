@@ -16,19 +16,9 @@ from nas_lightning.analysis.surface import Point
 def displaced(module: nn.Module, directions: Directions) -> Iterator[Callable[[float, float], None]]:
     """Displace a module's weights in place along two directions, w* + alpha d1 + beta d2.
 
-    Every displacement starts from a copy of w*, so that rounding does not add up, and touches only the
-    parameters whose direction is not zero. When the block ends, by an exception or an interrupt as well, the
-    weights are w* bit for bit.
-
-    Args:
-        module: Module whose weights are w*.
-        directions: Two directions of the same parameters; the module's other parameters stay.
-
-    Yields:
-        ``move(alpha, beta)``, which displaces the weights.
-
-    Raises:
-        ValueError: If there are not two directions, or they do not fit the module.
+    Yields ``move(alpha, beta)``. Every displacement starts from a copy of w*, so that rounding does not add
+    up, and touches only the parameters whose direction is not zero. When the block ends, by an exception or
+    an interrupt as well, the weights are w* bit for bit. Directions that do not fit raise a ValueError.
 
     Example:
         >>> from nas_lightning.analysis import random_directions
@@ -71,15 +61,7 @@ def at_points(
 ) -> Iterator[Callable[[Point], None]]:
     """Displace a module's weights to the points of a surface, of one or more pairs of directions.
 
-    Args:
-        module: Module whose weights are w*, as for :func:`displaced`.
-        directions_by_seed: Pair of directions by direction seed.
-
-    Yields:
-        Function that displaces the weights to a point. When the block ends they are w*, bit for bit.
-
-    Raises:
-        ValueError: If directions do not fit the module.
+    Yields the function that displaces the weights to a point; see :func:`displaced`.
     """
     # One pair of directions at a time holds its copy of w*.
     with ExitStack() as current:

@@ -24,11 +24,7 @@ follows them when they change in place."""
 
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
-    """Put a module into evaluation mode and leave inference mode; afterwards everything is as before.
-
-    Args:
-        module: The mode of each submodule is kept and set again.
-    """
+    """Put a module into evaluation mode and leave inference mode; afterwards everything is as before."""
     modes = {layer: layer.training for layer in module.modules()}
     try:
         module.eval()
@@ -42,11 +38,7 @@ def evaluating(module: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def differentiating(device_type: str) -> Iterator[None]:
-    """Enable gradients, without autocast and compiled code: hooks and second derivatives need it.
-
-    Args:
-        device_type: ``"cpu"`` or ``"cuda"``.
-    """
+    """Enable gradients, without autocast and compiled code: hooks and second derivatives need it."""
     # Fused attention has no second derivative.
     plain_attention = sdpa_kernel(SDPBackend.MATH)
     with torch.enable_grad(), torch.autocast(device_type, enabled=False), plain_attention:
@@ -59,31 +51,13 @@ def differentiating(device_type: str) -> Iterator[None]:
 
 
 def check_batches(batches: Batches) -> None:
-    """Refuse batches that can be read only once.
-
-    Args:
-        batches: The batches.
-
-    Raises:
-        ValueError: If they are an iterator, which is empty after the first pass.
-    """
+    """Refuse an iterator of batches: it is empty after the first pass."""
     if isinstance(batches, Iterator):
         raise ValueError("`batches` can be iterated only once: give a list, or a loader")
 
 
 def logits_of(forward: Forward, inputs: Float[Tensor, "batch *_"]) -> Float[Tensor, "batch classes"]:
-    """Compute the logits of a batch.
-
-    Args:
-        forward: Maps the inputs to logits.
-        inputs: Inputs of the batch.
-
-    Returns:
-        The logits.
-
-    Raises:
-        ValueError: If the output is not one tensor ``[batch, classes]``.
-    """
+    """Compute the logits of a batch; a ValueError if the output is not one tensor ``[batch, classes]``."""
     logits = forward(inputs)
     if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(inputs):
         shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
@@ -97,19 +71,7 @@ def logits_of(forward: Forward, inputs: Float[Tensor, "batch *_"]) -> Float[Tens
 def sample_losses(
     forward: Forward, inputs: Float[Tensor, "batch *_"], targets: Int[Tensor, " batch"]
 ) -> Float[Tensor, " batch"]:
-    """Compute the cross entropy f_i of every sample of a batch, in nats.
-
-    Args:
-        forward: Maps the inputs to logits ``[batch, classes]``.
-        inputs: Inputs of the batch.
-        targets: Their classes.
-
-    Returns:
-        The losses.
-
-    Raises:
-        ValueError: As :func:`logits_of`.
-    """
+    """Compute the cross entropy f_i of every sample of a batch, in nats."""
     if inputs.is_inference():
         inputs, targets = inputs.clone(), targets.clone()  # autograd refuses tensors of inference mode
     return functional.cross_entropy(logits_of(forward, inputs), targets, reduction="none")

@@ -85,13 +85,8 @@ class GradientStatistics:
 class GradientSums:
     """Sums over samples from which the statistics follow; those of several processes add up.
 
-    Args:
-        parameters: The parameters, by name.
-
-    Attributes:
-        count: Number of samples so far, float64, on the device.
-        gradients: sum_i grad f_i for each parameter, float64.
-        squared_norms: sum_i ||grad f_i||^2 for each parameter, float64.
+    In float64, on the parameters' device: the number of samples so far and, by parameter, sum_i grad f_i
+    and sum_i ||grad f_i||^2.
     """
 
     def __init__(self, parameters: Mapping[str, nn.Parameter]) -> None:
@@ -105,23 +100,13 @@ class GradientSums:
         }
 
     def add(self, name: str, gradients: Float[Tensor, "samples *shape"]) -> None:
-        """Add gradients of single samples.
-
-        Args:
-            name: The parameter.
-            gradients: Its gradients.
-        """
+        """Add gradients of single samples."""
         # Squares overflow long before gradients do.
         self.squared_norms[name] += torch.linalg.vector_norm(gradients, dtype=torch.float64).square()
         self.gradients[name] += gradients.sum(0, dtype=torch.float64)
 
     def add_sums(self, squared_norms: Mapping[str, Tensor], gradients: Mapping[str, Tensor]) -> None:
-        """Add the sums over a batch.
-
-        Args:
-            squared_norms: sum_i ||grad f_i||^2 for each parameter.
-            gradients: sum_i grad f_i for each parameter.
-        """
+        """Add a batch's sum_i ||grad f_i||^2 and sum_i grad f_i for each parameter."""
         names = list(self.gradients)
         torch._foreach_add_(list(self.squared_norms.values()), [squared_norms[name] for name in names])
         torch._foreach_add_(list(self.gradients.values()), [gradients[name].double() for name in names])

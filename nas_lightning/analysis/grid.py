@@ -59,18 +59,7 @@ def axis(resolution: int, extent: float | int | Sequence[float | int]) -> Float[
 def check_axis(
     name: str, values: Float[np.ndarray, " steps"] | Iterable[float | int]
 ) -> Float[np.ndarray, " steps"]:
-    """Convert the steps along a direction to float64.
-
-    Args:
-        name: Their name in the message.
-        values: The steps.
-
-    Returns:
-        The steps.
-
-    Raises:
-        ValueError: If there are none, or they are not finite and increasing.
-    """
+    """Convert the steps along a direction to float64; they must be finite and increasing, at least one."""
     steps = np.array(values if hasattr(values, "__array__") else list(values), dtype=np.float64)
     if steps.ndim != 1 or not len(steps) or not np.isfinite(steps).all() or not (np.diff(steps) > 0).all():
         raise ValueError(f"`{name}` (={steps.tolist()}) must be finite, increasing numbers, at least one")
@@ -78,17 +67,10 @@ def check_axis(
 
 
 def check_seeds(name: str, seeds: Iterable[int]) -> list[int]:
-    """Check that the file format can hold seeds.
-
-    Args:
-        name: Their name in the message.
-        seeds: The seeds.
-
-    Returns:
-        The seeds.
+    """Check that the file format can hold seeds: different ones, at least one, each within 32 bits.
 
     Raises:
-        ValueError: If there are none, if two are equal, or if one does not fit into 32 bits.
+        ValueError: With `name` and the seed that is refused.
     """
     chosen = list(seeds) if isinstance(seeds, Iterable) else []
     if not chosen or len(set(chosen)) < len(chosen):
@@ -102,12 +84,7 @@ def check_seeds(name: str, seeds: Iterable[int]) -> list[int]:
 def lattices(rows: int, columns: int) -> list[tuple[Int[np.ndarray, " a"], Int[np.ndarray, " b"]]]:
     """Divide a grid into nested sub-grids, from the ends and the middle of both axes to all steps.
 
-    Args:
-        rows: Steps along the first direction.
-        columns: Steps along the second.
-
-    Returns:
-        Rows and columns of every sub-grid, increasing; each holds those before it, the last is the grid.
+    Each pair of increasing rows and columns holds the sub-grids before it; the last is the grid.
     """
     levels: list[tuple[Int[np.ndarray, " a"], Int[np.ndarray, " b"]]] = []
     parts = 1
@@ -119,13 +96,6 @@ def lattices(rows: int, columns: int) -> list[tuple[Int[np.ndarray, " a"], Int[n
 
 def coarse_to_fine(rows: int, columns: int) -> list[tuple[int, int]]:
     """Order all points of a grid: the coarser sub-grids of :func:`lattices` first, each row by row.
-
-    Args:
-        rows: Steps along the first direction.
-        columns: Steps along the second.
-
-    Returns:
-        Row and column of every point, once.
 
     Example:
         >>> coarse_to_fine(2, 3)

@@ -91,14 +91,7 @@ class HessianProduct:
     def partial(self, vector: Float64[np.ndarray, " parameters"]) -> Float64[np.ndarray, " parameters"]:
         """This process's share of H v: the sum over its own batches, divided by the n of all processes.
 
-        Args:
-            vector: v, one entry per live parameter.
-
-        Returns:
-            The share; the sum over processes is H v, in one process this is H v.
-
-        Raises:
-            ValueError: If ``vector`` has another size, or the module does not return logits.
+        The sum over processes is H v; in one process this is H v. ValueError if ``vector`` has another size.
         """
         if len(vector) != self.size:
             raise ValueError(f"`vector` has {len(vector)} entries, the module {self.size} live parameters")

@@ -16,8 +16,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+Output = Float[Tensor, "batch concatenated"]
+"""z, nodes * dimension numbers a sample."""
+Classes = Int[Tensor, " batch"]
+Losses = Float[Tensor, " batch"]
 LossFunction = Callable[[Tensor, Tensor], Tensor]
-"""f: maps output z ``[batch, nodes * dimension]`` and targets ``[batch]`` to the losses ``[batch]``."""
+"""f: maps the output and targets to the losses."""
 KINDS = ("weighted quadratic", "coupled quadratic", "cross entropy", "tanh network")
 """Kinds of losses among the random instances."""
 
@@ -34,14 +38,14 @@ class LinearCell(nn.Module, ABC):
         self.weights = nn.Parameter(weights.detach().clone())
 
     @abstractmethod
-    def forward(self, x: Float[Tensor, "batch dimension"]) -> Float[Tensor, "batch concatenated"]:
+    def forward(self, x: Float[Tensor, "batch dimension"]) -> Output:
         """Output z of inputs x."""
 
 
 class WidestLinearCell(LinearCell):
     """y(i) = W(i) x: every node reads the input (figure 26a)."""
 
-    def forward(self, x: Float[Tensor, "batch dimension"]) -> Float[Tensor, "batch concatenated"]:
+    def forward(self, x: Float[Tensor, "batch dimension"]) -> Output:
         """Output z of inputs x."""
         return torch.cat([x @ weight.T for weight in self.weights], dim=1)
 
@@ -49,7 +53,7 @@ class WidestLinearCell(LinearCell):
 class NarrowestLinearCell(LinearCell):
     """y(i) = W(i) y(i-1), y(0) = x: every node reads the one before it (figure 26b)."""
 
-    def forward(self, x: Float[Tensor, "batch dimension"]) -> Float[Tensor, "batch concatenated"]:
+    def forward(self, x: Float[Tensor, "batch dimension"]) -> Output:
         """Output z of inputs x."""
         nodes = []
         for weight in self.weights:
@@ -62,9 +66,7 @@ class Objective(nn.Module, ABC):
     """A loss f(z) per sample whose second derivatives have known bounds."""
 
     @abstractmethod
-    def forward(
-        self, z: Float[Tensor, "batch concatenated"], targets: Int[Tensor, " batch"]
-    ) -> Float[Tensor, " batch"]:
+    def forward(self, z: Output, targets: Classes) -> Losses:
         """Loss of every sample."""
 
     @abstractmethod
@@ -90,9 +92,7 @@ class QuadraticObjective(Objective):
         """The loss c(1) |y(1)|^2 / 2 + ... + c(n) |y(n)|^2 / 2: no second derivative across nodes."""
         return cls(torch.diag(coefficients.repeat_interleave(dimension)))
 
-    def forward(
-        self, z: Float[Tensor, "batch concatenated"], targets: Int[Tensor, " batch"]
-    ) -> Float[Tensor, " batch"]:
+    def forward(self, z: Output, targets: Classes) -> Losses:
         """Loss of every sample."""
         return ((z @ self.matrix) * z).sum(1) / 2
 
@@ -119,9 +119,7 @@ class CrossEntropyObjective(Objective):
         super().__init__()
         self.register_buffer("classifier", classifier)
 
-    def forward(
-        self, z: Float[Tensor, "batch concatenated"], targets: Int[Tensor, " batch"]
-    ) -> Float[Tensor, " batch"]:
+    def forward(self, z: Output, targets: Classes) -> Losses:
         """Loss of every sample."""
         return _cross_entropy(z @ self.classifier.T, targets)
 
@@ -154,9 +152,7 @@ class TanhNetworkObjective(Objective):
         self.register_buffer("hidden", hidden)
         self.register_buffer("classifier", classifier)
 
-    def forward(
-        self, z: Float[Tensor, "batch concatenated"], targets: Int[Tensor, " batch"]
-    ) -> Float[Tensor, " batch"]:
+    def forward(self, z: Output, targets: Classes) -> Losses:
         """Loss of every sample."""
         return _cross_entropy(torch.tanh(z @ self.hidden.T) @ self.classifier.T, targets)
 
@@ -195,17 +191,8 @@ def random_instances(
 
     Number of nodes and loss alternate, so that all combinations occur equally often. Weights are Gaussian
     with a gain drawn log-uniformly from 0.3 to 3 (the spectral norm of a large matrix), inputs standard
-    normal, targets uniform over three classes.
-
-    Args:
-        count: Number of instances.
-        seed: Of all random numbers, at least 0.
-        nodes: Numbers of intermediate nodes.
-        dimension: Length of x and of every y(i).
-        batch: Samples x over which expectations are taken.
-
-    Returns:
-        The instances.
+    normal, targets uniform over three classes. `dimension` is the length of x and of every y(i); expectations
+    are taken over `batch` samples x.
 
     Raises:
         ValueError: If a size is below 1 or the seed negative.
@@ -229,15 +216,7 @@ def random_instances(
 def block_norms(
     matrix: Float[Tensor, "*points concatenated concatenated"], nodes: int
 ) -> Float[Tensor, "*points n n"]:
-    """Compute the spectral norms of the blocks (k, l), y(k) by y(l), of a matrix over z such as the Hessian.
-
-    Args:
-        matrix: Matrix, or matrices in leading dimensions.
-        nodes: n.
-
-    Returns:
-        The norms.
-    """
+    """Compute the spectral norms of the blocks (k, l), y(k) by y(l), of matrices over z, such as Hessians."""
     dimension = matrix.shape[-1] // nodes
     blocks = matrix.reshape(*matrix.shape[:-2], nodes, dimension, nodes, dimension).transpose(-3, -2)
     norms: Tensor = torch.linalg.matrix_norm(blocks, 2)

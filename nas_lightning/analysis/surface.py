@@ -145,15 +145,7 @@ class Surface:
         ]
 
     def record(self, point: Point, values: Mapping[str, float]) -> None:
-        """Set the values of a point and mark it as done.
-
-        Args:
-            point: One of :meth:`pending`.
-            values: A number, possibly NaN or infinity, for each of :attr:`variables`.
-
-        Raises:
-            ValueError: If a variable is missing or unknown.
-        """
+        """Set a point's values of all :attr:`variables`, possibly NaN or infinity, and mark it as done."""
         self._check_names(values)
         for name, value in values.items():
             # One zero and one NaN: a sum over ranks does not keep their signs.
@@ -165,28 +157,14 @@ class Surface:
             raise ValueError(f"the surface holds {sorted(self.variables)}, not {sorted(values)}")
 
     def attach(self, variables: Mapping[str, xr.DataArray]) -> None:
-        """Add variables that have no alpha and beta, such as the cosine between the directions.
-
-        Args:
-            variables: The variables; they replace those of the same names.
-
-        Raises:
-            ValueError: If one has a dimension alpha or beta.
-        """
+        """Add or replace variables without alpha and beta, such as the cosine between the directions."""
         for name, variable in variables.items():
             if {"alpha", "beta"} & set(variable.dims):
                 raise ValueError(f"`{name}` lies on the grid: record it point by point")
             self.dataset[name] = variable
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the surface as netCDF-3, atomically.
-
-        Args:
-            path: File to write.
-
-        Raises:
-            OSError: If it cannot be written; the message names it.
-        """
+        """Write the surface as netCDF-3, atomically; an OSError names the file."""
         write_dataset(path, self.dataset)
 
     @classmethod
@@ -195,13 +173,6 @@ class Surface:
 
         The file is only read. Its further variables (:meth:`attach`) are kept, missing ones come from
         `fresh`. Attributes of :data:`nas_lightning.netcdf.NOT_DECIDING` stay as in the file.
-
-        Args:
-            path: File that may exist.
-            fresh: The surface to measure.
-
-        Returns:
-            The surface to continue.
 
         Raises:
             ValueError: If the file is damaged or holds another surface: the message names the file, the first
@@ -303,20 +274,9 @@ def measured_plane(
     betas: Float[np.ndarray, " beta"] | Iterable[float | int],
     attributes: Mapping[str, str | int | float],
 ) -> xr.Dataset:
-    """Measure a surface of one pair of directions in this process.
+    """Measure a surface of one pair of directions in this process: the variables over (alpha, beta).
 
-    Args:
-        measure: Gives the values of a point.
-        variables: What is measured, with the attributes of each.
-        alphas: Steps along the first direction, increasing.
-        betas: Steps along the second.
-        attributes: Provenance, and the surface's ``kind``.
-
-    Returns:
-        The variables over (alpha, beta).
-
-    Raises:
-        ValueError: If an axis is refused.
+    `variables` holds the attributes of each, `attributes` the provenance and the surface's ``kind``.
     """
     surface = Surface.create(str(attributes["kind"]), variables, alphas, betas, [0], attributes)
     measure_pending(surface, measure)
@@ -324,13 +284,7 @@ def measured_plane(
 
 
 def read_surface(path: str | os.PathLike[str]) -> xr.Dataset:
-    """Read a surface file.
-
-    Args:
-        path: The file.
-
-    Returns:
-        The dataset, in memory; the file is closed.
+    """Read a surface file into memory, and close it.
 
     Raises:
         FileNotFoundError: If there is no such file.

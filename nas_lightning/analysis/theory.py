@@ -62,12 +62,7 @@ def chain_products(
 def gradient_variances(cell: LinearCell, instance: LinearCellInstance) -> Float[Tensor, "norms nodes"]:
     """Compute E |df/dW(i) - E df/dW(i)|^2 over the samples x, in the norms of `NORMS`.
 
-    Args:
-        cell: Either cell; its own weights count, not the instance's.
-        instance: Inputs, targets and loss.
-
-    Returns:
-        The variance of every weight matrix's gradient.
+    The weights are the cell's own, not the instance's.
     """
 
     def loss(weights: Tensor, x: Tensor, target: Tensor) -> Tensor:
@@ -87,12 +82,8 @@ def bound_4_3(
 ) -> Float[Tensor, "*norms nodes"]:
     """Bound of theorem 4.3: n * sum over k = i..n of (sigma(k)/lambda(i) * lambda(1) ... lambda(k))^2.
 
-    Args:
-        norms: lambda(1)..lambda(n).
-        widest: sigma(k)^2, the variance of df/dV(k) in the widest cell at the products V(k).
-
-    Returns:
-        The bound for every i.
+    `norms` are lambda(1)..lambda(n); `widest` is sigma(k)^2, the variance of df/dV(k) in the widest cell at
+    the products V(k).
     """
     nodes = len(norms)
     return nodes * (_paths(norms).square() @ widest[..., None])[..., 0]
@@ -101,12 +92,7 @@ def bound_4_3(
 def bound_4_2(norms: Float[Tensor, " nodes"], widest: Float[Tensor, " nodes"]) -> Float[Tensor, " nodes"]:
     """Bound of theorem 4.2 as printed: lambda(1) ... lambda(i-1) * L(i). It does not hold in general.
 
-    Args:
-        norms: lambda(1)..lambda(n).
-        widest: L(i), the block-wise Lipschitz constants of the widest cell.
-
-    Returns:
-        The paper's bound for every i.
+    `norms` are lambda(1)..lambda(n), `widest` L(i), the block-wise Lipschitz constants of the widest cell.
     """
     return _before(norms) * widest
 
@@ -119,6 +105,9 @@ def corrected_bound_4_2(
     (lambda(1) ... lambda(i-1))^2 * sum over k, l = i..n of a(k) a(l) M(k, l),
     a(k) = lambda(i+1) ... lambda(k).
 
+    `norms` are lambda(1)..lambda(n); `widest` is M(k, l), how fast df/dV(k) of the widest cell changes with
+    V(l): |df/dV(k) at V - at V'| <= sum over l of M(k, l) |V(l) - V'(l)|; M(k, k) = L(k).
+
     Proof. Let W(i) change by D, all other matrices fixed. V(l) changes by A(l) D B for l >= i, not at all for
     l < i. By the definition of M, df/dV(k) changes by at most sum over l >= i of M(k, l) |A(l) D B|. With
     equation (4), where A and B stay, df^/dW(i) changes by at most sum over k, l >= i of
@@ -128,14 +117,6 @@ def corrected_bound_4_2(
     attained for f = |y(1) + ... + y(n)|^2 / 2 and positive multiples of the identity. For a convex f (and the
     Frobenius norm) M(k, l)^2 <= L(k) L(l), so the double sum is at most (sum of a(k) sqrt(L(k)))^2; in
     general the L(k) alone bound nothing: f = y(1)^T y(2) has L(1) = L(2) = 0.
-
-    Args:
-        norms: lambda(1)..lambda(n).
-        widest: M(k, l), how fast df/dV(k) of the widest cell changes with V(l): |df/dV(k) at V - at V'| <=
-            sum over l of M(k, l) |V(l) - V'(l)|; M(k, k) = L(k).
-
-    Returns:
-        The bound for every i.
     """
     paths = _paths(norms)
     return torch.einsum("ik,kl,il->i", paths, widest, paths)

@@ -131,10 +131,7 @@ class Analysis(Callback, ABC):
         return False
 
     def check(self, trainer: Trainer) -> None:
-        """Check that the analysis can run, before anything is trained.
-
-        Args:
-            trainer: The trainer, with its data set up.
+        """Check that the analysis can run, before anything is trained; the trainer's data is set up.
 
         Raises:
             ValueError: If the split, the strategy, the folder or another callback does not allow it.
@@ -151,12 +148,8 @@ class Analysis(Callback, ABC):
             )
             if not existing.is_dir() or not os.access(existing, os.W_OK):
                 raise ValueError(f"cannot write {self.folder}: {existing} is not a writable folder")
-        others = [
-            callback
-            for callback in trainer.callbacks  # type: ignore[attr-defined]
-            if isinstance(callback, Analysis) and callback is not self and callback.name == self.name
-        ]
-        if others:
+        callbacks = trainer.callbacks  # type: ignore[attr-defined]
+        if [c.name for c in callbacks if isinstance(c, Analysis)].count(self.name) > 1:
             raise ValueError(
                 f"two callbacks write {self.name!r}: give one {type(self).__name__} another `name`"
             )

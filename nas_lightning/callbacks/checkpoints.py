@@ -36,14 +36,8 @@ class RunCheckpoint(ModelCheckpoint):
 def run_checkpoints(folder: str | os.PathLike[str], split: str) -> list[RunCheckpoint]:
     """The two checkpoints of a run: ``last.ckpt`` after every epoch, ``best.ckpt`` of the best accuracy.
 
-    ``last`` has no monitor: Lightning's ``save_last`` with one skips epochs that do not improve.
-
-    Args:
-        folder: Folder of the checkpoints.
-        split: Split whose accuracy chooses the best epoch, ``"test"`` or ``"val"``.
-
-    Returns:
-        The callbacks.
+    ``last`` has no monitor: Lightning's ``save_last`` with one skips epochs that do not improve. `split` is
+    the one whose accuracy chooses the best epoch, ``"test"`` or ``"val"``.
     """
     last = RunCheckpoint(
         dirpath=Path(folder), filename="last", save_on_train_epoch_end=True, enable_version_counter=False

@@ -41,13 +41,7 @@ Result = TypeVar("Result")
 class AnalysisContext:
     """What an analysis measures, where it writes, and how the ranks act together.
 
-    Attributes:
-        trainer: The trainer.
-        module: The trained module.
-        network: Its network, whose weights are w*.
-        batches: The images.
-        epoch: Epoch of the weights, from 0; -1 if unknown.
-        path: The file.
+    The weights of `network` are w*, of epoch `epoch` (from 0; -1 if unknown); the results go to `path`.
     """
 
     trainer: Trainer
@@ -89,10 +83,7 @@ class AnalysisContext:
     def level(self, speed: Speed, points: int, passes: int) -> Level:
         """Choose the level of an analysis.
 
-        Args:
-            speed: The setting.
-            points: Points at which all images are measured, by all ranks together.
-            passes: Cost of an image at a point, in forward passes.
+        All ranks together measure all images at `points`, each at the cost of `passes` forward passes.
         """
         images = math.ceil(points / self.world_size) * len(self.batches.targets)
         work = 0
@@ -103,27 +94,14 @@ class AnalysisContext:
         return level_of(speed, device_type, passes=images / self.batches.batch_size, work=work)
 
     def accelerate(self, speed: Speed, points: int, passes: int) -> Accelerated:
-        """The network's evaluation at the level for an analysis; says so where the network runs plain.
-
-        Args:
-            speed: The setting.
-            points: As for :meth:`level`.
-            passes: As for :meth:`level`.
-        """
+        """The network's evaluation at the analysis's :meth:`level`; says so where the network runs plain."""
         forward = accelerate(self.network, self.level(speed, points, passes))
         if forward.why_plain is not None:
             self.say(f"speed: {forward.description()}")
         return forward
 
     def reduce(self, values: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
-        """Sum an array over all ranks, in float64.
-
-        Args:
-            values: This rank's share.
-
-        Returns:
-            The sum, on every rank.
-        """
+        """Sum an array over all ranks, in float64; every rank gets the sum."""
         if self.world_size == 1:
             return values
         tensor = torch.from_numpy(values).to(self.trainer.strategy.root_device)
@@ -137,16 +115,9 @@ class AnalysisContext:
                 torch.distributed.all_reduce(tensor)
 
     def on_rank_zero(self, action: Callable[[], Result]) -> Result:
-        """Do something on rank 0 only.
+        """Do something on rank 0 only, and give its result to every rank.
 
-        Args:
-            action: What to do.
-
-        Returns:
-            Its result, on every rank.
-
-        Raises:
-            Exception: What the action raised, on every rank, so that none waits for one that has ended.
+        What the action raises is raised on every rank, so that none waits for one that has ended.
         """
         outcome: tuple[Any, BaseException | None] = (None, None)
         if self.rank == 0:
@@ -171,10 +142,9 @@ class AnalysisContext:
             logger.save()
 
     def log_figures(self, make: Callable[[], dict[str, Figure]]) -> None:
-        """Send pictures to TensorBoard; the step is the epoch.
+        """Send pictures, by tag, to TensorBoard; the step is the epoch.
 
-        Args:
-            make: Draws the figures, by tag; called only on rank 0, and only where there is a TensorBoard.
+        `make` draws them; it is called only on rank 0, and only where there is a TensorBoard.
         """
         loggers = [logger for logger in self.trainer.loggers if isinstance(logger, TensorBoardLogger)]
         if self.rank > 0 or not loggers:

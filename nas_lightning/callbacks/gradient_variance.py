@@ -25,7 +25,6 @@ from nas_lightning.callbacks.context import AnalysisContext, DataArray, Dataset
 from nas_lightning.callbacks.protocols import CellNetworkLike, image_data
 from nas_lightning.callbacks.surface_analysis import MeasurePoint, SurfaceAnalysis, drawn
 from nas_lightning.figures import (
-    SurfaceSpread,
     draw_heat_maps,
     draw_spread,
     draw_surfaces,
@@ -128,17 +127,14 @@ class GradientVariance(SurfaceAnalysis):
 
     def figures(self, surface: Surface) -> dict[str, Figure]:
         """Standard deviation as a heat map and in three dimensions, and the variance by cell and node."""
-        read = drawn(surface, "standard_deviation")
-        deviation = read.panel
+        deviation, spreads = drawn(surface, "standard_deviation")
         figures = {
             "landscape/gradient_heat_map": draw_heat_maps([deviation]),
             "landscape/gradient_surface": draw_surfaces([deviation]),
         }
-        if surface.complete and len(read.pairs) > 1:
-            panel = SurfaceSpread(deviation.alphas, deviation.betas, read.pairs, deviation.title)
-            figures["landscape/gradient_spread"] = draw_spread(
-                [panel], loss=False, label="standard deviation of the gradient"
-            )
+        if spreads:
+            label = "standard deviation of the gradient"
+            figures["landscape/gradient_spread"] = draw_spread(spreads, loss=False, label=label)
         if surface.complete:
             split = read_variance_split(surface.dataset, str(surface.dataset.attrs["title"]))
             figures["landscape/gradient_by_node"] = draw_variance_by_node([split])
@@ -160,6 +156,8 @@ def _center(statistics: GradientStatistics, network: CellNetworkLike) -> dict[st
     cells = range(max((cell for cell, _ in nodes), default=-1) + 1)
     names = sorted({node for _, node in nodes}, key=lambda node: 0 if node == PREPROCESSING else int(node))
     by_node = np.array([[nodes.get((cell, node), np.nan) for node in names] for cell in cells])
+    by_node = by_node.reshape(len(cells), len(names))
+    norm, scale = statistics.mean_gradient_norm, statistics.noise_scale
 
     def variable(values: Any, long_name: str, units: str, **coordinates: list[Any]) -> DataArray:
         attributes = {"long_name": long_name, "units": units}
@@ -168,18 +166,12 @@ def _center(statistics: GradientStatistics, network: CellNetworkLike) -> dict[st
     variance = "gradient variance at w*"
     return {
         "center_variance": variable(statistics.variance, variance, "nat2"),
-        "center_mean_gradient_norm": variable(
-            statistics.mean_gradient_norm, "norm of the mean gradient at w*", "nat"
-        ),
-        "center_noise_scale": variable(statistics.noise_scale, "gradient noise scale at w*", "1"),
+        "center_mean_gradient_norm": variable(norm, "norm of the mean gradient at w*", "nat"),
+        "center_noise_scale": variable(scale, "gradient noise scale at w*", "1"),
         "variance_by_part": variable(
             [parts[part] for part in PARTS], f"{variance} by part of the network", "nat2", part=list(PARTS)
         ),
         "variance_by_node": variable(
-            by_node.reshape(len(cells), len(names)),
-            f"{variance} by cell and node",
-            "nat2",
-            cell=list(cells),
-            node=names,
+            by_node, f"{variance} by cell and node", "nat2", cell=list(cells), node=names
         ),
     }

@@ -12,13 +12,7 @@ from matplotlib.figure import Figure
 from nas_lightning.analysis import LOSS_VARIABLES, Directions, Surface, loss_at_points, loss_scalars
 from nas_lightning.callbacks.context import AnalysisContext, Dataset
 from nas_lightning.callbacks.surface_analysis import MeasurePoint, SurfaceAnalysis, drawn
-from nas_lightning.figures import (
-    LOSS_LEVELS,
-    SurfaceSpread,
-    draw_loss_contours,
-    draw_spread,
-    draw_surfaces,
-)
+from nas_lightning.figures import LOSS_LEVELS, draw_loss_contours, draw_spread, draw_surfaces
 
 
 class LossContour(SurfaceAnalysis):
@@ -76,13 +70,11 @@ class LossContour(SurfaceAnalysis):
 
     def figures(self, surface: Surface) -> dict[str, Figure]:
         """The contour and the surface in three dimensions; for several direction seeds, their spread."""
-        read = drawn(surface, "loss")
-        loss = read.panel
+        loss, spreads = drawn(surface, "loss")
         figures = {
             "landscape/loss_contour": draw_loss_contours([loss]),
             "landscape/loss_surface": draw_surfaces([loss], label="loss (nat)", vmax=LOSS_LEVELS[-1]),
         }
-        if surface.complete and len(read.pairs) > 1:
-            panel = SurfaceSpread(loss.alphas, loss.betas, read.pairs, loss.title)
-            figures["landscape/loss_spread"] = draw_spread([panel])
+        if spreads:
+            figures["landscape/loss_spread"] = draw_spread(spreads)
         return figures

@@ -62,22 +62,14 @@ class ImageData(Protocol):
 
 
 def cell_module(module: LightningModule) -> CellModule:
-    """Check that the trained module trains cells.
-
-    Raises:
-        ValueError: If it does not.
-    """
+    """The trained module; a ValueError unless it trains cells."""
     if not isinstance(module, CellModule):
         raise ValueError(f"{type(module).__name__} trains no cells: this callback needs a CellClassifier")
     return module
 
 
 def image_data(trainer: Trainer) -> ImageData:
-    """The trainer's data module, which must be one of images.
-
-    Raises:
-        ValueError: If it is not.
-    """
+    """The trainer's data module; a ValueError unless it is one of images."""
     data: object = trainer.datamodule  # type: ignore[attr-defined]
     if not isinstance(data, ImageData):
         raise ValueError(

@@ -19,19 +19,8 @@ Normalise = Callable[[Tensor, torch.dtype], Tensor]
 class SplitBatches:
     """Batches of (inputs, targets) without augmentation, iterated as often as needed.
 
-    The images stay uint8 on the device, a quarter of the memory of float32, and are normalised batch by
-    batch.
-
-    Attributes:
-        images: Pixel values.
-        targets: Classes.
-        split: The split they are from.
-        sample_seed: Seed of the draw from the split.
-        batch_size: Images in a batch; the last one may be smaller.
-        normalise: Makes inputs of the network, of a given type, from pixel values.
-        dtype: That type.
-        first: Number of the first batch to read.
-        step: Distance to the next.
+    The images stay uint8 on the device, a quarter of the memory of float32, and are normalised to `dtype`
+    batch by batch. `first` and `step` choose the batches of one rank.
     """
 
     images: UInt8[Tensor, "count channels height width"]
@@ -76,21 +65,8 @@ def split_batches(
 ) -> SplitBatches:
     """Load a split, or part of it, onto a device.
 
-    Args:
-        data: The data module, after its setup.
-        split: ``"test"``, ``"train"`` or ``"val"``.
-        max_samples: Number of images, drawn without replacement; None for all.
-        sample_seed: Seed of the draw and of the order.
-        batch_size: Images in a batch.
-        shuffled: Whether the order is random, as estimates from mini-batches need, or the split's own.
-        device: The device.
-        dtype: Type of the inputs.
-
-    Returns:
-        The batches.
-
-    Raises:
-        ValueError: If there is no such split, or it holds fewer images.
+    `max_samples` images are drawn without replacement by `sample_seed`, all with None. They stay in the
+    split's own order unless they are `shuffled`, as estimates from mini-batches need.
     """
     check_split(data, split, max_samples)
     images, targets = data.split_arrays(split)
@@ -105,16 +81,7 @@ def split_batches(
 
 
 def check_split(data: ImageData, split: str, max_samples: int | None) -> None:
-    """Refuse a split that does not exist or is too small.
-
-    Args:
-        data: The data module, after its setup.
-        split: Name of the split.
-        max_samples: Number of images asked for; None for all.
-
-    Raises:
-        ValueError: Naming the key and what the data has.
-    """
+    """Refuse a split that the data does not have or that is too small."""
     sizes = data.split_sizes
     if split not in sizes:
         raise ValueError(

@@ -25,7 +25,7 @@ from nas_lightning.analysis import (
 from nas_lightning.callbacks.analysis import Analysis
 from nas_lightning.callbacks.context import AnalysisContext, Dataset
 from nas_lightning.callbacks.progress import PointProgress
-from nas_lightning.figures import ReadSurface, read_surface_panel
+from nas_lightning.figures import SurfacePanel, SurfaceSpread, read_surface_panel
 
 MeasurePoint: TypeAlias = Callable[[Point], Mapping[str, float]]
 
@@ -164,10 +164,12 @@ class SurfaceAnalysis(Analysis):
             progress.close()
 
 
-def drawn(surface: Surface, variable: str) -> ReadSurface:
-    """What is drawn of a surface with a finished point; see `nas_lightning.figures.read_surface_panel`."""
+def drawn(surface: Surface, variable: str) -> tuple[SurfacePanel, list[SurfaceSpread]]:
+    """Panel of a surface with a finished point; once complete, its spread over several direction seeds."""
     title = str(surface.dataset.attrs["title"])
-    return read_surface_panel(surface.dataset, variable, title, finest=finest_lattice)
+    read = read_surface_panel(surface.dataset, variable, title, finest=finest_lattice)
+    panel, has_spread = read.panel, surface.complete and len(read.pairs) > 1
+    return panel, [SurfaceSpread(panel.alphas, panel.betas, read.pairs, panel.title)] if has_spread else []
 
 
 def _statistics(scalars: Dataset) -> Iterator[tuple[str, float, float]]:
