@@ -201,7 +201,17 @@ def hessian_eigenvalues(
     """
     size = sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
     _check_settings(size, k, smallest, trace_samples, tolerance, max_products)
-    counted = _CountedProduct(product or HessianProduct(module, batches).partial)
+    multiply = product or HessianProduct(module, batches).partial
+    products = 0
+
+    def counted(vector: np.ndarray) -> np.ndarray:
+        nonlocal products
+        products += 1
+        result = multiply(vector.reshape(-1))
+        if not np.isfinite(result).all():
+            raise FloatingPointError("a product with the Hessian is not finite")
+        return result
+
     try:
         if size <= max(_BASIS, 2 * (k + smallest)):
             values, residuals, trace = _dense(counted, size)
@@ -210,7 +220,7 @@ def hessian_eigenvalues(
             start = np.random.default_rng(seed).standard_normal(size)
             values, residuals, converged = _both_ends(counted, k, smallest, start, tolerance, max_products)
             trace, error = _hutchinson(counted, size, trace_samples, np.random.default_rng([seed, 1]))
-    except _NotFiniteError:
+    except FloatingPointError:
         values = residuals = np.full(k + smallest, math.nan)
         trace, error, converged = math.nan, math.nan, False
     top, bottom = slice(len(values) - k, None), slice(0, smallest)
@@ -222,7 +232,7 @@ def hessian_eigenvalues(
         smallest_residuals=residuals[bottom].copy(),
         trace=trace,
         trace_standard_error=error,
-        products=counted.products,
+        products=products,
         converged=bool(converged and largest_residual <= tolerance * np.abs(values).max()),
     )
 
@@ -295,25 +305,6 @@ def _hutchinson(
         forms[index] = signs @ product(signs)
     error = forms.std(ddof=1) / math.sqrt(samples) if samples > 1 else math.nan
     return float(forms.mean()), float(error)
-
-
-class _NotFiniteError(Exception):
-    """A product with the Hessian is not finite."""
-
-
-class _CountedProduct:
-    """Counts products and refuses values that Lanczos cannot work with."""
-
-    def __init__(self, product: Product) -> None:
-        self._product = product
-        self.products = 0
-
-    def __call__(self, vector: np.ndarray) -> np.ndarray:
-        self.products += 1
-        result = self._product(vector.reshape(-1))
-        if not np.isfinite(result).all():
-            raise _NotFiniteError
-        return result
 
 
 def _check_settings(

@@ -14,59 +14,43 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
 Output = Float[Tensor, "batch concatenated"]
 """z, nodes * dimension numbers a sample."""
 Classes = Int[Tensor, " batch"]
 Losses = Float[Tensor, " batch"]
+LinearCell = Callable[[Tensor, Tensor], Tensor]
+"""Maps W(1)..W(n) and inputs x to the output z, which concatenates y(1)..y(n)."""
 LossFunction = Callable[[Tensor, Tensor], Tensor]
 """f: maps the output and targets to the losses."""
 KINDS = ("weighted quadratic", "coupled quadratic", "cross entropy", "tanh network")
 """Kinds of losses among the random instances."""
 
 
-class LinearCell(nn.Module, ABC):
-    """n linear nodes and one input; the output concatenates all nodes.
-
-    Args:
-        weights: W(1)..W(n), copied into the parameter ``weights``.
-    """
-
-    def __init__(self, weights: Float[Tensor, "nodes dimension dimension"]) -> None:
-        super().__init__()
-        self.weights = nn.Parameter(weights.detach().clone())
-
-    @abstractmethod
-    def forward(self, x: Float[Tensor, "batch dimension"]) -> Output:
-        """Output z of inputs x."""
-
-
-class WidestLinearCell(LinearCell):
+def widest_cell(
+    weights: Float[Tensor, "nodes dimension dimension"], x: Float[Tensor, "batch dimension"]
+) -> Output:
     """y(i) = W(i) x: every node reads the input (figure 26a)."""
-
-    def forward(self, x: Float[Tensor, "batch dimension"]) -> Output:
-        """Output z of inputs x."""
-        return torch.cat([x @ weight.T for weight in self.weights], dim=1)
+    return torch.cat([x @ weight.T for weight in weights], dim=1)
 
 
-class NarrowestLinearCell(LinearCell):
+def narrowest_cell(
+    weights: Float[Tensor, "nodes dimension dimension"], x: Float[Tensor, "batch dimension"]
+) -> Output:
     """y(i) = W(i) y(i-1), y(0) = x: every node reads the one before it (figure 26b)."""
-
-    def forward(self, x: Float[Tensor, "batch dimension"]) -> Output:
-        """Output z of inputs x."""
-        nodes = []
-        for weight in self.weights:
-            x = x @ weight.T
-            nodes.append(x)
-        return torch.cat(nodes, dim=1)
+    nodes = []
+    for weight in weights:
+        x = x @ weight.T
+        nodes.append(x)
+    return torch.cat(nodes, dim=1)
 
 
-class Objective(nn.Module, ABC):
+class Objective(ABC):
     """A loss f(z) per sample whose second derivatives have known bounds."""
 
     @abstractmethod
-    def forward(self, z: Output, targets: Classes) -> Losses:
+    def __call__(self, z: Output, targets: Classes) -> Losses:
         """Loss of every sample."""
 
     @abstractmethod
@@ -74,25 +58,24 @@ class Objective(nn.Module, ABC):
         """m(k, l), at least the supremum over z (and targets) of the spectral norm of d^2 f / dy(k) dy(l)."""
 
 
+@dataclass(eq=False)
 class QuadraticObjective(Objective):
     """f(z) = z^T Q z / 2, without targets; m(k, l) is exact: the spectral norm of the block Q(k, l).
 
-    Args:
-        matrix: Q, made symmetric.
+    Q is the symmetric part of ``matrix``.
     """
 
-    matrix: Tensor
+    matrix: Float[Tensor, "concatenated concatenated"]
 
-    def __init__(self, matrix: Float[Tensor, "concatenated concatenated"]) -> None:
-        super().__init__()
-        self.register_buffer("matrix", (matrix + matrix.T) / 2)
+    def __post_init__(self) -> None:
+        self.matrix = (self.matrix + self.matrix.T) / 2
 
     @classmethod
     def weighted(cls, coefficients: Float[Tensor, " nodes"], dimension: int) -> QuadraticObjective:
         """The loss c(1) |y(1)|^2 / 2 + ... + c(n) |y(n)|^2 / 2: no second derivative across nodes."""
         return cls(torch.diag(coefficients.repeat_interleave(dimension)))
 
-    def forward(self, z: Output, targets: Classes) -> Losses:
+    def __call__(self, z: Output, targets: Classes) -> Losses:
         """Loss of every sample."""
         return ((z @ self.matrix) * z).sum(1) / 2
 
@@ -101,25 +84,19 @@ class QuadraticObjective(Objective):
         return block_norms(self.matrix, nodes)
 
 
+@dataclass(eq=False)
 class CrossEntropyObjective(Objective):
-    """Cross entropy of the logits C z.
+    """Cross entropy of the logits C z, with the ``classifier`` C.
 
     m(k, l) = r(k) r(l) / 4 with r(k) the largest distance between two rows of C(k), the columns of C that
     read y(k): u^T (d^2 f / dy(k) dy(l)) v is the covariance, over classes drawn with the predicted
     probabilities, of C(k) u and C(l) v, and a standard deviation is at most half the range (Popoviciu). For
     k = l it is the supremum, if any distribution over the classes can be predicted.
-
-    Args:
-        classifier: C, one row per class.
     """
 
-    classifier: Tensor
+    classifier: Float[Tensor, "classes concatenated"]
 
-    def __init__(self, classifier: Float[Tensor, "classes concatenated"]) -> None:
-        super().__init__()
-        self.register_buffer("classifier", classifier)
-
-    def forward(self, z: Output, targets: Classes) -> Losses:
+    def __call__(self, z: Output, targets: Classes) -> Losses:
         """Loss of every sample."""
         return _cross_entropy(z @ self.classifier.T, targets)
 
@@ -129,30 +106,20 @@ class CrossEntropyObjective(Objective):
         return ranges.outer(ranges) / 4
 
 
+@dataclass(eq=False)
 class TanhNetworkObjective(Objective):
-    """Cross entropy of the logits C tanh(U z): not convex.
+    """Cross entropy of the logits C tanh(U z), with ``hidden`` U and ``classifier`` C: not convex.
 
     m(k, l) = |U(k)| |U(l)| (r^2 / 4 + 4 s / (3 sqrt 3)) with U(k) the columns of U that read y(k), r the
     largest distance between two rows of C, s the largest difference within one column of C (the largest
     derivative of the loss after a hidden unit), and 4 / (3 sqrt 3) the largest |tanh''|. An upper bound, not
     the supremum.
-
-    Args:
-        hidden: U, one row per hidden unit.
-        classifier: C, one row per class.
     """
 
-    hidden: Tensor
-    classifier: Tensor
+    hidden: Float[Tensor, "units concatenated"]
+    classifier: Float[Tensor, "classes units"]
 
-    def __init__(
-        self, hidden: Float[Tensor, "units concatenated"], classifier: Float[Tensor, "classes units"]
-    ) -> None:
-        super().__init__()
-        self.register_buffer("hidden", hidden)
-        self.register_buffer("classifier", classifier)
-
-    def forward(self, z: Output, targets: Classes) -> Losses:
+    def __call__(self, z: Output, targets: Classes) -> Losses:
         """Loss of every sample."""
         return _cross_entropy(torch.tanh(z @ self.hidden.T) @ self.classifier.T, targets)
 

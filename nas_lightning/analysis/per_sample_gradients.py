@@ -83,7 +83,7 @@ class PerSampleGradients:
         if unsupported not in ("refuse", "vmap"):
             raise ValueError(f"`unsupported` (={unsupported!r}) must be 'refuse' or 'vmap'")
         inputs, targets = inputs[:2], targets[:2]
-        with self._running(inputs.device.type):
+        with evaluating(module), differentiating(inputs.device.type):
             trials = [_trial(module, inputs[i : i + 1], targets[i : i + 1]) for i in range(len(targets))]
         gradients, calls = trials[0]
         if not gradients:
@@ -106,19 +106,14 @@ class PerSampleGradients:
     def backward(
         self, inputs: Float[Tensor, "batch *_"], targets: Int[Tensor, " batch"], consume: Consumer
     ) -> Float[Tensor, " batch"]:
-        """Run a batch forward and backward, and pass on the gradients of its samples.
+        """Run a batch forward and backward: give the losses f_i and, to `consume`, the samples' gradients.
 
-        Args:
-            inputs: The batch.
-            targets: Its classes.
-            consume: Called for every parameter, once or for consecutive parts of the batch, with gradients
-                ``[samples, *shape]`` in the parameter's type.
-
-        Returns:
-            The losses f_i.
+        `consume` is called for every parameter, once or for consecutive parts of the batch, with gradients
+        ``[samples, *shape]`` in the parameter's type.
         """
         anchors: list[Tensor] = []
-        with self._running(inputs.device.type), _without_gradient(self.parameters.values()):
+        left_out = _without_gradient(self.parameters.values())
+        with evaluating(self.module), differentiating(inputs.device.type), left_out:
             handles = [_watch(unit, len(targets), anchors, consume) for unit in self._units]
             try:
                 losses = sample_losses(self.module, inputs, targets)
@@ -143,11 +138,6 @@ class PerSampleGradients:
                         f"parameter {name!r}: its per-sample gradients do not follow from its layer alone; it"
                         " is used outside the module that holds it, or samples are mixed"
                     )
-
-    @contextmanager
-    def _running(self, device_type: str) -> Iterator[None]:
-        with evaluating(self.module), differentiating(device_type):
-            yield
 
 
 def _convolution(

@@ -344,13 +344,9 @@ def _interpolate(
     along = (alpha - alphas[row]) / (alphas[row + 1] - alphas[row])
     across = (beta - betas[column]) / (betas[column + 1] - betas[column])
     result = np.zeros_like(alpha)
-    for weight, values in (
-        ((1 - along) * (1 - across), field[row, column]),
-        ((1 - along) * across, field[row, column + 1]),
-        (along * (1 - across), field[row + 1, column]),
-        (along * across, field[row + 1, column + 1]),
-    ):
-        result += np.where(weight == 0, 0.0, weight * values)
+    for i, j in np.ndindex(2, 2):
+        weight = (along if i else 1 - along) * (across if j else 1 - across)
+        result += np.where(weight == 0, 0.0, weight * field[row + i, column + j])
     return result
 
 

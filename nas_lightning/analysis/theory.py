@@ -22,15 +22,15 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.func import functional_call, grad, jacrev, vmap
+from torch.func import grad, jacrev, vmap
 
 from nas_lightning.analysis.linear_cells import (
     LinearCell,
     LinearCellInstance,
-    NarrowestLinearCell,
     Objective,
-    WidestLinearCell,
     block_norms,
+    narrowest_cell,
+    widest_cell,
 )
 
 if TYPE_CHECKING:
@@ -59,19 +59,15 @@ def chain_products(
     return torch.stack(products)
 
 
-def gradient_variances(cell: LinearCell, instance: LinearCellInstance) -> Float[Tensor, "norms nodes"]:
-    """Compute E |df/dW(i) - E df/dW(i)|^2 over the samples x, in the norms of `NORMS`.
-
-    The weights are the cell's own, not the instance's.
-    """
+def gradient_variances(
+    cell: LinearCell, weights: Float[Tensor, "nodes dimension dimension"], instance: LinearCellInstance
+) -> Float[Tensor, "norms nodes"]:
+    """Compute E |df/dW(i) - E df/dW(i)|^2 over the samples x, at `weights`, in the norms of `NORMS`."""
 
     def loss(weights: Tensor, x: Tensor, target: Tensor) -> Tensor:
-        z = functional_call(cell, {"weights": weights}, (x[None],))
-        return instance.objective(z, target[None])[0]
+        return instance.objective(cell(weights, x[None]), target[None])[0]
 
-    gradients = vmap(grad(loss), in_dims=(None, 0, 0))(
-        cell.weights.detach(), instance.inputs, instance.targets
-    )
+    gradients = vmap(grad(loss), in_dims=(None, 0, 0))(weights, instance.inputs, instance.targets)
     deviations = gradients - gradients.mean(0)
     norms = [torch.linalg.matrix_norm(deviations, order) for order in ("fro", 2)]
     return torch.stack([norm.square().mean(0) for norm in norms])
@@ -140,8 +136,8 @@ def theorem_4_3(instances: Sequence[LinearCellInstance]) -> xr.Dataset:
     """
     rows = []
     for instance in instances:
-        measured = gradient_variances(NarrowestLinearCell(instance.weights), instance)
-        widest = gradient_variances(WidestLinearCell(chain_products(instance.weights)), instance)
+        measured = gradient_variances(narrowest_cell, instance.weights, instance)
+        widest = gradient_variances(widest_cell, chain_products(instance.weights), instance)
         rows.append(torch.stack([measured, widest, bound_4_3(spectral_norms(instance.weights), widest)]))
     variance, widest_variance, bounds = (
         torch.cat(rows, dim=2).numpy() if rows else np.empty((3, len(NORMS), 0))
@@ -252,11 +248,9 @@ def _block_constants(instance: LinearCellInstance, trials: Tensor) -> tuple[Tens
     varied = weights.repeat(nodes, points, 1, 1, 1)
     for i in range(nodes):
         varied[i, :, i] = trials[i]
-    cell = NarrowestLinearCell(weights)
 
     def output(varied: Tensor) -> Tensor:
-        z: Tensor = functional_call(cell, {"weights": varied}, (x,))
-        return z[0]
+        return narrowest_cell(varied, x)[0]
 
     def loss(z: Tensor) -> Tensor:
         return instance.objective(z[None], target)[0]

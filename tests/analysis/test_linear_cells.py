@@ -10,12 +10,12 @@ import torch
 from nas_lightning.analysis.linear_cells import (
     KINDS,
     CrossEntropyObjective,
-    NarrowestLinearCell,
     Objective,
     TanhNetworkObjective,
-    WidestLinearCell,
     block_norms,
+    narrowest_cell,
     random_instances,
+    widest_cell,
 )
 from nas_lightning.analysis.theory import (
     chain_products,
@@ -27,9 +27,9 @@ def test_the_cells_compute_what_figure_26_shows() -> None:
     weights, x = gaussian(0, 3, 2, 2), gaussian(1, 5, 2)
     first, second, third = weights
     expected = torch.cat([x @ first.T, x @ (second @ first).T, x @ (third @ second @ first).T], dim=1)
-    torch.testing.assert_close(NarrowestLinearCell(weights)(x), expected)
-    torch.testing.assert_close(WidestLinearCell(chain_products(weights))(x), expected)
-    torch.testing.assert_close(WidestLinearCell(weights)(x)[:, 2:4], x @ second.T)
+    torch.testing.assert_close(narrowest_cell(weights, x), expected)
+    torch.testing.assert_close(widest_cell(chain_products(weights), x), expected)
+    torch.testing.assert_close(widest_cell(weights, x)[:, 2:4], x @ second.T)
 
 
 @pytest.mark.parametrize("seed", range(5))

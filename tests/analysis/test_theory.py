@@ -15,12 +15,12 @@ from nas_lightning.analysis.linear_cells import (
     KINDS,
     LinearCell,
     LinearCellInstance,
-    NarrowestLinearCell,
     Objective,
     QuadraticObjective,
-    WidestLinearCell,
     block_norms,
+    narrowest_cell,
     random_instances,
+    widest_cell,
 )
 from nas_lightning.analysis.theory import (
     bound_4_2,
@@ -66,12 +66,13 @@ def identities(nodes: int, dimension: int, scale: float = 1.0) -> Tensor:
     return scale * torch.eye(dimension, dtype=torch.float64).repeat(nodes, 1, 1)
 
 
-def slow_gradients(cell: LinearCell, instance: LinearCellInstance) -> Tensor:
+def slow_gradients(cell: LinearCell, weights: Tensor, instance: LinearCellInstance) -> Tensor:
     """One backward pass per instance."""
     gradients: list[Tensor] = []
+    weights = weights.clone().requires_grad_()
     for x, target in zip(instance.inputs, instance.targets, strict=True):
-        loss = instance.objective(cell(x[None]), target[None])[0]
-        gradients += torch.autograd.grad(loss, cell.weights)
+        loss = instance.objective(cell(weights, x[None]), target[None])[0]
+        gradients += torch.autograd.grad(loss, weights)
     return torch.stack(gradients)
 
 
@@ -80,9 +81,7 @@ def loss_of_block(instance: LinearCellInstance, i: int) -> Callable[[Tensor], Te
 
     def loss(block: Tensor) -> Tensor:
         changed = torch.stack([block if j == i else weight for j, weight in enumerate(instance.weights)])
-        cell = NarrowestLinearCell(changed)
-        z = torch.func.functional_call(cell, {"weights": changed}, (instance.inputs[:1],))
-        return instance.objective(z, instance.targets[:1])[0]
+        return instance.objective(narrowest_cell(changed, instance.inputs[:1]), instance.targets[:1])[0]
 
     return loss
 
@@ -96,8 +95,8 @@ def by_loss(instances: list[LinearCellInstance], nodes: int) -> Iterator[LinearC
 def test_gradients_of_both_cells_obey_equation_4(instances: list[LinearCellInstance]) -> None:
     for instance in by_loss(instances, 4):
         weights = instance.weights
-        narrow = slow_gradients(NarrowestLinearCell(weights), instance)
-        wide = slow_gradients(WidestLinearCell(chain_products(weights)), instance)
+        narrow = slow_gradients(narrowest_cell, weights, instance)
+        wide = slow_gradients(widest_cell, chain_products(weights), instance)
         for i in range(4):
             before = torch.eye(3, dtype=torch.float64)
             for j in range(i):
@@ -111,9 +110,9 @@ def test_gradients_of_both_cells_obey_equation_4(instances: list[LinearCellInsta
 
 def test_variances_equal_one_backward_pass_per_instance(instances: list[LinearCellInstance]) -> None:
     for instance in by_loss(instances, 3):
-        for cell in (NarrowestLinearCell(instance.weights), WidestLinearCell(instance.weights)):
-            gradients = slow_gradients(cell, instance).numpy()
-            measured = gradient_variances(cell, instance).numpy()
+        for cell in (narrowest_cell, widest_cell):
+            gradients = slow_gradients(cell, instance.weights, instance).numpy()
+            measured = gradient_variances(cell, instance.weights, instance).numpy()
             for i in range(3):
                 deviations = gradients[:, i] - gradients[:, i].mean(0)
                 singular = np.linalg.svd(deviations, compute_uv=False)
@@ -154,8 +153,8 @@ def test_nothing_can_be_taken_from_theorem_4_3() -> None:
     weights = identities(2, 3)
     weights[0] *= 3
     instance = quadratic([1.0, 1.0], weights, x)
-    elsewhere = gradient_variances(WidestLinearCell(weights), instance)
-    measured = gradient_variances(NarrowestLinearCell(weights), instance)
+    elsewhere = gradient_variances(widest_cell, weights, instance)
+    measured = gradient_variances(narrowest_cell, weights, instance)
     ratio = measured / bound_4_3(spectral_norms(weights), elsewhere)
     np.testing.assert_allclose(ratio[:, 1], 9 / 2, rtol=1e-12)
     # With the largest eigenvalue, as the text says, instead of the norm: nilpotent W(1).
@@ -163,8 +162,8 @@ def test_nothing_can_be_taken_from_theorem_4_3() -> None:
     weights[0] = torch.tensor([[0.0, 1.0], [0.0, 0.0]])
     instance = quadratic([1.0, 1.0], weights, gaussian(4, 20, 2))
     eigenvalues = torch.linalg.eigvals(weights).abs().amax(1)
-    wide = gradient_variances(WidestLinearCell(chain_products(weights)), instance)
-    measured = gradient_variances(NarrowestLinearCell(weights), instance)
+    wide = gradient_variances(widest_cell, chain_products(weights), instance)
+    measured = gradient_variances(narrowest_cell, weights, instance)
     assert (bound_4_3(eigenvalues, wide)[:, 1] == 0).all()
     assert (measured[:, 1] > 0.1).all()
 
@@ -262,7 +261,7 @@ def test_constants_equal_the_norm_of_the_block_hessian_through_the_module(
         exact = [np.linalg.norm(hessian(loss_of_block(instance, i), weights[i]).numpy(), 2) for i in range(3)]
         np.testing.assert_allclose(measured, exact, rtol=1e-9)
         # The corrected bound holds with the widest cell's Hessian at this very point, too.
-        z = NarrowestLinearCell(weights)(x).detach()[0]
+        z = narrowest_cell(weights, x)[0]
         local = block_norms(hessian(loss_of_output(objective, instance.targets[:1]), z), 3)
         bound = corrected_bound_4_2(spectral_norms(weights), local * x.square().sum()).numpy()
         assert (measured <= bound * ROUNDING).all()
@@ -285,7 +284,7 @@ def test_changes_of_gradients_obey_the_corrected_bound_in_both_norms(
                     changed = instance.weights.clone()
                     changed[i] += k * step
                     single = replace(instance, inputs=instance.inputs[:1], targets=instance.targets[:1])
-                    gradients += slow_gradients(NarrowestLinearCell(changed), single)[:, i]
+                    gradients += slow_gradients(narrowest_cell, changed, single)[:, i]
                 for order in ("fro", 2):
                     slope = float(
                         torch.linalg.matrix_norm(gradients[1] - gradients[0], order)
