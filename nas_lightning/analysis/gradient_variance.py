@@ -325,19 +325,10 @@ def variance_at_points(
     tolerance: float | int = 0,
     batch_sums: BatchSums | None = None,
 ) -> Iterator[Callable[[Point], dict[str, float]]]:
-    """Measure the gradient variance at the points of a surface.
+    """Measure the gradient variance at the points of a surface, along w1 and w2 of every direction seed.
 
-    Args:
-        gradients: The per-sample gradients of the module.
-        batches: Batches of (inputs, targets) on the module's device.
-        directions_by_seed: w1 and w2 for every direction seed.
-        method: See :func:`gradient_statistics`.
-        tolerance: See :func:`estimate_statistics`.
-        batch_sums: See :func:`sum_gradients`.
-
-    Yields:
-        Function of a point that gives its values by name. When the block ends the weights are w*, bit for
-        bit.
+    Yields a function of a point that gives its values by name. When the block ends the weights are w*, bit
+    for bit. The other arguments are those of :func:`estimate_statistics` and :func:`sum_gradients`.
     """
     with at_points(gradients.module, directions_by_seed) as move_to:
 

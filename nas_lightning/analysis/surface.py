@@ -68,20 +68,11 @@ class Surface:
         direction_seeds: Iterable[int],
         attributes: Mapping[str, str | int | float],
     ) -> Surface:
-        """Create a surface of which no point is done.
+        """Create a surface of which no point is done, of a kind such as ``"loss_contour"``.
 
-        Args:
-            kind: ``"loss_contour"`` or ``"gradient_variance"``.
-            variables: What is measured at every point, with the attributes (``long_name``, ``units``) of
-                each.
-            alphas: Steps along the first direction, increasing.
-            betas: Steps along the second.
-            direction_seeds: Seeds of the pairs of directions, each different and within 32 bits.
-            attributes: Provenance. A file whose attributes differ is not resumed, see
-                :data:`nas_lightning.netcdf.NOT_DECIDING`.
-
-        Returns:
-            The surface.
+        `variables` are measured at every point and have the attributes ``long_name`` and ``units``.
+        `attributes` are provenance: a file with others is not resumed, see
+        :data:`nas_lightning.netcdf.NOT_DECIDING`.
 
         Raises:
             ValueError: If an axis, a seed or an attribute is refused; the message names it.

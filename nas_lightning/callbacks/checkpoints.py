@@ -19,10 +19,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any | None = None
     ) -> None:
-        """Write a checkpoint; an OSError names the file.
-
-        Temporary files of a killed process are removed first.
-        """
+        """Write a checkpoint and remove temporary files of a killed process; an OSError names the file."""
         for left_over in Path(path).parent.glob(f".{Path(path).name}.*.tmp"):
             left_over.unlink(missing_ok=True)
         with atomic_write(path, "wb") as file:

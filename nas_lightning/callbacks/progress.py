@@ -67,15 +67,9 @@ class TrainingProgress(TQDMProgressBar):
 
 
 class PointProgress:
-    """How many points of a surface are done, and the time left.
+    """How many of `total` points of a surface are done, and the time left, on the rank where it is visible.
 
     In a terminal it is a bar; in a log file, a line after every tenth of the points.
-
-    Args:
-        name: What is measured.
-        finished: Number of points that are done.
-        total: Number of points.
-        visible: Whether this rank shows it.
     """
 
     def __init__(self, name: str, finished: int, total: int, *, visible: bool) -> None:
