@@ -39,14 +39,7 @@ class AccuracyPanel:
 
 
 def mean_and_deviation(values: Float[np.ndarray, " seed"]) -> tuple[float, float]:
-    """Mean and standard deviation over seeds (divided by their number less one).
-
-    Args:
-        values: Value of every seed; those that are not finite do not count.
-
-    Returns:
-        Both; the mean of nothing and the deviation of a single value are NaN.
-    """
+    """Mean and standard deviation (divided by n - 1) of the finite values; NaN of none, or of one."""
     finite = values[np.isfinite(values)]
     mean = float(finite.mean()) if len(finite) else float("nan")
     return mean, float(finite.std(ddof=1)) if len(finite) > 1 else float("nan")
@@ -69,9 +62,6 @@ def draw_accuracy(
         y_label: Name of the values, with their unit.
         columns: Panels side by side; two by default.
         title: Title of the whole figure.
-
-    Returns:
-        The figure.
 
     Raises:
         ValueError: If there is nothing to draw, or ``columns`` is not positive.
@@ -123,10 +113,7 @@ def _draw_panel(axes: Axes, panel: AccuracyPanel) -> None:
         bar = None if np.isnan(deviation) else [deviation]
         style: dict[str, Any] = {"markersize": 5, "elinewidth": 1.1, "capsize": 2.5, "zorder": 3}
         axes.errorbar([index], [mean], bar, fmt="o" if index else "D", color=colour, **style)
-    axes.set_xticks(list(panel.indices), list(panel.names))
-    if any(not name.isdigit() for name in panel.names):
-        for text in axes.get_xticklabels():
-            text.set_rotation(90)
-            text.set_parse_math(False)
+    rotation = 0 if all(name.isdigit() for name in panel.names) else 90
+    axes.set_xticks(list(panel.indices), list(panel.names), rotation=rotation, parse_math=False)
     axes.set_xlim(min(panel.indices, default=0) - 0.6, max(panel.indices, default=0) + 0.6)
     open_axes(axes, "y")

@@ -89,9 +89,6 @@ def draw_cells(drawings: Sequence[CellDrawing], columns: int | None = None) -> F
         drawings: The cells, from left to right and from top to bottom.
         columns: Cells side by side; up to four by default.
 
-    Returns:
-        The figure.
-
     Raises:
         ValueError: If there is nothing to draw, or ``columns`` is not positive.
     """
@@ -127,7 +124,8 @@ def _draw(axes: Axes, drawing: CellDrawing, layout: CellLayout) -> None:
     live = live_nodes(drawing.edges, drawing.concat)
     for index, (edge, line, label) in enumerate(zip(drawing.edges, layout.edges, layout.labels, strict=True)):
         is_live = edge.op != "none" and index // 2 + 2 in live
-        colour = _colour(edge.op) if is_live else _DEAD_COLOUR
+        colours = (colour for family, colour in _FAMILY_COLOURS.items() if edge.op.startswith(family))
+        colour = next(colours, _OTHER_COLOUR) if is_live else _DEAD_COLOUR
         bend = line.bend[0] - GAP
         points = [line.start, (bend, line.start[1]), *_turn(bend, line.start[1], *line.bend), line.end]
         _draw_line(axes, points, colour, dashed=not is_live)
@@ -160,20 +158,9 @@ def _turn(x: float, y: float, to_x: float, to_y: float) -> list[tuple[float, flo
 def _draw_line(axes: Axes, points: list[tuple[float, float]], colour: str, *, dashed: bool) -> None:
     """Draw an arrow along two points, the three of a turn and, where there is one, the end."""
     codes = [Path.MOVETO, Path.LINETO, *[Path.CURVE4] * 3, *[Path.LINETO] * (len(points) - 5)]
-    axes.add_patch(
-        FancyArrowPatch(
-            path=Path(points, codes),
-            arrowstyle="-|>",
-            mutation_scale=8,
-            linewidth=1.2,
-            color=colour,
-            linestyle=_DASHES if dashed else "solid",
-            shrinkA=0,
-            shrinkB=0,
-            clip_on=False,
-            zorder=0.5 if dashed else 1,
-        )
-    )
+    style: dict[str, Any] = {"linestyle": _DASHES, "zorder": 0.5} if dashed else {"zorder": 1}
+    style |= {"arrowstyle": "-|>", "mutation_scale": 8, "shrinkA": 0, "shrinkB": 0, "clip_on": False}
+    axes.add_patch(FancyArrowPatch(path=Path(points, codes), linewidth=1.2, color=colour, **style))
 
 
 def _draw_box(
@@ -202,12 +189,6 @@ def _draw_box(
         axes.add_patch(FancyBboxPatch(corner, *size, facecolor=face, **style))
     place: dict[str, Any] = {"ha": "center", "va": "center_baseline", "zorder": 3}
     axes.text(box.x, box.y, text, fontsize=points, color=text_colour, **place)
-
-
-def _colour(op: str) -> str:
-    return next(
-        (colour for family, colour in _FAMILY_COLOURS.items() if op.startswith(family)), _OTHER_COLOUR
-    )
 
 
 def _text_width(text: str, points: float = _LABEL_POINTS, weight: str = "normal") -> float:

@@ -59,16 +59,9 @@ class Line(NamedTuple):
 
 
 class CellLayout(NamedTuple):
-    """Geometry of one cell drawing.
+    """Geometry of one cell drawing, in the order of the cell's nodes, edges and concat list.
 
-    Attributes:
-        width: Width of the whole.
-        height: Height of the whole; y runs from ``-height / 2`` to ``height / 2``.
-        nodes: Box of every node: 0 and 1 the inputs, intermediate nodes from 2.
-        output: Box of the output.
-        edges: Line of every edge, in the order of the edges.
-        labels: Box of every edge's label.
-        concat: Line from every concatenated node to the output, in the order of the concat list.
+    x runs from 0 to ``width``, y from ``-height / 2`` to ``height / 2``.
     """
 
     width: float
@@ -85,14 +78,6 @@ def lay_out(edges: Sequence[Edge], concat: Sequence[int], label_width: float) ->
 
     Rows are assigned by trying every order of up to six intermediate nodes and taking the one with the
     fewest crossings and shortest ways; cells with more nodes keep the order of their nodes.
-
-    Args:
-        edges: Two edges per intermediate node.
-        concat: Nodes that the output concatenates.
-        label_width: Width of the widest label.
-
-    Returns:
-        The geometry.
     """
     count = len(edges) // 2
     orders = permutations(range(count)) if count <= _SEARCHED_NODES else iter([tuple(range(count))])
@@ -160,9 +145,9 @@ def _place(
         column = END_WIDTH + depths[edge.source] * pitch
         lines.append(Line((source.right, source.y), (column + GAP, lane), (target.left, lane)))
         labels.append(Box(target.left - ARROW - label_width / 2, lane, label_width, LABEL_HEIGHT))
-    joins = []
-    for node in concat:
-        joins.append(Line((nodes[node].right, nodes[node].y), (last_gap, nodes[node].y), (output.left, 0.0)))
+    joins = [
+        Line((box.right, box.y), (last_gap, box.y), (output.left, 0.0)) for box in (nodes[n] for n in concat)
+    ]
     return CellLayout(
         width=output.right,
         height=max(len(edges) // 2 * ROW_PITCH, nodes[0].y - nodes[1].y + ROW_PITCH),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -30,12 +31,7 @@ LineStyle: TypeAlias = tuple[float, tuple[float, ...]]
 
 ORIGINAL_COLOUR = "#000000"
 SOLID: LineStyle = (0.0, ())
-LINE_STYLES: tuple[LineStyle, ...] = (
-    SOLID,
-    (0.0, (5.0, 1.6)),
-    (0.0, (1.0, 1.3)),
-    (0.0, (5.0, 1.4, 1.0, 1.4)),
-)
+LINE_STYLES = (SOLID, (0.0, (5.0, 1.6)), (0.0, (1.0, 1.3)), (0.0, (5.0, 1.4, 1.0, 1.4)))
 """Styles of variants, in turn, so that neighbouring colours differ in grey print too."""
 _MAP = colormaps["plasma"]
 # The darkest would pass for the original's black, the lightest would not show on white.
@@ -47,12 +43,7 @@ _ALONE_WIDTH = 4.6
 _PANEL_HEIGHT = 2.5
 _NOT_FINITE = "not finite from here on"
 _LEGEND: Mapping[str, Any] = {"handlelength": 2.6, "labelspacing": 0.35}
-_BESIDE: Mapping[str, Any] = {
-    "loc": "upper left",
-    "bbox_to_anchor": (1.01, 1.0),
-    "borderaxespad": 0.0,
-    "ncols": 1,
-}
+_BESIDE = {**_LEGEND, "loc": "upper left", "bbox_to_anchor": (1.01, 1.0), "borderaxespad": 0.0, "ncols": 1}
 """Right of its panel."""
 
 
@@ -107,34 +98,17 @@ def architecture_colours(names: Sequence[str], widths: Sequence[float | int]) ->
 
     The variants of one base cell, those whose names begin alike up to a colon, are spread evenly over the
     lightness, in the order of their width, equal ones in the order given.
-
-    Args:
-        names: Labels of the architectures, such as ``"darts_v2"`` and ``"darts_v2:C4"``.
-        widths: Width of each in units of c.
-
-    Returns:
-        Colour of every name, as ``"#rrggbb"``.
     """
+    low, high = _MAP_RANGE
     colours = {}
     for name, (place, count) in _places(names, widths).items():
-        if not count:
-            colours[name] = ORIGINAL_COLOUR
-        else:
-            low, high = _MAP_RANGE
-            colours[name] = to_hex(_MAP(low + (high - low) * (place / (count - 1) if count > 1 else 0.5)))
+        share = place / (count - 1) if count > 1 else 0.5
+        colours[name] = to_hex(_MAP(low + (high - low) * share)) if count else ORIGINAL_COLOUR
     return colours
 
 
 def architecture_styles(names: Sequence[str], widths: Sequence[float | int]) -> dict[str, LineStyle]:
-    """Line styles of architectures: original cells solid, variants in turn in the order of their colours.
-
-    Args:
-        names: Labels of the architectures.
-        widths: Width of each in units of c.
-
-    Returns:
-        matplotlib's line style of every name.
-    """
+    """Line styles of architectures: original cells solid, variants in turn in the order of their colours."""
     return {
         name: LINE_STYLES[place % len(LINE_STYLES)] if count else SOLID
         for name, (place, count) in _places(names, widths).items()
@@ -153,14 +127,7 @@ def _places(names: Sequence[str], widths: Sequence[float | int]) -> dict[str, tu
 
 
 def is_logarithmic(curves: Iterable[Curve]) -> bool:
-    """Whether curves need a logarithmic axis: all values positive, the largest 20 times the smallest.
-
-    Args:
-        curves: All curves that share the axis.
-
-    Returns:
-        Whether they do.
-    """
+    """Whether curves need a logarithmic axis: all values positive, the largest 20 times the smallest."""
     values = _finite(curves)
     return bool(len(values) and values.min() > 0 and values.max() >= _WIDE * values.min())
 
@@ -199,7 +166,10 @@ def draw_curves(
     colours, styles = architecture_colours(names, widths), architecture_styles(names, widths)
     entries = {(curve.shown, colours[curve.name], styles[curve.name]): curve for curve in curves}
     shared = len({entry[0] for entry in entries}) == len(entries)
-    handles = {name: _handle(name, colours[name], styles[name]) for name in dict.fromkeys(names)}
+    handles: dict[str, Artist] = {
+        name: Line2D([], [], color=colours[name], linestyle=styles[name], linewidth=_line_width(name))
+        for name in dict.fromkeys(names)
+    }
 
     panel_width = _ALONE_WIDTH if across == 1 else _PANEL_WIDTH
     width = across * panel_width + 0.3 if shared else across * (panel_width + 1.5)
@@ -210,13 +180,15 @@ def draw_curves(
     broken = False
     for index, panel in enumerate(panels):
         axes = figure.add_subplot(down, across, index + 1)
-        peers = [other for other in panels if other.y_label == panel.y_label]
-        broken |= _draw_panel(axes, panel, peers, colours, styles)
+        broken |= _draw_panel(axes, panel, colours, styles)
+        peers = (other.curves for other in panels if other.y_label == panel.y_label)
+        _set_scales(axes, panel.scale, list(chain.from_iterable(peers)))
+        open_axes(axes, "both")
         below = x_label if index + across >= len(panels) else ""
         label_axes(axes, panel.title, below, panel.y_label, _PANEL_WIDTH)
         if not shared:
             labels = {curve.shown: handles[curve.name] for curve in panel.curves}
-            add_legend(axes, labels, **_BESIDE, **_LEGEND)
+            add_legend(axes, labels, **_BESIDE)
     explained = {curve.shown: handles[curve.name] for curve in entries.values()} if shared else {}
     if broken:
         explained[_NOT_FINITE] = Line2D([], [], color="black", marker="x", markersize=5, linestyle="")
@@ -225,23 +197,12 @@ def draw_curves(
     return settle(figure)
 
 
-def _handle(name: str, colour: str, style: LineStyle) -> Artist:
-    return Line2D([], [], color=colour, linestyle=style, linewidth=_line_width(name))
-
-
 def _line_width(name: str) -> float:
     return 1.2 if ":" in name else 2.0
 
 
-def _draw_panel(
-    axes: Axes,
-    panel: CurvePanel,
-    peers: Sequence[CurvePanel],
-    colours: dict[str, str],
-    styles: dict[str, LineStyle],
-) -> bool:
-    """Draw a panel; returns whether a line ends at a value that is not finite."""
-    drawn_together = [curve for peer in peers for curve in peer.curves]
+def _draw_panel(axes: Axes, panel: CurvePanel, colours: dict[str, str], styles: dict[str, LineStyle]) -> bool:
+    """Draw the curves of a panel; returns whether a line ends at a value that is not finite."""
     broken = False
     for order, curve in enumerate(panel.curves):
         mean = np.where(np.isfinite(curve.mean), curve.mean, np.nan)
@@ -249,38 +210,27 @@ def _draw_panel(
         alone = finite & ~np.r_[False, finite[:-1]] & ~np.r_[finite[1:], False]
         depth = 3 + 0.9 * (len(panel.curves) - order) / len(panel.curves)
         colour = colours[curve.name]
-        axes.plot(
-            curve.x,
-            mean,
-            color=colour,
-            linestyle=styles[curve.name],
-            linewidth=_line_width(curve.name),
-            marker="o",
-            markersize=3,
-            markevery=np.flatnonzero(alone).tolist(),
-            label=curve.shown,
-            zorder=depth,
-        )
+        look: dict[str, Any] = {"linestyle": styles[curve.name], "linewidth": _line_width(curve.name)}
+        look |= {"marker": "o", "markersize": 3, "markevery": np.flatnonzero(alone).tolist()}
+        axes.plot(curve.x, mean, color=colour, label=curve.shown, zorder=depth, **look)
         if not np.array_equal(curve.low, curve.high, equal_nan=True):
             low, high = (np.where(finite, bound, np.nan) for bound in (curve.low, curve.high))
             axes.fill_between(curve.x, low, high, color=colour, alpha=0.16, linewidth=0, zorder=depth - 1)
         ends = finite & ~np.r_[finite[1:], True]
         if ends.any():
-            axes.plot(
-                curve.x[ends], mean[ends], "x", color=colour, markersize=5, zorder=depth, label="_last finite"
-            )
+            last: dict[str, Any] = {"markersize": 5, "label": "_last finite"}
+            axes.plot(curve.x[ends], mean[ends], "x", color=colour, zorder=depth, **last)
         broken |= bool((~finite).any())
-    _set_scale(axes, panel.scale, drawn_together)
-    places = np.concatenate([curve.x for curve in drawn_together])
+    return broken
+
+
+def _set_scales(axes: Axes, scale: str, curves: Sequence[Curve]) -> None:
+    """Set both scales for all curves that share them."""
+    places = np.concatenate([curve.x for curve in curves])
     left, right = float(places.min()), float(places.max())
     room = 0.02 * (right - left) or 0.5
     axes.set_xlim(left - room, right + room)
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))
-    open_axes(axes, "both")
-    return broken
-
-
-def _set_scale(axes: Axes, scale: str, curves: Sequence[Curve]) -> None:
     values = _finite(curves)
     if not len(values):
         return
@@ -294,18 +244,11 @@ def _set_scale(axes: Axes, scale: str, curves: Sequence[Curve]) -> None:
             axes.yaxis.set_major_formatter("{x:g}")
         axes.yaxis.set_minor_formatter(NullFormatter())
         if high > top:
-            axes.text(
-                0.99,
-                0.98,
-                f"the largest value is {high:.2g}",
-                transform=axes.transAxes,
-                ha="right",
-                va="top",
-                fontsize=NOTE_POINTS,
-            )
-        return
-    room = 0.04 * (high - low) or 0.05 * abs(high) or 0.5
-    axes.set_ylim(low - room, high + room)
+            corner: dict[str, Any] = {"transform": axes.transAxes, "ha": "right", "va": "top"}
+            axes.text(0.99, 0.98, f"the largest value is {high:.2g}", fontsize=NOTE_POINTS, **corner)
+    else:
+        room = 0.04 * (high - low) or 0.05 * abs(high) or 0.5
+        axes.set_ylim(low - room, high + room)
 
 
 def _finite(curves: Iterable[Curve]) -> Float[np.ndarray, " values"]:

@@ -71,19 +71,11 @@ def draw_contour(axes: Axes, surface: SurfacePanel) -> None:
     losses = np.where(known, np.clip(surface.values, -_STEEP, _STEEP), np.nan)
     levels = [level for level in LOSS_LEVELS if known.any() and np.nanmin(losses) < level < np.nanmax(losses)]
     if levels:
-        lines = axes.contour(
-            surface.alphas,
-            surface.betas,
-            np.ma.masked_invalid(losses.T),
-            levels=levels,
-            cmap=LOSS_COLOURS,
-            norm=LOSS_NORM,
-            linewidths=0.9,
-            corner_mask=True,
-        )
+        shown = np.ma.masked_invalid(losses.T)
+        style: dict[str, Any] = {"cmap": LOSS_COLOURS, "norm": LOSS_NORM, "linewidths": 0.9}
+        lines = axes.contour(surface.alphas, surface.betas, shown, levels, corner_mask=True, **style)
         labelled = [level for level in levels if level in LABELLED_LEVELS]
-        labels = axes.clabel(lines, labelled, inline=False, fmt="%.1f", fontsize=NOTE_POINTS - 0.5)
-        for text in labels:
+        for text in axes.clabel(lines, labelled, inline=False, fmt="%.1f", fontsize=NOTE_POINTS - 0.5):
             text.set_bbox({"facecolor": "white", "edgecolor": "none", "pad": 0.6})
             text.set_clip_on(True)
     mark_center(axes)

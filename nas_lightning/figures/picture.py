@@ -33,15 +33,7 @@ _CHARACTERS_PER_INCH = 12.5
 
 
 def grid_of(count: int, columns: int | None, default: int = 4) -> tuple[int, int]:
-    """The grid that panels stand in.
-
-    Args:
-        count: Number of panels.
-        columns: Panels side by side; up to ``default`` where it is None.
-        default: See ``columns``.
-
-    Returns:
-        Number of columns, at most ``count``, and of rows.
+    """Number of columns and rows of panels: up to ``default`` side by side where ``columns`` is None.
 
     Raises:
         ValueError: If there are no panels, or ``columns`` is not positive.
@@ -57,16 +49,9 @@ def grid_of(count: int, columns: int | None, default: int = 4) -> tuple[int, int
 def new_figure(
     width: float, height: float, title: str = "", layout: Literal["constrained", "compressed"] = "constrained"
 ) -> Figure:
-    """An empty figure.
+    """An empty figure of a width and a height (without the title) in inches.
 
-    Args:
-        width: Width in inches.
-        height: Height in inches without the title.
-        title: Title of the whole figure.
-        layout: Layout engine; ``"compressed"`` closes gaps between axes of fixed aspect.
-
-    Returns:
-        The figure.
+    The layout ``"compressed"`` closes gaps between axes of fixed aspect.
     """
     figure = Figure(figsize=(width, height + 0.3 * bool(title)), layout=layout, facecolor="white")
     if title:
@@ -75,15 +60,7 @@ def new_figure(
 
 
 def label_axes(axes: Axes, title: str = "", x: str = "", y: str = "", width: float = math.inf) -> None:
-    """Write a panel's title and the names of its axes, and set the size of its ticks.
-
-    Args:
-        axes: The panel.
-        title: Its title; its own line breaks stay.
-        x: Name of the horizontal axis.
-        y: Name of the vertical axis.
-        width: Width in inches that the title is wrapped to.
-    """
+    """Write a panel's title, wrapped to a width in inches, and the names of its axes."""
     axes.set_title("\n".join(wrap(title, width)), fontsize=TITLE_POINTS, parse_math=False)
     axes.set_xlabel(x, fontsize=LABEL_POINTS, parse_math=False)
     axes.set_ylabel(y, fontsize=LABEL_POINTS, parse_math=False)
@@ -91,13 +68,7 @@ def label_axes(axes: Axes, title: str = "", x: str = "", y: str = "", width: flo
 
 
 def open_axes(axes: Axes, grid: Literal["", "x", "y", "both"] = "", hidden: str = "top right") -> None:
-    """Hide sides of a panel's frame and draw grid lines below its data.
-
-    Args:
-        axes: The panel.
-        grid: Axis whose ticks have grid lines.
-        hidden: Names of the hidden sides.
-    """
+    """Hide sides of a panel's frame and draw the grid lines of an axis below its data."""
     if grid:
         axes.grid(axis=grid, color="#E6E6E6", linewidth=0.6)
         axes.set_axisbelow(True)
@@ -105,13 +76,7 @@ def open_axes(axes: Axes, grid: Literal["", "x", "y", "both"] = "", hidden: str 
 
 
 def add_legend(parent: Figure | Axes, entries: Mapping[str, Artist], **settings: Any) -> None:
-    """Add a legend, below all panels unless the settings say otherwise.
-
-    Args:
-        parent: The figure, or the axes that the legend belongs to.
-        entries: Artist of every name.
-        settings: Settings of matplotlib's legend.
-    """
+    """Add a legend, below all panels unless the settings of matplotlib's legend say otherwise."""
     place: dict[str, Any] = {"loc": "outside lower center", "ncols": len(entries)}
     legend = parent.legend(
         list(entries.values()), list(entries), fontsize=TICK_POINTS, frameon=False, **(place | settings)
@@ -123,18 +88,7 @@ def add_legend(parent: Figure | Axes, entries: Mapping[str, Artist], **settings:
 def add_colour_bar(
     figure: Figure, colours: ScalarMappable, panels: Sequence[Axes], label: str, **settings: Any
 ) -> Colorbar:
-    """Add a colour bar.
-
-    Args:
-        figure: The figure.
-        colours: Scale and colours.
-        panels: The panels that it belongs to.
-        label: Name of the values, with their unit.
-        settings: Settings of matplotlib's colour bar.
-
-    Returns:
-        The bar.
-    """
+    """Add the colour bar of some panels, with settings of matplotlib's colour bar."""
     bar = figure.colorbar(colours, ax=list(panels), **settings)
     bar.set_label(label, fontsize=LABEL_POINTS, parse_math=False)
     bar.ax.tick_params(labelsize=TICK_POINTS)
@@ -142,15 +96,7 @@ def add_colour_bar(
 
 
 def wrap(title: str, width: float) -> list[str]:
-    """Lines of a title that fit above a panel.
-
-    Args:
-        title: The title; its own line breaks stay.
-        width: Width of the panel in inches.
-
-    Returns:
-        The lines, at least one.
-    """
+    """Lines, at least one, of a title that fits a width in inches; its own line breaks stay."""
     characters = int(min(width, 1000.0) * _CHARACTERS_PER_INCH)
     return [part for line in title.splitlines() for part in textwrap.wrap(line, characters)] or [""]
 
@@ -158,12 +104,7 @@ def wrap(title: str, width: float) -> list[str]:
 def settle(figure: Figure, *, planes: Sequence[Axes] = ()) -> Figure:
     """Lay a finished figure out and freeze the layout, which would move a little with every drawing.
 
-    Args:
-        figure: The figure.
-        planes: Axes of fixed aspect; the figure's height shrinks to fit them.
-
-    Returns:
-        The same figure.
+    The figure's height shrinks to fit ``planes``, axes of fixed aspect.
     """
     layout = figure.get_layout_engine()
     if layout is None:
@@ -183,13 +124,7 @@ def settle(figure: Figure, *, planes: Sequence[Axes] = ()) -> Figure:
 
 
 def picture_format(path: str | Path) -> str:
-    """The format that a file's suffix names.
-
-    Args:
-        path: File to write.
-
-    Returns:
-        ``"png"``, ``"svg"`` or ``"pdf"``.
+    """The format that a file's suffix names: ``"png"``, ``"svg"`` or ``"pdf"``.
 
     Raises:
         ValueError: If the suffix is another one.
@@ -207,9 +142,6 @@ def figure_to_bytes(figure: Figure, picture: str, dpi: float = 200) -> bytes:
         figure: The figure.
         picture: ``"png"``, ``"svg"`` or ``"pdf"``.
         dpi: Dots per inch of a PNG.
-
-    Returns:
-        The bytes of the file.
     """
     # Otherwise two files of one figure would differ in their dates and in the names inside them.
     undated = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(picture)
@@ -222,10 +154,6 @@ def figure_to_bytes(figure: Figure, picture: str, dpi: float = 200) -> bytes:
 def write_figure(figure: Figure, path: str | Path) -> None:
     """Write a picture file atomically, in the format that its suffix names.
 
-    Args:
-        figure: The figure.
-        path: File to write.
-
     Raises:
         ValueError: If the suffix is not that of a picture.
         OSError: If the file cannot be written.
@@ -236,15 +164,7 @@ def write_figure(figure: Figure, path: str | Path) -> None:
 
 
 def figure_to_array(figure: Figure, dots_per_inch: float = 150) -> UInt8[np.ndarray, "height width 3"]:
-    """Render a figure.
-
-    Args:
-        figure: The figure.
-        dots_per_inch: Resolution.
-
-    Returns:
-        Red, green and blue, 0 to 255.
-    """
+    """Render a figure: red, green and blue from 0 to 255."""
     figure.set_dpi(dots_per_inch)
     canvas = FigureCanvasAgg(figure)
     canvas.draw()  # type: ignore[no-untyped-call]

@@ -24,15 +24,6 @@ def colour_scale(
 ) -> Normalize:
     """One scale for all values: from the smallest finite one to the largest, unless limits are given.
 
-    Args:
-        values: Arrays of any shape; NaN and infinity do not count.
-        scale: Linear, logarithmic, or chosen by the data.
-        vmin: Lower limit.
-        vmax: Upper limit.
-
-    Returns:
-        The scale, with ``vmin < vmax``.
-
     Raises:
         ValueError: If the limits are not finite and increasing, or not positive on a logarithmic scale.
     """
@@ -83,13 +74,7 @@ def beyond(norm: Normalize, values: Iterable[Float[np.ndarray, "..."]]) -> str:
 
 
 def power_of_ten(largest: float) -> tuple[int, str]:
-    """The power of ten that values are divided by so that ticks stay short.
-
-    Args:
-        largest: The largest absolute value.
-
-    Returns:
-        The exponent, and the text to append to a label, which is empty where the exponent is 0.
+    """The power of ten that values up to ``largest`` are divided by for short ticks, and its text in a label.
 
     Examples:
         >>> power_of_ten(234567.0)

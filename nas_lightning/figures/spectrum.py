@@ -41,8 +41,6 @@ def draw_spectrum(
         converged: Whether the eigenvalues are final; the picture says so if not.
         title: Title of the picture.
 
-    Returns:
-        The figure.
     """
     figure = new_figure(5.0, 3.4)
     axes = figure.add_subplot()

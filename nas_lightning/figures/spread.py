@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -73,9 +74,6 @@ def draw_spread(
         vmax: Upper end of the scale; not for losses.
         title: Title of the whole figure.
 
-    Returns:
-        The figure.
-
     Raises:
         ValueError: If there is nothing to draw, or limits are not valid.
     """
@@ -83,7 +81,8 @@ def draw_spread(
         raise ValueError("there must be at least one panel to draw")
     figure = new_figure(3 * _SIDE + 1.6, len(spreads) * (_SIDE + 0.75) + 0.9, title)
     means = [spread.mean for spread in spreads]
-    norm = LOSS_NORM if loss else colour_scale([mean.finite for mean in means], scale, vmin, vmax)
+    finite = [mean.finite for mean in means]
+    norm = LOSS_NORM if loss else colour_scale(finite, scale, vmin, vmax)
     planes, profiles = [], []
     for row, (spread, mean) in enumerate(zip(spreads, means, strict=True)):
         plane = figure.add_subplot(len(spreads), 3, 3 * row + 1)
@@ -105,16 +104,13 @@ def draw_spread(
     if loss:
         add_loss_bar(figure, [*planes, *profiles], _BAR_PLACE)
     else:
-        finite = [mean.finite for mean in means]
         add_heat_bar(figure, [*planes, *profiles], norm, label, finite, _BAR_PLACE)
-    explain_marks(
-        figure,
-        {
-            "one pair of directions": Line2D([], [], color=_LINE_COLOUR, linewidth=0.8, alpha=0.7),
-            "mean": Line2D([], [], color="black", linewidth=1.6),
-            "± standard deviation": Patch(facecolor=_LINE_COLOUR, alpha=0.22),
-        },
-    )
+    lines = {
+        "one pair of directions": Line2D([], [], color=_LINE_COLOUR, linewidth=0.8, alpha=0.7),
+        "mean": Line2D([], [], color="black", linewidth=1.6),
+        "± standard deviation": Patch(facecolor=_LINE_COLOUR, alpha=0.22),
+    }
+    explain_marks(figure, lines)
     return settle(figure)
 
 
@@ -134,9 +130,8 @@ def _draw_profile(axes: Axes, spread: SurfaceSpread, axis: str, label: str) -> N
         axes.plot(steps, line, color=_LINE_COLOUR, linewidth=0.6, alpha=0.55)
     if len(values) > 1:
         mean, deviation = values.mean(axis=0), values.std(axis=0, ddof=1)
-        axes.fill_between(
-            steps, mean - deviation, mean + deviation, color=_LINE_COLOUR, alpha=0.22, linewidth=0
-        )
+        band: dict[str, Any] = {"color": _LINE_COLOUR, "alpha": 0.22, "linewidth": 0}
+        axes.fill_between(steps, mean - deviation, mean + deviation, **band)
         axes.plot(steps, mean, color="black", linewidth=1.6)
     across = BETA if axis == ALPHA else ALPHA
     label_axes(axes, f"along {axis}, {across} = {other:.3g}", axis, label)

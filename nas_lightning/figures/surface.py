@@ -172,14 +172,6 @@ def plane_figure(
 ) -> tuple[Figure, list[Axes]]:
     """An empty figure with a plane for every panel; edge panels carry the names of the axes.
 
-    Args:
-        panels: The panels, from left to right and from top to bottom.
-        columns: Panels side by side; up to four by default.
-        title: Title of the whole figure.
-
-    Returns:
-        The figure, and the axes in the order of the panels.
-
     Raises:
         ValueError: If there are no panels, or ``columns`` is not positive.
     """
@@ -226,41 +218,24 @@ def mark_center(axes: Axes) -> None:
 
 
 def mark_values(axes: Axes, panel: SurfacePanel, *, infinite: bool) -> None:
-    """Fill the grid cells of points without a finite value; a cell reaches half way to its neighbours.
-
-    Args:
-        axes: The plane.
-        panel: The surface.
-        infinite: Whether infinite points are marked too.
-    """
+    """Fill the grid cells of points without a value, NaN, and on demand infinite ones."""
     x, y = cell_borders(panel.alphas), cell_borders(panel.betas)
     marked = {"not measured": ~panel.is_measured, "NaN": panel.is_nan}
     marked |= {"infinite": panel.is_infinite} if infinite else {}
     for label, chosen in marked.items():
         if not chosen.any():
             continue
+        i, j = np.nonzero(chosen)
+        corners = [(x[i], y[j]), (x[i + 1], y[j]), (x[i + 1], y[j + 1]), (x[i], y[j + 1])]
         # One path for all cells, so that no seams show between them.
-        vertices = [
-            corner
-            for i, j in np.argwhere(chosen)
-            for corner in (
-                *((x[i], y[j]), (x[i + 1], y[j]), (x[i + 1], y[j + 1]), (x[i], y[j + 1])),
-                (x[i], y[j]),
-            )
-        ]
-        codes = [Path.MOVETO, Path.LINETO, Path.LINETO, Path.LINETO, Path.CLOSEPOLY] * int(chosen.sum())
+        path = Path.make_compound_path_from_polys(np.transpose(corners, (2, 0, 1)))
         colour, hatch = _MARKS[label]
         style = {"facecolor": colour, "edgecolor": "#4D4D4D", "linewidth": 0, "hatch": hatch, "zorder": 1.5}
-        axes.add_patch(PathPatch(Path(vertices, codes), label=label, **style))
+        axes.add_patch(PathPatch(path, label=label, **style))
 
 
 def explain_marks(figure: Figure, lines: Mapping[str, Artist] | None = None) -> None:
-    """Explain the marks that occur, once for all panels.
-
-    Args:
-        figure: The figure.
-        lines: Further entries of the legend, by name.
-    """
+    """Explain ``lines`` and the marks that occur, once for all panels."""
     marks: dict[str, Artist] = {
         str(patch.get_label()): patch for axes in figure.axes for patch in axes.patches
     }
@@ -271,12 +246,6 @@ def explain_marks(figure: Figure, lines: Mapping[str, Artist] | None = None) -> 
 
 def cell_borders(steps: Float[np.ndarray, " steps"]) -> Float[np.ndarray, " borders"]:
     """Borders of the cells around steps: half way between neighbours, and as far outside at the ends.
-
-    Args:
-        steps: Increasing steps.
-
-    Returns:
-        One border more than there are steps.
 
     Examples:
         >>> cell_borders(np.array([0.0, 1.0, 3.0])).tolist()

@@ -42,18 +42,14 @@ def draw_theory(variance: xr.Dataset, smoothness: xr.Dataset) -> Figure:
         smoothness: Cases of theorem 4.2: ``node``, ``spectral_norm_product``, ``constant``,
             ``widest_constant``, ``paper_bound``, ``corrected_bound`` over case.
 
-    Returns:
-        The figure.
-
     Raises:
         ValueError: If there are no cases.
     """
     if variance.sizes["case"] == 0 or smoothness.sizes["case"] == 0:
         raise ValueError("there must be at least one case to draw")
     spectral = variance.sel(norm="spectral")
-    figure = Figure(
-        figsize=(17, 8.6), facecolor="white", layout=ConstrainedLayoutEngine(hspace=0.06, wspace=0.06)
-    )
+    layout = ConstrainedLayoutEngine(hspace=0.06, wspace=0.06)
+    figure = Figure(figsize=(17, 8.6), facecolor="white", layout=layout)
     panels = figure.subplots(2, 4)
 
     columns = (
@@ -67,9 +63,13 @@ def draw_theory(variance: xr.Dataset, smoothness: xr.Dataset) -> Figure:
         quantity = _QUANTITIES[measured]
         beyond = value > limit * (1 + _ROUNDING)
         above, below = panels[:, column]
-        shown = _scatter(above, limit, value, node, beyond)
-        _diagonal(above)
-        _share(above, beyond, len(value) - shown)
+        hidden = len(value) - _scatter(above, limit, value, node, beyond)
+        _draw_diagonal(above)
+        count = int(beyond.sum())
+        text = f"beyond the bound: {count} of {len(value)} ({count / len(value):.0%})"
+        text += f"; {hidden} not shown" if hidden else ""
+        handle = _handle(_BEYOND_COLOUR, _BEYOND_MARKER, text)
+        above.legend(handles=[handle], loc="upper left", fontsize=9, handletextpad=0.2, borderaxespad=0.3)
         _label(above, title + rest, f"bound on the {quantity}", f"{quantity}, narrowest cell")
         with np.errstate(divide="ignore", invalid="ignore"):
             _scatter(below, product, value / limit, node, beyond)
@@ -88,7 +88,7 @@ def draw_theory(variance: xr.Dataset, smoothness: xr.Dataset) -> Figure:
 
     nodes = np.union1d(spectral["node"], smoothness["node"]).tolist()
     handles = [
-        *(_handle(_colour(node), _marker(node), f"$W^{{({node})}}$") for node in nodes),
+        *(_handle(*_look(node), f"$W^{{({node})}}$") for node in nodes),
         _handle(_BEYOND_COLOUR, _BEYOND_MARKER, "beyond the bound, any matrix"),
         Line2D([], [], color=_LINE_COLOUR, linewidth=1, label="measured = bound; narrowest = widest"),
     ]
@@ -107,20 +107,19 @@ def _scatter(
     axes.set_xscale("log")
     axes.set_yscale("log")
     for axis in (axes.xaxis, axes.yaxis):
-        # Ranges of ten powers of ten have no room for the marks between them.
-        axis.set_minor_locator(NullLocator())
+        axis.set_minor_locator(NullLocator())  # ten powers of ten leave no room for marks between them
     visible = np.isfinite(x) & np.isfinite(y) & (x > 0) & (y > 0)
     for i in np.unique(node).tolist():
         chosen = visible & ~beyond & (node == i)
-        within: dict[str, Any] = {"s": 14, "color": _colour(i), "marker": _marker(i), "alpha": 0.55}
-        axes.scatter(x[chosen], y[chosen], linewidths=0, **within)
+        colour, marker = _look(i)
+        axes.scatter(x[chosen], y[chosen], s=14, color=colour, marker=marker, alpha=0.55, linewidths=0)
     chosen = visible & beyond
     cross: dict[str, Any] = {"s": 22, "color": _BEYOND_COLOUR, "marker": _BEYOND_MARKER, "zorder": 3}
     axes.scatter(x[chosen], y[chosen], edgecolors="black", linewidths=0.25, **cross)
     return int(visible.sum())
 
 
-def _diagonal(axes: Axes) -> None:
+def _draw_diagonal(axes: Axes) -> None:
     """One range for both axes, and the line on which both are equal."""
     low = min(axes.get_xlim()[0], axes.get_ylim()[0])
     high = max(axes.get_xlim()[1], axes.get_ylim()[1])
@@ -128,16 +127,6 @@ def _diagonal(axes: Axes) -> None:
     axes.plot([low, high], [low, high], color=_LINE_COLOUR, linewidth=1, zorder=1)
     axes.set_xlim(low, high)
     axes.set_ylim(low, high)
-
-
-def _share(axes: Axes, beyond: Bool[np.ndarray, " case"], hidden: int) -> None:
-    """Legend of a panel: how many cases lie beyond the bound."""
-    count, total = int(beyond.sum()), len(beyond)
-    text = f"beyond the bound: {count} of {total} ({count / total:.0%})"
-    if hidden:
-        text += f"; {hidden} not shown"
-    handle = _handle(_BEYOND_COLOUR, _BEYOND_MARKER, text)
-    axes.legend(handles=[handle], loc="upper left", fontsize=9, handletextpad=0.2, borderaxespad=0.3)
 
 
 def _label(axes: Axes, title: str, x: str, y: str) -> None:
@@ -149,15 +138,10 @@ def _label(axes: Axes, title: str, x: str, y: str) -> None:
 
 
 def _handle(colour: str, marker: str, label: str) -> Line2D:
-    edge = "black" if marker == _BEYOND_MARKER else colour
-    return Line2D(
-        [], [], color=colour, marker=marker, linestyle="", markersize=7, markeredgecolor=edge, label=label
-    )
+    style = {"markersize": 7, "markeredgecolor": "black" if marker == _BEYOND_MARKER else colour}
+    return Line2D([], [], color=colour, marker=marker, linestyle="", label=label, **style)
 
 
-def _colour(node: int) -> str:
-    return _COLOURS[(node - 1) % len(_COLOURS)]
-
-
-def _marker(node: int) -> str:
-    return _MARKERS[(node - 1) % len(_MARKERS)]
+def _look(node: int) -> tuple[str, str]:
+    """Colour and marker of matrix W(i)."""
+    return _COLOURS[(node - 1) % len(_COLOURS)], _MARKERS[(node - 1) % len(_MARKERS)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -13,12 +13,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
-from nas_lightning.figures.picture import (
-    RIGHT,
-    TICK_POINTS,
-    add_colour_bar,
-    settle,
-)
+from nas_lightning.figures.picture import RIGHT, TICK_POINTS, add_colour_bar, settle
 from nas_lightning.figures.scale import Scale, beyond, colour_scale
 from nas_lightning.figures.surface import (
     SurfacePanel,
@@ -29,9 +24,6 @@ from nas_lightning.figures.surface import (
     plane_figure,
     set_plane,
 )
-
-if TYPE_CHECKING:
-    pass
 
 HEAT_COLOURS = colormaps["viridis"]
 """Lighter is larger, as in the paper, in an order that colour-blind readers see."""

@@ -55,9 +55,6 @@ def read_variance_split(dataset: xr.Dataset, title: str = "") -> VarianceSplit:
         dataset: A gradient-variance surface with ``variance_by_node`` and ``variance_by_part``.
         title: Title of the panel.
 
-    Returns:
-        The shares.
-
     Raises:
         ValueError: If the surface lacks them.
     """
@@ -67,8 +64,10 @@ def read_variance_split(dataset: xr.Dataset, title: str = "") -> VarianceSplit:
     parts = {}
     if "variance_by_part" in dataset:
         by_part = dataset["variance_by_part"]
-        named = zip(_texts(by_part["part"].values), by_part.values.tolist(), strict=True)
-        parts = {name: float(value) for name, value in named if name != "cells"}
+        parts = dict(
+            zip(_texts(by_part["part"].values), by_part.values.astype(np.float64).tolist(), strict=True)
+        )
+        parts.pop("cells", None)
     return VarianceSplit(by_node.values.astype(np.float64), _texts(by_node["node"].values), parts, title)
 
 
@@ -90,9 +89,6 @@ def draw_variance_by_node(
         splits: The networks, from left to right and from top to bottom.
         columns: Panels side by side; two by default.
         title: Title of the whole figure.
-
-    Returns:
-        The figure.
 
     Raises:
         ValueError: If there is nothing to draw, or ``columns`` is not positive.

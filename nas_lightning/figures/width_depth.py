@@ -111,13 +111,14 @@ def draw_width_depth(
         place = {"pad": 0.02, "aspect": 30, "shrink": share, "anchor": (0.0, 1.0)}
         wrapped = "\n".join(wrap(label, 0.9 * share * down * tallest))
         add_colour_bar(figure, ScalarMappable(norm, MEASURE_COLOURS), all_axes, wrapped, **place)
+    names = [name for plane in planes for name in plane.names]
     handles: dict[str, Artist] = {}
-    if any(not name for plane in planes for name in plane.names):
-        handles["original cell"] = _handle("D", 6, "#4D4D4D")
-    if any(name for plane in planes for name in plane.names):
-        handles["variant"] = _handle("o", 7, "#4D4D4D")
+    if not all(names):
+        handles["original cell"] = _mark("D", 6, "#4D4D4D")
+    if any(names):
+        handles["variant"] = _mark("o", 7, "#4D4D4D")
     if any(not np.isfinite(plane.values).all() for plane in planes):
-        handles["without a value"] = _handle("o", 7, "none")
+        handles["without a value"] = _mark("o", 7, "none")
     if any(plane.counts for plane in planes):
         handles["share of all wirings"] = Rectangle((0, 0), 1, 1, facecolor=str(_GREYS[1]))
     add_legend(figure, handles)
@@ -129,13 +130,8 @@ def fan_out(
 ) -> tuple[Float[np.ndarray, "architecture 2"], list[int]]:
     """Places of marks within their squares: rows of three at most, or as many as a full square needs.
 
-    Args:
-        widths: Width of each architecture in units of c.
-        depths: Depth of each.
-
-    Returns:
-        Place of every mark in (width, depth), within a quarter of c and half a step of depth around its own;
-        and how many marks its square holds.
+    A place lies within a quarter of c and half a step of depth around (width, depth). Second, how many marks
+    the square of each holds.
 
     Examples:
         >>> places, crowds = fan_out([2.0, 3.0, 3.0], [4, 3, 3])
@@ -149,13 +145,13 @@ def fan_out(
     crowds = [0] * len(widths)
     for (width, depth), indices in shared.items():
         across = _columns(len(indices))
-        rows = [indices[start : start + across] for start in range(0, len(indices), across)]
-        for row, members in enumerate(rows):
-            height = (len(rows) - 1) / 2 - row
-            for column, index in enumerate(members):
-                side = column - (len(members) - 1) / 2
-                places[index] = width + side * 0.5 / across, depth + height * 0.72 / max(len(rows), 2)
-                crowds[index] = len(indices)
+        rows = -(-len(indices) // across)
+        for place, index in enumerate(indices):
+            row, column = divmod(place, across)
+            side = column - (min(across, len(indices) - row * across) - 1) / 2
+            height = (rows - 1) / 2 - row
+            places[index] = width + side * 0.5 / across, depth + height * 0.72 / max(rows, 2)
+            crowds[index] = len(indices)
     return places, crowds
 
 
@@ -189,22 +185,14 @@ def _draw_plane(axes: Axes, plane: WidthDepthPlane, norm: Normalize) -> None:
         size = 8.0 if labelled else max(2.5, 8.0 * 3 / _columns(crowd))
         # The share stands at the bottom of the square, the name below its mark.
         height = y + _SHARE_HEIGHT if labelled else y + 0.06
-        finite = bool(np.isfinite(value))
-        axes.plot(
-            x,
-            height,
-            "o" if name else "D",
-            markersize=size if name else size * 0.9,
-            markerfacecolor=MEASURE_COLOURS(norm(value)) if finite else "none",
-            markeredgecolor="black",
-            markeredgewidth=0.7,
-            label=name or "original",
-            zorder=3 if name else 4,
-        )
+        colour = MEASURE_COLOURS(norm(value)) if np.isfinite(value) else "none"
+        mark = _mark("o", size, colour) if name else _mark("D", size * 0.9, colour)
+        mark.set(data=([x], [height]), label=name or "original", zorder=3 if name else 4)
+        axes.add_line(mark)
         if labelled and name:
             below: dict[str, Any] = {"textcoords": "offset points", "ha": "center", "va": "top"}
-            text = axes.annotate(name, (x, height), (0, -0.7 * size), fontsize=_LABEL_POINTS, **below)
-            text.set_parse_math(False)
+            below |= {"fontsize": _LABEL_POINTS, "parse_math": False}
+            axes.annotate(name, (x, height), (0, -0.7 * size), **below)
     (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
     axes.set_xticks(np.arange(np.ceil(2 * left) / 2, right, 0.5))
     axes.set_yticks(range(int(np.ceil(bottom)), int(np.floor(top)) + 1))
@@ -214,6 +202,6 @@ def _percent(share: float) -> str:
     return f"{share:.0%}" if share >= 0.0995 else f"{share:.1%}" if share >= 0.0005 else "<0.1%"
 
 
-def _handle(marker: str, size: float | int, colour: str) -> Line2D:
+def _mark(marker: str, size: float | int, colour: Any) -> Line2D:
     style: dict[str, Any] = {"color": "black", "markeredgewidth": 0.7, "linestyle": ""}
     return Line2D([], [], marker=marker, markersize=size, markerfacecolor=colour, **style)
