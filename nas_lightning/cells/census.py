@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from math import prod
 from types import MappingProxyType
 
 import numpy as np
@@ -27,16 +26,7 @@ _DEPTH_CODES = 64
 
 @dataclass(frozen=True)
 class Rank:
-    """Where a cell stands among all wirings of its space.
-
-    Attributes:
-        width: Width of the cell in units of c.
-        depth: Depth of the cell.
-        total: Number of wirings in the space.
-        at_least_as_wide: Wirings whose width is at least the cell's.
-        at_least_as_shallow: Wirings whose depth is at most the cell's.
-        both: Wirings that are both.
-    """
+    """Where a cell stands: how many of its space's wirings are at least as wide, as shallow, and both."""
 
     width: float
     depth: int
@@ -48,14 +38,10 @@ class Rank:
 
 @dataclass(frozen=True)
 class Census:
-    """Distribution of (width, depth) over all wirings of a space.
+    """Number of wirings of a space for every (width, depth) that occurs, ascending.
 
-    Attributes:
-        nodes: Number of intermediate nodes.
-        concat: Nodes that the output concatenates.
-        distinct: False: all ordered wirings, every edge reading any node before its own. True: wirings in
-            which every node reads two distinct nodes, whose order does not matter (the space DARTS searches).
-        counts: Number of wirings for every (width, depth) that occurs, ascending.
+    The space has all ordered wirings, every edge reading any node before its own; or, where ``distinct``,
+    those in which every node reads two distinct nodes, in any order (the space DARTS searches).
     """
 
     nodes: int
@@ -79,15 +65,8 @@ class Census:
 def take_census(nodes: int, concat: Sequence[int] | None = None, *, distinct: bool = False) -> Census:
     """Count width and depth over every wiring of a space with two cell inputs.
 
-    Args:
-        nodes: Number of intermediate nodes, from 1 to 5.
-        concat: Nodes that the output concatenates; all intermediate nodes by default.
-        distinct: Count wirings with two distinct sources per node, in any order, instead of all ordered
-            wirings.
-
-    Returns:
-        The census: 14,400 ordered wirings for four nodes and 518,400 for five, 180 and 2,700 with distinct
-        sources.
+    Four intermediate nodes have 14,400 ordered wirings, five have 518,400; 180 and 2,700 with distinct
+    sources. All of them are concatenated by default.
 
     Raises:
         ValueError: If ``nodes`` is out of range, or ``concat`` is empty, repeats a node or names one that
@@ -105,46 +84,21 @@ def take_census(nodes: int, concat: Sequence[int] | None = None, *, distinct: bo
 
 
 def rank_cell(edges: Sequence[Edge], concat: Sequence[int], *, distinct: bool = False) -> Rank:
-    """Rank a cell among all wirings with its number of nodes and its concat list.
-
-    Args:
-        edges: Two edges per intermediate node.
-        concat: Nodes that the cell's output concatenates.
-        distinct: The space to rank in, as in ``take_census``.
-
-    Returns:
-        The rank.
-
-    Raises:
-        ValueError: If the cell has more than 5 intermediate nodes.
-    """
+    """Rank a cell among all wirings with its number of nodes, at most 5, and its concat list."""
     census = take_census(len(edges) // 2, concat, distinct=distinct)
     return census.rank(cell_width(edges, concat), cell_depth(edges, concat))
 
 
 def all_wirings(nodes: int) -> Int[np.ndarray, "wirings edges"]:
-    """Sources of every ordered wiring of a space with two cell inputs.
-
-    Args:
-        nodes: Number of intermediate nodes.
-
-    Returns:
-        One row per wiring, one column per edge; edge ``i`` belongs to node ``i // 2 + 2``.
-    """
+    """Sources of every ordered wiring of a space with two cell inputs; edge i belongs to node i // 2 + 2."""
     choices = [edge // 2 + 2 for edge in range(2 * nodes)]
-    rows = np.unravel_index(np.arange(prod(choices)), choices)
-    return np.stack(rows, axis=1).astype(np.int8)
+    return np.indices(choices, dtype=np.int8).reshape(2 * nodes, -1).T
 
 
 def widths_and_depths(
     wirings: Int[np.ndarray, "wirings edges"], concat: Sequence[int]
 ) -> tuple[Int[np.ndarray, " wirings"], Int[np.ndarray, " wirings"]]:
-    """Twice the width in units of c (an integer), and the depth, of every wiring.
-
-    Args:
-        wirings: Sources, one row per wiring.
-        concat: Nodes that the output concatenates.
-    """
+    """Twice the width in units of c (an integer), and the depth, of every wiring."""
     count, edges = wirings.shape
     rows = np.arange(count)
     depth = np.zeros((count, edges // 2 + 2), dtype=np.int8)
@@ -169,6 +123,6 @@ def _census(nodes: int, concat: tuple[int, ...], distinct: bool) -> Census:
     double_width, depth = widths_and_depths(wirings, concat)
     # Numbers sort far faster than pairs; depths stay far below the factor.
     codes, counts = np.unique(double_width * _DEPTH_CODES + depth, return_counts=True)
-    pairs = [divmod(int(code), _DEPTH_CODES) for code in codes]
-    tally = {(pair[0] / 2, pair[1]): int(count) for pair, count in zip(pairs, counts, strict=True)}
-    return Census(nodes, concat, distinct, MappingProxyType(tally))
+    widths, depths = codes // _DEPTH_CODES / 2, codes % _DEPTH_CODES
+    pairs = zip(widths.tolist(), depths.tolist(), strict=True)
+    return Census(nodes, concat, distinct, MappingProxyType(dict(zip(pairs, counts.tolist(), strict=True))))

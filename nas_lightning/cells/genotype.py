@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from nas_lightning.cells.operations import nearest, operation_names
+
+FIELDS = ("normal", "normal_concat", "reduce", "reduce_concat")
 
 
 class Edge(NamedTuple):
@@ -77,20 +79,30 @@ class Genotype:
 
     def __repr__(self) -> str:
         """The literal that search codes print; ``parse_genotype`` reads it back."""
-        normal, reduce = ([tuple(edge) for edge in edges] for edges in (self.normal, self.reduce))
-        return (
-            f"Genotype(normal={normal!r}, normal_concat={list(self.normal_concat)!r}, "
-            f"reduce={reduce!r}, reduce_concat={list(self.reduce_concat)!r})"
-        )
+        pairs = {"normal": list(map(tuple, self.normal)), "reduce": list(map(tuple, self.reduce))}
+        fields = self.as_mapping() | pairs
+        return f"Genotype({', '.join(f'{name}={value!r}' for name, value in fields.items())})"
 
     def as_mapping(self) -> dict[str, list[Any]]:
         """The genotype as lists, for YAML and JSON; ``get_genotype`` reads it back."""
         return {
-            "normal": [list(edge) for edge in self.normal],
+            "normal": list(map(list, self.normal)),
             "normal_concat": list(self.normal_concat),
-            "reduce": [list(edge) for edge in self.reduce],
+            "reduce": list(map(list, self.reduce)),
             "reduce_concat": list(self.reduce_concat),
         }
+
+    @classmethod
+    def from_mapping(cls, mapping: Mapping[str, Any], what: str = "genotype", part: str = "key") -> Genotype:
+        """The genotype of a mapping from the four fields; ``what`` and ``part`` name it in messages."""
+        for key in mapping:
+            if key not in FIELDS:
+                hint = nearest(str(key), FIELDS) or f"; the {part}s are {', '.join(FIELDS)}"
+                raise ValueError(f"{what}: unknown {part} {key!r}{hint}")
+        missing = [key for key in FIELDS if key not in mapping]
+        if missing:
+            raise ValueError(f"{what}: missing {part} {', '.join(map(repr, missing))}")
+        return cls(**mapping)
 
 
 def _items(what: str, value: object) -> tuple[Any, ...]:

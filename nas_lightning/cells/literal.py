@@ -6,10 +6,7 @@ import ast
 import re
 from typing import Any
 
-from nas_lightning.cells.genotype import Genotype
-from nas_lightning.cells.operations import nearest
-
-FIELDS = ("normal", "normal_concat", "reduce", "reduce_concat")
+from nas_lightning.cells.genotype import FIELDS, Genotype
 
 _START = re.compile(r"\s*([A-Za-z_]\w*\s*=\s*)?Genotype\s*\(")
 # A genotype of 20 nodes has about 2,000 characters; far longer texts do not reach the parser.
@@ -48,22 +45,14 @@ def parse_genotype(text: str) -> Genotype:
         statements = ast.parse(text.strip()).body
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         reason = error.msg if isinstance(error, SyntaxError) else str(error) or type(error).__name__
-        raise ValueError(f"{_shown(text)} is no genotype literal ({reason}); expected {_FORM}") from None
-    return Genotype(**_arguments(_call(statements, text)))
-
-
-def _call(statements: list[ast.stmt], text: str) -> ast.Call:
-    statement = statements[0] if len(statements) == 1 else None
-    value: ast.expr | None = None
-    if isinstance(statement, ast.Expr) or (
-        isinstance(statement, ast.Assign)
-        and len(statement.targets) == 1
-        and isinstance(statement.targets[0], ast.Name)
-    ):
-        value = statement.value
-    if not (isinstance(value, ast.Call) and isinstance(value.func, ast.Name) and value.func.id == "Genotype"):
-        raise ValueError(f"{_shown(text)} is no genotype literal; expected {_FORM}")
-    return value
+        raise ValueError(f"{shown(text)} is no genotype literal ({reason}); expected {_FORM}") from None
+    match statements:
+        case [
+            ast.Expr(ast.Call(ast.Name("Genotype")) as call)
+            | ast.Assign([ast.Name()], ast.Call(ast.Name("Genotype")) as call)
+        ]:
+            return Genotype.from_mapping(_arguments(call), "genotype literal", "argument")
+    raise ValueError(f"{shown(text)} is no genotype literal; expected {_FORM}")
 
 
 def _arguments(call: ast.Call) -> dict[str, Any]:
@@ -71,41 +60,29 @@ def _arguments(call: ast.Call) -> dict[str, Any]:
         raise ValueError(f"genotype literal: {len(call.args)} arguments; it takes {', '.join(FIELDS)}")
     arguments = dict(zip(FIELDS, (_value(node) for node in call.args), strict=False))
     for argument in call.keywords:
-        name = argument.arg
-        if name not in FIELDS:
-            hint = nearest(name, FIELDS) if name else ""
-            raise ValueError(
-                f"genotype literal: unknown argument {name or '**'!r}{hint or f'; it takes {FIELDS}'}"
-            )
+        name = argument.arg or "**"
         if name in arguments:
             raise ValueError(f"genotype literal: argument {name!r} is given twice")
         arguments[name] = _value(argument.value)
-    missing = [name for name in FIELDS if name not in arguments]
-    if missing:
-        raise ValueError(f"genotype literal: missing argument {', '.join(map(repr, missing))}")
     return arguments
 
 
 def _value(node: ast.expr) -> Any:
-    if isinstance(node, ast.List | ast.Tuple):
-        return [_value(element) for element in node.elts]
-    if isinstance(node, ast.Constant) and type(node.value) in (str, int):
-        return node.value
-    if (
-        isinstance(node, ast.UnaryOp)
-        and isinstance(node.op, ast.USub)
-        and isinstance(node.operand, ast.Constant)
-        and type(node.operand.value) is int
-    ):
-        return -node.operand.value
-    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "range":
-        bounds = [_value(argument) for argument in node.args]
-        if 1 <= len(bounds) <= 2 and not node.keywords and all(type(bound) is int for bound in bounds):
-            numbers = range(*bounds)
-            # `len` of an enormous range overflows; its bounds do not.
-            if numbers.stop - numbers.start > _MAX_RANGE:
-                raise ValueError(f"genotype literal: range({bounds[0]}, ...) names too many nodes")
-            return list(numbers)
+    match node:
+        case ast.List(elements) | ast.Tuple(elements):
+            return [_value(element) for element in elements]
+        case ast.Constant(value) if type(value) in (str, int):
+            return value
+        case ast.UnaryOp(ast.USub(), ast.Constant(int(value))) if type(value) is int:
+            return -value
+        case ast.Call(ast.Name("range"), [_] | [_, _] as arguments, []):
+            bounds = [_value(argument) for argument in arguments]
+            if all(type(bound) is int for bound in bounds):
+                numbers = range(*bounds)
+                # `len` of an enormous range overflows; its bounds do not.
+                if numbers.stop - numbers.start > _MAX_RANGE:
+                    raise ValueError(f"genotype literal: range({bounds[0]}, ...) names too many nodes")
+                return list(numbers)
     raise ValueError(
         f"genotype literal: {_source(node)} is not allowed; only lists, tuples, operation names, node "
         "numbers and range(start, stop) are"
@@ -114,11 +91,12 @@ def _value(node: ast.expr) -> Any:
 
 def _source(node: ast.expr) -> str:
     try:
-        return _shown(ast.unparse(node))
+        return shown(ast.unparse(node))
     except RecursionError:
         return "a deeply nested expression"
 
 
-def _shown(text: str) -> str:
+def shown(text: str) -> str:
+    """The start of a text in one line, for messages."""
     line = " ".join(text.split())
     return repr(line if len(line) <= 60 else f"{line[:57]}...")

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from nas_lightning.cells.genotype import Genotype
+from nas_lightning.cells.genotype import FIELDS, Genotype
 from nas_lightning.yaml_files import read_yaml
 
 ALIASES: Mapping[str, str] = MappingProxyType({"darts": "darts_v2", "snas": "snas_mild"})
@@ -72,16 +72,8 @@ class PublishedGenotype:
 def published_genotypes() -> Mapping[str, PublishedGenotype]:
     """All published genotypes, by name, in the order of the data file (the paper's own first)."""
     entries: dict[str, dict[str, Any]] = read_yaml(Path(__file__).with_name("published.yaml"))
-    return MappingProxyType({name: _entry(name, values) for name, values in entries.items()})
-
-
-def _entry(name: str, values: dict[str, Any]) -> PublishedGenotype:
-    cells = [values.pop(key) for key in ("normal", "normal_concat", "reduce", "reduce_concat")]
-    reported = values.pop("reported", None)
-    return PublishedGenotype(
-        name=name,
-        note=values.pop("note", ""),
-        reported=None if reported is None else Reported(**reported),
-        genotype=Genotype(*cells),
-        **values,
-    )
+    for values in entries.values():
+        values.setdefault("note", "")
+        values["genotype"] = Genotype(*(values.pop(key) for key in FIELDS))
+        values["reported"] = Reported(**values["reported"]) if "reported" in values else None
+    return MappingProxyType({name: PublishedGenotype(name, **values) for name, values in entries.items()})

@@ -7,8 +7,8 @@ size is known at once and without torch. Tests hold them against the networks th
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import cache
-from typing import NamedTuple
 
 from nas_lightning.cells.genotype import Genotype
 from nas_lightning.cells.operations import BUILT_IN_OPERATIONS
@@ -25,21 +25,14 @@ class UnknownOperationSize(ValueError):
     """An operation declared by the user has no formula: measure the instantiated network instead."""
 
 
-class Cost(NamedTuple):
-    """Cost of one layer or of several.
-
-    Attributes:
-        parameters: Trainable parameters.
-        multiply_adds: Multiply-adds of convolution and linear layers for one image.
-    """
+@dataclass(frozen=True)
+class Cost:
+    """Trainable parameters of layers, and multiply-adds of convolution and linear layers for one image."""
 
     parameters: int
     multiply_adds: int
 
-    def __add__(self, other: object) -> Cost:
-        """Sum of two costs, component by component."""
-        if not isinstance(other, Cost):
-            return NotImplemented
+    def __add__(self, other: Cost) -> Cost:
         return Cost(self.parameters + other.parameters, self.multiply_adds + other.multiply_adds)
 
 
@@ -130,15 +123,9 @@ def multiply_adds(
 def _cell(genotype: Genotype, cell: CellPlan, size: int, *, live: bool) -> Cost:
     """Cost of a cell whose input 1 (and preprocessed input 0) is ``size`` x ``size``."""
     total = NO_COST
-    for channels, is_live, halves in zip(
-        cell.input_channels, cell.live_inputs, (cell.follows_reduction, False), strict=True
-    ):
+    for channels, is_live in zip(cell.input_channels, cell.live_inputs, strict=True):
         if is_live or not live:
-            total += (
-                _factorized_reduce(channels, cell.channels, size)
-                if halves
-                else _convolution(channels, cell.channels, 1, size) + _batch_norm(cell.channels)
-            )
+            total += _preprocessing(channels, cell.channels, size)
     edges, _ = genotype.cell(cell.reduction)
     for edge, is_live in zip(edges, cell.live_edges, strict=True):
         if is_live or not live:
@@ -150,16 +137,7 @@ def _cell(genotype: Genotype, cell: CellPlan, size: int, *, live: bool) -> Cost:
 
 @cache
 def operation_cost(op: str, channels: int, stride: int, size: int) -> Cost:
-    """Cost of one candidate operation.
-
-    Args:
-        op: Name of the operation.
-        channels: Channels that go in and come out.
-        stride: 1 or 2.
-        size: Height and width of the input in pixels.
-
-    Returns:
-        Its parameters and multiply-adds.
+    """Cost of an operation of as many channels out as in, on an input of ``size`` x ``size`` pixels.
 
     Raises:
         UnknownOperationSize: If the operation is not a built-in one.
@@ -175,7 +153,7 @@ def operation_cost(op: str, channels: int, stride: int, size: int) -> Cost:
     if op == "none" or op.endswith("_pool_3x3"):
         return NO_COST
     if op == "skip_connect":
-        return NO_COST if stride == 1 else _factorized_reduce(channels, channels, out)
+        return NO_COST if stride == 1 else _preprocessing(channels, channels, out)
     if op.startswith("conv_"):
         # A 1 x k convolution strides along the width, then a k x 1 convolution along the height.
         taps = channels * channels * int(op[5])
@@ -208,8 +186,11 @@ def _linear(inputs: int, outputs: int) -> Cost:
     return Cost(inputs * outputs + outputs, inputs * outputs)
 
 
-def _factorized_reduce(inputs: int, outputs: int, size: int) -> Cost:
-    """Two 1x1 convolutions of stride 2, half the output channels each, on ``size`` x ``size`` outputs."""
+def _preprocessing(inputs: int, outputs: int, size: int) -> Cost:
+    """A 1x1 convolution with batch norm on ``size`` x ``size`` outputs.
+
+    A factorized reduction costs the same: two convolutions of stride 2, half the output channels each.
+    """
     return _convolution(inputs, outputs, 1, size) + _batch_norm(outputs)
 
 

@@ -20,8 +20,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from nas_lightning.cells.genotype import Genotype
-from nas_lightning.cells.literal import FIELDS, is_literal, parse_genotype
+from nas_lightning.cells.genotype import FIELDS, Genotype
+from nas_lightning.cells.literal import is_literal, parse_genotype, shown
 from nas_lightning.cells.operations import nearest
 from nas_lightning.cells.published import ALIASES, PublishedGenotype, published_genotypes
 from nas_lightning.cells.variants import (
@@ -61,16 +61,20 @@ def get_genotype(spec: GenotypeSpec) -> Genotype:
     if isinstance(spec, Genotype):
         return spec
     if isinstance(spec, Mapping):
-        return _from_mapping(spec)
+        return Genotype.from_mapping(spec)
     if not isinstance(spec, str | os.PathLike):
         raise ValueError(f"a genotype must be a name, a file, a literal or a mapping, not {spec!r}")
     text = os.fspath(spec).strip()
     if is_literal(text):
         return parse_genotype(text)
     base, variant = _split(text)
+    genotype = _base_genotype(base)
     if variant is None:
-        return _base_genotype(base)
-    return _variant(base, variant, text)
+        return genotype
+    try:
+        return apply_variant(genotype, ALIASES.get(base, base), variant)
+    except ValueError as error:
+        raise ValueError(f"genotype {shown(text)}: {error}") from None
 
 
 def genotype_slug(spec: GenotypeSpec) -> str:
@@ -97,15 +101,7 @@ def genotype_slug(spec: GenotypeSpec) -> str:
 
 
 def apply_variant(genotype: Genotype, name: str, variant: str) -> Genotype:
-    """Make the variant that the last part of a spec names.
-
-    Args:
-        genotype: The base cells.
-        name: Name of the base cells; table 2 knows its bases by it.
-        variant: ``connections=SEED``, ``operations=SEED``, ``adapted`` or ``C1`` to ``C13``.
-
-    Returns:
-        The variant.
+    """Make the variant that the last part of a spec names; table 2 knows its bases by ``name``.
 
     Raises:
         ValueError: If there is no such variant.
@@ -125,14 +121,9 @@ def apply_variant(genotype: Genotype, name: str, variant: str) -> Genotype:
 
 
 def published_base(spec: GenotypeSpec) -> tuple[PublishedGenotype, str | None] | None:
-    """The published genotype that a spec starts from.
+    """The published genotype that a spec starts from, with the variant asked for; None if there is none.
 
-    Args:
-        spec: A genotype spec.
-
-    Returns:
-        The published genotype and the variant asked for (None for the genotype itself), or None where the
-        spec names no published genotype.
+    The variant is None where the spec names the genotype itself.
     """
     if not isinstance(spec, str) or is_literal(spec):
         return None
@@ -146,7 +137,7 @@ def _split(text: str) -> tuple[str, str | None]:
         return text, None
     base, _, variant = text.rpartition(":")
     if not _is_file(base) and ":" in base:
-        raise ValueError(f"genotype {_shown(text)} has more than one ':'; it takes one variant, {VARIANTS}")
+        raise ValueError(f"genotype {shown(text)} has more than one ':'; it takes one variant, {VARIANTS}")
     return base.strip(), re.sub(r"\s+", "", variant)
 
 
@@ -164,20 +155,8 @@ def _base_genotype(base: str) -> Genotype:
         hint = nearest(base, known) or "; `nas-lightning cells list` shows the published ones"
         if os.sep in base:
             hint = "; a genotype file's name ends in .yaml"
-        raise ValueError(f"unknown genotype {_shown(base)}{hint}")
+        raise ValueError(f"unknown genotype {shown(base)}{hint}")
     return published[name].genotype
-
-
-def _shown(text: str) -> str:
-    return repr(text if len(text) <= 60 else f"{text[:57]}...")
-
-
-def _variant(base: str, variant: str, text: str) -> Genotype:
-    genotype = _base_genotype(base)
-    try:
-        return apply_variant(genotype, ALIASES.get(base, base), variant)
-    except ValueError as error:
-        raise ValueError(f"genotype {_shown(text)}: {error}") from None
 
 
 def _from_file(path: Path) -> Genotype:
@@ -187,17 +166,6 @@ def _from_file(path: Path) -> Genotype:
             return parse_genotype(content)
         if not isinstance(content, Mapping):
             raise ValueError(f"expected a mapping with the keys {', '.join(FIELDS)}, or a literal")
-        return _from_mapping(content)
+        return Genotype.from_mapping(content)
     except ValueError as error:
         raise ValueError(f"genotype file {str(path)!r}: {error}") from None
-
-
-def _from_mapping(mapping: Mapping[str, Any]) -> Genotype:
-    for key in mapping:
-        if key not in FIELDS:
-            hint = nearest(str(key), FIELDS) or f"; the keys are {', '.join(FIELDS)}"
-            raise ValueError(f"genotype: unknown key {key!r}{hint}")
-    missing = [key for key in FIELDS if key not in mapping]
-    if missing:
-        raise ValueError(f"genotype: missing key {', '.join(map(repr, missing))}")
-    return Genotype(**mapping)

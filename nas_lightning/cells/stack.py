@@ -8,12 +8,10 @@ Source: appendix A.3 of Shu et al. (ICLR 2020) and Liu et al. (ICLR 2019).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from itertools import compress
 
+from nas_lightning.cells.genotype import Genotype
 from nas_lightning.cells.topology import live_nodes
-
-if TYPE_CHECKING:
-    from nas_lightning.cells.genotype import Genotype
 
 STEM_MULTIPLIER = 3
 
@@ -109,20 +107,18 @@ def stack_plan(
     reductions = reduction_indices(num_cells)
     auxiliary_index = reductions[1] if auxiliary else None
 
-    live_edges = {reduction: _live_edges(genotype, reduction) for reduction in (False, True)}
-    live_inputs = {
-        reduction: _live_inputs(genotype, reduction, live_edges[reduction]) for reduction in (False, True)
-    }
-    live = [False] * num_cells
-    live[-1] = True
-    if auxiliary_index is not None:
-        live[auxiliary_index] = True
+    live_edges: dict[bool, tuple[bool, ...]] = {}
+    live_inputs: dict[bool, tuple[bool, bool]] = {}
+    for reduction in (False, True):
+        edges, concat = genotype.cell(reduction)
+        nodes = live_nodes(edges, concat)
+        live_edges[reduction] = tuple(e.op != "none" and i // 2 + 2 in nodes for i, e in enumerate(edges))
+        sources = {edge.source for edge in compress(edges, live_edges[reduction])}
+        live_inputs[reduction] = (0 in sources, 1 in sources)
+    live = {num_cells - 1, auxiliary_index}
     for index in range(num_cells - 1, -1, -1):
-        if live[index]:
-            reads = live_inputs[index in reductions]
-            for offset, read in zip((2, 1), reads, strict=True):
-                if read and index >= offset:
-                    live[index - offset] = True
+        if index in live:
+            live |= set(compress((index - 2, index - 1), live_inputs[index in reductions]))
 
     cells = []
     before_last, last, channels = (STEM_MULTIPLIER * init_channels,) * 2 + (init_channels,)
@@ -131,21 +127,19 @@ def stack_plan(
         if reduction:
             channels *= 2
         _, concat = genotype.cell(reduction)
-        edges = live_edges[reduction]
-        cells.append(
-            CellPlan(
-                index=index,
-                reduction=reduction,
-                follows_reduction=index > 0 and index - 1 in reductions,
-                input_channels=(before_last, last),
-                channels=channels,
-                output_channels=len(concat) * channels,
-                live=live[index],
-                live_inputs=live_inputs[reduction] if live[index] else (False, False),
-                live_edges=edges if live[index] else (False,) * len(edges),
-            )
+        plan = CellPlan(
+            index=index,
+            reduction=reduction,
+            follows_reduction=index > 0 and index - 1 in reductions,
+            input_channels=(before_last, last),
+            channels=channels,
+            output_channels=len(concat) * channels,
+            live=index in live,
+            live_inputs=live_inputs[reduction] if index in live else (False, False),
+            live_edges=live_edges[reduction] if index in live else (False,) * len(live_edges[reduction]),
         )
-        before_last, last = last, cells[-1].output_channels
+        cells.append(plan)
+        before_last, last = last, plan.output_channels
     return StackPlan(STEM_MULTIPLIER * init_channels, tuple(cells), auxiliary_index)
 
 
@@ -185,23 +179,7 @@ def check_image_size(plan: StackPlan, image_size: int, stem_stride: int = 1, *, 
 
 
 def check_positive(**sizes: int) -> None:
-    """Refuse sizes under 1, by the name of the argument.
-
-    Raises:
-        ValueError: If a size is under 1.
-    """
+    """Refuse sizes under 1, by the name of the argument."""
     for name, value in sizes.items():
         if value < 1:
             raise ValueError(f"`{name}` (={value}) must be at least 1")
-
-
-def _live_edges(genotype: Genotype, reduction: bool) -> tuple[bool, ...]:
-    edges, concat = genotype.cell(reduction)
-    live = live_nodes(edges, concat)
-    return tuple(edge.op != "none" and index // 2 + 2 in live for index, edge in enumerate(edges))
-
-
-def _live_inputs(genotype: Genotype, reduction: bool, live_edges: tuple[bool, ...]) -> tuple[bool, bool]:
-    edges, _ = genotype.cell(reduction)
-    read = {edge.source for edge, is_live in zip(edges, live_edges, strict=True) if is_live}
-    return 0 in read, 1 in read

@@ -10,13 +10,7 @@ from typing import NamedTuple
 
 
 class Table2Variant(NamedTuple):
-    """One variant of table 2.
-
-    Attributes:
-        width: Width of the normal cell in units of c.
-        depth: Depth of the normal cell.
-        seed: Seed of ``random_connections``.
-    """
+    """Width (in units of c) and depth of a normal cell, and the seed of ``random_connections``."""
 
     width: float
     depth: int

@@ -76,14 +76,11 @@ def random_operations(genotype: Genotype, seed: int) -> Genotype:
         ValueError: If the seed is out of range.
     """
     generator = _generator(seed)
-    normal, reduce = (
-        [
-            Edge(RANDOM_OPERATIONS[draw], edge.source)
-            for draw, edge in zip(generator.choice(len(RANDOM_OPERATIONS), len(edges)), edges, strict=True)
-        ]
-        for edges in (genotype.normal, genotype.reduce)
-    )
-    return Genotype(normal, genotype.normal_concat, reduce, genotype.reduce_concat)
+    cells = []
+    for edges in (genotype.normal, genotype.reduce):
+        draws = generator.choice(len(RANDOM_OPERATIONS), len(edges))
+        cells.append([Edge(RANDOM_OPERATIONS[d], e.source) for d, e in zip(draws, edges, strict=True)])
+    return Genotype(cells[0], genotype.normal_concat, cells[1], genotype.reduce_concat)
 
 
 def widest_shallowest(genotype: Genotype) -> Genotype:

@@ -181,11 +181,11 @@ def _left_out(surface: SurfacePanel, z: Float[np.ndarray, "alpha beta"], heights
     """The note on points that the surface does not show."""
     room = 1e-9 * (heights.high - heights.low)
     shown = (z >= heights.low - room) & (z <= heights.high + room)
-    counts = {
-        "NaN": int(surface.is_nan.sum()),
-        "infinite": int(surface.is_infinite.sum()),
-        "off the scale": int((np.isfinite(surface.finite) & ~shown).sum()),
-        "not measured": int((~surface.is_measured).sum()),
+    left_out = {
+        "NaN": surface.is_nan,
+        "infinite": surface.is_infinite,
+        "off the scale": np.isfinite(surface.finite) & ~shown,
+        "not measured": ~surface.is_measured,
     }
-    reasons = [f"{count} {reason}" for reason, count in counts.items() if count]
+    reasons = [f"{chosen.sum()} {reason}" for reason, chosen in left_out.items() if chosen.any()]
     return [f"(left out: {', '.join(reasons)})"] if reasons else []

@@ -138,8 +138,9 @@ def _label(axes: Axes, title: str, x: str, y: str) -> None:
 
 
 def _handle(colour: str, marker: str, label: str) -> Line2D:
-    style = {"markersize": 7, "markeredgecolor": "black" if marker == _BEYOND_MARKER else colour}
-    return Line2D([], [], color=colour, marker=marker, linestyle="", label=label, **style)
+    edge = "black" if marker == _BEYOND_MARKER else colour
+    style: dict[str, Any] = {"linestyle": "", "markersize": 7, "markeredgecolor": edge}
+    return Line2D([], [], color=colour, marker=marker, label=label, **style)
 
 
 def _look(node: int) -> tuple[str, str]:
