@@ -73,6 +73,9 @@ def read_config(path: Path, including: tuple[Path, ...] = ()) -> list[dict[str, 
     if path.resolve() in including:
         raise ValueError(f"{path} includes itself: `include` must not go round in a circle")
     settings = read_mapping(path)
+    for key in ("model", "trainer"):
+        if not isinstance(settings.get(key) or {}, dict):
+            raise ValueError(f"{path}: `{key}` (={settings[key]!r}) must be a mapping of settings")
     included = settings.pop("include", None) or []
     names = [included] if isinstance(included, str) else included
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):

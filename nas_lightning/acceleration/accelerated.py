@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from contextlib import nullcontext
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,9 +19,6 @@ from nas_lightning.acceleration.level import LEVELS, Level
 from nas_lightning.networks.cell import Cell
 from nas_lightning.networks.network import CellNetwork
 
-_Place: TypeAlias = tuple[dict[str, Any], str, Any]
-"""A module's parameters or buffers, the name of one, and its tensor."""
-
 IMAGES_AT_ONCE = range(32, 65)
 """Images whose tensors a CPU's caches hold, more or less, and that are enough to outweigh a pass's start."""
 
@@ -33,9 +30,13 @@ def accelerate(network: nn.Module, level: Level | str, *, cuda_graphs: bool = Fa
     evaluation, made when they are first needed. The network stays as it is: uncompiled, unmarked, with its
     own layers to put hooks on.
 
+    Hooks must be there before the first call: later ones are not called. Numbers that a layer holds, such as
+    a dropout's ``p``, are read when the mode changes. Weights that are written through ``tensor.data`` in
+    evaluation mode are not noticed.
+
     Args:
-        network: Maps images to logits; a :class:`~nas_lightning.networks.CellNetwork` is fused, any other
-            module is compiled and its batch norms folded.
+        network: Maps images to logits; a :class:`~nas_lightning.networks.CellNetwork` is fused. Of any other
+            module batch norms are folded; it runs plain in evaluation if its first batch shows a difference.
         level: A level or its name; ``"reference"`` is the network itself.
         cuda_graphs: Whether a level with mixed precision records CUDA graphs on a GPU: on one device and
             without accumulated gradients only.
@@ -84,9 +85,11 @@ class Accelerated:
         self.why_plain = _why_plain(network) if level.fused else None
         self._forms: dict[bool, _Form] = {}
         self._modules: list[nn.Module] = []
-        self._tensors: list[_Place] = []
+        self._places: list[tuple[dict[str, Any], str, Any]] = []
+        self._sizes: list[tuple[dict[str, Any], int]] = []
         self._modes: list[bool] = []
         self._uses_drop_path = False
+        self._is_checked = _is_cell_network(network)
 
     def __call__(self, inputs: Tensor) -> Any:
         """Output of the network; in float32 at a level with mixed precision.
@@ -111,7 +114,25 @@ class Accelerated:
         is_mixed = len(set(self._modes)) > 1
         if self.why_plain is not None or records or is_mixed or not len(inputs):
             return self.network(inputs)
-        return self._form(training, inputs)(inputs)
+        if training or self._is_checked:
+            return self._form(training, inputs)(inputs)
+        return self._check(inputs)
+
+    def _check(self, inputs: Tensor) -> Any:
+        """Output of a first batch in evaluation; the network runs plain if that of the copy differs."""
+        self._is_checked = True
+        expected = self.network(inputs)
+        try:
+            found = self._form(False, inputs)(inputs)
+            tolerance = 0.05 if self.level.mixed else 3 * torch.finfo(expected.dtype).eps ** 0.5
+            scale = float(expected.abs().max())
+            is_equal = torch.allclose(found, expected, tolerance, tolerance * scale, equal_nan=True)
+        except Exception as error:  # whatever a network of unknown layers does
+            self.why_plain = f"its copy for evaluation fails ({type(error).__name__})"
+        else:
+            if not is_equal:
+                self.why_plain = "its copy for evaluation computes something else"
+        return expected
 
     def description(self) -> str:
         """What the level does to the network in training, and why it does no more, in one line."""
@@ -132,11 +153,16 @@ class Accelerated:
         return self._forms[training]
 
     def _follow(self) -> None:
-        """Notice other tensors and other modes of the network."""
-        if not self._modules or any(held.get(name) is not tensor for held, name, tensor in self._tensors):
+        """Notice other layers, tensors and modes of the network."""
+        has_changed = any(held.get(name) is not value for held, name, value in self._places)
+        if not self._modules or has_changed or any(len(held) != size for held, size in self._sizes):
             self._forms.clear()
+            self._is_checked = _is_cell_network(self.network)
+            self.why_plain = _why_plain(self.network)
             self._modules = list(self.network.modules())
-            self._tensors = list(_places(self._modules))
+            held_by = [held for m in self._modules for held in (m._parameters, m._buffers, m._modules)]
+            self._places = [(held, name, value) for held in held_by for name, value in held.items()]
+            self._sizes = [(held, len(held)) for held in held_by]
         modes = [module.training for module in self._modules]
         if modes != self._modes:
             self._modes = modes
@@ -155,6 +181,7 @@ class _Form:
         self, network: nn.Module, level: Level, training: bool, kinds: Collection[str], cuda_graphs: bool
     ) -> None:
         self.module = sharing_copy(network).train(training)
+        self.copies = list(zip(network.modules(), self.module.modules(), strict=True))
         if _is_cell_network(network):
             assert isinstance(self.module, CellNetwork)
             self.module = FusedNetwork(self.module, training, kinds)
@@ -169,7 +196,11 @@ class _Form:
         self._size: int | None = None
 
     def forget(self) -> None:
-        """Fold the weights anew at the next call."""
+        """Read the layers' numbers, and fold the weights at the next call."""
+        for layer, own in self.copies:
+            for name, value in vars(layer).items():
+                if type(value) in (int, float) and vars(own).get(name, value) != value:
+                    vars(own)[name] = value
         if self.folding is not None:
             self.folding.forget()
 
@@ -233,11 +264,3 @@ def _why_plain(network: nn.Module) -> str | None:
         if any(hooks) or any(backward_hooks) or "forward" in vars(module):
             return f"layer {name!r} ({type(module).__name__}) has hooks or an overridden forward"
     return None
-
-
-def _places(modules: list[nn.Module]) -> Iterator[_Place]:
-    """Every tensor of some modules."""
-    for module in modules:
-        for held in (module._parameters, module._buffers):
-            for name, tensor in held.items():
-                yield held, name, tensor

@@ -43,14 +43,15 @@ class Folding:
             for convolution, norm, _ in self._pairs
             for tensor in (*convolution.parameters(), *norm.parameters(), *norm.buffers())
         ]
-        self._versions: list[int] = []
+        self._versions: list[tuple[int, int]] = []
 
     def refresh(self) -> None:
         """Fold the weights and statistics as they are now, unless none has changed since the last call.
 
-        Every change in place counts a tensor's version up, but for one through ``tensor.data``.
+        Every change in place counts a tensor's version up, but for one through ``tensor.data``; another
+        tensor in ``tensor.data`` has another address.
         """
-        versions = [tensor._version for tensor in self._sources]
+        versions = [(tensor._version, tensor.data_ptr()) for tensor in self._sources]
         if versions == self._versions:
             return
         self._versions = versions

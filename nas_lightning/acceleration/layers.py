@@ -32,8 +32,8 @@ class Convolution(nn.Conv2d):
             with torch.autocast("cpu", enabled=False):
                 in_full: Tensor = self._conv_forward(input.float(), weight.float(), bias)
                 return in_full
-        is_even = input.shape[2] % 2 == 0 and input.shape[3] % 2 == 0
-        if self.dilation != (2, 2) or input.device.type != "cpu" or not is_even:
+        is_even = input.ndim == 4 and input.shape[2] % 2 == 0 and input.shape[3] % 2 == 0
+        if input.device.type != "cpu" or not is_even or not self._is_divisible():
             plainly: Tensor = super()._conv_forward(input, weight, bias)
             return plainly
         assert not isinstance(self.padding, str)
@@ -42,6 +42,13 @@ class Convolution(nn.Conv2d):
             return functional.conv2d(every_second_pixel(input, 0), weight, bias, 1, padding, 1, self.groups)
         phases = _phases_to_batch(input)
         return _phases_from_batch(functional.conv2d(phases, weight, bias, 1, padding, 1, self.groups))
+
+    def _is_divisible(self) -> bool:
+        """Whether even and odd pixels can be convolved apart: the padding must not shift them."""
+        padding = self.padding
+        is_padded = self.padding_mode == "zeros" and not isinstance(padding, str)
+        is_padded = is_padded and all(isinstance(size, int) and size % 2 == 0 for size in padding)
+        return self.dilation == (2, 2) and self.stride in ((1, 1), (2, 2)) and is_padded
 
     def _is_slow_in_half(self, input: Tensor) -> bool:
         """Whether bfloat16 would take many times as long as float32: strided or large depthwise on a CPU."""

@@ -148,6 +148,8 @@ class TrainingCLI(LightningCLI):
             run = genotype_slug(settings.model.genotype)
             if settings.seed_everything:
                 run += f"-seed{int(settings.seed_everything)}"
+        if not run:
+            raise ValueError(f"`run` (={run!r}) must be the name of a folder")
         root: str = settings.trainer.default_root_dir
         experiment: str = settings.experiment or data_name
         return Path(root, experiment, run)

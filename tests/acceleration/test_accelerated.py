@@ -531,3 +531,73 @@ def test_only_equal_poolings_of_a_node_are_computed_once(other: nn.Module, kerne
 def test_a_level_that_does_not_exist_is_refused() -> None:
     with pytest.raises(ValueError, match=r"`level` \(='auto'\) must be one of 'reference', 'fast'"):
         accelerate(nn.Linear(2, 2), "auto")
+
+
+def replaced_classifier(network: CellNetwork) -> None:
+    network.classifier = nn.Linear(network.classifier.in_features, 4).double()
+
+
+def assigned_weights(network: CellNetwork) -> None:
+    vector = nn.utils.parameters_to_vector(network.parameters()).detach()
+    nn.utils.vector_to_parameters(1.25 * vector, network.parameters())
+
+
+def another_epsilon(network: CellNetwork) -> None:
+    network.train()
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.eps = 0.5
+
+
+@pytest.mark.parametrize("change", [replaced_classifier, assigned_weights, another_epsilon])
+def test_a_network_that_changes_later_is_followed(
+    change: Callable[[CellNetwork], None], kernels: bool
+) -> None:
+    network = networks(SMALL)[1]
+    x = batch()[0]
+    network(x)
+    network.eval()
+    accelerated = accelerate(network, "fast")
+    evaluated(accelerated, x)
+    change(network)
+    network.eval() if change is not another_epsilon else network.train()
+    assert_equal_training(network.train(), accelerated, x)
+    network.eval()
+    torch.testing.assert_close(evaluated(accelerated, x), evaluated(network, x), rtol=1e-9, atol=1e-10)
+
+
+class PartByPart(Classifier):
+    """Uses the layers of a Sequential one by one."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.classifier(self.features[0](x).relu().mean((2, 3)))  # type: ignore[no-any-return]
+
+
+class MeanOfBatch(Classifier):
+    """Its output depends on the batch."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits = super().forward(x)
+        return logits - logits.mean(0)
+
+
+class Pair(Classifier):
+    """Returns two tensors."""
+
+    def forward(self, x: Tensor) -> Any:
+        logits = super().forward(x)
+        return logits, logits
+
+
+@pytest.mark.parametrize("kind", [PartByPart, MeanOfBatch, Pair])
+def test_a_network_whose_copy_differs_runs_plain(kind: type[Classifier]) -> None:
+    torch.manual_seed(0)
+    network = kind().double().train()
+    x = batch(images=100)[0]
+    network(x)
+    network.eval()
+    accelerated = accelerate(network, "fast")
+    for _ in range(2):
+        torch.testing.assert_close(evaluated(accelerated, x), evaluated(network, x))
+    assert accelerated.why_plain is not None
+    assert accelerated.why_plain.startswith("its copy for evaluation")

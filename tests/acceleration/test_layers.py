@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
@@ -98,3 +99,27 @@ def test_other_layers_stay(layer: nn.Module) -> None:
     kind = type(layer)
     replace_layers(module)
     assert type(module[0]) is kind
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"padding": 2, "padding_mode": "reflect"},
+        {"padding": 2, "padding_mode": "circular"},
+        {"padding": "same"},
+        {"padding": 1},
+        {"padding": 3, "kernel_size": 4},
+        {"padding": 2, "stride": (2, 1)},
+        {"padding": 2, "stride": 3},
+        {"padding": 1, "stride": 2},
+    ],
+    ids=str,
+)
+def test_other_dilated_convolutions_are_left_to_torch(settings: dict[str, Any]) -> None:
+    torch.manual_seed(0)
+    expected = nn.Conv2d(**{"in_channels": 2, "out_channels": 3, "kernel_size": 3, "dilation": 2} | settings)
+    module = copy.deepcopy(nn.Sequential(expected))
+    replace_layers(module)
+    assert isinstance(module[0], Convolution)
+    x = torch.randn(2, 2, 12, 12)
+    torch.testing.assert_close(module(x), expected(x))

@@ -135,7 +135,7 @@ def _read(path: Path) -> dict[str, tuple[float, float]] | None:
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return None
     is_valid = all(math.isfinite(value) and value > 0 for pair in seconds.values() for value in pair)
-    return seconds if seconds and is_valid else None
+    return seconds if seconds.keys() == KINDS and is_valid else None
 
 
 def _measure(
