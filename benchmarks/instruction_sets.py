@@ -21,7 +21,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from nas_lightning.acceleration.cpu.library import MARCH, compiler_flags, instruction_set
+from nas_lightning.acceleration.cpu.build import MARCH, compiler_flags, instruction_set
 from nas_lightning.cli.waiting import sleep_while_waiting
 
 # Kernels, PyTorch's own loops, oneDNN, and bits of a vector in compiled loops.

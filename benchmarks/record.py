@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from nas_lightning.acceleration.cpu.library import compiler_flags, instruction_set, processor_name
+from nas_lightning.acceleration.cpu.build import compiler_flags, instruction_set, processor_name
 from nas_lightning.files import atomic_write
 from nas_lightning.provenance import software_versions
 

@@ -12,8 +12,8 @@ from jaxtyping import Float
 from torch import Tensor, library, nn
 from torch.nn import functional
 
+from nas_lightning.acceleration.cpu.build import kernel_library
 from nas_lightning.acceleration.cpu.fused_blocks import update_running_statistics
-from nas_lightning.acceleration.cpu.library import kernel_library
 from nas_lightning.acceleration.cpu.pooling import can_max_pool, max_pool
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from nas_lightning.acceleration.cpu.library import kernel_library
+from nas_lightning.acceleration.cpu.build import kernel_library
 from nas_lightning.cells import Genotype
 from nas_lightning.networks import CellNetwork, load_reference_weights
 from tests.oracles.plain_network import PlainNetwork

@@ -18,14 +18,14 @@ from filelock import FileLock
 from torch import Tensor, nn
 from torch.nn import functional
 
-from nas_lightning.acceleration.cpu.fused_blocks import Block, fused_blocks, fused_projections
-from nas_lightning.acceleration.cpu.library import (
+from nas_lightning.acceleration.cpu.build import (
     cache_folder,
     instruction_set,
     kernel_library,
     processor,
     processor_name,
 )
+from nas_lightning.acceleration.cpu.fused_blocks import Block, fused_blocks, fused_projections
 from nas_lightning.acceleration.cpu.pooling import max_pool
 from nas_lightning.files import atomic_write
 

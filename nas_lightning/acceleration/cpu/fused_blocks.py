@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from nas_lightning.acceleration.cpu.library import kernel_library
+from nas_lightning.acceleration.cpu.build import kernel_library
 from nas_lightning.acceleration.cpu.operators import (
     blocks_backward,
     blocks_evaluation,

@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor, library
 
-from nas_lightning.acceleration.cpu.library import kernel_library
+from nas_lightning.acceleration.cpu.build import kernel_library
 
 
 def _operator(schema: str, fake: Callable[..., object]) -> Callable[[Callable[..., object]], Any]:

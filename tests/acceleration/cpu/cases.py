@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from nas_lightning.acceleration.cpu.build import kernel_library
 from nas_lightning.acceleration.cpu.fused_blocks import Block
-from nas_lightning.acceleration.cpu.library import kernel_library
 
 needs_compiler = pytest.mark.skipif(
     kernel_library(torch.float32) is None, reason="needs a C compiler with OpenMP"

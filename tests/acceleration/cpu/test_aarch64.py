@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from nas_lightning.acceleration.cpu import library
+from nas_lightning.acceleration.cpu import build
 
 MISSING = [name for name in ("aarch64-linux-gnu-gcc", "qemu-aarch64") if shutil.which(name) is None]
 HERE = Path(__file__).parent
@@ -31,7 +31,7 @@ pytestmark = [
 def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("aarch64") / "kernels"
     flags = ("-O2", "-static", "-fopenmp", "-Wall", "-Wextra", "-Werror", "-DREAL=double")
-    sources = (f"-I{Path(library.__file__).parent}", str(HERE / "kernels_main.c"), "-lm")
+    sources = (f"-I{Path(build.__file__).parent}", str(HERE / "kernels_main.c"), "-lm")
     subprocess.run(["aarch64-linux-gnu-gcc", *flags, "-o", str(path), *sources], check=True)
     return path
 

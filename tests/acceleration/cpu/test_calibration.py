@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 
-from nas_lightning.acceleration.cpu import calibration, library
+from nas_lightning.acceleration.cpu import build, calibration
 from nas_lightning.acceleration.cpu.calibration import KINDS, Choice, choose_kernels
 from tests.acceleration.cpu.cases import needs_compiler
 
@@ -24,7 +24,7 @@ pytestmark = needs_compiler
 @pytest.fixture(autouse=True)
 def folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
     """Nothing is measured yet; the library is the usual one."""
-    library.kernel_library(torch.float32)
+    build.kernel_library(torch.float32)
     monkeypatch.setattr(calibration, "cache_folder", lambda: tmp_path / "cache")
     calibration._choice.cache_clear()
     yield tmp_path / "cache"
@@ -78,8 +78,8 @@ def test_slow_kernels_lose_and_fast_ones_win(
         ratio = f"{choice.ratios['projections']:.2f}"
         assert choice.reason.startswith(f"CPU {mode} in float32")
         assert f"projections {ratio} ({word})" in choice.reason
-    assert library.processor_name() in fast.reason
-    assert f"{library.instruction_set()}, 1 thread" in fast.reason
+    assert build.processor_name() in fast.reason
+    assert f"{build.instruction_set()}, 1 thread" in fast.reason
 
 
 def test_a_choice_is_logged_once_and_kept_for_the_next_process(

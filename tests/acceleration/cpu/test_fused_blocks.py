@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from nas_lightning.acceleration.cpu.build import MARCH, instruction_set
 from nas_lightning.acceleration.cpu.fused_blocks import can_fuse, fused_blocks, fused_projections
-from nas_lightning.acceleration.cpu.library import MARCH, instruction_set
 from tests.acceleration.cpu.cases import (
     INSTRUCTION_SETS,
     MARCHES,

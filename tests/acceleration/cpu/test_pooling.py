@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from nas_lightning.acceleration.cpu.library import MARCH
+from nas_lightning.acceleration.cpu.build import MARCH
 from nas_lightning.acceleration.cpu.pooling import can_max_pool, max_pool
 from tests.acceleration.cpu.cases import MARCHES, images, needs_compiler
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from nas_lightning.acceleration.cpu import library as module
-from nas_lightning.acceleration.cpu.library import MARCH, instruction_set, kernel_library
+from nas_lightning.acceleration.cpu import build as module
+from nas_lightning.acceleration.cpu.build import MARCH, instruction_set, kernel_library
 from tests.acceleration.cpu.cases import needs_compiler
 
 
@@ -91,7 +91,7 @@ def test_a_compiled_library_is_used_again(monkeypatch: pytest.MonkeyPatch, tmp_p
     assert kernel_library(torch.float32) is not None
     assert library.stat().st_mtime_ns == written
     content = library.read_bytes()
-    code = "import torch; from nas_lightning.acceleration.cpu.library import kernel_library"
+    code = "import torch; from nas_lightning.acceleration.cpu.build import kernel_library"
     for damaged in (b"no library", content[:20_000]):
         library.unlink()  # the loaded one stays as it is
         library.write_bytes(damaged)
