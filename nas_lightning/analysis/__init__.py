@@ -23,6 +23,7 @@ from nas_lightning.analysis.loss import LOSS_VARIABLES, evaluate, loss_at_points
 from nas_lightning.analysis.per_sample_gradients import PerSampleGradients
 from nas_lightning.analysis.surface import Point, Surface, finest_lattice, measure_pending, read_surface
 from nas_lightning.analysis.surface_scalars import loss_scalars, spread, variance_scalars
+from nas_lightning.analysis.tangent_kernel import sum_squared_logit_gradients, tangent_kernel_trace
 
 __all__ = [
     "LOSS_VARIABLES",
@@ -53,6 +54,8 @@ __all__ = [
     "read_surface",
     "spread",
     "sum_gradients",
+    "sum_squared_logit_gradients",
+    "tangent_kernel_trace",
     "variance_at_points",
     "variance_scalars",
     "variance_variables",

@@ -56,6 +56,18 @@ def check_batches(batches: Batches) -> None:
         raise ValueError("`batches` can be iterated only once: give a list, or a loader")
 
 
+def first_batch(batches: Batches) -> tuple[Tensor, Tensor]:
+    """The first batch that holds a sample; a ValueError if there is none, or a batch is no pair."""
+    check_batches(batches)
+    for batch in batches:
+        if not isinstance(batch, tuple | list) or len(batch) != 2:
+            raise ValueError("`batches` must be a list of pairs (inputs, targets)")
+        inputs, targets = batch
+        if len(targets):
+            return inputs, targets
+    raise ValueError("`batches` is empty: there is no gradient to measure")
+
+
 def logits_of(forward: Forward, inputs: Float[Tensor, "batch *_"]) -> Float[Tensor, "batch classes"]:
     """Compute the logits of a batch; a ValueError if the output is not one tensor ``[batch, classes]``."""
     logits = forward(inputs)

@@ -24,9 +24,9 @@ from nas_lightning.analysis.directions import Directions, cosine
 from nas_lightning.analysis.displacement import at_points
 from nas_lightning.analysis.evaluation import (
     Batches,
-    check_batches,
     differentiating,
     evaluating,
+    first_batch,
     sample_losses,
 )
 from nas_lightning.analysis.per_sample_gradients import PerSampleGradients, Unsupported
@@ -266,7 +266,7 @@ def gradient_statistics(
         >>> gradient_statistics(linear, batches).count
         3
     """
-    gradients = PerSampleGradients(module, *_first(batches), unsupported)
+    gradients = PerSampleGradients(module, *first_batch(batches), unsupported)
     return _statistics(gradients, batches, method)
 
 
@@ -304,7 +304,7 @@ def gradient_variance_surface(
         "method": method,
         "cosine": cosine(*directions),
     }
-    gradients = PerSampleGradients(module, *_first(batches), unsupported)
+    gradients = PerSampleGradients(module, *first_batch(batches), unsupported)
     with variance_at_points(gradients, batches, {0: directions}, method) as measure:
         return measured_plane(measure, variance_variables(method), alphas, betas, attributes)
 
@@ -338,17 +338,6 @@ def variance_at_points(
             return {name: getattr(statistics, name) for name in variance_variables(method)}
 
         yield measure
-
-
-def _first(batches: Batches) -> tuple[Tensor, Tensor]:
-    check_batches(batches)
-    for batch in batches:
-        if not isinstance(batch, tuple | list) or len(batch) != 2:
-            raise ValueError("`batches` must be a list of pairs (inputs, targets)")
-        inputs, targets = batch
-        if len(targets):
-            return inputs, targets
-    raise ValueError("`batches` is empty: there is no gradient to measure")
 
 
 def _statistics(

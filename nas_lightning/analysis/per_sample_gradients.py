@@ -36,6 +36,9 @@ Rule: TypeAlias = Callable[[Any, Tensor, Tensor], dict[str, Tensor]]
 Consumer: TypeAlias = Callable[[str, Tensor], None]
 """Takes a parameter's name and gradients of some of the batch's samples, ``[samples, *shape]``."""
 
+SampleOutputs: TypeAlias = Callable[[nn.Module, Tensor, Tensor], Tensor]
+"""Maps a module, inputs and targets to one number for each sample, ``[batch]``."""
+
 ELEMENTS_AT_ONCE = 2**23
 """Most elements of per-sample gradients in memory at a time: 32 MiB in float32."""
 
@@ -104,24 +107,28 @@ class PerSampleGradients:
             self._check(inputs, targets, [found for found, _ in trials])
 
     def backward(
-        self, inputs: Float[Tensor, "batch *_"], targets: Int[Tensor, " batch"], consume: Consumer
+        self,
+        inputs: Float[Tensor, "batch *_"],
+        targets: Int[Tensor, " batch"],
+        consume: Consumer,
+        outputs: SampleOutputs = sample_losses,
     ) -> Float[Tensor, " batch"]:
         """Run a batch forward and backward: give the losses f_i and, to `consume`, the samples' gradients.
 
         `consume` is called for every parameter, once or for consecutive parts of the batch, with gradients
-        ``[samples, *shape]`` in the parameter's type.
+        ``[samples, *shape]`` in the parameter's type. `outputs` differentiates something else than the loss.
         """
         anchors: list[Tensor] = []
         left_out = _without_gradient(self.parameters.values())
         with evaluating(self.module), differentiating(inputs.device.type), left_out:
             handles = [_watch(unit, len(targets), anchors, consume) for unit in self._units]
             try:
-                losses = sample_losses(self.module, inputs, targets)
-                torch.autograd.grad(losses.sum(), anchors)
+                values = outputs(self.module, inputs, targets)
+                torch.autograd.grad(values.sum(), anchors)
             finally:
                 for handle in handles:
                     handle.remove()
-        return losses.detach()
+        return values.detach()
 
     def _check(self, inputs: Tensor, targets: Tensor, expected: Sequence[Mapping[str, Tensor]]) -> None:
         """Compare with autograd, on samples taken together and each alone."""

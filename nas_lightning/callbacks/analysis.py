@@ -1,4 +1,4 @@
-"""When and where an analysis runs: at convergence, after chosen epochs, on a checkpoint; on all ranks."""
+"""When and where an analysis runs: at initialisation, during and after a training, on a checkpoint."""
 
 from __future__ import annotations
 
@@ -15,29 +15,41 @@ import torch
 from filelock import FileLock, Timeout
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
+from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.utilities.seed import isolate_rng
 from torch import nn
 
 from nas_lightning.acceleration import Speed, check_speed
 from nas_lightning.callbacks.context import AnalysisContext
 from nas_lightning.callbacks.protocols import cell_module, image_data
 from nas_lightning.callbacks.split_batches import check_split, split_batches
+from nas_lightning.netcdf import read_dataset
+
+START = "start"
+"""End of the name of a file, ``NAME-start.nc``, whose network has its initial weights."""
 
 
 class Analysis(Callback, ABC):
-    """Measures the network at the end of training, and after chosen epochs if asked.
+    """Measures the network at the end of training, and at its start and after chosen epochs if asked.
 
-    The results go to ``FOLDER/NAME-epochEEEE.nc`` and, as pictures and numbers, to TensorBoard; the step is
-    the epoch. All ranks share the work; only rank 0 writes. Weights, modes and random numbers of the training
-    stay as they are.
+    The results go to ``FOLDER/NAME-epochEEEE.nc`` and, as pictures and numbers, to TensorBoard under
+    ``landscape/`` (under the analysis's ``name`` if it has one); the step is the epoch. Those of the initial
+    weights go to ``FOLDER/NAME-start.nc`` and to ``landscape_start/``, at step 0: they are orders of
+    magnitude away from those of a trained network, and would flatten its curves. All ranks share the work;
+    only rank 0 writes. Weights, modes and random numbers of the training stay as they are.
 
-    An analysis that was killed continues when the run is resumed, even if the training is complete.
+    An analysis that was killed continues when the run is resumed, even if the training is complete. The
+    initial weights exist only until the first step: a run that is resumed after an epoch says so if their
+    file is missing or unfinished, and leaves it.
 
     Args:
         split: Split whose images are measured.
         max_samples: Number of its images, drawn without replacement; None for all.
         sample_seed: Seed of that draw.
         batch_size: Images in a batch.
-        every_n_epochs: Measure also after every so many epochs; None only at the end of training.
+        every_n_epochs: Measure also after every so many epochs; None for no epoch but the last.
+        at_start: Measure also the initial weights: before the first step, after the sanity check.
+        at_end: Measure the last epoch.
         name: Beginning of the file's name; a second callback of the same class needs another one.
         folder: Where the files go; None is ``landscape/`` in the run's folder.
         speed: A level, see :mod:`nas_lightning.acceleration.level`; ``"auto"`` compiles where that pays off.
@@ -56,6 +68,8 @@ class Analysis(Callback, ABC):
         sample_seed: int = 0,
         batch_size: int = 250,
         every_n_epochs: int | None = None,
+        at_start: bool = False,
+        at_end: bool = True,
         name: str | None = None,
         folder: str | None = None,
         speed: Speed = "auto",
@@ -72,17 +86,25 @@ class Analysis(Callback, ABC):
             raise ValueError(f"`sample_seed` (={sample_seed}) must be from 0 to 2**31 - 1")
         if name is not None and (not name or Path(name).name != name):
             raise ValueError(f"`name` (={name!r}) must be the beginning of a file's name")
+        if not (at_start or at_end or every_n_epochs):
+            raise ValueError(
+                "`at_end` (=False) leaves nothing to measure: set `at_start` or `every_n_epochs`"
+            )
         self.split = split
         self.max_samples = max_samples
         self.sample_seed = sample_seed
         self.batch_size = batch_size
         self.every_n_epochs = every_n_epochs
+        self.at_start = at_start
+        self.at_end = at_end
         self.name = name or self.kind
         self.folder = folder
         self.speed: Speed = speed
         self.checkpoint_epoch: int | None = None
         """Set to measure a checkpoint of that epoch after a validation; -1 for weights of unknown origin."""
-        self._measured_epoch: int | None = None
+        self.initial: str | None = None
+        """Set to measure initial weights after a validation, to the end of the file's name."""
+        self._has_trained = False
 
     @property
     def state_key(self) -> str:
@@ -91,13 +113,22 @@ class Analysis(Callback, ABC):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Check before the training that the analysis can run after it."""
-        self._measured_epoch = None
+        self._has_trained = False
         self.check(trainer)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Check before the validation of a checkpoint that the analysis can run after it."""
-        if self.checkpoint_epoch is not None:
+        if self.checkpoint_epoch is not None or self.initial is not None:
             self.check(trainer)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Measure the initial weights, if asked: the sanity check is over, no step is made."""
+        self._has_trained = True
+        if self.at_start and trainer.global_step == 0:
+            with isolate_rng():
+                self._run(trainer, pl_module, -1, START)
+        elif self.at_start:
+            self._say_if_start_is_lost(trainer)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Measure the epoch before, if it was chosen; its checkpoint is written, so a kill loses nothing."""
@@ -107,18 +138,26 @@ class Analysis(Callback, ABC):
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Measure the last epoch: its checkpoint is written, the weights are on the device."""
-        self._run(trainer, pl_module, trainer.current_epoch - 1)
+        if self.at_end:
+            self._run(trainer, pl_module, trainer.current_epoch - 1)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Measure a finished training that is resumed: the trainer then skips `on_train_end`."""
-        if self._measured_epoch is None and trainer.current_epoch >= (trainer.max_epochs or 1) > 0:
-            pl_module.to(trainer.strategy.root_device)  # the trainer has moved it to the CPU
-            self._run(trainer, pl_module, trainer.current_epoch - 1)
-            pl_module.cpu()
+        if not self._has_trained and trainer.current_epoch >= (trainer.max_epochs or 1) > 0:
+            if self.at_start:
+                self._say_if_start_is_lost(trainer)
+            if self.at_end:
+                pl_module.to(trainer.strategy.root_device)  # the trainer has moved it to the CPU
+                self._run(trainer, pl_module, trainer.current_epoch - 1)
+                pl_module.cpu()
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Measure a checkpoint."""
-        if self.checkpoint_epoch is not None and trainer.state.fn == "validate":
+        """Measure a checkpoint, or initial weights."""
+        if trainer.state.fn != "validate":
+            return
+        if self.initial is not None:
+            self._run(trainer, pl_module, -1, self.initial)
+        elif self.checkpoint_epoch is not None:
             self._run(trainer, pl_module, self.checkpoint_epoch)
 
     @abstractmethod
@@ -154,12 +193,24 @@ class Analysis(Callback, ABC):
                 f"two callbacks write {self.name!r}: give one {type(self).__name__} another `name`"
             )
 
-    def _run(self, trainer: Trainer, pl_module: LightningModule, epoch: int) -> None:
-        self._measured_epoch = epoch
+    def _say_if_start_is_lost(self, trainer: Trainer) -> None:
+        path = self._folder(trainer) / f"{self.name}-{START}.nc"
+        if not trainer.fast_dev_run and trainer.is_global_zero and not _is_complete(path):  # type: ignore[attr-defined]
+            rank_zero_info(
+                f"{path}: the initial weights are gone, the run is resumed from a checkpoint; `nas-lightning"
+                " landscape` with the run's settings and no checkpoint measures them"
+            )
+
+    def _folder(self, trainer: Trainer) -> Path:
+        root = Path(trainer.log_dir or trainer.default_root_dir)  # asks all ranks
+        return Path(self.folder) if self.folder is not None else root / "landscape"
+
+    def _run(
+        self, trainer: Trainer, pl_module: LightningModule, epoch: int, initial: str | None = None
+    ) -> None:
         if trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
-        root = Path(trainer.log_dir or trainer.default_root_dir)  # asks all ranks
-        folder = Path(self.folder) if self.folder is not None else root / "landscape"
+        folder = self._folder(trainer)
         module = cell_module(pl_module)
         module.broadcast_statistics()
         network = module.network
@@ -176,10 +227,11 @@ class Analysis(Callback, ABC):
                 device=parameter.device,
                 dtype=parameter.dtype,
             )
-            suffix = f"-epoch{epoch:04d}" if epoch >= 0 else ""
-            context = AnalysisContext(
-                trainer, module, network, batches, epoch, folder / f"{self.name}{suffix}.nc"
-            )
+            suffix = f"-{initial}" if initial else f"-epoch{epoch:04d}" if epoch >= 0 else ""
+            path = folder / f"{self.name}{suffix}.nc"
+            group = "landscape" if self.name == self.kind else self.name
+            group = f"{group}_{initial}" if initial else group
+            context = AnalysisContext(trainer, module, network, batches, epoch, path, group)
             lock = FileLock(folder / ".lock", timeout=0)
             context.on_rank_zero(lambda: _acquire(lock, folder))
             try:
@@ -187,6 +239,15 @@ class Analysis(Callback, ABC):
                     self.measure(context)
             finally:
                 lock.release()
+
+
+def _is_complete(path: Path) -> bool:
+    """Whether a file of an analysis holds all that it is to hold."""
+    try:
+        dataset = read_dataset(path)
+    except (OSError, ValueError):
+        return False
+    return "done" not in dataset.variables or bool((dataset["done"].values == 1).all())
 
 
 @contextmanager

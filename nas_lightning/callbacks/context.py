@@ -41,7 +41,8 @@ Result = TypeVar("Result")
 class AnalysisContext:
     """What an analysis measures, where it writes, and how the ranks act together.
 
-    The weights of `network` are w*, of epoch `epoch` (from 0; -1 if unknown); the results go to `path`.
+    The weights of `network` are w*, of epoch `epoch` (from 0; -1 if they are initial ones or unknown); the
+    results go to `path` and, in loggers, to the group of tags `group` in place of ``landscape``.
     """
 
     trainer: Trainer
@@ -50,6 +51,7 @@ class AnalysisContext:
     batches: SplitBatches
     epoch: int
     path: Path
+    group: str = "landscape"
 
     @property
     def rank(self) -> int:
@@ -136,13 +138,14 @@ class AnalysisContext:
             raise SIGTERMException
 
     def log_scalars(self, scalars: dict[str, float]) -> None:
-        """Send numbers, by tag, to all loggers; the step is the epoch."""
+        """Send numbers, by tag (``landscape/NAME``), to all loggers; the step is the epoch."""
+        scalars = {self._in_group(tag): value for tag, value in scalars.items()}
         for logger in self.trainer.loggers:
             logger.log_metrics(scalars, step=max(self.epoch, 0))
             logger.save()
 
     def log_figures(self, make: Callable[[], dict[str, Figure]]) -> None:
-        """Send pictures, by tag, to TensorBoard; the step is the epoch.
+        """Send pictures, by tag (``landscape/NAME``), to TensorBoard; the step is the epoch.
 
         `make` draws them; it is called only on rank 0, and only where there is a TensorBoard.
         """
@@ -151,9 +154,13 @@ class AnalysisContext:
             return
         for tag, figure in make().items():
             image = figure_to_array(figure, dots_per_inch=140.0)
+            tag = self._in_group(tag)
             for logger in loggers:
                 logger.experiment.add_image(tag, image, global_step=max(self.epoch, 0), dataformats="HWC")
                 logger.experiment.flush()
+
+    def _in_group(self, tag: str) -> str:
+        return f"{self.group}/{tag.partition('/')[2]}"
 
     def say(self, text: str) -> None:
         """Print a line, on rank 0."""

@@ -17,6 +17,7 @@ from nas_lightning.analysis import (
     PerSampleGradients,
     Surface,
     sum_gradients,
+    sum_squared_logit_gradients,
     variance_at_points,
     variance_scalars,
     variance_variables,
@@ -116,13 +117,17 @@ class GradientVariance(SurfaceAnalysis):
             sums = sum_gradients(gradients, batches.share(context.rank, context.world_size), batch_sums)
             context.sum_over_ranks(sums.tensors())
             surface.attach(_center(sums.statistics(), context.module.network))
+        if "tangent_kernel_trace" not in surface.dataset:
+            surface.attach(_tangent_kernel_trace(context, gradients))
         settings: dict[str, Any] = {"tolerance": self.tolerance, "batch_sums": batch_sums}
         with variance_at_points(gradients, batches, directions, self.method, **settings) as measure:
             yield measure
 
     def scalars(self, dataset: Dataset) -> Dataset:
         """Means over rings; see :func:`nas_lightning.analysis.variance_scalars`."""
-        center = dataset[[name for name in dataset.data_vars if str(name).startswith("center_")]]
+        center = dataset[
+            [name for name in dataset.data_vars if str(name).startswith(("center_", "tangent_"))]
+        ]
         return center.merge(variance_scalars(dataset)) if self.has_center else center
 
     def figures(self, surface: Surface) -> dict[str, Figure]:
@@ -139,6 +144,18 @@ class GradientVariance(SurfaceAnalysis):
             split = read_variance_split(surface.dataset, str(surface.dataset.attrs["title"]))
             figures["landscape/gradient_by_node"] = draw_variance_by_node([split])
         return figures
+
+
+def _tangent_kernel_trace(context: AnalysisContext, gradients: PerSampleGradients) -> dict[str, DataArray]:
+    """The tangent kernel's trace at w*; all ranks share the images."""
+    import xarray as xr
+
+    share = context.batches.share(context.rank, context.world_size)
+    sums = sum_squared_logit_gradients(gradients, share)
+    context.sum_over_ranks([sums])
+    total, count = sums.tolist()
+    attributes = {"long_name": "trace of the label logits' tangent kernel at w*, a sample", "units": "1"}
+    return {"tangent_kernel_trace": xr.DataArray(total / count, attrs=attributes)}
 
 
 def _center(statistics: GradientStatistics, network: CellNetworkLike) -> dict[str, DataArray]:

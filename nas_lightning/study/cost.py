@@ -7,7 +7,6 @@ one of a product with the Hessian 3.5.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -111,12 +110,11 @@ def _analysis_work(analysis: AnalysisFile, splits: Mapping[str, int], epochs: in
     given = analysis.settings["init_args"]
     images = splits[given["split"]]
     images = min(given["max_samples"] or images, images)
-    every = given["every_n_epochs"]
-    times = math.ceil(epochs / every) if every else 1
+    times = len(analysis.measured_after(epochs))
     if name == "HessianSpectrum":
         products = HESSIAN_PRODUCTS + given["trace_samples"]
         return float(times * products * images * HESSIAN_PRODUCT)
-    points = given["resolution"] ** 2 * len(given["direction_seeds"])
+    points = given["resolution"] ** 2 * len(given["direction_seeds"]) if given["resolution"] else 1
     return float(times * points * images * (EVALUATION if name == "LossContour" else GRADIENT_OF_AN_IMAGE))
 
 

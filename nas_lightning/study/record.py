@@ -28,7 +28,7 @@ _SECTIONS = ("final", "best", "cell", "settings", "provenance")
 # What a file of an analysis says of its points and directions, not of the loss.
 _NO_STATISTICS = frozenset({"done", "cosine"})
 # Settings of an analysis that change none of its numbers.
-_FREE = frozenset({"batch_size", "every_n_epochs", "folder", "name", "speed"})
+_FREE = frozenset({"at_end", "at_start", "batch_size", "every_n_epochs", "folder", "name", "speed"})
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,8 +84,8 @@ class Record:
 
     ``metrics`` are the rows of ``metrics.csv``, one an epoch, without what was not measured in it;
     ``train_batches`` and ``steps_per_epoch`` (of the optimiser) are for an epoch; ``analyses`` are the
-    statistics of each by the stem of its file; ``problems`` name analyses that are missing, unfinished,
-    damaged or of other weights.
+    statistics of each by the stem of its file and the number of epochs after which they were measured;
+    ``problems`` name analyses that are missing, unfinished, damaged or of other weights.
     """
 
     run: Run
@@ -93,7 +93,7 @@ class Record:
     metrics: tuple[Row, ...]
     train_batches: int
     steps_per_epoch: int
-    analyses: Mapping[str, Statistics]
+    analyses: Mapping[str, Mapping[int, Statistics]]
     problems: tuple[str, ...]
 
 
@@ -237,35 +237,38 @@ def _check_agreement(result: Result, metrics: tuple[Row, ...]) -> None:
 # The files of analyses.
 
 
-def _read_analyses(run: Run, weights: str) -> tuple[dict[str, Statistics], tuple[str, ...]]:
+def _read_analyses(run: Run, weights: str) -> tuple[dict[str, dict[int, Statistics]], tuple[str, ...]]:
     """Statistics of the analyses that the study asks for and of those that are there all the same.
 
     What is missing, unfinished, damaged or of other weights is told, a line each, which names the file.
     """
     planned = {analysis.stem: analysis for analysis in run.analyses}
     usual = {stem: AnalysisFile(stem, {}) for stem in ANALYSES.values()}
-    found: dict[str, Statistics] = {}
+    found: dict[str, dict[int, Statistics]] = {}
     problems = []
     for stem, analysis in (usual | planned).items():
-        path = analysis.path(run.folder, run.epochs)
-        if not path.exists():
-            if stem in planned:
-                problems.append(f"there is no {path}")
-            continue
-        try:
-            dataset = read_dataset(path)
-            if dataset.attrs.get("weights_sha256", weights) != weights:
-                raise ValueError("measured with other weights than those that the run ended with")
-            if stem in planned and (difference := measured_otherwise(run, analysis, dataset)):
-                raise ValueError(difference)
-            found[stem] = {"file": str(path), **analysis_statistics(dataset)}
-        except (OSError, ValueError) as error:
-            reason = in_one_line(error)
-            problems.append(reason if str(path) in reason else f"{path}: {reason}")
+        wanted = analysis.measured_after(run.epochs) if stem in planned else ()
+        for epochs in sorted({0, *wanted, run.epochs}):
+            path = analysis.path(run.folder, epochs)
+            if not path.exists():
+                if epochs in wanted:
+                    problems.append(f"there is no {path}")
+                continue
+            try:
+                dataset = read_dataset(path)
+                if epochs == run.epochs and dataset.attrs.get("weights_sha256", weights) != weights:
+                    raise ValueError("measured with other weights than those that the run ended with")
+                if stem in planned and (difference := measured_otherwise(run, analysis, dataset, path)):
+                    raise ValueError(difference)
+                statistics = {"file": str(path), **analysis_statistics(dataset)}
+                found.setdefault(stem, {})[epochs] = statistics
+            except (OSError, ValueError) as error:
+                reason = in_one_line(error)
+                problems.append(reason if str(path) in reason else f"{path}: {reason}")
     return found, tuple(problems)
 
 
-def measured_otherwise(run: Run, analysis: AnalysisFile, dataset: xr.Dataset) -> str | None:
+def measured_otherwise(run: Run, analysis: AnalysisFile, dataset: xr.Dataset, path: Path) -> str | None:
     """One line with the file and the first setting in which it is not what a study asks for, or None.
 
     Settings that do not decide the numbers (batch size, file name, level) are not compared, nor is what the
@@ -274,7 +277,6 @@ def measured_otherwise(run: Run, analysis: AnalysisFile, dataset: xr.Dataset) ->
     planned = dict(analysis.settings.get("init_args") or {})
     for name, wanted, found in _compared(run, planned, dataset):
         if found != wanted:
-            path = analysis.path(run.folder, run.epochs)
             return (
                 f"{path} was measured with {name} {_shown(found)}, the plan says {_shown(wanted)};"
                 " move it away to measure again"

@@ -24,8 +24,8 @@ import pandas as pd
 from nas_lightning.files import atomic_write
 from nas_lightning.identity import ANALYSES, flatten
 from nas_lightning.study.convergence import convergence_statistics
-from nas_lightning.study.record import Record, in_one_line, read_record, read_result
-from nas_lightning.study.study import Study
+from nas_lightning.study.record import Record, Statistics, in_one_line, read_record, read_result
+from nas_lightning.study.study import Run, Study
 
 TEXT = "str"
 NUMBER = "float64"
@@ -33,22 +33,30 @@ COUNT = "int64"
 OPTIONAL_COUNT = "Int64"
 TRUTH = "bool"
 
+AT_START = "start."
+"""Beginning of the columns of what was measured with the initial weights."""
+
+_AT_CENTER = (
+    *("center_variance", "center_mean_gradient_norm", "center_noise_scale"),
+    *("center_loss", "center_normalized_variance", "tangent_kernel_trace"),
+)
+"""Measured once at w*, not in the plane of a pair of directions."""
 _STATISTICS = {
     "loss_contour": (
         *("near_convex_share", "near_convex_radius", "convexity_ratio", "convexity_ratio_square"),
         *("curvature_center", "curvature_center_max", "curvature_mean", "curvature_max"),
     ),
-    "gradient_variance": (
-        *("center_variance", "center_mean_gradient_norm", "center_noise_scale"),
-        *("variance_center", "standard_deviation_center"),
-    ),
+    "gradient_variance": (*_AT_CENTER, "variance_center", "standard_deviation_center"),
     "hessian_spectrum": (
-        *("largest_eigenvalue", "smallest_eigenvalue"),
-        *("trace", "trace_standard_error", "products", "converged"),
+        *("largest_eigenvalue", "smallest_eigenvalue", "trace", "trace_standard_error"),
+        *("products", "converged", "center_loss", "normalized_largest_eigenvalue"),
     ),
 }
-# Measured once at w*, not in the plane of a pair of directions.
-_WITHOUT_DIRECTIONS = ("center_variance", "center_mean_gradient_norm", "center_noise_scale")
+_WITHOUT_PLANE = ("hessian_spectrum",)
+_LOGARITHMIC = ("center_", "normalized_largest_eigenvalue")
+"""Beginnings of the names of statistics whose logarithms are averaged over the epochs."""
+_ON_TRAINING_SPLIT = ("gradient_variance", "hessian_spectrum")
+"""Analyses that studies measure on the training split too, as STEM_train, during the training."""
 
 _PACKAGES = ("python", "nas_lightning", "torch", "torchvision", "lightning", "torchmetrics", "numpy")
 _SETTINGS = (
@@ -65,24 +73,38 @@ _SETTINGS = (
 def optional_dtype(name: str) -> str:
     """Type of a column that only some studies have.
 
-    Text for settings, versions, file names and splits; counts of samples and seeds may be missing; all else
-    are statistics.
+    Text for settings, versions, file names and splits; counts of samples, seeds and epochs may be missing;
+    all else are statistics.
     """
     if name.startswith(("settings.", "version_")) or name.endswith(("_file", ".split")):
         return TEXT
-    return OPTIONAL_COUNT if name.endswith((".samples", ".direction_seeds")) else NUMBER
+    counts = (".samples", ".direction_seeds", ".epochs_measured")
+    return OPTIONAL_COUNT if name.endswith(counts) else NUMBER
 
 
 def _analysis_columns() -> dict[str, str]:
-    names = [f"{stem}_file" for stem in ANALYSES.values()]
-    for stem in ANALYSES.values():
-        in_plane = stem != "hessian_spectrum"
-        for statistic in _STATISTICS[stem]:
-            names.append(f"{stem}.{statistic}")
-            if in_plane and statistic not in _WITHOUT_DIRECTIONS:
-                names.append(f"{stem}.{statistic}.sd")
-        names += [f"{stem}.samples", f"{stem}.split", *([f"{stem}.direction_seeds"] if in_plane else [])]
+    kinds = {stem: stem for stem in ANALYSES.values()} | {
+        f"{kind}_train": kind for kind in _ON_TRAINING_SPLIT
+    }
+    names = [f"{stem}_file" for stem in kinds]
+    for stem, kind in kinds.items():
+        names += _columns_of(stem, kind)
+        averaged = [name for name in _STATISTICS[kind] if name.startswith(_LOGARITHMIC)]
+        if averaged:
+            names += [*(f"{stem}.mean_log.{name}" for name in averaged), f"{stem}.epochs_measured"]
+    for stem in _ON_TRAINING_SPLIT:
+        names += [f"{AT_START}{stem}_file", *(AT_START + name for name in _columns_of(stem, stem))]
     return {name: optional_dtype(name) for name in names}
+
+
+def _columns_of(stem: str, kind: str) -> list[str]:
+    names = []
+    in_plane = kind not in _WITHOUT_PLANE
+    for statistic in _STATISTICS[kind]:
+        names.append(f"{stem}.{statistic}")
+        if in_plane and statistic not in _AT_CENTER:
+            names.append(f"{stem}.{statistic}.sd")
+    return [*names, f"{stem}.samples", f"{stem}.split", *([f"{stem}.direction_seeds"] if in_plane else [])]
 
 
 def _convergence_columns() -> dict[str, str]:
@@ -282,13 +304,40 @@ def _run_row(study: Study, record: Record, curve: Sequence[Mapping[str, Any]]) -
         "weights_sha256": result.text("provenance", "weights_sha256"),
         "device": result.text("provenance", "device"),
     }
-    for stem, statistics in record.analyses.items():
-        row[f"{stem}_file"] = statistics["file"]
-        row |= {f"{stem}.{name}": value for name, value in statistics.items() if name != "file"}
+    for stem, measured in record.analyses.items():
+        row |= _analysis_values(stem, measured, run)
     versions = provenance.get("versions")
     if isinstance(versions, dict):
         row |= {f"version_{name.replace('-', '_')}": str(value) for name, value in versions.items()}
     return row | {f"settings.{key}": _as_text(value) for key, value in flatten(settings).items()}
+
+
+def _analysis_values(stem: str, measured: Mapping[int, Statistics], run: Run) -> dict[str, Any]:
+    """What an analysis found at the end and at the start of a run, and the means of logarithms between."""
+    values: dict[str, Any] = {}
+    for prefix, epochs in (("", run.epochs), (AT_START, 0)):
+        for name, value in measured.get(epochs, {}).items():
+            values[f"{prefix}{stem}_file" if name == "file" else f"{prefix}{stem}.{name}"] = value
+    planned = next(
+        (one.measured_after(run.epochs) for one in run.analyses if one.stem == stem), (run.epochs,)
+    )
+    trained = [epochs for epochs in planned if epochs]
+    if trained and all(epochs in measured for epochs in trained):
+        for name in measured[trained[-1]]:
+            if name.startswith(_LOGARITHMIC) and not name.endswith(".sd"):
+                found = [float(measured[epochs].get(name, math.nan)) for epochs in trained]
+                values |= {
+                    f"{stem}.mean_log.{name}": mean_log(found),
+                    f"{stem}.epochs_measured": len(trained),
+                }
+    return values
+
+
+def mean_log(values: Sequence[float]) -> float:
+    """Mean of the natural logarithms; NaN if a value is not positive, or not finite."""
+    if not all(0 < value < math.inf for value in values):
+        return math.nan
+    return math.fsum(map(math.log, values)) / len(values)
 
 
 def _as_text(value: object) -> str | None:

@@ -24,9 +24,9 @@ FIT_LOCK = ".lock"
 class Status(StrEnum):
     """What a run is.
 
-    ``FINISHED``: ``result.json`` says so, and all analyses are complete. ``RUNNING``: a process works on it.
-    ``FAILED``: its last attempt ended with an error. ``UNFINISHED``: some of it is done. ``MISSING``: nothing
-    is.
+    ``FINISHED``: ``result.json`` says so, and the analyses of the end are complete. ``RUNNING``: a process
+    works on it. ``FAILED``: its last attempt ended with an error. ``UNFINISHED``: some of it is done.
+    ``MISSING``: nothing is.
     """
 
     FINISHED = "finished"
@@ -122,7 +122,9 @@ def _unfinished(run: Run) -> tuple[tuple[str, ...], str | None]:
         return (f"{result} cannot be read: {in_one_line(error)}",), None
     if not isinstance(content, dict) or content.get("finished") is not True:
         return (f"{result} does not say that the training is finished",), None
-    faults = [fault for analysis in run.analyses if (fault := _fault(run, analysis)) is not None]
+    # What is missing of the start or of an epoch before the last cannot be measured any more.
+    last = [analysis for analysis in run.analyses if run.epochs in analysis.measured_after(run.epochs)]
+    faults = [fault for analysis in last if (fault := _fault(run, analysis)) is not None]
     return tuple(line for line, _ in faults), next((line for line, stays in faults if stays), None)
 
 
@@ -135,7 +137,7 @@ def _fault(run: Run, analysis: AnalysisFile) -> tuple[str, bool] | None:
         return f"{path} does not exist", False
     except (OSError, ValueError) as error:
         return in_one_line(error), False
-    if (difference := measured_otherwise(run, analysis, dataset)) is not None:
+    if (difference := measured_otherwise(run, analysis, dataset, path)) is not None:
         return difference, True
     if "done" not in dataset.variables:
         return None

@@ -1,4 +1,4 @@
-"""A study and its parts: architectures, runs, and the analyses that end a run."""
+"""A study and its parts: architectures, runs, and their analyses."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Architecture:
 
 @dataclass(frozen=True)
 class AnalysisFile:
-    """An analysis that a run ends with.
+    """An analysis of a run: at its end and, if its settings say so, at its start and during it.
 
     Attributes:
         stem: Beginning of its file's name, such as ``"loss_contour"``.
@@ -60,13 +60,22 @@ class AnalysisFile:
     settings: Mapping[str, Any] = field(hash=False)
 
     def path(self, folder: Path, epochs: int) -> Path:
-        """The file in a run's folder, of the network after all epochs."""
-        return folder / "landscape" / f"{self.stem}-epoch{epochs - 1:04d}.nc"
+        """The file in a run's folder, of the network after so many epochs; after none, of its start."""
+        moment = f"epoch{epochs - 1:04d}" if epochs else "start"
+        return folder / "landscape" / f"{self.stem}-{moment}.nc"
+
+    def measured_after(self, epochs: int) -> tuple[int, ...]:
+        """After how many epochs of a training of `epochs` it measures, rising; 0 is the start."""
+        given = self.settings.get("init_args") or {}
+        every = given.get("every_n_epochs") or max(epochs, 1)
+        during = range(every, epochs, every)
+        start = (0,) if given.get("at_start") else ()
+        return (*start, *during, *((epochs,) if given.get("at_end", True) else ()))
 
 
 @dataclass(frozen=True)
 class Run:
-    """One training of a study, with the analyses at its end.
+    """One training of a study, with its analyses.
 
     Attributes:
         name: Name of its folder, the same in every study that has this training and calls the cells alike.
@@ -77,7 +86,7 @@ class Run:
         seed: ``seed_everything``.
         epochs: Number of epochs.
         settings: All settings of the training with dotted keys, as the command line resolves them.
-        analyses: The analyses at the end.
+        analyses: The analyses, in order of their stems.
         arguments: Arguments of ``nas-lightning``, from ``fit`` on, without ``--ckpt_path``.
         deciding: Those of the settings that decide the training, as ``result.json`` keeps them.
     """

@@ -9,17 +9,17 @@ from typing import Any
 
 import pytest
 import torch
-from lightning.pytorch import Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
 from torch import Tensor
 
-from nas_lightning.analysis import (
-    read_surface,
-)
+from nas_lightning.analysis import gradient_statistics, read_surface, tangent_kernel_trace
 from nas_lightning.callbacks import Analysis, GradientVariance, HessianSpectrum, LossContour
+from nas_lightning.callbacks.context import AnalysisContext
 from nas_lightning.classifier import CellClassifier
 from nas_lightning.datamodules import Synthetic
 from nas_lightning.provenance import weights_hash
-from tests.callbacks.cases import trained
+from tests.callbacks.cases import data, images, small_classifier, trained, trainer
+from tests.cli.commands import read_events
 
 
 def test_the_training_is_what_it_is_without_them(
@@ -147,6 +147,7 @@ def test_a_file_of_other_weights_is_refused(tmp_path: Path, contour: bytes) -> N
         (lambda: LossContour(every_n_epochs=0), r"`every_n_epochs` \(=0\)"),
         (lambda: LossContour(sample_seed=-1), r"`sample_seed` \(=-1\)"),
         (lambda: LossContour(name="a/b"), r"`name` \(='a/b'\)"),
+        (lambda: LossContour(at_end=False), r"`at_end` \(=False\) leaves nothing to measure"),
         (lambda: LossContour(resolution=100_000), r"`resolution` \(=100000\) must be .* at most 10000"),
         (lambda: LossContour(extent=1e300), r"`extent` \(=1e\+300\) must be"),
         (lambda: LossContour(extent=math.nan), r"`extent` \(=nan\) must be"),
@@ -211,3 +212,120 @@ def test_every_precision_is_measured_in_the_type_of_the_weights(tmp_path: Path, 
         expected = {"bf16-true": "bfloat16", "64-true": "float64", "bf16-mixed": "float32"}
         assert surface.attrs["precision"] == expected[precision]
         assert surface["done"].values.all()
+
+
+# The initial weights.
+
+
+class Order(Callback):
+    """Notes the hooks of a training, and the random numbers before its first batch."""
+
+    def __init__(self) -> None:
+        self.hooks: list[str] = []
+        self.drawn: Tensor | None = None
+
+    def on_sanity_check_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.hooks.append("sanity check")
+
+    def on_train_batch_start(self, trainer: Trainer, *_: object) -> None:
+        if trainer.global_step == 0:
+            self.hooks.append("first batch")
+            self.drawn = torch.get_rng_state()
+
+
+class Early(LossContour):
+    """Draws random numbers as no analysis should."""
+
+    def __init__(self, order: Order, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.order = order
+
+    def measure(self, context: AnalysisContext) -> None:
+        torch.rand(3)
+        self.order.hooks.append(context.path.name)
+        super().measure(context)
+
+
+def test_the_initial_weights_are_measured_before_the_first_step_and_change_no_training(
+    tmp_path: Path,
+) -> None:
+    seed_everything(0)
+    initial = weights_hash(small_classifier(drop_path=0.3).network.state_dict())
+    results = []
+    for name, at_start in (("with", True), ("without", False)):
+        seed_everything(0)
+        order, classifier = Order(), small_classifier(drop_path=0.3)
+        contour = Early(order, resolution=3, at_start=at_start)
+        variance = GradientVariance(resolution=2, at_start=at_start, split="train", max_samples=20)
+        _, trainer = trained(
+            tmp_path / name, order, contour, variance, classifier=classifier, num_sanity_val_steps=2
+        )
+        losses = {key: float(value) for key, value in trainer.callback_metrics.items()}
+        results.append((losses, weights_hash(classifier.state_dict()), order))
+    (losses, weights, order), (plain_losses, plain_weights, plain_order) = results
+    assert order.hooks == [
+        *("sanity check", "loss_contour-start.nc", "first batch"),
+        "loss_contour-epoch0001.nc",
+    ]
+    assert plain_order.hooks == ["sanity check", "first batch", "loss_contour-epoch0001.nc"]
+    assert order.drawn is not None
+    assert plain_order.drawn is not None
+    assert torch.equal(order.drawn, plain_order.drawn)
+    assert losses == plain_losses
+    assert weights == plain_weights
+    folder = tmp_path / "with" / "tb" / "landscape"
+    for kind in ("loss_contour", "gradient_variance"):
+        start, end = (read_surface(folder / f"{kind}-{moment}.nc") for moment in ("start", "epoch0001"))
+        assert start.attrs["weights_sha256"] == initial != end.attrs["weights_sha256"]
+        assert start.attrs["epoch"] == -1
+    tags = read_events(tmp_path / "with" / "tb").Tags()
+    for group in ("landscape", "landscape_start"):
+        assert {f"{group}/loss_contour", f"{group}/gradient_surface"} <= set(tags["images"])
+        assert f"{group}/tangent_kernel_trace" in tags["scalars"]
+
+
+def test_the_gradient_at_the_start_is_that_of_the_initial_network(tmp_path: Path) -> None:
+    seed_everything(0)
+    classifier = small_classifier()
+    batches = [images()]
+    expected = gradient_statistics(classifier.network, batches)
+    trace = tangent_kernel_trace(classifier.network, batches)
+    trained(
+        tmp_path,
+        GradientVariance(resolution=2, at_start=True, at_end=False, every_n_epochs=1, name="own"),
+        classifier=classifier,
+    )
+    folder = tmp_path / "tb" / "landscape"
+    assert sorted(path.name for path in folder.glob("*.nc")) == ["own-epoch0000.nc", "own-start.nc"]
+    found = read_surface(folder / "own-start.nc")
+    assert float(found["center_variance"]) == pytest.approx(expected.variance, rel=1e-4)
+    assert float(found["center_mean_gradient_norm"]) == pytest.approx(expected.mean_gradient_norm, rel=1e-4)
+    assert float(found["tangent_kernel_trace"]) == pytest.approx(trace, rel=1e-4)
+    tags = read_events(tmp_path / "tb").Tags()["scalars"]
+    assert {"own/center_variance", "own_start/center_variance"} <= set(tags)
+    assert not [tag for tag in tags if tag.startswith("landscape/")]
+
+
+@pytest.mark.parametrize("epochs", [1, 2], ids=["resumed", "finished"])
+def test_after_an_epoch_the_initial_weights_are_gone(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, epochs: int
+) -> None:
+    contour = LossContour(resolution=2, at_start=True, folder=str(tmp_path / "files"))
+    fit = trainer(max_epochs=epochs)
+    fit.fit(small_classifier(), datamodule=data())
+    fit.save_checkpoint(tmp_path / "last.ckpt")
+
+    def lines_of_resuming() -> list[str]:
+        caplog.clear()
+        with caplog.at_level("INFO"):
+            trainer(contour).fit(small_classifier(), datamodule=data(), ckpt_path=tmp_path / "last.ckpt")
+        return [line for line in caplog.messages if "initial weights are gone" in line]
+
+    start, end = (tmp_path / "files" / f"loss_contour-{moment}.nc" for moment in ("start", "epoch0001"))
+    (line,) = lines_of_resuming()
+    assert str(start) in line
+    assert "nas-lightning landscape" in line
+    assert end.exists()
+    assert not start.exists()
+    start.write_bytes(end.read_bytes())
+    assert lines_of_resuming() == []

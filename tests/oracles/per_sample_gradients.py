@@ -48,3 +48,16 @@ def slow_statistics(module: nn.Module, batches: Iterable[tuple[Tensor, Tensor]])
         by_parameter[name] = sum(float(((g[name] - mean) ** 2).sum()) for g in gradients) / count
         square += float((mean**2).sum())
     return SlowStatistics(count, square**0.5, sum(by_parameter.values()), by_parameter)
+
+
+def slow_tangent_kernel_trace(module: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> float:
+    """Mean of ||grad z_y||^2, the logit of a sample's label, one backward pass a sample, in float64."""
+    module = copy.deepcopy(module).double().eval()
+    parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    squares = []
+    for inputs, targets in batches:
+        for x, target in zip(inputs, targets, strict=True):
+            logit = module(x[None].double())[0, target]
+            gradients = torch.autograd.grad(logit, parameters, allow_unused=True)
+            squares.append(sum(float((g**2).sum()) for g in gradients if g is not None))
+    return sum(squares) / len(squares)

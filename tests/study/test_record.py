@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import xarray as xr
 
 from nas_lightning.cells import get_genotype
 from nas_lightning.identity import identity_hash
 from nas_lightning.netcdf import read_dataset, write_dataset
 from nas_lightning.study.record import analysis_statistics, measured_otherwise
-from nas_lightning.study.study import AnalysisFile
+from nas_lightning.study.study import AnalysisFile, Run
 from tests.study.run_files import STEMS, collect, only_row, planned_run, write_run, write_surface
 
 
@@ -268,7 +269,7 @@ def test_an_analysis_of_another_study_is_used_and_its_lack_no_problem(tmp_path: 
     ("given", "difference"),
     [
         ({"split": "test", "max_samples": 256, "resolution": 3, "direction_seeds": [0, 1]}, None),
-        ({"extent": 1.0, "normalization": "layer", "batch_size": 7, "every_n_epochs": 2}, None),
+        ({"extent": 1.0, "normalization": "layer", "batch_size": 7, "every_n_epochs": 4}, None),
         ({"extent": [-1, 1]}, None),
         ({"orthogonal": False}, None),
         ({"split": "train"}, "split test, the plan says train"),
@@ -308,7 +309,7 @@ def test_a_spectrum_with_other_settings_than_planned_is_named(tmp_path: Path) ->
 
     def difference(**given: Any) -> str | None:
         settings = {"class_path": "nas_lightning.callbacks.HessianSpectrum", "init_args": given}
-        return measured_otherwise(run, AnalysisFile("hessian_spectrum", settings), dataset)
+        return measured_otherwise(run, AnalysisFile("hessian_spectrum", settings), dataset, path)
 
     assert difference(max_samples=256) is None
     assert difference(max_samples=256, tolerance=1e-3, k=5, batch_size=3) is None
@@ -318,3 +319,87 @@ def test_a_spectrum_with_other_settings_than_planned_is_named(tmp_path: Path) ->
         ({"max_samples": None}, "samples 256, the plan says 360"),  # the whole split
     ):
         assert (difference(**given) or "").startswith(f"{path} was measured with {said};")
+
+
+def analysis(stem: str, kind: str, **given: Any) -> AnalysisFile:
+    settings = {"class_path": f"nas_lightning.callbacks.{kind}", "init_args": given}
+    return AnalysisFile(stem, settings)
+
+
+def write_center(run: Run, stem: str, epochs: int, **values: float) -> Path:
+    """A gradient variance at w* alone, after so many epochs."""
+    path = AnalysisFile(stem, {}).path(run.folder, epochs)
+    write_dataset(
+        path, xr.Dataset(values, attrs={"kind": "gradient_variance", "samples": 9, "split": "train"})
+    )
+    return path
+
+
+def test_analyses_of_one_class_are_told_apart_by_their_names(tmp_path: Path) -> None:
+    wanted = (
+        analysis("fine", "GradientVariance", split="train"),
+        analysis("gradient_variance", "GradientVariance", split="test"),
+        analysis("gradient_variance_train", "GradientVariance", split="train"),
+    )
+    run = replace(planned_run(tmp_path, "r", stems=()), analyses=wanted)
+    write_run(run.folder, stems=("gradient_variance",))
+    for number, stem in enumerate(("fine", "gradient_variance_train"), start=1):
+        write_center(run, stem, run.epochs, center_variance=float(number))
+    row = only_row(collect(tmp_path, run))
+    assert row["gradient_variance.center_variance"] == 0
+    assert row["gradient_variance_train.center_variance"] == 2
+    assert row["gradient_variance_train.split"] == "train"
+    assert row["fine.center_variance"] == 1
+    assert row["fine.split"] == "train"
+    assert math.isnan(row["gradient_variance_train.center_loss"])
+
+
+def test_the_start_and_the_epochs_are_read(tmp_path: Path) -> None:
+    stem = "gradient_variance_train"
+    wanted = analysis(stem, "GradientVariance", split="train", every_n_epochs=2, at_start=True)
+    assert wanted.measured_after(5) == (0, 2, 4, 5)
+    run = replace(planned_run(tmp_path, "r", epochs=5, stems=()), analyses=(wanted,))
+    write_run(run.folder, epochs=5, stems=())
+    for epochs, variance in ((0, 700.0), (2, 4.0), (4, 9.0), (5, 6.0)):
+        write_center(run, stem, epochs, center_variance=variance, center_loss=float(5 - epochs))
+    write_center(run, stem, 1, center_variance=1e9)  # of another plan
+    row = only_row(collect(tmp_path, run))
+    assert row[f"start.{stem}.center_variance"] == 700
+    assert row[f"start.{stem}_file"] == str(run.folder / "landscape" / f"{stem}-start.nc")
+    assert row[f"{stem}.center_variance"] == 6
+    assert row[f"{stem}.mean_log.center_variance"] == pytest.approx(math.log(4 * 9 * 6) / 3)
+    assert math.isnan(row[f"{stem}.mean_log.center_loss"])  # zero at the end
+    assert row[f"{stem}.epochs_measured"] == 3
+
+    missing = AnalysisFile(stem, {}).path(run.folder, 4)
+    missing.unlink()
+    results = collect(tmp_path, run)
+    assert results.problems == (f"r: there is no {missing}",)
+    assert results.runs.iloc[0][f"{stem}.center_variance"] == 6
+    # The mean over other epochs would be another statistic.
+    assert math.isnan(results.runs.iloc[0][f"{stem}.mean_log.center_variance"])
+    assert pd.isna(results.runs.iloc[0][f"{stem}.epochs_measured"])
+
+
+def test_an_analysis_of_the_start_alone(tmp_path: Path) -> None:
+    wanted = analysis("gradient_variance", "GradientVariance", at_start=True, at_end=False)
+    assert wanted.measured_after(4) == (0,)
+    run = replace(planned_run(tmp_path, "r", stems=()), analyses=(wanted,))
+    write_run(run.folder, stems=())
+    path = AnalysisFile("gradient_variance", {}).path(run.folder, 0)
+    assert collect(tmp_path, run).problems == (f"r: there is no {path}",)
+    assert write_center(run, "gradient_variance", 0, center_mean_gradient_norm=350.0) == path
+    row = only_row(collect(tmp_path, run))
+    assert row["start.gradient_variance.center_mean_gradient_norm"] == 350
+    assert pd.isna(row["gradient_variance_file"])
+    assert pd.isna(row["gradient_variance.epochs_measured"])
+
+
+def test_a_single_epoch_has_its_logarithm_as_mean(tmp_path: Path) -> None:
+    run = planned_run(tmp_path, "r", stems=())
+    write_run(run.folder, stems=())
+    write_center(run, "gradient_variance", run.epochs, center_variance=math.e, center_loss=math.inf)
+    row = only_row(collect(tmp_path, run))
+    assert row["gradient_variance.mean_log.center_variance"] == pytest.approx(1)
+    assert math.isnan(row["gradient_variance.mean_log.center_loss"])
+    assert row["gradient_variance.epochs_measured"] == 1

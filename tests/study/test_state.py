@@ -225,3 +225,12 @@ def test_an_analysis_of_other_settings_keeps_a_run_from_being_finished(run: Run)
         f"{path} was measured with resolution 3, the plan says 5; move it away to measure again"
     )
     assert state.problems == (state.blocking,)
+
+
+def test_what_can_be_measured_no_more_leaves_a_run_finished(tmp_path: Path) -> None:
+    given = {"init_args": {"at_start": True, "every_n_epochs": 1, "at_end": False}}
+    run = made_up_run(tmp_path, "r", analyses=(AnalysisFile("loss_contour", given),))
+    run.folder.mkdir(parents=True)
+    (run.folder / "metrics.csv").write_text(METRICS)
+    (run.folder / "result.json").write_text(RESULT)
+    assert run_state(run).status == Status.FINISHED
