@@ -21,7 +21,10 @@ if TYPE_CHECKING:
     from nas_lightning.study.executors import Executor
     from nas_lightning.study.jobs import Sharing
     from nas_lightning.study.state import RunState
-    from nas_lightning.study.study import Study
+    from nas_lightning.study.study import Imported, Study
+
+
+_SOURCES = ("random-darts", "nds", "table")
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -58,6 +61,22 @@ def _parser() -> ArgumentParser:
     command.add_argument("--json", action="store_true", help="print JSON")
 
     _command(commands, "report", _report, "the paper's tables and figures, and its claims, as an HTML page")
+
+    command = add_command(
+        commands, "import", _import, "make a study of published results, for `study report`"
+    )
+    command.add_argument("source", metavar="SOURCE", choices=_SOURCES, help=", ".join(_SOURCES))
+    command.add_argument("files", metavar="FILE", nargs="+", help="the source's files, see docs/import.md")
+    command.add_argument(
+        "-o", "--output", metavar="STUDY", required=True, help="the study, such as mine.yaml"
+    )
+    for name, description in (
+        ("title", "one line about the study"),
+        ("citation", "who made the results"),
+        ("url", "where the results are"),
+        ("licence", "under which licence they are"),
+    ):
+        command.add_argument(f"--{name}", metavar="TEXT", help=description)
     return parser
 
 
@@ -90,12 +109,22 @@ def _study(options: argparse.Namespace) -> Study:
     return read_study(options.file, options.root)
 
 
+def _study_of_runs(options: argparse.Namespace) -> Study:
+    """A study that has runs to start."""
+    study = _study(options)
+    if study.imported is not None:
+        raise ValueError(
+            f"{options.file} holds imported results: there is nothing to run; use `study report`"
+        )
+    return study
+
+
 def _plan(options: argparse.Namespace) -> None:
     from nas_lightning.study.estimate import run_seconds
     from nas_lightning.study.plan import format_plan
     from nas_lightning.study.state import run_state
 
-    study = _study(options)
+    study = _study_of_runs(options)
     sharing = _sharing(options, study)
     seconds = run_seconds([run_state(run) for run in study.runs])
     print(format_plan(study, seconds, max(1, sharing.at_a_time), sharing.gpus))
@@ -104,7 +133,7 @@ def _plan(options: argparse.Namespace) -> None:
 def _commands(options: argparse.Namespace) -> None:
     from nas_lightning.study.jobs import run_command
 
-    for run in _study(options).runs:
+    for run in _study_of_runs(options).runs:
         # In a SLURM job of several tasks a run would take itself for one of several ranks.
         print(shlex.join(["env", "-u", "SLURM_NTASKS", *run_command(run)]))
 
@@ -112,7 +141,7 @@ def _commands(options: argparse.Namespace) -> None:
 def _run(options: argparse.Namespace) -> None:
     from nas_lightning.study.run import run_study
 
-    study = _study(options)
+    study = _study_of_runs(options)
     if options.address is not None and options.executor != "ray":
         raise ValueError(f"`--address` (={options.address}) is for `--executor ray`")
     executor = _executor(options, study)
@@ -147,6 +176,9 @@ def _status(options: argparse.Namespace) -> None:
     from nas_lightning.study.state import run_state
 
     study = _study(options)
+    if study.imported is not None:
+        _import_status(study, study.imported, as_json=options.json)
+        return
     states = [run_state(run) for run in study.runs]
     print(json.dumps(_record(study, states), indent=2) if options.json else status_text(study, states))
 
@@ -206,6 +238,36 @@ def _record(study: Study, states: Sequence[RunState]) -> dict[str, Any]:
     }
 
 
+def _import_status(study: Study, imported: Imported, *, as_json: bool) -> None:
+    """Print what a study imported."""
+    from nas_lightning.study.results import collect_results
+
+    count = len(collect_results(study).runs)
+    if as_json:
+        record = {"source": imported.source, "date": imported.date, "left_out": imported.left_out}
+        print(json.dumps({"study": study.name, "imported": record, "runs": count}, indent=2))
+        return
+    print(
+        f"{study.name}: {count} runs imported from {imported.source} on {imported.date},"
+        f" {imported.left_out} left out; nothing to run"
+    )
+    print(*imported.problems, sep="\n", end="\n" if imported.problems else "")
+
+
+def _import(options: argparse.Namespace) -> None:
+    from pathlib import Path
+
+    from nas_lightning.study.import_files import import_study
+
+    told = {name: getattr(options, name) for name in ("title", "citation", "url", "licence")}
+    files = [Path(file) for file in options.files]
+    batch = import_study(options.source, files, Path(options.output), told)
+    for problem in batch.problems:
+        print(problem, file=sys.stderr)
+    cells = len({run.architecture.genotype for run in batch.runs})
+    print(f"{options.output}: {len(batch.runs)} runs of {cells} cells, {batch.left_out} left out")
+
+
 def _report(options: argparse.Namespace) -> None:
     from nas_lightning.report.page import write_report
     from nas_lightning.study.results import collect_results, write_results
@@ -215,7 +277,8 @@ def _report(options: argparse.Namespace) -> None:
         print(problem, file=sys.stderr)
     write_results(results)
     finished, planned = len(results.runs), len(results.study.runs)
-    print(f"drawing the figures of {finished} finished runs of {planned} ...", file=sys.stderr)
+    shown = f"{finished} finished runs of {planned}" if results.study.imported is None else f"{finished} runs"
+    print(f"drawing the figures of {shown} ...", file=sys.stderr)
     print(write_report(results, results.study.output_folder))
 
 

@@ -96,7 +96,10 @@ def oscillation(values: ArrayLike) -> float:
 
 
 def has_diverged(
-    final_loss: float | int, final_train_loss: float | int, final_accuracy: float | int, num_classes: int
+    final_loss: float | int | None,
+    final_train_loss: float | int | None,
+    final_accuracy: float | int,
+    num_classes: int,
 ) -> bool:
     """Whether a training ended without having learnt anything, as C3 in figure 4 at learning rate 0.25.
 
@@ -106,15 +109,19 @@ def has_diverged(
     a network that learns; the accuracy catches networks that learn the frequencies of the classes only, and
     those whose test behaviour is broken. 1.5 and not 1: K = 10 and 10,000 test images give chance a standard
     deviation of 0.003, and a broken network often tells one or two classes apart. The test loss itself has no
-    bound: an overconfident network can be above ln K and still classify well.
+    bound: an overconfident network can be above ln K and still classify well. A loss that was not recorded
+    (None) decides nothing.
     """
     chance_loss = _chance_loss(num_classes)
-    if not (math.isfinite(final_loss) and math.isfinite(final_train_loss)):
+    if not all(math.isfinite(loss) for loss in (final_loss, final_train_loss) if loss is not None):
         return True
-    return final_train_loss >= chance_loss or not final_accuracy > CHANCE_FACTOR / num_classes
+    has_not_learnt = final_train_loss is not None and final_train_loss >= chance_loss
+    return has_not_learnt or not final_accuracy > CHANCE_FACTOR / num_classes
 
 
-def convergence_statistics(curves: Curves, num_classes: int, steps_per_epoch: int) -> Statistics:
+def convergence_statistics(
+    curves: Curves, num_classes: int | None, steps_per_epoch: int | None
+) -> Statistics:
     """All statistics of one run.
 
     An epoch whose accuracy is NaN was not evaluated (``check_val_every_n_epoch``): the network's outputs may
@@ -123,9 +130,9 @@ def convergence_statistics(curves: Curves, num_classes: int, steps_per_epoch: in
 
     Args:
         curves: ``loss``, ``accuracy`` (of the evaluation split), ``train_loss``, each [epochs], of all
-            epochs from the first to the last.
-        num_classes: Number of classes K.
-        steps_per_epoch: Optimiser steps an epoch.
+            epochs from the first to the last. Losses that were not recorded are None.
+        num_classes: Number of classes K; None where unknown.
+        steps_per_epoch: Optimiser steps an epoch; None where unknown.
 
     Returns:
         ``epochs_to_accuracy_T`` for :data:`ACCURACY_THRESHOLDS`, ``epochs_to_loss_T`` for
@@ -133,44 +140,54 @@ def convergence_statistics(curves: Curves, num_classes: int, steps_per_epoch: in
         epoch; ``area_under_loss`` and ``area_under_loss_clipped`` (at ln K, as which NaN in an evaluated
         epoch counts, too) in nat; ``mean_error``, the mean of 1 - accuracy; ``oscillation_loss`` in nat,
         ``oscillation_accuracy`` as a fraction; ``diverged``. Numbers are NaN where there is none, and all but
-        ``diverged`` are if no epoch was evaluated; ``diverged`` then follows from the training loss.
+        ``diverged`` are if no epoch was evaluated; ``diverged`` then follows from the training loss. It is
+        NaN without K.
 
     Raises:
         ValueError: If the curves have different lengths or none, there are fewer than two classes, or
             ``steps_per_epoch`` is not positive.
     """
-    loss, accuracy, train_loss = (_curve(curves[name]) for name in ("loss", "accuracy", "train_loss"))
+    accuracy = _curve(curves["accuracy"])
+    has_loss, has_train_loss = (curves[name] is not None for name in ("loss", "train_loss"))
+    unknown = np.full(accuracy.size, math.nan)
+    loss = _curve(curves["loss"]) if has_loss else unknown
+    train_loss = _curve(curves["train_loss"]) if has_train_loss else unknown
     if not loss.size or not loss.size == accuracy.size == train_loss.size:
         raise ValueError(
             f"curves of {loss.size} (`loss`), {accuracy.size} (`accuracy`) and {train_loss.size}"
             " (`train_loss`) epochs: the same number, at least 1, is needed"
         )
-    if steps_per_epoch < 1:
+    if steps_per_epoch is not None and steps_per_epoch < 1:
         raise ValueError(f"`steps_per_epoch` (={steps_per_epoch}) must be at least 1")
     statistics: Statistics = {}
     for name, curve, thresholds, rising in (
         ("accuracy", accuracy, ACCURACY_THRESHOLDS, True),
         ("loss", loss, LOSS_THRESHOLDS, False),
     ):
-        for unit, steps in (("epochs", 1), ("steps", steps_per_epoch)):
+        for unit, steps in (("epochs", 1.0), ("steps", steps_per_epoch or math.nan)):
             for threshold in thresholds:
                 epochs = epochs_to(curve, threshold, rising=rising)
                 statistics[f"{unit}_to_{name}_{threshold:g}"] = epochs * steps
     evaluated = ~np.isnan(accuracy)
     test_loss, test_accuracy = loss[evaluated], accuracy[evaluated]
     statistics["area_under_loss"] = area_under(test_loss)
-    statistics["area_under_loss_clipped"] = area_under(
-        np.where(np.isnan(test_loss), math.inf, test_loss), _chance_loss(num_classes)
+    statistics["area_under_loss_clipped"] = (
+        area_under(np.where(np.isnan(test_loss), math.inf, test_loss), _chance_loss(num_classes))
+        if has_loss and num_classes is not None
+        else math.nan
     )
     statistics["mean_error"] = area_under(1 - test_accuracy)
     statistics["oscillation_loss"] = oscillation(test_loss)
     statistics["oscillation_accuracy"] = oscillation(test_accuracy)
-    last_train_loss = float(train_loss[-1])
+    last_loss, last_accuracy = None, 1.0
     if evaluated.any():
-        final = float(test_loss[-1]), last_train_loss, float(test_accuracy[-1])
-    else:
-        final = 0.0, last_train_loss, 1.0
-    statistics["diverged"] = has_diverged(*final, num_classes)
+        last_loss, last_accuracy = float(test_loss[-1]) if has_loss else None, float(test_accuracy[-1])
+    last_train_loss = float(train_loss[-1]) if has_train_loss else None
+    statistics["diverged"] = (
+        math.nan
+        if num_classes is None
+        else has_diverged(last_loss, last_train_loss, last_accuracy, num_classes)
+    )
     return statistics
 
 

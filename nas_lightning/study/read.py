@@ -12,6 +12,7 @@ A study is one YAML mapping:
 ``axes``          ``architectures``, ``data`` (overlays), ``learning_rates``, ``seeds`` and any
                   other dotted key of the command line, each with a list of values
 ``include``       other studies, whose runs belong to this one
+``imported``      published results in place of all this; ``study import`` writes it
 ================  ==============================================================================
 
 Paths are relative to the file. The runs are the product of the axes; a training that several parts ask for is
@@ -41,11 +42,13 @@ from nas_lightning.identity import (
     identity_hash,
 )
 from nas_lightning.study.architectures import check_labels, expand_architectures
+from nas_lightning.study.imported import read_import
 from nas_lightning.study.resolve import Resolved, resolve_settings
 from nas_lightning.study.study import AnalysisFile, Architecture, Run, Study
 from nas_lightning.yaml_files import read_config, read_mapping
 
 KEYS = ("name", "title", "experiment", "configs", "analyses", "settings", "axes", "include")
+IMPORT_KEYS = ("name", "title", "imported")
 AXES = ("architectures", "data", "learning_rates", "seeds")
 LEARNING_RATE = "model.optimizer.lr"
 _LONGEST_NAME = 120
@@ -78,6 +81,8 @@ def read_study(path: str | os.PathLike[str], root: str | os.PathLike[str] | None
         ValueError: If a key, an axis or a value is not valid; the message names file and key.
     """
     study = _read(Path(path), None if root is None else Path(root), ())
+    if study.imported is not None:
+        return study
     return dataclasses.replace(study, runs=_in_their_folders(study.runs, study.folder))
 
 
@@ -87,6 +92,10 @@ def _read(path: Path, root: Path | None, including: tuple[Path, ...]) -> Study:
     content = read_mapping(path)
     try:
         _check_keys(content)
+        if "imported" in content:
+            if including:
+                raise ValueError("imported results cannot be included; report them on their own")
+            return read_import(path, root or Path("tb_logs"), content)
         included = [
             _read(path.parent / name, root, (*including, path.resolve()))
             for name in _file_names(content, "include")
@@ -125,7 +134,7 @@ def _naming(path: Path, error: ValueError | FileNotFoundError) -> ValueError | F
 
 
 def _check_keys(content: Mapping[str, Any]) -> None:
-    _refuse_unknown("key", content, KEYS)
+    _refuse_unknown("key", content, IMPORT_KEYS if "imported" in content else KEYS)
     for key, value in (("name", content.get("name")), ("experiment", content.get("experiment", "default"))):
         if not isinstance(value, str) or re.fullmatch(r"\w[\w.+-]*", value) is None:
             raise ValueError(f"`{key}` (={value!r}) must be the name of one folder: letters, digits, - and _")

@@ -5,8 +5,9 @@ out of date. Runs that are missing, unfinished, damaged or another training than
 guessed.
 
 Columns and their types do not depend on what the runs have. Types are pandas' names: ``str`` (missing: NaN),
-``float64`` (missing: NaN), ``int64`` and ``bool`` where a finished run always has a value, ``Int64`` where it
-may lack one. Settings are text, as their types differ between runs (``null``, ``5``, ``5.0``, ``"auto"``).
+``float64`` (missing: NaN), ``int64`` where every run has a value, ``Int64`` and ``boolean`` where one may
+lack it (missing: NA), as imported results do. Settings are text, as their types differ between runs
+(``null``, ``5``, ``5.0``, ``"auto"``).
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ import pandas as pd
 from nas_lightning.files import atomic_write
 from nas_lightning.identity import ANALYSES, flatten
 from nas_lightning.study.convergence import convergence_statistics
+from nas_lightning.study.imported import imported_results
 from nas_lightning.study.record import Record, Statistics, in_one_line, read_record, read_result
 from nas_lightning.study.study import Run, Study
 
@@ -31,7 +33,7 @@ TEXT = "str"
 NUMBER = "float64"
 COUNT = "int64"
 OPTIONAL_COUNT = "Int64"
-TRUTH = "bool"
+OPTIONAL_TRUTH = "boolean"
 
 AT_START = "start."
 """Beginning of the columns of what was measured with the initial weights."""
@@ -109,18 +111,20 @@ def _columns_of(stem: str, kind: str) -> list[str]:
 
 def _convergence_columns() -> dict[str, str]:
     names = convergence_statistics({name: [0.0] for name in ("loss", "accuracy", "train_loss")}, 2, 1)
-    return dict.fromkeys(names, NUMBER) | {"diverged": TRUTH}
+    return dict.fromkeys(names, NUMBER) | {"diverged": OPTIONAL_TRUTH}
 
 
 RUN_COLUMNS = MappingProxyType(
     dict.fromkeys(("run", "folder", "study", "spec", "genotype"), TEXT)
     | dict.fromkeys(("architecture", "family", "variant", "kind"), TEXT)
-    | {"width": NUMBER}
-    | dict.fromkeys(("depth", "parameters", "live_parameters", "multiply_adds"), COUNT)
-    | {"data": TEXT, "num_classes": COUNT, "learning_rate": NUMBER, "seed": COUNT, "epochs": COUNT}
-    | {"steps_per_epoch": COUNT, "batch_size": COUNT, "cutout": OPTIONAL_COUNT}
-    | {"drop_path": NUMBER, "auxiliary_weight": NUMBER, "regularized": TRUTH, "evaluation_split": TEXT}
-    | dict.fromkeys(("init_channels", "num_cells", "train_size", "evaluation_size"), COUNT)
+    | {"width": NUMBER, "depth": COUNT}
+    | dict.fromkeys(("parameters", "live_parameters", "multiply_adds"), OPTIONAL_COUNT)
+    | {"data": TEXT, "num_classes": OPTIONAL_COUNT, "learning_rate": NUMBER}
+    | {"seed": OPTIONAL_COUNT, "epochs": COUNT}
+    | dict.fromkeys(("steps_per_epoch", "batch_size", "cutout"), OPTIONAL_COUNT)
+    | {"drop_path": NUMBER, "auxiliary_weight": NUMBER, "regularized": OPTIONAL_TRUTH}
+    | {"evaluation_split": TEXT}
+    | dict.fromkeys(("init_channels", "num_cells", "train_size", "evaluation_size"), OPTIONAL_COUNT)
     | dict.fromkeys(("final_loss", "final_accuracy", "final_error_percent"), NUMBER)
     | dict.fromkeys(("final_train_loss", "final_train_accuracy", "best_accuracy"), NUMBER)
     | {"best_epoch": OPTIONAL_COUNT, "training_seconds": NUMBER}
@@ -134,7 +138,7 @@ RUN_COLUMNS = MappingProxyType(
 
 CURVE_COLUMNS = MappingProxyType(
     dict.fromkeys(("run", "architecture", "family", "variant", "data"), TEXT)
-    | {"learning_rate": NUMBER, "seed": COUNT, "epoch": COUNT, "step": COUNT}
+    | {"learning_rate": NUMBER, "seed": OPTIONAL_COUNT, "epoch": COUNT, "step": OPTIONAL_COUNT}
     | dict.fromkeys(("loss", "accuracy", "accuracy_top5", "train_loss", "train_accuracy"), NUMBER)
     | dict.fromkeys(("learning_rate_now", "images_per_second"), NUMBER)
 )
@@ -162,7 +166,7 @@ class Results:
 
 
 def collect_results(study: Study) -> Results:
-    """Read the results of all finished runs of a study.
+    """Read the results of all finished runs of a study, or of the runs that it imported.
 
     Args:
         study: The study.
@@ -174,6 +178,10 @@ def collect_results(study: Study) -> Results:
     rows: list[dict[str, Any]] = []
     curves: list[dict[str, Any]] = []
     problems: list[str] = []
+    if study.imported is not None:
+        rows, imported_curves = imported_results(study.name, study.imported)
+        typed = imported_curves.reindex(columns=list(CURVE_COLUMNS)).astype(dict(CURVE_COLUMNS))
+        return Results(study, _frame(rows, RUN_COLUMNS), typed, study.imported.problems)
     for run in study.runs:
         try:
             record = read_record(run)

@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeAlias
 
 from nas_lightning.cells import Genotype, cell_depth, cell_width
 
-VariantKind: TypeAlias = Literal["original", "connections", "operations", "adapted", "own"]
+VariantKind: TypeAlias = Literal["original", "connections", "operations", "adapted", "own", "sampled"]
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,8 @@ class Architecture:
         family: Name of the published genotype it is or varies; the spec's own short name for other cells.
         variant: ``"original"``, ``"C1"`` to ``"C13"``, ``"connections=7"``, ``"operations=3"``, ``"adapted"``
             or ``"own"``.
-        kind: What the variant changes; C1 to C13 have other connections.
+        kind: What the variant changes; C1 to C13 have other connections. ``"sampled"`` is a cell drawn from a
+            search space: its family is the space, its variant an identifier such as ``"cell 17"``.
     """
 
     spec: str
@@ -122,6 +123,41 @@ class Run:
 
 
 @dataclass(frozen=True)
+class Imported:
+    """Published results in place of runs of one's own.
+
+    Attributes:
+        source: ``"random-darts"``, ``"nds"`` or ``"table"``.
+        date: Day of the import, such as ``"2026-11-27"``.
+        citation: Who made the results; may be empty.
+        url: Where they are; may be empty.
+        licence: Under which licence.
+        files: Name and SHA-256 of every file that was read.
+        runs: Table of the runs, a Parquet file.
+        curves: Table of the curves, a Parquet file.
+        sums: SHA-256 of ``runs`` and ``curves``.
+        stated: Values that the files do not record, and where each is said, by column.
+        unknown: What neither the files nor the source's description say, in words.
+        left_out: Number of runs that could not be used.
+        problems: What was left out and why, and what else a reader must know; a line each.
+    """
+
+    source: str
+    date: str
+    citation: str
+    url: str
+    licence: str
+    files: tuple[tuple[str, str], ...]
+    runs: Path
+    curves: Path
+    sums: tuple[str, str]
+    stated: Mapping[str, Mapping[str, Any]] = field(hash=False)
+    unknown: tuple[str, ...]
+    left_out: int
+    problems: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Study:
     """A comparison: which runs, and where they go.
 
@@ -131,7 +167,8 @@ class Study:
         file: The YAML file.
         root: Folder of all logs, such as ``tb_logs``.
         experiment: Folder of the runs in it; studies with the same experiment share their runs.
-        runs: The runs, each once.
+        runs: The runs, each once; none of imported results.
+        imported: Where published results come from and where their tables lie; None for runs of one's own.
     """
 
     name: str
@@ -140,6 +177,7 @@ class Study:
     root: Path
     experiment: str
     runs: tuple[Run, ...]
+    imported: Imported | None = None
 
     @property
     def folder(self) -> Path:

@@ -129,3 +129,28 @@ def test_anything_else_is_refused_in_one_line_and_never_run(tmp_path: Path, text
 def test_a_faulty_literal_says_what_is_wrong(text: str, message: str) -> None:
     with pytest.raises(ValueError, match=re.escape(message)):
         parse_genotype(text)
+
+
+@given(genotype_arguments())
+def test_edges_may_be_grouped_by_node(arguments: tuple[Any, Any, Any, Any]) -> None:
+    genotype = Genotype(*arguments)
+    fields = genotype.as_mapping()
+    for name in ("normal", "reduce"):
+        edges = [tuple(edge) for edge in fields[name]]
+        fields[name] = [edges[at : at + 2] for at in range(0, len(edges), 2)]
+    literal = ", ".join(f"{name}={value!r}" for name, value in fields.items())
+    assert parse_genotype(f"GENOTYPE=Genotype({literal})") == genotype
+
+
+@pytest.mark.parametrize(
+    ("edges", "message"),
+    [
+        ("[[('skip_connect', 0)]]", "'normal' groups 1 edges at node 2; it must be two"),
+        ("[[('none', 0), ('none', 1), ('none', 0)], [('none', 0)]]", "'normal' groups 3 edges at node 2"),
+        ("[[[('skip_connect', 0)], [('skip_connect', 1)]]]", "must be a pair"),
+        ("[[('skip_connect', 0), ('skip_connect', 1)], ('none', 0), ('none', 1)]", "must be"),
+    ],
+)
+def test_a_node_of_grouped_edges_has_two(edges: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        parse_genotype(f"Genotype({edges}, [2], [('skip_connect', 0), ('skip_connect', 1)], [2])")
