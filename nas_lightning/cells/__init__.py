@@ -7,6 +7,7 @@ NumPy.
 from nas_lightning.cells.genotype import Edge, Genotype
 from nas_lightning.cells.literal import parse_genotype
 from nas_lightning.cells.operations import declare_operation, operation_names
+from nas_lightning.cells.paths import PathLengths, Topology, cell_path, network_paths, topology
 from nas_lightning.cells.published import PublishedGenotype, Reported, published_genotypes
 from nas_lightning.cells.size import UnknownOperationSize, count_parameters, multiply_adds
 from nas_lightning.cells.spec import genotype_slug, get_genotype
@@ -19,6 +20,7 @@ from nas_lightning.cells.topology import (
     format_width,
     live_nodes,
     node_depths,
+    reads_inputs,
 )
 from nas_lightning.cells.user_operations import import_operations
 from nas_lightning.cells.variants import (
@@ -32,11 +34,14 @@ __all__ = [
     "CellPlan",
     "Edge",
     "Genotype",
+    "PathLengths",
     "PublishedGenotype",
     "Reported",
     "StackPlan",
+    "Topology",
     "UnknownOperationSize",
     "cell_depth",
+    "cell_path",
     "cell_width",
     "check_image_size",
     "count_parameters",
@@ -49,13 +54,16 @@ __all__ = [
     "import_operations",
     "live_nodes",
     "multiply_adds",
+    "network_paths",
     "node_depths",
     "operation_names",
     "parse_genotype",
     "published_genotypes",
     "random_connections",
     "random_operations",
+    "reads_inputs",
     "stack_plan",
     "table2_variant",
+    "topology",
     "widest_shallowest",
 ]

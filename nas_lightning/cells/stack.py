@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import compress
 
 from nas_lightning.cells.genotype import Genotype
-from nas_lightning.cells.topology import live_nodes
+from nas_lightning.cells.topology import live_nodes, reads_inputs
 
 STEM_MULTIPLIER = 3
 
@@ -113,8 +113,7 @@ def stack_plan(
         edges, concat = genotype.cell(reduction)
         nodes = live_nodes(edges, concat)
         live_edges[reduction] = tuple(e.op != "none" and i // 2 + 2 in nodes for i, e in enumerate(edges))
-        sources = {edge.source for edge in compress(edges, live_edges[reduction])}
-        live_inputs[reduction] = (0 in sources, 1 in sources)
+        live_inputs[reduction] = reads_inputs(edges, concat)
     live = {num_cells - 1, auxiliary_index}
     for index in range(num_cells - 1, -1, -1):
         if index in live:

@@ -29,6 +29,16 @@ def dead_nodes(edges: Sequence[Edge], concat: Sequence[int]) -> frozenset[int]:
     return frozenset(range(2, len(edges) // 2 + 2)) - live_nodes(edges, concat)
 
 
+def reads_inputs(edges: Sequence[Edge], concat: Sequence[int]) -> tuple[bool, bool]:
+    """Whether an edge that reaches the output reads input 0, and whether one reads input 1.
+
+    An edge counts unless its operation is ``none``. A network of cells that never read input 0 is a chain.
+    """
+    live = live_nodes(edges, concat)
+    read = {edge.source for i, edge in enumerate(edges) if edge.op != "none" and i // 2 + 2 in live}
+    return 0 in read, 1 in read
+
+
 def duplicate_edges(edges: Sequence[Edge]) -> tuple[int, ...]:
     """Intermediate nodes whose two edges read the same node, ascending; random wirings may have some."""
     pairs = zip(edges[::2], edges[1::2], strict=True)
