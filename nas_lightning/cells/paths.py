@@ -49,7 +49,7 @@ class PathLengths(NamedTuple):
 
 @dataclass(frozen=True)
 class Topology:
-    """What the connections of a genotype make of a network.
+    """What the connections of a genotype make of a network; None of it where its number of cells is unknown.
 
     Attributes:
         width: Width of the normal cell in units of c.
@@ -74,11 +74,11 @@ class Topology:
     reduce_width: float
     reduce_depth: int
     reduce_path: float
-    network_width: float
-    network_depth: int
-    network_path: float
-    shortest_path: int
-    longest_path: int
+    network_width: float | None
+    network_depth: int | None
+    network_path: float | None
+    shortest_path: int | None
+    longest_path: int | None
     reads_input_0: bool
     reads_input_1: bool
     duplicate_edges: int
@@ -125,11 +125,10 @@ def network_paths(genotype: Genotype, num_cells: int = 20) -> PathLengths:
     return PathLengths(int(shortest[-1]), int(longest[-1]), mean[-1])
 
 
-def topology(genotype: Genotype, num_cells: int = 20) -> Topology:
+def topology(genotype: Genotype, num_cells: int | None = 20) -> Topology:
     """Width, depth and mean path of both cells and of the network, and what is odd in the connections."""
     normal, reduction = genotype.cell(reduction=False), genotype.cell(reduction=True)
-    paths = network_paths(genotype, num_cells)
-    reductions = len(set(reduction_indices(num_cells)))
+    paths = None if num_cells is None else network_paths(genotype, num_cells)
     widths = cell_width(*normal), cell_width(*reduction)
     reads = reads_inputs(*normal)
     return Topology(
@@ -139,15 +138,20 @@ def topology(genotype: Genotype, num_cells: int = 20) -> Topology:
         reduce_width=widths[1],
         reduce_depth=cell_depth(*reduction),
         reduce_path=cell_path(*reduction),
-        network_width=widths[0] + reductions * (widths[1] - widths[0]) / num_cells,
-        network_depth=_network_depth(genotype, num_cells),
-        network_path=paths.mean,
-        shortest_path=paths.shortest,
-        longest_path=paths.longest,
+        network_width=None if num_cells is None else _mean_width(*widths, num_cells),
+        network_depth=None if num_cells is None else _network_depth(genotype, num_cells),
+        network_path=None if paths is None else paths.mean,
+        shortest_path=None if paths is None else paths.shortest,
+        longest_path=None if paths is None else paths.longest,
         reads_input_0=reads[0],
         reads_input_1=reads[1],
         duplicate_edges=len(duplicate_edges(genotype.normal)) + len(duplicate_edges(genotype.reduce)),
     )
+
+
+def _mean_width(normal: float, reduction: float, num_cells: int) -> float:
+    share = len(set(reduction_indices(num_cells))) / num_cells
+    return (1 - share) * normal + share * reduction
 
 
 def _network_depth(genotype: Genotype, num_cells: int) -> int:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from nas_lightning.cells import (
     declare_operation,
     multiply_adds,
     parse_genotype,
+    topology,
 )
 from nas_lightning.cells.operations import BUILT_IN_OPERATIONS
 from nas_lightning.files import atomic_write
@@ -254,8 +255,7 @@ def _run_row(
         **known,
         "study": study,
         "architecture": cell.label,
-        "width": cell.width,
-        "depth": cell.depth,
+        **asdict(topology(genotype, known["num_cells"])),
         **_sizes(genotype, known, data_set),
         "epochs": len(curve),
         "steps_per_epoch": steps,

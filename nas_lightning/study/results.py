@@ -12,6 +12,7 @@ lack it (missing: NA), as imported results do. Settings are text, as their types
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -22,6 +23,7 @@ from typing import Any
 
 import pandas as pd
 
+from nas_lightning.cells import topology
 from nas_lightning.files import atomic_write
 from nas_lightning.identity import ANALYSES, flatten
 from nas_lightning.study.convergence import convergence_statistics
@@ -117,7 +119,11 @@ def _convergence_columns() -> dict[str, str]:
 RUN_COLUMNS = MappingProxyType(
     dict.fromkeys(("run", "folder", "study", "spec", "genotype"), TEXT)
     | dict.fromkeys(("architecture", "family", "variant", "kind"), TEXT)
-    | {"width": NUMBER, "depth": COUNT}
+    | {"width": NUMBER, "depth": COUNT, "path": NUMBER}
+    | {"reduce_width": NUMBER, "reduce_depth": COUNT, "reduce_path": NUMBER}
+    | {"network_width": NUMBER, "network_depth": OPTIONAL_COUNT, "network_path": NUMBER}
+    | dict.fromkeys(("shortest_path", "longest_path"), OPTIONAL_COUNT)
+    | {"reads_input_0": OPTIONAL_TRUTH, "reads_input_1": OPTIONAL_TRUTH, "duplicate_edges": COUNT}
     | dict.fromkeys(("parameters", "live_parameters", "multiply_adds"), OPTIONAL_COUNT)
     | {"data": TEXT, "num_classes": OPTIONAL_COUNT, "learning_rate": NUMBER}
     | {"seed": OPTIONAL_COUNT, "epochs": COUNT}
@@ -280,7 +286,8 @@ def _run_row(study: Study, record: Record, curve: Sequence[Mapping[str, Any]]) -
         "study": study.name,
         "genotype": result.text("cell", "genotype"),
         "architecture": cell.label,
-        **{name: getattr(cell, name) for name in ("spec", "family", "variant", "kind", "width", "depth")},
+        **{name: getattr(cell, name) for name in ("spec", "family", "variant", "kind")},
+        **dataclasses.asdict(topology(cell.genotype, model["num_cells"])),
         **{name: result.integer("cell", name) for name in sizes},
         "data": run.data,
         **model,

@@ -7,13 +7,21 @@ smaller gradient variance, each seed adds a little noise, and the final error kn
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 
-from nas_lightning.cells import cell_depth, cell_width, count_parameters, get_genotype, multiply_adds
+from nas_lightning.cells import (
+    cell_depth,
+    cell_width,
+    count_parameters,
+    get_genotype,
+    multiply_adds,
+    topology,
+)
 from nas_lightning.netcdf import write_dataset
 from nas_lightning.study.results import Results
 from nas_lightning.study.study import Study, VariantKind
@@ -130,6 +138,7 @@ def _run(
         "family": family,
         "variant": variant,
         "kind": _kind(variant),
+        **asdict(topology(genotype)),
         "width": width,
         "depth": depth,
         "parameters": count_parameters(genotype, num_classes=classes, auxiliary=regularized),

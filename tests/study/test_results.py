@@ -4,6 +4,7 @@ import json
 import math
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from nas_lightning.cells import count_parameters, get_genotype
+from nas_lightning.cells import count_parameters, get_genotype, topology
 from nas_lightning.netcdf import read_dataset
 from nas_lightning.study.convergence import convergence_statistics
 from nas_lightning.study.read import read_study
@@ -38,8 +39,7 @@ def test_a_row_says_what_the_files_say(tmp_path: Path) -> None:
         "family": "darts_v2",
         "variant": "C4",
         "kind": "connections",
-        "width": run.architecture.width,
-        "depth": run.architecture.depth,
+        **asdict(topology(genotype, 6)),
         "parameters": count_parameters(genotype, init_channels=8, num_cells=6),
         "data": "Digits",
         "num_classes": 10,
