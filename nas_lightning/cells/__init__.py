@@ -8,7 +8,12 @@ from nas_lightning.cells.genotype import Edge, Genotype
 from nas_lightning.cells.literal import parse_genotype
 from nas_lightning.cells.operations import declare_operation, operation_names
 from nas_lightning.cells.paths import PathLengths, Topology, cell_path, network_paths, topology
-from nas_lightning.cells.published import PublishedGenotype, Reported, published_genotypes
+from nas_lightning.cells.published import (
+    PublishedGenotype,
+    Reported,
+    published_genotypes,
+    published_variants,
+)
 from nas_lightning.cells.size import UnknownOperationSize, count_parameters, multiply_adds
 from nas_lightning.cells.spec import genotype_slug, get_genotype
 from nas_lightning.cells.stack import CellPlan, StackPlan, check_image_size, stack_plan
@@ -59,6 +64,7 @@ __all__ = [
     "operation_names",
     "parse_genotype",
     "published_genotypes",
+    "published_variants",
     "random_connections",
     "random_operations",
     "reads_inputs",

@@ -1,4 +1,8 @@
-"""Genotypes published by architecture search papers, each with its citation and reported figures."""
+"""Genotypes published by architecture search papers, each with its citation and reported figures.
+
+Beside the cells that a search found stand the variants that the paper's authors published: section 4's C1 to
+C4, table 3's C1 to C5 of DARTS, and four adapted cells.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +11,19 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 from nas_lightning.cells.genotype import FIELDS, Genotype
 from nas_lightning.yaml_files import read_yaml
 
 ALIASES: Mapping[str, str] = MappingProxyType({"darts": "darts_v2", "snas": "snas_mild"})
 """Short names: the paper's DARTS is the second-order cell, its SNAS the one with the mild constraint."""
+
+
+Kind: TypeAlias = Literal["original", "connections", "operations", "adapted"]
+
+SECTION4_CELLS: Mapping[str, str] = MappingProxyType({f"C{i}": f"darts_conn{i}" for i in range(1, 5)})
+"""Section 4's C1 to C4 (figures 2, 3, 4, 6, 7 and 8): variants of ``darts_v2``."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +57,9 @@ class PublishedGenotype:
         note: A remark on this transcription; empty for most.
         reported: Figures reported for CIFAR-10, or None.
         genotype: The cells.
+        variant_of: Name of the searched cell that it varies; empty for a searched cell.
+        kind: ``"original"`` for a searched cell, else what a variant changes: ``"connections"``,
+            ``"operations"`` or ``"adapted"`` (connections, as section 5 chooses them).
     """
 
     name: str
@@ -60,6 +73,8 @@ class PublishedGenotype:
     note: str
     reported: Reported | None
     genotype: Genotype
+    variant_of: str = ""
+    kind: Kind = "original"
 
     @property
     def citation(self) -> str:
@@ -68,12 +83,32 @@ class PublishedGenotype:
         return f"{self.authors}. {self.title}{stop} {self.venue}, {self.year}."
 
 
-@cache
 def published_genotypes() -> Mapping[str, PublishedGenotype]:
-    """All published genotypes, by name, in the order of the data file (the paper's own first)."""
+    """The cells that searches found, by name, in the order of the data file (the paper's own first)."""
+    return _split()[0]
+
+
+def published_variants() -> Mapping[str, PublishedGenotype]:
+    """Variants of searched cells that the paper's authors published, by name; no search found them."""
+    return _split()[1]
+
+
+def find_published(name: str) -> PublishedGenotype | None:
+    """The searched cell or published variant of a name or alias; None if there is none."""
+    name = ALIASES.get(name, name)
+    return published_genotypes().get(name) or published_variants().get(name)
+
+
+@cache
+def _split() -> tuple[Mapping[str, PublishedGenotype], Mapping[str, PublishedGenotype]]:
+    """Searched cells and variants."""
     entries: dict[str, dict[str, Any]] = read_yaml(Path(__file__).with_name("published.yaml"))
-    for values in entries.values():
+    searched: dict[str, PublishedGenotype] = {}
+    variants: dict[str, PublishedGenotype] = {}
+    for name, values in entries.items():
         values.setdefault("note", "")
         values["genotype"] = Genotype(*(values.pop(key) for key in FIELDS))
         values["reported"] = Reported(**values["reported"]) if "reported" in values else None
-    return MappingProxyType({name: PublishedGenotype(name, **values) for name, values in entries.items()})
+        entry = PublishedGenotype(name, **values)
+        (variants if entry.variant_of else searched)[name] = entry
+    return MappingProxyType(searched), MappingProxyType(variants)

@@ -2,11 +2,12 @@
 
 ================================  ============================================================
 ``darts_v2``                      a published genotype, or an alias (``darts``, ``snas``)
+``darts_conn1``                   a variant that the paper's authors published
 ``cells/mine.yaml``               a YAML file: the four lists as a mapping, or the literal
 ``Genotype(normal=[...], ...)``   the literal that search codes print
 ``BASE:connections=7``            random connections with seed 7; ``BASE`` is a name or a file
 ``BASE:operations=3``             random operations with seed 3
-``BASE:adapted``                  widest and shallowest
+``BASE:adapted``                  widest and shallowest; the authors' wiring where it is public
 ``NAME:C4``                       variant C4 of table 2 (darts_v2, enas, amoebanet, nasnet)
 ================================  ============================================================
 """
@@ -23,8 +24,16 @@ from typing import Any, TypeAlias
 from nas_lightning.cells.genotype import FIELDS, Genotype
 from nas_lightning.cells.literal import is_literal, parse_genotype, shown
 from nas_lightning.cells.operations import nearest
-from nas_lightning.cells.published import ALIASES, PublishedGenotype, published_genotypes
+from nas_lightning.cells.published import (
+    ALIASES,
+    PublishedGenotype,
+    find_published,
+    published_genotypes,
+    published_variants,
+)
+from nas_lightning.cells.table2 import TABLE2, is_stand_in
 from nas_lightning.cells.variants import (
+    adapted,
     random_connections,
     random_operations,
     table2_variant,
@@ -71,6 +80,11 @@ def get_genotype(spec: GenotypeSpec) -> Genotype:
     genotype = _base_genotype(base)
     if variant is None:
         return genotype
+    entry = find_published(base)
+    if entry is not None and entry.variant_of:
+        raise ValueError(
+            f"genotype {shown(text)}: {base} is a variant of {entry.variant_of} already; vary that one"
+        )
     try:
         return apply_variant(genotype, ALIASES.get(base, base), variant)
     except ValueError as error:
@@ -101,7 +115,9 @@ def genotype_slug(spec: GenotypeSpec) -> str:
 
 
 def apply_variant(genotype: Genotype, name: str, variant: str) -> Genotype:
-    """Make the variant that the last part of a spec names; table 2 knows its bases by ``name``.
+    """Make the variant that the last part of a spec names.
+
+    ``name`` is that of the base: table 2 and the authors' adapted cells go by it.
 
     Raises:
         ValueError: If there is no such variant.
@@ -113,11 +129,28 @@ def apply_variant(genotype: Genotype, name: str, variant: str) -> Genotype:
         build = random_connections if key == "connections" else random_operations
         return build(genotype, int(value))
     if variant == "adapted":
-        return widest_shallowest(genotype)
+        return adapted(name) or widest_shallowest(genotype)
     if re.fullmatch(r"C[0-9]{1,3}", variant):
         return table2_variant(name, int(variant[1:]))
     hint = nearest(key, ("connections", "operations", "adapted"))
     raise ValueError(f"unknown variant {variant!r}; it must be {VARIANTS}{hint}")
+
+
+def origin(name: str, variant: str | None) -> str:
+    """Who chose a variant's connections; empty where its spec says it all.
+
+    Args:
+        name: Name of the base cell.
+        variant: The variant; those of table 2 may be stand-ins, and adapted cells ours.
+    """
+    if variant == "adapted":
+        if adapted(name) is not None:
+            return "the authors'"
+        return "ours; the authors' are not public" if name == "darts_v2" else "ours"
+    if name in TABLE2 and variant is not None and re.fullmatch(r"C[0-9]{1,3}", variant):
+        seed = TABLE2[name][int(variant[1:]) - 1].seed
+        return f"stand-in, seed {seed}" if is_stand_in(name, variant) else f"the authors' seed {seed}"
+    return ""
 
 
 def published_base(spec: GenotypeSpec) -> tuple[PublishedGenotype, str | None] | None:
@@ -128,7 +161,7 @@ def published_base(spec: GenotypeSpec) -> tuple[PublishedGenotype, str | None] |
     if not isinstance(spec, str) or is_literal(spec):
         return None
     base, variant = _split(spec.strip())
-    entry = published_genotypes().get(ALIASES.get(base, base))
+    entry = find_published(base)
     return None if entry is None else (entry, variant)
 
 
@@ -148,15 +181,14 @@ def _is_file(base: str) -> bool:
 def _base_genotype(base: str) -> Genotype:
     if _is_file(base):
         return _from_file(Path(base))
-    published = published_genotypes()
-    name = ALIASES.get(base, base)
-    if name not in published:
-        known = [*published, *ALIASES]
+    entry = find_published(base)
+    if entry is None:
+        known = [*published_genotypes(), *published_variants(), *ALIASES]
         hint = nearest(base, known) or "; `nas-lightning cells list` shows the published ones"
         if os.sep in base:
             hint = "; a genotype file's name ends in .yaml"
         raise ValueError(f"unknown genotype {shown(base)}{hint}")
-    return published[name].genotype
+    return entry.genotype
 
 
 def _from_file(path: Path) -> Genotype:

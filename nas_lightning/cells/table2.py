@@ -1,12 +1,20 @@
 """Table 2 of the paper: width and depth of the variants C1 to C13, with the seed chosen for each.
 
-Widths (in units of c) and depths are the paper's. Seeds are those that the rule of
-``nas_lightning.cells.variants.table2_variant`` finds; a test finds them again.
+Widths (in units of c) and depths are the paper's. The authors' release (shuyao95/Understanding-NAS,
+``genotypes.py``) draws ten variants by connections of each cell, by the rule of
+``nas_lightning.cells.random_connections`` with seeds 1 to 10; it does not say which of them table 2 prints.
+C1 to C13 in turn take the first seed of 1, ..., 10, then 0, 11, 12, ... whose normal cell has the printed
+width and depth and that no C of the same cell has taken. A seed after 10 (or 0) is not the authors': such a
+variant is a stand-in. A test finds the seeds again.
 """
 
 from __future__ import annotations
 
+import re
 from typing import NamedTuple
+
+RELEASED_SEEDS = range(1, 11)
+"""Seeds of the variants by connections in the authors' release."""
 
 
 class Table2Variant(NamedTuple):
@@ -15,6 +23,17 @@ class Table2Variant(NamedTuple):
     width: float
     depth: int
     seed: int
+
+    @property
+    def stand_in(self) -> bool:
+        """Whether the wiring is not one of the authors' ten: it has the printed width and depth, no more."""
+        return self.seed not in RELEASED_SEEDS
+
+
+def is_stand_in(base: str, variant: str | None) -> bool:
+    """Whether a variant of a base cell, such as ``"C4"`` of ``"enas"``, is a stand-in of table 2."""
+    rows, number = TABLE2.get(base, ()), re.fullmatch(r"C([0-9]{1,3})", variant or "")
+    return number is not None and 1 <= int(number[1]) <= len(rows) and rows[int(number[1]) - 1].stand_in
 
 
 def _variants(text: str) -> tuple[Table2Variant, ...]:
@@ -40,6 +59,3 @@ TABLE2: dict[str, tuple[Table2Variant, ...]] = {
     ),
     "nasnet": _FIVE_NODES_CONCATENATED,
 }
-
-SECTION4_NUMBERING: dict[str, str] = {"C1": "C6", "C2": "C7", "C3": "C1", "C4": "C2"}
-"""Variants of the DARTS cell: section 4's names (figures 2, 3, 4, 6, 7, 8), in table 2's numbering."""

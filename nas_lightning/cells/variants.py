@@ -11,6 +11,7 @@ from itertools import zip_longest
 from typing import TYPE_CHECKING
 
 from nas_lightning.cells.genotype import Edge, Genotype
+from nas_lightning.cells.published import published_genotypes, published_variants
 from nas_lightning.cells.table2 import TABLE2
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ def random_connections(genotype: Genotype, seed: int) -> Genotype:
     Every edge reads a node drawn uniformly from those before its own. NumPy's legacy generator
     ``RandomState(seed)`` makes the draws: edge by edge, one ``choice`` for the normal cell, then one for the
     reduction cell. Draws are independent, so a node may read one node twice, and a node may be left without
-    a reader.
+    a reader. The authors' release (shuyao95/Understanding-NAS, ``genotypes.py``) draws the same wirings.
 
     Args:
         genotype: The base cells.
@@ -63,7 +64,7 @@ def random_operations(genotype: Genotype, seed: int) -> Genotype:
 
     NumPy's legacy generator ``RandomState(seed)`` draws all operations of the normal cell by one ``choice(7,
     n)``, then those of the reduction cell likewise, among ``RANDOM_OPERATIONS``. Seeds 1 to 10 are the
-    variants of table 3 of the paper.
+    variants of table 3 of the paper, but for C1 to C5 of DARTS (``table3_spec``).
 
     Args:
         genotype: The base cells.
@@ -104,13 +105,18 @@ def widest_shallowest(genotype: Genotype) -> Genotype:
     return Genotype(normal, genotype.normal_concat, reduce, genotype.reduce_concat)
 
 
+def adapted(base: str) -> Genotype | None:
+    """The adapted cells of a base cell as the authors published them; None where they are not public."""
+    entries = published_variants().values()
+    found = (e.genotype for e in entries if e.variant_of == base and e.kind == "adapted")
+    return next(found, None)
+
+
 def table2_variant(base: str, number: int) -> Genotype:
     """Variant C1 to C13 of table 2: random connections with the width and depth that the paper prints.
 
-    The paper gives no seeds, so the seeds are chosen by rule: scanning seeds 0, 1, 2, ... of
-    ``random_connections``, the variants of one printed (width, depth) take, in the order of their numbers,
-    the seeds whose normal cell has exactly that width and depth. The seeds are recorded in
-    ``nas_lightning.cells.table2``.
+    The paper gives no seeds: ``nas_lightning.cells.table2`` has them, with the rule that finds them, and says
+    which variants are stand-ins.
 
     Args:
         base: ``darts_v2``, ``enas``, ``amoebanet`` or ``nasnet``.
@@ -122,8 +128,6 @@ def table2_variant(base: str, number: int) -> Genotype:
     Raises:
         ValueError: If table 2 has no such variant.
     """
-    from nas_lightning.cells.published import published_genotypes
-
     if base not in TABLE2:
         raise ValueError(
             f"{base!r} has no variants C1 to C13: table 2 has them for {', '.join(TABLE2)}; "
@@ -132,6 +136,18 @@ def table2_variant(base: str, number: int) -> Genotype:
     if not 1 <= number <= len(TABLE2[base]):
         raise ValueError(f"variant C{number} of {base}: table 2 has C1 to C{len(TABLE2[base])}")
     return random_connections(published_genotypes()[base].genotype, TABLE2[base][number - 1].seed)
+
+
+def table3_spec(base: str, number: int) -> str:
+    """Genotype spec of a column of table 3: C0, the original, or C1 to C10, its variants by operations.
+
+    C1 to C5 of ``darts_v2`` are the authors' ``darts_ops1`` to ``5``; every other variant is
+    ``random_operations`` with its number as the seed.
+    """
+    if number == 0:
+        return base
+    name = f"darts_ops{number}"
+    return name if base == "darts_v2" and name in published_variants() else f"{base}:operations={number}"
 
 
 def _generator(seed: int) -> np.random.RandomState:

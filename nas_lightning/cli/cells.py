@@ -28,11 +28,13 @@ from nas_lightning.cells import (
     import_operations,
     multiply_adds,
     published_genotypes,
+    published_variants,
     stack_plan,
 )
 from nas_lightning.cells.literal import is_literal
-from nas_lightning.cells.spec import apply_variant, published_base
-from nas_lightning.cells.table2 import TABLE2
+from nas_lightning.cells.published import PublishedGenotype
+from nas_lightning.cells.spec import apply_variant, origin, published_base
+from nas_lightning.cells.table2 import TABLE2, is_stand_in
 from nas_lightning.cli.argument_parser import ArgumentParser, add_command
 from nas_lightning.cli.tables import table
 
@@ -46,6 +48,7 @@ _SPEC_HELP = (
     "the literal Genotype(...)"
 )
 _SIZES = ("width", "depth", "parameters M", "live M")
+_STAND_IN = "random connections with table 2's width and depth; the authors' are not public"
 _SPACES = {"ordered": "wirings", "distinct": "wirings with distinct sources"}
 
 
@@ -62,7 +65,7 @@ def _parser() -> ArgumentParser:
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
 
-    command = _command(commands, "list", _list, "the published cells, with their sizes")
+    command = _command(commands, "list", _list, "the published cells and variants, with their sizes")
     _add_size_options(command)
 
     command = _command(commands, "show", _show, "everything about one genotype")
@@ -140,19 +143,31 @@ def _title(spec: str) -> str:
     return genotype_slug(spec) if is_literal(spec) else spec
 
 
+def _marked(title: str) -> str:
+    """A title for people: it says which variants of table 2 are stand-ins."""
+    base = published_base(title)
+    return f"{title} (stand-in)" if base is not None and is_stand_in(base[0].name, base[1]) else title
+
+
 def _list(options: argparse.Namespace) -> None:
     settings = _network_settings(options)
-    records = []
-    for entry in published_genotypes().values():
-        record = {"name": entry.name, "method": entry.method, "year": entry.year}
-        record |= describe_variant(entry.genotype, settings)
-        record["reported"] = None
-        if entry.reported is not None:
-            reported = entry.reported
-            figures = {"parameters_M": reported.parameters_M, "error_percent": reported.error_percent}
-            record["reported"] = figures
-        records.append(record)
-    _print(options, records, list_text(records, settings))
+    cells, variants = (
+        [_listed(entry, settings) for entry in entries.values()]
+        for entries in (published_genotypes(), published_variants())
+    )
+    _print(options, [*cells, *variants], list_text(cells, variants, settings))
+
+
+def _listed(entry: PublishedGenotype, settings: Record) -> Record:
+    record = {"name": entry.name, "method": entry.method, "year": entry.year}
+    record |= {"variant_of": entry.variant_of or None, "note": entry.note}
+    record |= describe_variant(entry.genotype, settings)
+    record["reported"] = None
+    if entry.reported is not None:
+        reported = entry.reported
+        figures = {"parameters_M": reported.parameters_M, "error_percent": reported.error_percent}
+        record["reported"] = figures
+    return record
 
 
 def _show(options: argparse.Namespace) -> None:
@@ -161,7 +176,8 @@ def _show(options: argparse.Namespace) -> None:
     base = published_base(options.spec)
     if base is not None:
         entry, variant = base
-        record |= {"published": entry.name, "variant": variant}
+        record |= {"published": entry.name, "variant": variant, "variant_of": entry.variant_of or None}
+        record["origin"] = origin(entry.name, variant)
         record |= {
             name: getattr(entry, name) for name in ("method", "citation", "searched_on", "source", "note")
         }
@@ -182,7 +198,7 @@ def _draw(options: argparse.Namespace) -> None:
     picture_format(options.output)
     genotypes = [(_title(spec), get_genotype(spec)) for spec in options.specs]
     drawings = [
-        CellDrawing(*genotype.cell(cell == "reduction"), f"{name}, {cell} cell")
+        CellDrawing(*genotype.cell(cell == "reduction"), f"{_marked(name)}, {cell} cell")
         for cell in ("normal", "reduction")
         for name, genotype in genotypes
         if options.cells in (cell, "both")
@@ -198,6 +214,8 @@ def _variants(options: argparse.Namespace) -> None:
     base = published_base(options.spec)
     if base is not None and base[1] is not None:
         raise ValueError(f"{options.spec!r} is a variant already; name its base, {base[0].name}")
+    if base is not None and base[0].variant_of:
+        raise ValueError(f"{options.spec!r} is a variant already; name its base, {base[0].variant_of}")
     genotype = get_genotype(options.spec)
     name = options.spec if base is None else base[0].name
     suffixes = ["adapted"]
@@ -206,10 +224,19 @@ def _variants(options: argparse.Namespace) -> None:
     suffixes += [f"connections={seed}" for seed in range(1, options.count + 1)]
     suffixes += [f"operations={seed}" for seed in range(1, options.count + 1)]
     settings = _network_settings(options)
-    records = [{"spec": _title(name), **describe_variant(genotype, settings)}]
+    variants = [(name, "", genotype)]
     for suffix in suffixes:
         variant = apply_variant(genotype, name, suffix)
-        records.append({"spec": f"{_title(name)}:{suffix}", **describe_variant(variant, settings)})
+        variants.append((f"{_title(name)}:{suffix}", origin(name, suffix), variant))
+    variants += [
+        (entry.name, entry.note, entry.genotype)
+        for entry in published_variants().values()
+        if entry.variant_of == name and entry.kind != "adapted"
+    ]
+    records = [
+        {"spec": _title(spec), "origin": where, **describe_variant(variant, settings)}
+        for spec, where, variant in variants
+    ]
     _print(options, records, variants_text(records, settings))
 
 
@@ -302,8 +329,8 @@ def network_size(genotype: Genotype, settings: Record) -> Record:
         return {name: getattr(size, name) for name in ("parameters", "live_parameters", "multiply_adds")}
 
 
-def list_text(records: Sequence[Record], settings: Record) -> str:
-    """The table of published cells."""
+def list_text(cells: Sequence[Record], variants: Sequence[Record], settings: Record) -> str:
+    """The table of the cells that searches found, and that of the published variants."""
 
     def reported(record: Record, key: str, form: str) -> str:
         value = (record["reported"] or {}).get(key)
@@ -317,11 +344,14 @@ def list_text(records: Sequence[Record], settings: Record) -> str:
             reported(record, "parameters_M", "g"),
             reported(record, "error_percent", ".2f"),
         ]
-        for record in records
+        for record in cells
     ]
     header = ("name", "year", *_SIZES, "reported M", "reported error %")
+    others = [[r["name"], r["variant_of"], *_sizes(r), r["note"]] for r in variants]
     return (
-        f"{table(header, rows)}\n\nwidth and depth: of the normal cell; {_counted_for(settings)}\n"
+        f"{table(header, rows)}\n\nvariants that the authors of the paper published\n"
+        f"{table(('name', 'variant of', *_SIZES, 'note'), others)}\n\n"
+        f"width and depth: of the normal cell; {_counted_for(settings)}\n"
         "reported: CIFAR-10 figures of the publication, not counted here; "
         "`nas-lightning cells show NAME` names their source"
     )
@@ -334,17 +364,25 @@ def _sizes(record: Record) -> list[str]:
 
 def variants_text(records: Sequence[Record], settings: Record) -> str:
     """The table of a genotype's variants, the base genotype first."""
-    rows = [[r["spec"], *_sizes(r), _millions(r["multiply_adds"], 0)] for r in records]
-    header = ("spec", *_SIZES, "multiply-adds M")
-    return f"{table(header, rows)}\n\nwidth and depth: of the normal cell; {_counted_for(settings)}"
+    rows = [[r["spec"], *_sizes(r), _millions(r["multiply_adds"], 0), r["origin"]] for r in records]
+    header = ("spec", *_SIZES, "multiply-adds M", "origin")
+    stand_ins = any(r["origin"].startswith("stand-in") for r in records)
+    return f"{table(header, rows)}\n\nwidth and depth: of the normal cell; {_counted_for(settings)}" + (
+        f"\nstand-in: {_STAND_IN}" if stand_ins else ""
+    )
 
 
 def show_text(record: Record) -> str:
     """Everything about one genotype, from the record of `nas-lightning cells show`."""
-    lines = [record["spec"]]
+    lines = [_marked(record["spec"])]
     if "published" in record:
         whose = "" if record["variant"] is None else f"variant {record['variant']} of "
         lines.append(_field("method", f"{whose}{record['method']}"))
+        if record["origin"]:
+            meaning = f": {_STAND_IN}" if record["origin"].startswith("stand-in") else ""
+            lines.append(_field("connections", f"{record['origin']}{meaning}"))
+        if record["variant_of"]:
+            lines.append(_field("variant of", record["variant_of"]))
         fields = {"citation": "citation", "searched on": "searched_on", "source": "source", "note": "note"}
         lines += [_field(name, record[key]) for name, key in fields.items() if record[key]]
     if "reported" in record:
@@ -413,7 +451,7 @@ def census_text(spaces: Sequence[Census], ranks: Sequence[Record]) -> str:
     if ranks:
         rows = [
             [
-                rank["spec"],
+                _marked(rank["spec"]),
                 format_width(rank["width"]),
                 str(rank["depth"]),
                 _numbers(rank["concat"]),

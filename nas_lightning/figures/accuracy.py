@@ -67,7 +67,7 @@ def draw_accuracy(
         ValueError: If there is nothing to draw, or ``columns`` is not positive.
     """
     across, down = grid_of(len(panels), columns, default=2)
-    rotated = any(not name.isdigit() for panel in panels for name in panel.names)
+    rotated = any(not _is_number(name) for panel in panels for name in panel.names)
     figure = new_figure(across * _PANEL_WIDTH, down * (_PANEL_HEIGHT + 0.5 * rotated) + 0.4, title)
     ends = [end for panel in panels for values in panel.values for end in _ends(values)]
     low, high = (min(ends), max(ends)) if ends else (0.0, 100.0)
@@ -113,7 +113,12 @@ def _draw_panel(axes: Axes, panel: AccuracyPanel) -> None:
         bar = None if np.isnan(deviation) else [deviation]
         style: dict[str, Any] = {"markersize": 5, "elinewidth": 1.1, "capsize": 2.5, "zorder": 3}
         axes.errorbar([index], [mean], bar, fmt="o" if index else "D", color=colour, **style)
-    rotation = 0 if all(name.isdigit() for name in panel.names) else 90
+    rotation = 0 if all(map(_is_number, panel.names)) else 90
     axes.set_xticks(list(panel.indices), list(panel.names), rotation=rotation, parse_math=False)
     axes.set_xlim(min(panel.indices, default=0) - 0.6, max(panel.indices, default=0) + 0.6)
     open_axes(axes, "y")
+
+
+def _is_number(name: str) -> bool:
+    """Whether a name is a number, with a mark or without; such names need no rotation."""
+    return name.rstrip("*").isdigit()

@@ -9,6 +9,7 @@ from typing import Literal, TypeAlias
 import pandas as pd
 from matplotlib.figure import Figure
 
+from nas_lightning.cells.published import SECTION4_CELLS
 from nas_lightning.report.claims import Claim
 from nas_lightning.report.forest import forest
 from nas_lightning.report.landscapes import (
@@ -35,7 +36,7 @@ from nas_lightning.report.words import listed
 from nas_lightning.study.results import Results
 
 Section: TypeAlias = Literal["claims", "plane", "paper", "more"]
-Kind: TypeAlias = Literal["", "original", "connections", "operations", "adapted"]
+Kind: TypeAlias = Literal["", "original", "connections", "other connections", "operations", "adapted"]
 Draw: TypeAlias = Callable[[Selection, Sequence[str], str], Drawing | None]
 
 
@@ -46,7 +47,8 @@ class FigureKind:
     Base cells: those of the paper's figure; ``"others"``, one figure for each base cell that no other row
     with the same function shows; or ``"together"``, one figure for all of these. There is no figure without
     an architecture of the kind that it ``needs``, a surface of its ``variable``, or, with ``other_rates``,
-    runs at another learning rate than the default one.
+    runs at another learning rate than the default one. ``"other connections"`` are those of other cells than
+    section 4's C1 to C4.
     """
 
     number: int
@@ -99,22 +101,22 @@ FIGURES: tuple[FigureKind, ...] = (
     _paper(6, "loss contours", _DARTS, "connections", section4_contours, "loss"),
     _paper(7, _HEAT, _DARTS, "connections", section4_heat_maps, "standard_deviation"),
     _paper(8, _DEVIATION, _DARTS, "connections", section4_surfaces, "standard_deviation"),
-    _paper(9, "accuracy at convergence", _FOUR, "connections", accuracy_at_convergence),
+    _paper(9, "accuracy at convergence", _FOUR, "other connections", accuracy_at_convergence),
     _paper(10, "cells", ("amoebanet",), "connections", variant_cells),
     _paper(11, "cells", ("snas_mild",), "connections", variant_cells),
     _paper(12, "accuracy curves", _FOUR, "operations", None),  # the figure numbered 5 holds both
-    _paper(13, "loss curves", _DARTS, "connections", connection_curves),
-    _paper(14, "loss curves", ("amoebanet",), "connections", connection_curves),
-    _paper(15, "loss curves", ("enas",), "connections", connection_curves),
-    _paper(16, "loss curves", ("nasnet",), "connections", connection_curves),
-    _paper(17, "loss contours", _DARTS, "connections", family_contours, "loss"),
-    _paper(18, "loss contours", ("amoebanet",), "connections", family_contours, "loss"),
-    _paper(19, "loss contours", ("enas",), "connections", family_contours, "loss"),
-    _paper(20, "loss contours", ("nasnet",), "connections", family_contours, "loss"),
-    _paper(21, _VARIANCE, ("amoebanet",), "connections", family_surfaces, "variance"),
-    _paper(22, _VARIANCE, _DARTS, "connections", family_surfaces, "variance"),
-    _paper(23, _VARIANCE, ("enas",), "connections", family_surfaces, "variance"),
-    _paper(24, _VARIANCE, ("nasnet",), "connections", family_surfaces, "variance"),
+    _paper(13, "loss curves", _DARTS, "other connections", connection_curves),
+    _paper(14, "loss curves", ("amoebanet",), "other connections", connection_curves),
+    _paper(15, "loss curves", ("enas",), "other connections", connection_curves),
+    _paper(16, "loss curves", ("nasnet",), "other connections", connection_curves),
+    _paper(17, "loss contours", _DARTS, "other connections", family_contours, "loss"),
+    _paper(18, "loss contours", ("amoebanet",), "other connections", family_contours, "loss"),
+    _paper(19, "loss contours", ("enas",), "other connections", family_contours, "loss"),
+    _paper(20, "loss contours", ("nasnet",), "other connections", family_contours, "loss"),
+    _paper(21, _VARIANCE, ("amoebanet",), "other connections", family_surfaces, "variance"),
+    _paper(22, _VARIANCE, _DARTS, "other connections", family_surfaces, "variance"),
+    _paper(23, _VARIANCE, ("enas",), "other connections", family_surfaces, "variance"),
+    _paper(24, _VARIANCE, ("nasnet",), "other connections", family_surfaces, "variance"),
     _paper(25, "cells", _ALL, "adapted", adapted_cells),
     _paper(26, "the two linear cells of section 4.3", (), "", None),
     FigureKind(0, "cells-others", "", "together", "", base_cells, per_data=False, section="more"),
@@ -129,6 +131,7 @@ FIGURES: tuple[FigureKind, ...] = (
 _IN_WORDS = {
     "original": "cell",
     "connections": "variant by random connections",
+    "other connections": "variant by random connections other than section 4's",
     "operations": "variant by random operations",
     "adapted": "adapted cell",
 }
@@ -252,4 +255,7 @@ def _reason(selection: Selection, kind: FigureKind) -> str:
 
 
 def _has(runs: pd.DataFrame, kind: FigureKind) -> bool:
-    return bool((runs["family"].isin(list(kind.families)) & (runs["kind"] == kind.needs)).any())
+    needed = runs["family"].isin(list(kind.families)) & (runs["kind"] == kind.needs.removeprefix("other "))
+    if kind.needs == "other connections":
+        needed &= ~runs["variant"].isin(list(SECTION4_CELLS.values()))
+    return bool(needed.any())

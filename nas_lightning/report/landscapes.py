@@ -22,10 +22,10 @@ from nas_lightning.report.paper import data_title, family_title
 from nas_lightning.report.selection import (
     Selection,
     Shown,
-    architectures,
     conditions,
-    missing_variants,
+    other_connections,
     section4_cells,
+    table2_note,
 )
 from nas_lightning.report.words import say
 
@@ -142,7 +142,7 @@ def _family(
     """Figures 17 to 24: surfaces of a base cell and its variants, from narrow to wide."""
     (family,) = families
     runs = selection.runs(data)
-    shown = architectures(runs, [family], ["original", "connections"])
+    shown = other_connections(runs, family)
     if not any(one.kind == "connections" for one in shown):
         return None
     ordered = sorted(shown, key=lambda one: (one.width, -one.depth, one.is_base))
@@ -150,7 +150,7 @@ def _family(
     notes = ["From narrow to wide, deeper ones first."]
     if variable == "variance":
         notes.append("Values are unscaled; the paper's are times 1e-5.")
-    notes.append(missing_variants(family, shown))
+    notes.append(table2_note(family, shown))
     title = f"{what} of {family_title(family)} and its variants by width, {data_title(data)}"
     return _surfaces(runs, ordered, titles, title, notes, variable, look)
 

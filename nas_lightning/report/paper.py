@@ -117,7 +117,7 @@ def paper_table2() -> tuple[Topology, ...]:
 
 
 def paper_table3() -> tuple[Table3Entry, ...]:
-    """Table 3: the originals and their random operations of seeds 1 to 10."""
+    """Table 3: the originals and their ten variants by random operations."""
     notes = _content()["table3_differs"]
     return tuple(
         Table3Entry(family, number, size, notes.get(family, {}).get(f"C{number}", ""))

@@ -10,7 +10,8 @@ from functools import cached_property
 import pandas as pd
 
 from nas_lightning.cells import Genotype, format_width, parse_genotype
-from nas_lightning.cells.table2 import SECTION4_NUMBERING
+from nas_lightning.cells.published import SECTION4_CELLS
+from nas_lightning.cells.table2 import is_stand_in
 from nas_lightning.report.claims import Claim, examine_claims
 from nas_lightning.report.paper import (
     data_title,
@@ -57,8 +58,23 @@ class Shown:
 
     @property
     def name(self) -> str:
-        """Its name in print: ``"DARTS"``, ``"C4"``, ``"connections=7"``."""
-        return family_title(self.family) if self.is_base else self.variant
+        """Its name in print: ``"DARTS"``, ``"C4"``, ``"C1 (stand-in)"``, ``"connections=7"``."""
+        return family_title(self.family) if self.is_base else self.variant + self.mark
+
+    @property
+    def full_name(self) -> str:
+        """Its label in print: ``"darts_v2:C4"``, ``"darts_v2:C1 (stand-in)"``."""
+        return self.label + self.mark
+
+    @property
+    def mark(self) -> str:
+        """What a name says of a stand-in; empty for all others."""
+        return " (stand-in)" if self.is_stand_in else ""
+
+    @property
+    def is_stand_in(self) -> bool:
+        """Whether it stands in for a variant of table 2 whose connections are not public."""
+        return is_stand_in(self.family, self.variant)
 
     @property
     def size(self) -> str:
@@ -140,28 +156,35 @@ def architectures(runs: pd.DataFrame, families: Sequence[str] = (), kinds: Seque
     return sorted(found, key=lambda shown: shown.order)
 
 
-def section4_cells(runs: pd.DataFrame) -> tuple[list[Shown], Mapping[str, str], str]:
-    """The DARTS cell and its variants in section 4's figures, their names by label, and a note to print.
+def section4_cells(
+    runs: pd.DataFrame, wanted: Sequence[str] = tuple(SECTION4_CELLS)
+) -> tuple[list[Shown], Mapping[str, str], str]:
+    """The DARTS cell and section 4's C1 to C4, their names by label, and a note that says which are missing.
 
-    Where section 4's four variants are all there, they are taken with both numbers, ``"C1 (C6 of table 2)"``;
-    else every variant by random connections.
+    Where none of the four is there, every variant by random connections is taken.
     """
     shown = architectures(runs, [SECTION4_FAMILY], ["original", "connections"])
-    names = {one.label: one.name for one in shown}
-    of_variant = {one.variant: one for one in shown}
-    missing = sorted(set(SECTION4_NUMBERING.values()) - set(of_variant), key=lambda name: int(name[1:]))
-    if not missing:
-        four = {number: of_variant[of_table2] for number, of_table2 in SECTION4_NUMBERING.items()}
-        names |= {one.label: f"{number} ({one.variant} of table 2)" for number, one in four.items()}
-        shown = [*(one for one in shown if one.is_base), *four.values()]
-    return shown, names, say("numbering", missing=missing)
+    numbers = {name: number for number, name in SECTION4_CELLS.items()}
+    there = {numbers[one.variant] for one in shown if one.variant in numbers}
+    if there:
+        shown = [one for one in shown if one.is_base or one.variant in numbers]
+    names = {one.label: numbers.get(one.variant, one.name) for one in shown}
+    missing = [f"{number} ({SECTION4_CELLS[number]})" for number in wanted if number not in there]
+    return shown, names, say("numbering", missing=missing, any=bool(there))
 
 
-def missing_variants(family: str, shown: Sequence[Shown]) -> str:
-    """Which of table 2's variants a figure lacks, as a sentence; empty where it has all."""
+def other_connections(runs: pd.DataFrame, family: str) -> list[Shown]:
+    """A base cell and its variants by random connections, without section 4's C1 to C4."""
+    shown = architectures(runs, [family], ["original", "connections"])
+    return [one for one in shown if one.variant not in SECTION4_CELLS.values()]
+
+
+def table2_note(family: str, shown: Sequence[Shown]) -> str:
+    """Which of table 2's variants a figure lacks, and which are stand-ins; empty where neither is so."""
     wanted = [entry.variant for entry in paper_table2() if entry.family == family]
     missing = [variant for variant in wanted if variant not in {one.variant for one in shown}]
-    return say("missing_variants", missing=missing, all=len(wanted))
+    stand_ins = any(one.is_stand_in for one in shown)
+    return say("table2_note", missing=missing, all=len(wanted), stand_ins=stand_ins)
 
 
 def conditions(runs: pd.DataFrame) -> str:

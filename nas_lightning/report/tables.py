@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import pandas as pd
 
@@ -13,9 +13,10 @@ from nas_lightning.cells import (
     count_parameters,
     format_width,
     get_genotype,
-    random_operations,
 )
-from nas_lightning.cells.table2 import SECTION4_NUMBERING, TABLE2
+from nas_lightning.cells.published import SECTION4_CELLS
+from nas_lightning.cells.table2 import is_stand_in
+from nas_lightning.cells.variants import table3_spec
 from nas_lightning.report.claims import PREDICTORS, Claim, examine_claims, examine_paper_table1
 from nas_lightning.report.paper import (
     Table1Entry,
@@ -51,7 +52,7 @@ def report_tables(results: Results, claims: Sequence[Claim] | None = None) -> li
         claims: The claims, where they were tested before; they are tested here otherwise.
 
     Returns:
-        Table 1, table 2, the numbering of figure 2, table 3, the architectures and the claims.
+        Table 1, table 2, section 4's variants, table 3, the architectures and the claims.
     """
     runs = results.runs
     tested = examine_claims(runs) if claims is None else claims
@@ -113,6 +114,7 @@ def table2() -> ReportTable:
     families = list(dict.fromkeys(entry.family for entry in entries))
     originals = [t for t in paper_topologies() if t.variant == "original" and t.family in families]
     printed, counted = {}, {}
+    stand_ins = {(e.family, e.variant) for e in entries if is_stand_in(e.family, e.variant)}
     for entry in (*originals, *entries):
         spec = entry.family if entry.variant == "original" else f"{entry.family}:{entry.variant}"
         printed[entry.family, entry.variant] = _topology(entry.width, entry.depth)
@@ -121,7 +123,8 @@ def table2() -> ReportTable:
             cell_width(genotype.normal, genotype.normal_concat),
             cell_depth(genotype.normal, genotype.normal_concat),
         )
-    frame = _side_by_side(families, ["original", *(f"C{i}" for i in range(1, 14))], printed, counted)
+    variants = ["original", *(f"C{i}" for i in range(1, 14))]
+    frame = _side_by_side(families, variants, printed, counted, stand_ins)
     slips = _slips("Figure 2", "Figure 10", "Figure 25")
     caption = say("table2", agreement=_agreement(printed, counted), slips=slips)
     return ReportTable("table2", "Table 2", "Width and depth of the variants by connections", caption, frame)
@@ -134,8 +137,7 @@ def table3() -> ReportTable:
     printed, counted = {}, {}
     notes: dict[tuple[str, str], list[str]] = {}
     for entry in entries:
-        base = get_genotype(entry.family)
-        genotype = random_operations(base, entry.number) if entry.number else base
+        genotype = get_genotype(table3_spec(entry.family, entry.number))
         key = (entry.family, f"C{entry.number}")
         printed[key] = f"{entry.parameters_M:.2f}"
         counted[key] = f"{count_parameters(genotype) / 1e6:.2f}"
@@ -154,6 +156,7 @@ def _side_by_side(
     variants: list[str],
     printed: dict[tuple[str, str], str],
     counted: dict[tuple[str, str], str],
+    stand_ins: Collection[tuple[str, str]] = (),
 ) -> pd.DataFrame:
     rows = []
     for variant in variants:
@@ -162,7 +165,7 @@ def _side_by_side(
         for family in families:
             key = (family, variant)
             row[f"{family_title(family)}, paper"] = printed[key]
-            row[f"{family_title(family)}, counted"] = counted[key]
+            row[f"{family_title(family)}, counted"] = counted[key] + " (stand-in)" * (key in stand_ins)
             if printed[key] != counted[key]:
                 differing.append(family_title(family))
         row["Count"] = f"differs: {', '.join(differing)}" if differing else "agrees"
@@ -224,25 +227,20 @@ def _differences(run: pd.Series) -> list[str]:
 
 
 def numbering_table(runs: pd.DataFrame) -> ReportTable:
-    """Both numberings of the DARTS variants in figures 2, 3, 4, 6, 7 and 8."""
+    """Section 4's C1 to C4: the DARTS variants of figures 2, 3, 4, 6, 7 and 8."""
     rows = []
-    for section4, of_table2 in SECTION4_NUMBERING.items():
-        genotype = get_genotype(f"darts_v2:{of_table2}")
-        width = cell_width(genotype.normal, genotype.normal_concat)
-        trained = (
-            0 if runs.empty else int((runs["family"].eq("darts_v2") & runs["variant"].eq(of_table2)).sum())
-        )
+    for number, name in SECTION4_CELLS.items():
+        genotype = get_genotype(name)
         rows.append(
             {
-                "Figures 2 to 8": section4,
-                "Table 2": of_table2,
-                "Width": format_width(width),
+                "Section 4": number,
+                "Cell": name,
+                "Width": format_width(cell_width(genotype.normal, genotype.normal_concat)),
                 "Depth": cell_depth(genotype.normal, genotype.normal_concat),
-                "Seed of the connections": TABLE2["darts_v2"][int(of_table2[1:]) - 1].seed,
-                "Runs": trained,
+                "Runs": 0 if runs.empty else int(runs["variant"].eq(name).sum()),
             }
         )
-    title = "Names of the DARTS variants in section 4 and in table 2"
+    title = "The variants of the DARTS cell in section 4"
     return ReportTable("numbering", "", title, say("numbering_table"), pd.DataFrame(rows))
 
 
@@ -263,7 +261,11 @@ def architecture_table(runs: pd.DataFrame) -> ReportTable:
     rows = []
     for _, group in runs.groupby([keys, runs["architecture"]], sort=False):
         first = group.iloc[0]
-        row: dict[str, object] = {"Architecture": first["architecture"], "Data": data_title(first["data"])}
+        mark = " (stand-in)" if is_stand_in(first["family"], first["variant"]) else ""
+        row: dict[str, object] = {
+            "Architecture": first["architecture"] + mark,
+            "Data": data_title(first["data"]),
+        }
         row |= {SETTING_NAMES[name].capitalize(): "".join(distinct([first[name]])) for name in varying}
         row |= {
             "Width": format_width(float(first["width"])),

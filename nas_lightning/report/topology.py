@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from nas_lightning.cells.census import MAX_NODES, take_census
+from nas_lightning.cells.variants import adapted
 from nas_lightning.figures.cell import CellDrawing, draw_cells
 from nas_lightning.figures.width_depth import WidthDepthPlane, draw_width_depth
 from nas_lightning.report.claims import statistics
@@ -19,8 +20,9 @@ from nas_lightning.report.selection import (
     Shown,
     architectures,
     conditions,
-    missing_variants,
+    other_connections,
     section4_cells,
+    table2_note,
 )
 from nas_lightning.report.words import say
 
@@ -38,7 +40,7 @@ def base_cells(selection: Selection, families: Sequence[str], data: str = "") ->
 
 
 def adapted_cells(selection: Selection, families: Sequence[str], data: str = "") -> Drawing | None:
-    """Figure 25: the widest and shallowest cells."""
+    """Figure 25: the widest and shallowest cells; those that the authors did not publish are ours."""
     return _one_each(selection, selection.families, ["adapted"], "Adapted cells, wide and shallow")
 
 
@@ -46,9 +48,9 @@ def variant_cells(selection: Selection, families: Sequence[str], data: str = "")
     """Figures 2, 10 and 11: a base cell and its variants by random connections."""
     (family,) = families
     runs = selection.results.runs
-    shown = architectures(runs, [family], ["original", "connections"])
+    shown = other_connections(runs, family)
     names: Mapping[str, str] = {one.label: one.name for one in shown}
-    note = missing_variants(family, shown)
+    note = table2_note(family, shown)
     if family == SECTION4_FAMILY:
         shown, names, note = section4_cells(runs)
     if all(one.is_base for one in shown):
@@ -65,6 +67,10 @@ def _one_each(
     missing = [family_title(family) for family in paper_families() if family not in _families(shown)]
     of_paper = set(families) & set(paper_families())
     note = f"Missing: {', '.join(missing)}." if missing and of_paper else ""
+    ours = [one for one in shown if one.kind == "adapted" and adapted(one.family) is None]
+    if ours:
+        titles = ", ".join(family_title(one.family) for one in ours)
+        note += f" Chosen by this project, as the authors' are not public: {titles}."
     return _cells(shown, {one.label: family_title(one.family) for one in shown}, title, note)
 
 
@@ -103,9 +109,10 @@ def width_depth_plane(selection: Selection, families: Sequence[str], data: str) 
     names: list[list[str]] = []
     values: dict[str, list[np.ndarray]] = {key: [] for key in means}
     for title, nodes, concat, members in _spaces(selection, shown):
-        names.append([one.label for one in members])
+        names.append([one.full_name for one in members])
+        labels = [one.label for one in members]
         for key, mean in means.items():
-            values[key].append(mean.reindex(names[-1]).to_numpy(np.float64))
+            values[key].append(mean.reindex(labels).to_numpy(np.float64))
         planes.append(
             WidthDepthPlane(
                 [_short_name(one) for one in members],
@@ -119,7 +126,13 @@ def width_depth_plane(selection: Selection, families: Sequence[str], data: str) 
     kinds = {one.variant.partition("=")[0] for one in shown}
     return Drawing(
         f"Architectures by width and depth, {data_title(data)}",
-        say("plane", label=label, kinds=kinds, conditions=conditions(runs)),
+        say(
+            "plane",
+            label=label,
+            kinds=kinds,
+            stand_ins=any(one.is_stand_in for one in shown),
+            conditions=conditions(runs),
+        ),
         draw_width_depth(planes, label=label),
         live_planes(planes, names, values),
     )
@@ -161,5 +174,7 @@ def _short_name(one: Shown) -> str:
     """A name that fits below a mark; none for original cells."""
     if one.is_base:
         return ""
+    if one.kind == "adapted":
+        return "A"
     kind, _, seed = one.variant.partition("=")
-    return f"{_SHORT.get(kind, kind)}{seed}" if seed else "A" if one.kind == "adapted" else one.variant
+    return f"{_SHORT.get(kind, kind)}{seed}" + "*" * one.is_stand_in

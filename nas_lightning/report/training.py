@@ -18,8 +18,9 @@ from nas_lightning.report.selection import (
     Shown,
     architectures,
     conditions,
-    missing_variants,
+    other_connections,
     section4_cells,
+    table2_note,
 )
 from nas_lightning.report.words import say
 
@@ -41,18 +42,20 @@ def section4_curves(selection: Selection, families: Sequence[str], data: str) ->
 
 def other_rate_curves(selection: Selection, families: Sequence[str], data: str) -> Drawing | None:
     """Figure 4: accuracy at the other learning rates."""
-    panels, used = [], []
+    panels, used, notes = [], [], []
     for rate in selection.other_rates(data):
         runs = selection.runs(data, rate)
-        shown, names, _ = section4_cells(runs)
+        shown, names, note = section4_cells(runs, ["C1", "C3"])
         if len(shown) >= 2:
+            notes.append(note)
             used.append(_used(runs, shown))
             title = f"{data_title(data)}, learning rate {rate:g}"
             panels.append(_panel(selection, runs, shown, names, ACCURACY, title))
     if not panels:
         return None
     title = f"Accuracy at other learning rates, {data_title(data)}"
-    return _curves(title, [say("other_rates")], pd.concat(used), panels)
+    notes = [say("other_rates", note=" ".join(dict.fromkeys(notes)))]
+    return _curves(title, notes, pd.concat(used), panels)
 
 
 def operation_curves(selection: Selection, families: Sequence[str], data: str) -> Drawing | None:
@@ -77,7 +80,7 @@ def connection_curves(selection: Selection, families: Sequence[str], data: str) 
     """Figures 13 to 16: loss of a base cell and its variants, grouped by width in four panels at most."""
     (family,) = families
     runs = selection.runs(data)
-    shown = architectures(runs, [family], ["original", "connections"])
+    shown = other_connections(runs, family)
     bases = [one for one in shown if one.is_base]
     variants = sorted((one for one in shown if not one.is_base), key=lambda one: (one.width, -one.depth))
     if not variants:
@@ -92,7 +95,7 @@ def connection_curves(selection: Selection, families: Sequence[str], data: str) 
         title = f"width {low}" if low == high else f"width {low} to {high}"
         panels.append(_panel(selection, runs, [*bases, *group], names, LOSS, title))
     title = f"Loss of {family_title(family)} and its variants by random connections, {data_title(data)}"
-    return _curves(title, [missing_variants(family, variants)], _used(runs, shown), panels)
+    return _curves(title, [table2_note(family, variants)], _used(runs, shown), panels)
 
 
 def accuracy_at_convergence(selection: Selection, families: Sequence[str], data: str) -> Drawing | None:
@@ -100,7 +103,7 @@ def accuracy_at_convergence(selection: Selection, families: Sequence[str], data:
     runs = selection.runs(data)
     panels, drawn, notes = [], [], []
     for family in [*families, *(name for name in selection.families if name not in families)]:
-        shown = architectures(runs, [family], ["original", "connections"])
+        shown = other_connections(runs, family)
         if not any(one.kind == "connections" for one in shown):
             continue
         of_table2 = all(re.fullmatch(r"C\d+", one.variant) for one in shown if not one.is_base)
@@ -110,22 +113,28 @@ def accuracy_at_convergence(selection: Selection, families: Sequence[str], data:
             digits = one.variant.removeprefix("C")
             place = 0 if one.is_base else int(digits) if of_table2 else len(indices) + (not indices)
             indices.append(place)
-            names.append("0" if one.is_base else digits if of_table2 else one.variant)
+            names.append("0" if one.is_base else digits + "*" * one.is_stand_in if of_table2 else one.name)
         values = [
             100 * _floats(runs.loc[runs["architecture"] == one.label, "final_accuracy"]) for one in shown
         ]
         panels.append(AccuracyPanel(indices, names, values, family_title(family)))
         drawn += shown
-        if note := missing_variants(family, shown):
+        if note := table2_note(family, shown):
             notes.append(f"{family_title(family)}: {note[0].lower()}{note[1:]}")
     if not panels:
         return None
     used = _used(runs, drawn)
-    numbered = all(name.isdigit() for panel in panels for name in panel.names)
+    numbered = all(name.rstrip("*").isdigit() for panel in panels for name in panel.names)
     y_label = f"{used['evaluation_split'].iloc[0]} accuracy (%)"
     return Drawing(
         f"Accuracy at convergence, {data_title(data)}",
-        say("accuracy", numbered=numbered, notes=notes, conditions=conditions(used)),
+        say(
+            "accuracy",
+            numbered=numbered,
+            stand_ins=any(one.is_stand_in for one in drawn),
+            notes=notes,
+            conditions=conditions(used),
+        ),
         draw_accuracy(panels, y_label=y_label, columns=min(2, len(panels))),
         live_accuracy(panels, y_label),
     )

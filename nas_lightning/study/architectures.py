@@ -8,7 +8,8 @@
                                        ``connections=1..10``, ``operations=1..5`` or ``adapted``
 ``darts_v2:connections=0..9``          variants alone; also ``operations=1..10``, ``C1..C4``
 ``all published cells``                also ``all published cells of the 4-node space``
-``figure2 of darts_v2``                the cell and the variants that section 4 calls C1 to C4
+``darts_conn1``                        a variant that the paper's authors published
+``figure2 of darts_v2``                the cell and ``darts_conn1`` to ``4``, section 4's C1 to C4
 =====================================  =======================================================
 """
 
@@ -23,9 +24,9 @@ from typing import Any, TypeAlias
 from nas_lightning.cells import Genotype, genotype_slug, get_genotype, published_genotypes
 from nas_lightning.cells.literal import is_literal
 from nas_lightning.cells.operations import nearest
-from nas_lightning.cells.published import ALIASES
+from nas_lightning.cells.published import ALIASES, SECTION4_CELLS, published_variants
 from nas_lightning.cells.spec import apply_variant, published_base
-from nas_lightning.cells.table2 import SECTION4_NUMBERING, TABLE2
+from nas_lightning.cells.table2 import TABLE2
 from nas_lightning.study.study import Architecture, VariantKind
 
 Entry: TypeAlias = str | Mapping[str, Any]
@@ -71,14 +72,8 @@ def check_labels(architectures: Iterable[Architecture]) -> None:
 
 
 def figure2_number(architecture: Architecture) -> str | None:
-    """What section 4 calls a variant of the DARTS cell; None for all other cells.
-
-    Table 2's C6, C7, C1 and C2 of ``darts_v2`` are C1 to C4 of section 4: figures 2, 3, 4, 6, 7 and 8 number
-    by falling width, table 2 by rising width.
-    """
-    if architecture.family != "darts_v2":
-        return None
-    return next((ours for ours, table2 in SECTION4_NUMBERING.items() if table2 == architecture.variant), None)
+    """What section 4 calls a variant of the DARTS cell; None for all other cells."""
+    return next((number for number, name in SECTION4_CELLS.items() if name == architecture.variant), None)
 
 
 def _specs(entry: Entry) -> list[str]:
@@ -96,7 +91,7 @@ def _specs(entry: Entry) -> list[str]:
         base = ALIASES.get(figure2.group(1), figure2.group(1))
         if base != "darts_v2":
             raise ValueError("figure 2 shows darts_v2 and its variants only")
-        return [base, *(f"{base}:{variant}" for variant in SECTION4_NUMBERING.values())]
+        return [base, *SECTION4_CELLS.values()]
     base, *variants = text.split(" and ")
     if variants:
         return _with_variants(base, variants)
@@ -150,6 +145,8 @@ def _architecture(spec: str, folder: Path | None) -> Architecture:
     published = published_base(spec)
     if published is not None:
         entry, variant = published
+        if entry.variant_of:
+            return Architecture(spec, genotype, entry.variant_of, entry.name, entry.kind)
         family = entry.name
     else:
         base, variant = _file_and_variant(spec)
@@ -181,12 +178,14 @@ def _with_absolute_file(spec: str, folder: Path | None) -> str:
 
 @cache
 def _known_genotypes() -> Mapping[Genotype, str]:
-    """Names of the published genotypes, of table 2's variants and of the adapted cells."""
+    """Names of the published genotypes and variants, of table 2's variants and of the adapted cells."""
     known: dict[Genotype, str] = {}
     published = {name: entry.genotype for name, entry in published_genotypes().items()}
     variants = {name: [f"C{number}" for number in range(1, len(rows) + 1)] for name, rows in TABLE2.items()}
     for name, genotype in published.items():
         known.setdefault(genotype, name)
+    for name, entry in published_variants().items():
+        known.setdefault(entry.genotype, name if entry.kind != "adapted" else f"{entry.variant_of}:adapted")
     for name, genotype in published.items():
         for variant in (*variants.get(name, ()), "adapted"):
             known.setdefault(apply_variant(genotype, name, variant), f"{name}:{variant}")

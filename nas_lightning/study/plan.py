@@ -30,9 +30,8 @@ def format_plan(
     """A study's plan: a table and the totals.
 
     The table has a line for each run, or above :data:`MOST_LINES` runs for each group of family, data set,
-    learning rate, regularisation and kind of variant. Where the study has variants of figures 2 to 8,
-    section 4's numbers stand beside those of table 2. ``seconds`` is the time of each run; None if no run was
-    timed.
+    learning rate, regularisation and kind of variant. Where the study has section 4's variants, a
+    line names them. ``seconds`` is the time of each run; None if no run was timed.
     """
     if jobs < 1:
         raise ValueError(f"`jobs` (={jobs}) must be at least 1")
@@ -131,10 +130,10 @@ def _totals(rows: Sequence[_Row], jobs: int, gpus_per_run: float | int) -> list[
 
 
 def _figure_names(study: Study) -> list[str]:
-    """Names of the variants in those figures of the paper that number them as section 4 does."""
+    """What section 4 of the paper calls the authors' cells."""
     labels = {run.architecture.label: figure2_number(run.architecture) for run in study.runs}
     named = sorted(f"{number} = {label}" for label, number in labels.items() if number is not None)
-    figures = "names in figures 2, 3, 4, 6, 7 and 8 of the paper, and here by table 2"
+    figures = "names in figures 2, 3, 4, 6, 7 and 8 of the paper"
     return [f"{figures}: {', '.join(named)}"] if named else []
 
 

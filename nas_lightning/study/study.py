@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-from nas_lightning.cells import Genotype, cell_depth, cell_width
+from nas_lightning.cells import Genotype, cell_depth, cell_width, published_variants
 
 VariantKind: TypeAlias = Literal["original", "connections", "operations", "adapted", "own", "sampled"]
 
@@ -20,8 +20,8 @@ class Architecture:
         spec: Genotype spec as ``nas-lightning fit --model.genotype`` takes it; names are in full.
         genotype: The cells.
         family: Name of the published genotype it is or varies; the spec's own short name for other cells.
-        variant: ``"original"``, ``"C1"`` to ``"C13"``, ``"connections=7"``, ``"operations=3"``, ``"adapted"``
-            or ``"own"``.
+        variant: ``"original"``, ``"C1"`` to ``"C13"``, ``"connections=7"``, ``"operations=3"``,
+            ``"adapted"``, the name of a published variant, such as ``"darts_conn1"``, or ``"own"``.
         kind: What the variant changes; C1 to C13 have other connections. ``"sampled"`` is a cell drawn from a
             search space: its family is the space, its variant an identifier such as ``"cell 17"``.
     """
@@ -34,8 +34,10 @@ class Architecture:
 
     @property
     def label(self) -> str:
-        """Short name, unique within a study: ``darts_v2`` or ``darts_v2:C4``."""
-        return self.family if self.variant in ("original", "own") else f"{self.family}:{self.variant}"
+        """Short name, unique within a study: ``darts_v2``, ``darts_v2:C4`` or ``darts_conn1``."""
+        if self.variant in ("original", "own"):
+            return self.family
+        return self.variant if self.variant in published_variants() else f"{self.family}:{self.variant}"
 
     @property
     def width(self) -> float:

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 import nas_lightning.cells
-from nas_lightning.cells import get_genotype, operation_names, published_genotypes
+from nas_lightning.cells import get_genotype, operation_names, published_genotypes, published_variants
+from nas_lightning.cells.published import SECTION4_CELLS
 from tests.cells.data import COUNTED
 
 PUBLISHED = published_genotypes()
@@ -38,6 +39,32 @@ def test_each_has_citation_source_and_valid_figures(name: str) -> None:
         assert 2 < (entry.reported.parameters_M or 3) < 5
         assert 2 < (entry.reported.error_percent or 3) < 4
     assert {edge.op for edge in entry.genotype.normal + entry.genotype.reduce} <= set(operation_names())
+
+
+def test_the_authors_variants_are_apart_from_the_cells_of_searches() -> None:
+    variants = published_variants()
+    names = [f"darts_conn{i}" for i in range(1, 5)] + [f"darts_ops{i}" for i in range(1, 6)]
+    names += [f"{base}_adapted" for base in ("nasnet", "amoebanet", "enas", "snas")]
+    assert list(variants) == names
+    assert not set(names) & set(PUBLISHED)
+    for name, entry in variants.items():
+        base = PUBLISHED[entry.variant_of].genotype
+        assert not PUBLISHED[entry.variant_of].variant_of
+        assert entry.source.startswith("shuyao95/")
+        assert entry.citation.startswith("Yao Shu, Wei Wang, Shaofeng Cai. Understanding Architectures")
+        assert (entry.genotype.normal_concat, entry.genotype.reduce_concat) == (
+            base.normal_concat,
+            base.reduce_concat,
+        )
+        kept = "source" if entry.kind == "operations" else "op"
+        for varied, original in ((entry.genotype.normal, base.normal), (entry.genotype.reduce, base.reduce)):
+            assert [getattr(e, kept) for e in varied] == [getattr(e, kept) for e in original], name
+    assert len({entry.genotype for entry in (*PUBLISHED.values(), *variants.values())}) == 56 + 13
+
+
+def test_section_4_s_c3_and_c4_never_read_input_0_in_the_normal_cell() -> None:
+    read = [{edge.source for edge in get_genotype(name).normal} & {0, 1} for name in SECTION4_CELLS.values()]
+    assert read == [{0, 1}, {0, 1}, {1}, {1}]
 
 
 def test_no_count_stands_in_the_data() -> None:

@@ -33,6 +33,7 @@ def test_every_form_of_a_spec(darts_file: Path) -> None:
     assert get_genotype("darts:connections=7") == random_connections(DARTS, 7)
     assert get_genotype("darts_v2:operations=3") == random_operations(DARTS, 3)
     assert get_genotype("darts:adapted") == widest_shallowest(DARTS)
+    assert get_genotype("enas:adapted") == get_genotype("enas_adapted")
     assert get_genotype("darts:C4") == table2_variant("darts_v2", 4)
     assert get_genotype(f"{darts_file}:connections=7") == random_connections(DARTS, 7)
     assert get_genotype(f"{darts_file}:adapted") == widest_shallowest(DARTS)

@@ -48,6 +48,11 @@ def test_figure_1_and_figure_25(base: str) -> None:
     assert width_and_depth(f"{base}:adapted") == PAPER["adapted"][base]
 
 
+def test_section_4_s_cells_have_the_width_and_depth_of_figure_2() -> None:
+    found = [width_and_depth(f"darts_conn{number}") for number in range(1, 5)]
+    assert found == [[2.5, 3], [2.5, 3], [2, 4], [2, 4]]
+
+
 @pytest.mark.parametrize("name", COUNTED)
 def test_every_published_cell(name: str) -> None:
     assert width_and_depth(name) == COUNTED[name]["topology"]

@@ -15,8 +15,9 @@ from nas_lightning.cells import (
     table2_variant,
     widest_shallowest,
 )
-from nas_lightning.cells.table2 import TABLE2
-from nas_lightning.cells.variants import MAX_SEED
+from nas_lightning.cells.spec import origin
+from nas_lightning.cells.table2 import RELEASED_SEEDS, TABLE2, is_stand_in
+from nas_lightning.cells.variants import MAX_SEED, adapted, table3_spec
 from tests.cells.data import PAPER
 
 PAPER_NAMES = {"darts_v2": "darts", "enas": "enas", "amoebanet": "amoebanet", "nasnet": "nasnet"}
@@ -97,16 +98,74 @@ def test_random_operations_keep_connections_and_draw_from_the_seven() -> None:
 
 @pytest.mark.parametrize("base", TABLE2)
 def test_the_seeds_of_table_2_are_those_of_the_rule(base: str) -> None:
-    """C_i takes the first seed with its width and depth that no C_j of a smaller number has taken."""
+    """C_i takes the first of 1..10, 0, 11.. with its width and depth that no earlier C has taken."""
     genotype = get_genotype(base)
     seeds: dict[tuple[float, int], list[int]] = {}
-    for seed in range(max(entry.seed for entry in TABLE2[base]) + 1):
+    for seed in [*RELEASED_SEEDS, 0, *range(11, max(entry.seed for entry in TABLE2[base]) + 1)]:
         normal = random_connections(genotype, seed).normal
         pair = cell_width(normal, genotype.normal_concat), cell_depth(normal, genotype.normal_concat)
         seeds.setdefault(pair, []).append(seed)
     chosen = [seeds[width, depth].pop(0) for width, depth in PAPER["table2"][PAPER_NAMES[base]]]
     assert [entry.seed for entry in TABLE2[base]] == chosen
     assert [[entry.width, entry.depth] for entry in TABLE2[base]] == PAPER["table2"][PAPER_NAMES[base]]
+
+
+def test_every_variant_but_those_of_the_release_is_a_stand_in() -> None:
+    marked = {base: [e.seed for e in rows if e.stand_in] for base, rows in TABLE2.items()}
+    assert marked == {
+        "darts_v2": [14, 34, 40, 19, 20],
+        "enas": [23, 125, 188, 20, 0, 22],
+        "amoebanet": [23, 125, 188, 57],
+        "nasnet": [23, 125, 188, 20, 0, 22],
+    }
+    for base, rows in TABLE2.items():
+        assert [is_stand_in(base, f"C{i}") for i in range(1, 14)] == [row.stand_in for row in rows]
+    others = (("darts_v2", None), ("darts_v2", "connections=14"), ("darts_v2", "C14"), ("gdas", "C1"))
+    assert not any(is_stand_in(base, variant) for base, variant in others)
+
+
+@pytest.mark.parametrize("base", ["darts_v2", "enas", "amoebanet", "nasnet", "snas_mild"])
+@pytest.mark.parametrize("seed", RELEASED_SEEDS)
+def test_random_connections_are_those_of_the_release(base: str, seed: int) -> None:
+    """Its rule, restated: one list of nodes that both cells draw from, longer by one after each pair."""
+    genotype = get_genotype(base)
+    generator, nodes = np.random.RandomState(seed), [0, 1]
+    drawn: tuple[list[int], list[int]] = ([], [])
+    for index in range(len(genotype.normal)):
+        for cell in drawn:
+            cell.append(int(generator.choice(nodes, 1)[0]))
+        if index % 2:
+            nodes.append(len(nodes))
+    assert sources(random_connections(genotype, seed)) == drawn
+
+
+def test_table_3_has_the_authors_c1_to_c5_of_darts() -> None:
+    assert [table3_spec("darts_v2", number) for number in (0, 1, 5, 6)] == [
+        "darts_v2",
+        "darts_ops1",
+        "darts_ops5",
+        "darts_v2:operations=6",
+    ]
+    assert table3_spec("enas", 1) == "enas:operations=1"
+
+
+@pytest.mark.parametrize("base", ["nasnet", "amoebanet", "enas", "snas_mild"])
+def test_adapted_cells_are_the_authors_where_they_published_them(base: str) -> None:
+    authors, ours = get_genotype(f"{base}:adapted"), widest_shallowest(get_genotype(base))
+    assert adapted(base) == authors
+    assert operations(authors) == operations(ours)
+    assert (authors == ours) == (base == "amoebanet")
+    if base != "enas":  # node 3 of the normal ENAS cell reads input 0 twice
+        assert all(set(drawn[i : i + 2]) == {0, 1} for drawn in sources(authors) for i in (0, 2, 4, 6))
+
+
+def test_the_adapted_darts_cell_is_ours() -> None:
+    assert adapted("darts_v2") is None
+    assert get_genotype("darts:adapted") == widest_shallowest(get_genotype("darts"))
+    assert origin("darts_v2", "adapted") == "ours; the authors' are not public"
+    assert [origin("enas", "adapted"), origin("gdas", "adapted")] == ["the authors'", "ours"]
+    assert origin("enas", "C1") == "stand-in, seed 23"
+    assert [origin("enas", "C3"), origin("enas", None)] == ["the authors' seed 2", ""]
 
 
 def test_table_2_variants_are_13_different_wirings_with_the_bases_operations() -> None:

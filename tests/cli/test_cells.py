@@ -10,7 +10,14 @@ from typing import Any
 import pytest
 import yaml
 
-from nas_lightning.cells import Genotype, count_parameters, get_genotype, multiply_adds, published_genotypes
+from nas_lightning.cells import (
+    Genotype,
+    count_parameters,
+    get_genotype,
+    multiply_adds,
+    published_genotypes,
+    published_variants,
+)
 from nas_lightning.cli.cells import main
 from tests.cells.data import COUNTED, PAPER
 from tests.cli.commands import command, environment, run_process
@@ -46,6 +53,11 @@ def test_list_has_every_cell_with_its_own_count_and_the_reported_figures_apart(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     records = run_json(capsys, "list")
+    variants = [record for record in records if record["variant_of"] is not None]
+    assert [(r["name"], r["variant_of"]) for r in variants] == [
+        (entry.name, entry.variant_of) for entry in published_variants().values()
+    ]
+    records = records[: -len(variants)]
     assert [record["name"] for record in records] == list(COUNTED)
     for record in records:
         counted = COUNTED[record["name"]]
@@ -128,6 +140,23 @@ def test_variants_hold_tables_2_and_3(capsys: pytest.CaptureFixture[str]) -> Non
     assert len(records) == 1 + 1 + 13 + 10 + 10
     assert len(run_json(capsys, "variants", "gdas", "--count", "2")) == 1 + 1 + 2 + 2
     assert "enas:operations=2" in run_text(capsys, "variants", "enas")
+    assert [spec for spec in records if records[spec]["origin"].startswith("stand-in")] == [
+        f"enas:C{number}" for number in (1, 2, 4, 8, 9, 11)
+    ]
+    names = {record["spec"] for record in run_json(capsys, "variants", "darts", "--count", "0")}
+    assert {"darts_conn4", "darts_ops5"} <= names
+
+
+def test_what_is_not_the_authors_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    text = run_text(capsys, "show", "darts:C1")
+    assert text.startswith("darts:C1 (stand-in)\n")
+    assert "stand-in, seed 14: random connections with table 2's width and depth" in text
+    assert run_text(capsys, "show", "darts:C4").startswith("darts:C4\n")
+    assert "connections    ours; the authors' are not public" in run_text(capsys, "show", "darts:adapted")
+    record = run_json(capsys, "show", "darts_conn3")
+    assert (record["variant_of"], record["variant"], record["origin"]) == ("darts_v2", None, "")
+    assert "variant of     darts_v2" in run_text(capsys, "show", "darts_conn3")
+    assert "darts_v2:C7 (stand-in)" in run_text(capsys, "census", "darts_v2:C7")
 
 
 def test_census_counts_and_ranks(capsys: pytest.CaptureFixture[str]) -> None:
@@ -186,6 +215,7 @@ def test_draw_writes_whole_files_or_none(capsys: pytest.CaptureFixture[str], tmp
         (["census", "--concat", "a"], "'a' must be node numbers"),
         (["census", "--concat", "9"], "`concat` (=[9])"),
         (["variants", "darts:adapted"], "is a variant already"),
+        (["variants", "darts_ops1"], "is a variant already; name its base, darts_v2"),
         (["variants", "darts", "--count", "-1"], "`count` (=-1)"),
         # Slow where it is the first to import Lightning.
         pytest.param(["list", "--operations", "no_such_module"], "'no_such_module'", marks=pytest.mark.slow),

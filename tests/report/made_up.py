@@ -20,6 +20,7 @@ from nas_lightning.cells import (
     count_parameters,
     get_genotype,
     multiply_adds,
+    published_variants,
     topology,
 )
 from nas_lightning.netcdf import write_dataset
@@ -49,7 +50,8 @@ def made_up_results(
     Args:
         folder: Where surface files go.
         families: Published genotypes.
-        variants: ``"original"``, ``"C1"``, ``"connections=3"``, ``"operations=3"``, ``"adapted"``.
+        variants: ``"original"``, ``"C1"``, ``"connections=3"``, ``"operations=3"``, ``"adapted"``,
+            ``"darts_conn1"``.
         data: Names of data classes.
         learning_rates: Initial learning rates.
         seeds: Seeds.
@@ -79,7 +81,16 @@ def made_up_results(
     return Results(study, frame, pd.concat(curves, ignore_index=True), tuple(problems))
 
 
+def label_of(family: str, variant: str) -> str:
+    """The name that a study gives a variant."""
+    if variant == "original":
+        return family
+    return variant if variant in published_variants() else f"{family}:{variant}"
+
+
 def _kind(variant: str) -> VariantKind:
+    if variant in published_variants():
+        return published_variants()[variant].kind
     if variant in ("original", "adapted"):
         return "original" if variant == "original" else "adapted"
     return "operations" if variant.startswith("operations") else "connections"
@@ -96,7 +107,7 @@ def _run(
     surfaces: bool,
     regularized: bool,
 ) -> tuple[dict[str, object], pd.DataFrame]:
-    label = family if variant == "original" else f"{family}:{variant}"
+    label = label_of(family, variant)
     genotype = get_genotype(label)
     width = cell_width(genotype.normal, genotype.normal_concat)
     depth = cell_depth(genotype.normal, genotype.normal_concat)

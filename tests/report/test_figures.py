@@ -9,7 +9,7 @@ import pytest
 import xarray as xr
 from matplotlib.figure import Figure
 
-from nas_lightning.cells import published_genotypes
+from nas_lightning.cells import published, published_genotypes
 from nas_lightning.netcdf import write_dataset
 from nas_lightning.report.claims import examine_claims
 from nas_lightning.report.figures import FIGURES, report_figures, uncovered
@@ -23,7 +23,8 @@ from nas_lightning.report.landscapes import (
 from nas_lightning.report.live import Drawing
 from nas_lightning.report.paper import paper_families
 from nas_lightning.report.selection import Selection, architectures, conditions
-from nas_lightning.report.topology import width_depth_plane
+from nas_lightning.report.tables import architecture_table
+from nas_lightning.report.topology import adapted_cells, variant_cells, width_depth_plane
 from nas_lightning.report.training import (
     accuracy_at_convergence,
     connection_curves,
@@ -36,8 +37,9 @@ from tests.figures.surfaces import heights, inside, planes
 from tests.report.made_up import made_up_results
 from tests.report.test_live import content
 
-SECTION4 = ("original", "C1", "C2", "C6", "C7")
+SECTION4 = ("original", *published.SECTION4_CELLS.values())
 FOUR = ("darts_v2", "enas", "amoebanet", "nasnet")
+DARTS = ("darts_v2",)
 
 
 def selection(folder: Path, **choices: Any) -> Selection:
@@ -58,11 +60,17 @@ def live(picture: Drawing | None) -> Any:
 def variants_of(figure: Any) -> list[str]:
     """Variants of the curves of a live panel, in order."""
     names = dict.fromkeys(trace["legendgroup"] for trace in figure["data"])
-    return [name.partition(":")[2] or "original" for name in names]
+    return ["original" if name in published_genotypes() else name.rpartition(":")[2] for name in names]
 
 
 def titles(figure: Figure) -> list[str]:
     return [axes.get_title() for axes in planes(figure)]
+
+
+def cells_drawn(figure: Figure) -> set[str]:
+    """Every text of a drawing of cells, titles included."""
+    texts = (text for axes in figure.axes for text in (*axes.texts, axes.title))
+    return {text.get_text() for text in texts}
 
 
 def with_runs(results: Results, runs: pd.DataFrame) -> Results:
@@ -73,15 +81,15 @@ def test_curves_are_mean_and_range_of_the_results(tmp_path: Path) -> None:
     chosen = selection(tmp_path, variants=SECTION4, seeds=(0, 1, 2), epochs=5)
     picture = drawn(section4_curves(chosen, (), "CIFAR10"))
     curves = chosen.results.curves
-    c6 = curves[curves["architecture"] == "darts_v2:C6"].groupby("epoch")
+    c1 = curves[curves["architecture"] == "darts_conn1"].groupby("epoch")
     for axes, column, factor in zip(picture.still.axes, ("loss", "accuracy"), (1, 100), strict=True):
-        (line,) = [line for line in axes.lines if line.get_label() == "C1 (C6 of table 2; 2.5c, 3)"]
+        (line,) = [line for line in axes.lines if line.get_label() == "C1 (2.5c, 3)"]
         assert np.asarray(line.get_xdata()).tolist() == [1, 2, 3, 4, 5]
-        np.testing.assert_allclose(heights(line), factor * c6[column].mean(), rtol=1e-12)
+        np.testing.assert_allclose(heights(line), factor * c1[column].mean(), rtol=1e-12)
     loss, accuracy = live(picture)["figures"]
-    (trace,) = [t for t in accuracy["data"] if t["legendgroup"] == "darts_v2:C6" and "customdata" in t]
-    np.testing.assert_allclose(trace["customdata"][:, 0], 100 * c6["accuracy"].min(), rtol=3e-4)
-    np.testing.assert_allclose(trace["customdata"][:, 1], 100 * c6["accuracy"].max(), rtol=3e-4)
+    (trace,) = [t for t in accuracy["data"] if t["legendgroup"] == "darts_conn1" and "customdata" in t]
+    np.testing.assert_allclose(trace["customdata"][:, 0], 100 * c1["accuracy"].min(), rtol=3e-4)
+    np.testing.assert_allclose(trace["customdata"][:, 1], 100 * c1["accuracy"].max(), rtol=3e-4)
     assert line.get_label() in [entry["name"] for entry in live(picture)["legend"]]
     vertical = [figure["layout"]["yaxis"] for figure in (loss, accuracy)]
     assert [axis["type"] for axis in vertical] == ["log", "linear"]
@@ -89,12 +97,59 @@ def test_curves_are_mean_and_range_of_the_results(tmp_path: Path) -> None:
     assert "seeds 0, 1 and 2" in picture.caption
 
 
-def test_section_4_has_its_own_numbers_where_all_four_are_there(tmp_path: Path) -> None:
-    whole = live(section4_curves(selection(tmp_path, variants=(*SECTION4, "C9")), (), "CIFAR10"))
-    assert variants_of(whole["figures"][0]) == ["original", "C6", "C7", "C1", "C2"]
-    partly = section4_curves(selection(tmp_path, variants=("original", "C9", "C6", "C13")), (), "CIFAR10")
-    assert variants_of(live(partly)["figures"][0]) == ["original", "C6", "C9", "C13"]
-    assert "of which C1, C2 and C7 are missing" in drawn(partly).caption
+def test_section_4_shows_the_authors_cells_and_says_which_are_missing(tmp_path: Path) -> None:
+    def curves(*variants: str) -> tuple[list[str], str]:
+        picture = section4_curves(selection(tmp_path, variants=("original", *variants)), (), "CIFAR10")
+        return variants_of(live(picture)["figures"][0]), drawn(picture).caption
+
+    names, caption = curves(*SECTION4[1:], "C9")
+    assert names == list(SECTION4)
+    assert "The authors' own cells, named as in section 4." in caption
+    assert "missing" not in caption
+    names, caption = curves("darts_conn3", "C9")
+    assert names == ["original", "darts_conn3"]
+    assert "The authors' C1 (darts_conn1), C2 (darts_conn2) and C4 (darts_conn4) are missing." in caption
+    names, caption = curves("C9", "C6", "C13")
+    assert names == ["original", "C6", "C9", "C13"]
+    assert "and C4 (darts_conn4) are missing; these are other variants." in caption
+
+
+def test_figures_of_table_2_leave_out_section_4_s_cells(tmp_path: Path) -> None:
+    chosen = selection(tmp_path, variants=(*SECTION4, "C9"), surfaces=True, seeds=(0,))
+    groups = [variants_of(figure) for figure in live(connection_curves(chosen, DARTS, "CIFAR10"))["figures"]]
+    assert groups == [["original", "C9"]]
+    assert live(family_contours(chosen, DARTS, "CIFAR10"))["choices"] == [
+        "width 3c, depth 3, C9",
+        "width 3.5c, depth 3, DARTS",
+    ]
+    alone = made_up_results(tmp_path, variants=SECTION4, surfaces=True, seeds=(0,))
+    reasons = [line for line in uncovered(alone) if line.startswith("Figure 13 ")]
+    assert reasons == [
+        "Figure 13 (loss curves): no finished run of a variant by random connections other than section 4's"
+        " of DARTS"
+    ]
+
+
+def test_stand_ins_are_marked_in_every_figure(tmp_path: Path) -> None:
+    variants = ("original", "C1", "C4", "C9")
+    chosen = selection(tmp_path, variants=variants, surfaces=True, seeds=(0,))
+    marked = "C1 (stand-in)"
+    for picture in (
+        section4_curves(chosen, (), "CIFAR10"),
+        connection_curves(chosen, DARTS, "CIFAR10"),
+    ):
+        legend = [entry["name"] for entry in live(picture)["legend"]]
+        assert {"C1 (stand-in; 2c, 4)", "C4 (2.5c, 4)"} <= set(legend)
+    for picture in (family_contours(chosen, DARTS, "CIFAR10"), section4_contours(chosen, (), "CIFAR10")):
+        assert sum(marked in name for name in live(picture)["choices"]) == 1
+        assert not any("C4 (stand-in)" in name for name in live(picture)["choices"])
+    assert marked in cells_drawn(drawn(variant_cells(chosen, DARTS)).still)
+    dots = drawn(accuracy_at_convergence(chosen, DARTS, "CIFAR10"))
+    assert [text.get_text() for text in dots.still.axes[0].get_xticklabels()] == ["0", "1*", "4", "9"]
+    assert "an asterisk marks a stand-in" in dots.caption
+    assert "A stand-in has the width and depth that table 2 prints" in dots.caption
+    frame = architecture_table(chosen.results.runs).frame
+    assert [name for name in frame["Architecture"] if "stand-in" in name] == ["darts_v2:C1 (stand-in)"]
 
 
 def test_a_seed_without_a_finite_value_breaks_the_line(tmp_path: Path) -> None:
@@ -209,7 +264,7 @@ def test_surfaces_are_those_of_the_lowest_seed(tmp_path: Path, name: str, variab
     panel, _ = read_panel(Path(row[f"{stem}_file"]), variable, "")
     surface = live(picture)["figures"][0]["data"][1]
     np.testing.assert_allclose(surface["z"].T, panel.values, rtol=3e-4)
-    assert surface["meta"] == "C1, 2c, 4"
+    assert surface["meta"] == "C1 (stand-in), 2c, 4"
     assert "seed 2." in drawn(picture).caption
 
 
@@ -238,13 +293,25 @@ def test_a_file_is_read_as_mean_of_its_finished_pairs_of_directions(tmp_path: Pa
         read_panel(path, "loss", "title")
 
 
+def test_figure_25_says_which_adapted_cell_is_ours(tmp_path: Path) -> None:
+    chosen = selection(
+        tmp_path, families=("darts_v2", "enas"), variants=("original", "adapted"), regularized=True
+    )
+    caption = drawn(adapted_cells(chosen, ())).caption
+    assert "Chosen by this project, as the authors' are not public: DARTS." in caption
+
+
 def test_surfaces_by_width_name_what_has_none(tmp_path: Path) -> None:
     chosen = selection(tmp_path, variants=("original", "C12", "C1", "C6"), seeds=(0,), surfaces=True)
     runs = chosen.results.runs
     Path(runs.loc[runs["variant"] == "C6", "loss_contour_file"].item()).write_bytes(b"cut off")
     picture = family_contours(chosen, ("darts_v2",), "CIFAR10")
     names = live(picture)["choices"]
-    assert names == ["width 2c, depth 4, C1", "width 3.5c, depth 3, C12", "width 3.5c, depth 3, DARTS"]
+    assert names == [
+        "width 2c, depth 4, C1 (stand-in)",
+        "width 3.5c, depth 3, C12",
+        "width 3.5c, depth 3, DARTS",
+    ]
     assert "Without a surface: C6 (file missing or damaged)." in drawn(picture).caption
     assert inside(drawn(picture).still)
 
@@ -262,14 +329,21 @@ def test_the_plane_has_every_architecture_and_the_exact_census(tmp_path: Path) -
     marks = [trace for trace in darts["data"] if trace.get("meta") == label][-1]
     names = [text.partition("<br>")[0] for text in marks["text"]]
     assert names == [
-        f"<b>{name}</b>" for name in ("darts_v2", "darts_v2:C1", "darts_v2:C2", "darts_v2:operations=4")
+        f"<b>{name}</b>"
+        for name in (
+            "darts_v2",
+            "darts_v2:C1 (stand-in)",
+            "darts_v2:C2 (stand-in)",
+            "darts_v2:operations=4",
+        )
     ]
     runs = chosen.results.runs
     mean = runs.loc[runs["architecture"] == "darts_v2:C2", "area_under_loss_clipped"].mean()
     assert marks["marker"]["color"][2] == pytest.approx(mean)
     assert not any("Hessian" in choice for choice in found["choices"])
     labels = {text.get_text() for axes in drawn(picture).still.axes for text in axes.texts}
-    assert labels >= {"C1", "C2", "o4"}
+    assert labels >= {"C1*", "C2*", "o4"}
+    assert "*: stand-in for a variant of table 2;" in drawn(picture).caption
     assert "o7: operations with seed 7;" in drawn(picture).caption
 
 

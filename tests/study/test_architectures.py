@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from nas_lightning.cells import get_genotype, published_genotypes, random_connections
+from nas_lightning.cells import get_genotype, published_genotypes, published_variants, random_connections
 from nas_lightning.cells.table2 import TABLE2
 from nas_lightning.study.architectures import Entry, expand_architectures, figure2_number
 
@@ -35,7 +35,7 @@ def labels(*entries: Entry) -> list[str]:
         ),
         (
             "figure2 of darts",
-            ["darts_v2", "darts_v2:C6", "darts_v2:C7", "darts_v2:C1", "darts_v2:C2"],
+            ["darts_v2", "darts_conn1", "darts_conn2", "darts_conn3", "darts_conn4"],
         ),
     ],
 )
@@ -71,6 +71,20 @@ def test_one_cell_has_one_name_however_it_is_asked_for() -> None:
     assert labels("darts_v2:C6") == labels(f"darts:connections={seed}") == labels(literal) == ["darts_v2:C6"]
     assert labels("darts_v2:C6", literal, "darts", "darts_v2") == ["darts_v2:C6", "darts_v2"]
     assert labels("snas_moderate and adapted") == ["snas_moderate"]  # adapted it is what it was
+
+
+@pytest.mark.parametrize("name", published_variants())
+def test_a_published_variant_belongs_to_the_cell_that_it_varies(name: str) -> None:
+    entry = published_variants()[name]
+    (found,) = expand_architectures([name])
+    assert (found.family, found.kind) == (entry.variant_of, entry.kind)
+    assert found.genotype == entry.genotype == get_genotype(found.spec)
+    if entry.kind == "adapted":  # one cell has one name
+        assert (found.variant, found.label) == ("adapted", f"{entry.variant_of}:adapted")
+    else:
+        assert found.variant == found.label == found.spec == name
+    assert labels(str(entry.genotype)) == [found.label]
+    assert name not in labels("all published cells")
 
 
 def test_own_cells(tmp_path: Path) -> None:
@@ -118,6 +132,8 @@ def test_two_files_of_one_name_are_refused(tmp_path: Path) -> None:
         ("darts_v2 and enas", "entry 'darts_v2 and enas': .*unknown variant 'enas'"),
         ("darts_v2:C4..C1", "'C4..C1' must rise"),
         ("enas:connections=0..99999", "at most 10000"),
+        ("darts_conn1 and C2", "darts_conn1 is a variant of darts_v2 already; vary that one"),
+        ("darts_conn7", "unknown genotype 'darts_conn7'; did you mean"),
         ("figure2 of enas", "darts_v2 and its variants only"),
         ("all published cells of the 7-node space", "no published cell has 7 .*there are such of 4, 5"),
         ({"normal": []}, "entry .*missing key"),
@@ -144,11 +160,11 @@ def test_missing_files_and_entries() -> None:
         expand_architectures([])
 
 
-def test_section_4_numbers_by_falling_width() -> None:
+def test_section_4_has_the_authors_cells() -> None:
     original, *variants = expand_architectures(["figure2 of darts_v2"])
     assert figure2_number(original) is None
     assert [figure2_number(variant) for variant in variants] == ["C1", "C2", "C3", "C4"]
     # The paper's figure 2.
     assert [(v.width, v.depth) for v in variants] == [(2.5, 3), (2.5, 3), (2, 4), (2, 4)]
     assert figure2_number(expand_architectures(["enas:C6"])[0]) is None
-    assert figure2_number(expand_architectures(["darts_v2:C3"])[0]) is None
+    assert figure2_number(expand_architectures(["darts_v2:C6"])[0]) is None

@@ -17,10 +17,10 @@ def test_a_small_plan_has_a_line_for_each_run_and_both_numberings() -> None:
     text = format_plan(study, seconds, jobs=2)
     lines = text.splitlines()
     assert lines[0].startswith("figure3: Figure 3")
-    assert sum(line.startswith("darts_v2") for line in lines) == 30
-    assert sum("darts_v2:C6 (C1 of figure 2)" in line for line in lines) == 6
+    assert sum(line.startswith("darts_") for line in lines) == 30
+    assert sum("darts_conn1 (C1 of figure 2)" in line for line in lines) == 6
     assert "30 runs of 5 architectures, 3.35 to 3.48 M parameters, 900 M training images" in text
-    assert "C1 = darts_v2:C6, C2 = darts_v2:C7, C3 = darts_v2:C1, C4 = darts_v2:C2" in text
+    assert "C1 = darts_conn1, C2 = darts_conn2, C3 = darts_conn3, C4 = darts_conn4" in text
     assert "multiply-adds (M)  time" in lines[2]
     assert f"time of all runs, 2 at a time: about {in_words(sum(seconds) / 2)}, by the runs so far" in text
 
