@@ -1,14 +1,40 @@
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter
 from itertools import combinations, product
 
+import numpy as np
 import pytest
 
-from nas_lightning.cells import Edge, cell_depth, cell_width, get_genotype
-from nas_lightning.cells.census import all_wirings, rank_cell, take_census, widths_and_depths
+from nas_lightning.cells import (
+    Edge,
+    Genotype,
+    cell_depth,
+    cell_width,
+    dead_nodes,
+    duplicate_edges,
+    get_genotype,
+    reads_inputs,
+    topology,
+)
+from nas_lightning.cells.census import (
+    all_wirings,
+    census_percentiles,
+    choose_wirings,
+    list_wirings,
+    rank_cell,
+    take_census,
+    widths_and_depths,
+)
 from tests.oracles import cells_paths as oracle
+
+FEW_PATHS = (
+    "Genotype(normal=[('none', 0), ('sep_conv_3x3', 1), ('none', 2), ('skip_connect', 2)], "
+    "normal_concat=[3], "
+    "reduce=[('none', 0), ('none', 1), ('none', 2), ('inv_res_3x3', 0)], reduce_concat=[2, 3])"
+)
 
 
 def listed(nodes: int, concat: tuple[int, ...], *, distinct: bool) -> Counter[tuple[float, int]]:
@@ -89,3 +115,63 @@ def test_ranks_of_the_papers_cells() -> None:
 def test_impossible_spaces_are_refused(nodes: int, concat: list[int] | None, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         take_census(nodes, concat)
+
+
+@pytest.mark.parametrize("reduction", [False, True])
+@pytest.mark.parametrize("spec", ["darts_v2", "amoebanet", FEW_PATHS])
+def test_listed_wirings_equal_the_plain_functions(spec: str, reduction: bool) -> None:
+    genotype = get_genotype(spec)
+    edges, concat = genotype.cell(reduction)
+    space = list_wirings(genotype, reduction=reduction, num_cells=5)
+    assert len(space.sources) == {4: 36, 8: 14_400, 10: 518_400}[len(edges)]
+    for row in np.random.default_rng(0).choice(len(space.sources), 150):
+        rewired = [Edge(e.op, int(s)) for e, s in zip(edges, space.sources[row], strict=True)]
+        cells = {"reduce": rewired} if reduction else {"normal": rewired}
+        try:
+            variant = Genotype.from_mapping(genotype.as_mapping() | cells)
+        except ValueError:  # `none` leaves no path
+            assert math.isnan(space.path[row])
+            continue
+        found = topology(variant, 5)
+        of_cell = "reduce_" if reduction else ""
+        assert (space.width[row], space.depth[row]) == (
+            cell_width(rewired, concat),
+            cell_depth(rewired, concat),
+        )
+        assert space.path[row] == pytest.approx(getattr(found, f"{of_cell}path"))
+        assert space.network_path[row] == pytest.approx(found.network_path)
+        plain = not dead_nodes(rewired, concat) and not duplicate_edges(rewired)
+        assert space.tidy[row] == (plain and all(reads_inputs(rewired, concat)))
+
+
+def test_mid_percentiles_count_half_of_the_equals() -> None:
+    genotype = get_genotype("darts_v2")
+    space = list_wirings(genotype)
+    found = census_percentiles(genotype)
+    for name, own in (("width", 3.5), ("depth", 3)):
+        values = getattr(space, name)
+        assert getattr(found, name) == pytest.approx(np.mean(values < own) + np.mean(values == own) / 2)
+    assert 0 < found.network_path < found.width < 1
+    assert sum(list_wirings(genotype, distinct=True).tidy) <= 2_880
+    assert len(list_wirings(genotype, distinct=True).sources) == 2_880
+
+
+def test_chosen_wirings_hold_one_quantity_and_vary_another() -> None:
+    genotype = get_genotype("darts_v2")
+    space = list_wirings(genotype)
+    rows = choose_wirings(space, "path", {"width": 2.5}, 6, 0.5)
+    assert len(rows) == 6
+    assert set(space.width[rows]) == {2.5}
+    assert len(set(space.depth[rows])) == 1
+    assert space.tidy[rows].all()
+    paths = space.network_path[rows]
+    assert list(paths) == sorted(paths)
+    steps = np.diff(paths)
+    assert steps.min() > 0.5 * steps.mean()
+    alike = space.tidy & (space.width == 2.5) & (space.depth == space.depth[rows[0]])
+    assert (paths[0], paths[-1]) == (space.network_path[alike].min(), space.network_path[alike].max())
+    rows = choose_wirings(space, "width", {"path": 30}, 4, 0.5)
+    assert np.all(np.abs(space.network_path[rows] - 30) <= 0.5)
+    assert len(set(space.width[rows])) == len(rows) > 1
+    with pytest.raises(ValueError, match=r"no wiring of this cell has width 9 and depth 3"):
+        choose_wirings(space, "path", {"width": 9, "depth": 3}, 4, 0.5)
