@@ -44,8 +44,8 @@ def tangent_kernel_trace(
 
     Example:
         >>> linear = nn.Linear(2, 2, bias=False)
-        >>> tangent_kernel_trace(linear, [(torch.tensor([[1.0, 2.0]]), torch.tensor([1]))])
-        5.0
+        >>> tangent_kernel_trace(linear, [(torch.tensor([[3.0, 4.0]]), torch.tensor([1]))])
+        25.0
     """
     gradients = PerSampleGradients(module, *first_batch(batches), unsupported)
     total, count = sum_squared_logit_gradients(gradients, batches).tolist()

@@ -1,21 +1,45 @@
-"""`nas-lightning landscape`: the analyses of a checkpoint, without training."""
+"""`nas-lightning landscape`: the analyses of a checkpoint or of initial weights, without training."""
 
 from __future__ import annotations
 
+import statistics
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch import Trainer
+from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.cli import LightningArgumentParser
+from lightning.pytorch.utilities import rank_zero_info
 
 from nas_lightning import callbacks
+from nas_lightning.callbacks.analysis import START
+from nas_lightning.classifier import CellClassifier
+from nas_lightning.cli.tables import table
 from nas_lightning.cli.training import TrainingCLI, run_logger, silence_advice
+from nas_lightning.netcdf import read_dataset
 from nas_lightning.networks import load_reference_weights
+from nas_lightning.study.record import analysis_statistics
+
+INITIAL_STATISTICS = {
+    "center_loss": "loss",
+    "center_mean_gradient_norm": "gradient norm",
+    "center_variance": "gradient variance",
+    "center_normalized_variance": "normalised gradient variance",
+    "center_noise_scale": "gradient noise scale",
+    "tangent_kernel_trace": "tangent-kernel trace",
+    "largest_eigenvalue": "largest Hessian eigenvalue",
+    "normalized_largest_eigenvalue": "normalised largest eigenvalue",
+    "trace": "trace of the Hessian",
+}
+"""Statistics of initial weights that are printed, in words."""
 
 
 class LandscapeTrainer(Trainer):
     """A trainer with the method behind the subcommand ``landscape``."""
+
+    networks: Callable[[Any], Iterable[Any]] = staticmethod(lambda model: [model])
+    """Makes the modules to measure from the one that the settings describe."""
 
     def landscape(
         self,
@@ -24,7 +48,7 @@ class LandscapeTrainer(Trainer):
         ckpt_path: str | None = None,
         weights_only: bool | None = None,
     ) -> None:
-        """Validate a network, during which the analysis callbacks run.
+        """Validate a network, or several, during which the analysis callbacks run.
 
         Args:
             model: The module.
@@ -32,9 +56,8 @@ class LandscapeTrainer(Trainer):
             ckpt_path: Checkpoint that holds the weights: a path, or `last` for that of the run.
             weights_only: Whether the checkpoint may hold tensors and plain values only.
         """
-        self.validate(
-            model, datamodule=datamodule, ckpt_path=ckpt_path, weights_only=weights_only, verbose=False
-        )
+        for module in self.networks(model):
+            self.validate(module, datamodule, ckpt_path=ckpt_path, weights_only=weights_only, verbose=False)
 
 
 class LandscapeCLI(TrainingCLI):
@@ -42,7 +65,15 @@ class LandscapeCLI(TrainingCLI):
 
     It runs the analyses among the callbacks of the settings, or all three with their defaults if there are
     none. Files and pictures go to the folder of the checkpoint's run.
+
+    Without a checkpoint it measures the weights from which ``fit`` with the same settings starts, for one or
+    several seeds: ``NAME-start.nc`` in the run's folder has those of ``seed_everything``, as ``at_start`` of
+    a callback writes it, ``NAME-start-seedS.nc`` those of seed S. By default it leaves out planes, which say
+    little of random weights.
     """
+
+    model: CellClassifier
+    trainer: LandscapeTrainer
 
     def __init__(self, arguments: list[str]) -> None:
         super().__init__(arguments, trainer_class=LandscapeTrainer)
@@ -53,7 +84,7 @@ class LandscapeCLI(TrainingCLI):
         return {"landscape": {"model", "datamodule"}}
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Add the weights of other code."""
+        """Add the weights of other code, and the seeds of initial weights."""
         super().add_arguments_to_parser(parser)
         parser.add_argument(
             "--reference_weights",
@@ -61,13 +92,23 @@ class LandscapeCLI(TrainingCLI):
             default=None,
             help="State dict written by the DARTS family of code, in place of a checkpoint.",
         )
+        parser.add_argument(
+            "--initial_seeds",
+            type=list[int] | None,
+            default=None,
+            help="Without a checkpoint: seeds of the initial weights to measure (default: seed_everything).",
+        )
 
     def check_without_checkpoint(self) -> None:
-        """Without a checkpoint there must be reference weights."""
-        if self.settings.reference_weights is None:
-            raise ValueError(
-                "`ckpt_path` is missing: landscape analyses a trained network; or give `reference_weights`"
-            )
+        """Without a checkpoint or reference weights, initial weights are measured."""
+
+    @property
+    def initial_seeds(self) -> tuple[int, ...]:
+        """Seeds of the initial weights to measure; none if the weights come from a file."""
+        settings = self.settings
+        if settings.ckpt_path is not None or settings.reference_weights is not None:
+            return ()
+        return tuple(settings.initial_seeds or [int(settings.seed_everything)])
 
     @property
     def run_folder(self) -> Path:
@@ -79,30 +120,77 @@ class LandscapeCLI(TrainingCLI):
         return folder.parent if folder.name == "checkpoints" else folder
 
     def before_instantiate_classes(self) -> None:
-        """Refuse two sources of weights."""
-        settings = self.settings
+        """Refuse two sources of weights, and seeds that are none."""
+        settings, seeds = self.settings, self.settings.initial_seeds
         if settings.reference_weights is not None and settings.ckpt_path is not None:
             raise ValueError(
                 f"`reference_weights` (={settings.reference_weights}) and `ckpt_path` (={settings.ckpt_path})"
                 " both give weights: leave one out"
             )
+        if seeds is not None and not self.initial_seeds:
+            raise ValueError(f"`initial_seeds` (={seeds}) need a network without a checkpoint: leave one out")
+        if seeds is not None and (
+            not seeds or len(set(seeds)) < len(seeds) or not all(0 <= seed < 2**32 for seed in seeds)
+        ):
+            raise ValueError(f"`initial_seeds` (={seeds}) must be different numbers from 0 to 2**32 - 1")
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Make the trainer with the analyses among the callbacks, and the logger of the run."""
         settings = self.config_init["landscape"]["trainer"]
         given = settings["callbacks"] or []
-        analyses = [callback for callback in given if isinstance(callback, callbacks.Analysis)] or [
-            callbacks.LossContour(),
-            callbacks.GradientVariance(),
-            callbacks.HessianSpectrum(),
-        ]
+        analyses = [callback for callback in given if isinstance(callback, callbacks.Analysis)]
+        if not analyses and self.initial_seeds:
+            analyses = [callbacks.GradientVariance(resolution=2), callbacks.HessianSpectrum()]
+        elif not analyses:
+            analyses = [callbacks.LossContour(), callbacks.GradientVariance(), callbacks.HessianSpectrum()]
         for analysis in analyses:
             analysis.checkpoint_epoch = -1 if self.settings.ckpt_path is None else self.trained.epoch
-        settings["callbacks"] = analyses
-        # The analyses run on the whole split.
-        kwargs |= {"limit_val_batches": 1.0, "fast_dev_run": False}
+        self.analyses = settings["callbacks"] = analyses
+        # The analyses run on the whole split, whatever is validated.
+        kwargs |= {"limit_val_batches": 1 if self.initial_seeds else 1.0, "fast_dev_run": False}
         logger = run_logger(self.run_folder) if settings["logger"] in (None, True) else settings["logger"]
-        return super().instantiate_trainer(logger=logger, **kwargs)
+        trainer = super().instantiate_trainer(logger=logger, **kwargs)
+        if self.initial_seeds:
+            trainer.networks = self._initial_networks  # type: ignore[attr-defined]
+        return trainer
+
+    def _moment(self, seed: int) -> str:
+        """End of the names of the files of initial weights."""
+        return START if seed == int(self.settings.seed_everything) else f"{START}-seed{seed}"
+
+    def _initial_networks(self, model: CellClassifier) -> Iterator[CellClassifier]:
+        """A network with the weights from which `fit` starts, for each seed."""
+        settings = self.settings.model.as_dict()
+        for key in ("optimizer", "lr_scheduler"):
+            settings.pop(key, None)
+        for seed in self.initial_seeds:
+            rank_zero_info(f"no checkpoint: the initial weights of seed {seed}")
+            for analysis in self.analyses:
+                analysis.initial = self._moment(seed)
+            seed_everything(seed, workers=True, verbose=False)
+            yield CellClassifier(**settings | {"num_classes": self.datamodule.num_classes})
+
+    def after_landscape(self) -> None:
+        """Print what was measured of initial weights, with mean and standard deviation over the seeds."""
+        if not self.initial_seeds or not self.trainer.is_global_zero:
+            return
+        rows = []
+        for analysis in self.analyses:
+            paths = [
+                Path(analysis.folder or "", f"{analysis.name}-{self._moment(seed)}.nc")
+                for seed in self.initial_seeds
+            ]
+            found = [analysis_statistics(read_dataset(path)) for path in paths]
+            for name, words in INITIAL_STATISTICS.items():
+                if all(name in one for one in found):
+                    values = [float(one[name]) for one in found]
+                    row = [words, analysis.split, *(f"{value:.4g}" for value in values)]
+                    if len(values) > 1:
+                        row += [f"{statistics.mean(values):.4g}", f"{statistics.stdev(values):.2g}"]
+                    rows.append(row)
+        seeds = [f"seed {seed}" for seed in self.initial_seeds]
+        header = ["at initialisation", "split", *seeds, *(("mean", "sd") if len(seeds) > 1 else ())]
+        print(table(header, rows, left=2))
 
     def before_landscape(self) -> None:
         """Load reference weights."""

@@ -323,6 +323,7 @@ def silence_advice() -> None:
     warnings.filterwarnings("ignore", ".*Checkpoint directory .* exists and is not empty.*")
     warnings.filterwarnings("ignore", ".*callbacks used to create the checkpoint need to be provided.*")
     warnings.filterwarnings("ignore", r".*isinstance\(treespec, LeafSpec\).*")
+    silent = ("Tip: For seamless", "will override existing callbacks passed to Trainer: DropPathSchedule")
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(
-        lambda record: "Tip: For seamless" not in record.getMessage()
+        lambda record: not any(text in record.getMessage() for text in silent)
     )

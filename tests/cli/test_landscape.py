@@ -34,7 +34,8 @@ trainer:
     - class_path: nas_lightning.callbacks.HessianSpectrum
       init_args: {{k: 1, smallest: 0, trace_samples: 1, max_samples: 5, batch_size: 3, tolerance: 0.1}}
 """
-FILES = tuple(f"{kind}-epoch0001.nc" for kind in ("loss_contour", "gradient_variance", "hessian_spectrum"))
+KINDS = ("loss_contour", "gradient_variance", "hessian_spectrum")
+FILES = tuple(f"{kind}-epoch0001.nc" for kind in KINDS)
 
 
 def overlay(folder: Path, resolution: int = 5, seeds: str = "[0, 1]") -> Path:
@@ -51,9 +52,9 @@ def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "logs" / "synthetic" / "darts_v2"
 
 
-def assert_same_surfaces(first: Path, second: Path, *, rel: float) -> None:
+def assert_same_surfaces(first: Path, second: Path, *, rel: float, files: Sequence[str] = FILES) -> None:
     """The two folders hold the same surfaces, provenance and all, but for what tells where they were made."""
-    for name in FILES:
+    for name in files:
         one, other = read_dataset(first / name), read_dataset(second / name)
         for dataset in (one, other):
             dataset.attrs.pop("device")
@@ -312,10 +313,23 @@ def test_bad_settings_are_refused_in_one_line(
     assert not (checkpoint.parent.parent / "landscape").exists()
 
 
-def test_weights_must_come_from_somewhere(capsys: pytest.CaptureFixture[str]) -> None:
-    line = refusal(["landscape", *TINY], capsys)
-    assert "ckpt_path" in line
-    assert "reference_weights" in line
+@pytest.mark.parametrize(
+    ("arguments", "fragments"),
+    [
+        (["--initial_seeds=[]"], ["initial_seeds", "[]", "numbers"]),
+        (["--initial_seeds=[1,1]"], ["initial_seeds", "[1, 1]", "different"]),
+        (["--initial_seeds=[-1]"], ["initial_seeds", "-1"]),
+        (
+            ["--initial_seeds=[0]", "--reference_weights=missing.pt"],
+            ["initial_seeds", "without a checkpoint"],
+        ),
+    ],
+)
+def test_seeds_that_are_none_are_refused(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], fragments: list[str]
+) -> None:
+    line = refusal(["landscape", *TINY, *arguments], capsys)
+    assert all(fragment in line for fragment in fragments), line
 
 
 def test_damaged_reference_weights(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -411,3 +425,113 @@ def test_two_processes_do_not_share_a_folder(finished_run: Path, tmp_path: Path)
         holder.kill()
         holder.communicate()
     assert not list((copied / "landscape").glob("*.nc"))
+
+
+# Initial weights.
+
+AT_START = (
+    "--trainer.callbacks=GradientVariance",
+    "--trainer.callbacks.resolution=3",
+    "--trainer.callbacks.batch_size=10",
+    "--trainer.callbacks.at_start=true",
+    "--trainer.callbacks.at_end=false",
+)
+
+
+def test_initial_weights_are_those_from_which_fit_starts(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = [*TINY, *AT_START, "--model.drop_path=0.2"]
+    alone, trained = tmp_path / "alone", tmp_path / "trained"
+    main(["landscape", *settings, "--initial_seeds=[0,1]", f"--trainer.default_root_dir={alone}"])
+    printed = capsys.readouterr().out.splitlines()
+    folder = alone / "synthetic" / "darts_v2" / "landscape"
+    assert sorted(path.name for path in folder.glob("*.nc")) == [
+        "gradient_variance-start-seed1.nc",
+        "gradient_variance-start.nc",
+    ]
+    short = ["--trainer.max_epochs=1", "--trainer.limit_train_batches=1"]
+    for seed, run, file in ((0, "darts_v2", ""), (1, "darts_v2-seed1", "-seed1")):
+        root = f"--trainer.default_root_dir={trained}"
+        main(["fit", *settings, *short, root, f"--seed_everything={seed}"])
+        start = trained / "synthetic" / run / "landscape" / "gradient_variance-start.nc"
+        assert start.read_bytes() == (folder / f"gradient_variance-start{file}.nc").read_bytes()
+    norms = [
+        float(read_dataset(path)["center_mean_gradient_norm"])
+        for path in (folder / "gradient_variance-start.nc", folder / "gradient_variance-start-seed1.nc")
+    ]
+    assert norms[0] != norms[1]
+    header = next(number for number, line in enumerate(printed) if line.startswith("at initialisation"))
+    assert printed[header].split()[-6:] == ["seed", "0", "seed", "1", "mean", "sd"]
+    row = next(line for line in printed[header:] if line.startswith("gradient norm"))
+    expected = [*norms, np.mean(norms), np.std(norms, ddof=1)]
+    assert [float(cell) for cell in row.split()[-4:]] == pytest.approx(expected, rel=5e-2)
+    assert [line for line in printed[header:] if line.startswith("tangent-kernel trace")]
+
+
+def test_fit_takes_the_start_that_is_measured_already(tmp_path: Path) -> None:
+    settings = [*TINY, *AT_START, f"--trainer.default_root_dir={tmp_path}"]
+    main(["landscape", *settings])
+    run = tmp_path / "synthetic" / "darts_v2"
+    start = run / "landscape" / "gradient_variance-start.nc"
+    before = start.stat()
+    events = read_events(run).Tags()
+    assert {"landscape_start/gradient_surface"} <= set(events["images"])
+    main(["fit", *settings, "--trainer.max_epochs=1"])
+    dataset = read_dataset(start)
+    assert dataset["done"].values.all()
+    assert (run / "result.json").exists()
+    assert start.stat().st_size == before.st_size
+
+
+@pytest.mark.slow
+def test_a_kill_while_the_start_is_measured_loses_no_point(tmp_path: Path) -> None:
+    contour = ["--trainer.callbacks=LossContour", "--trainer.callbacks.at_start=true"]
+    settings = [*TINY, *contour, "--trainer.callbacks.resolution=17", "--trainer.max_epochs=1"]
+    settings += ["--trainer.default_root_dir=logs"]
+    run = tmp_path / "logs" / "synthetic" / "darts_v2"
+    start = run / "landscape" / "loss_contour-start.nc"
+    assert killed_while_measuring(["fit", *settings], tmp_path, start) < 17 * 17
+    before = read_surface(start)
+    assert not (run / "checkpoints" / "last.ckpt").exists()
+    resumed = run_process(["fit", *settings, "--ckpt_path=last"], tmp_path)
+    assert resumed.returncode == 0, resumed.stderr
+    after = read_surface(start)
+    done = before["done"].values == 1
+    assert after["done"].values.all()
+    assert (after["loss"].values[done] == before["loss"].values[done]).all()
+    unbroken = run_process(["fit", *settings[:-1], "--trainer.default_root_dir=unbroken"], tmp_path)
+    assert unbroken.returncode == 0, unbroken.stderr
+    other = tmp_path / "unbroken" / "synthetic" / "darts_v2" / "landscape"
+    for name in ("loss_contour-start.nc", "loss_contour-epoch0000.nc"):
+        assert (other / name).read_bytes() == (run / "landscape" / name).read_bytes()
+
+    start.unlink()
+    again = run_process(["fit", *settings, "--ckpt_path=last"], tmp_path)
+    assert again.returncode == 0, again.stderr
+    assert "loss_contour-start.nc: the initial weights are gone" in again.stderr
+    assert not start.exists()
+
+
+@pytest.mark.slow
+def test_two_ranks_measure_the_same_start(tmp_path: Path) -> None:
+    config = overlay(tmp_path, 3, "[0]")
+    config.write_text(config.read_text().replace("init_args: {", "init_args: {at_start: true, "))
+    settings = [f"--config={config}", *TINY]
+    two = ["--trainer.devices=2", "--trainer.strategy=ddp"]
+    for root, command_line in (
+        ("one", ["landscape", *settings, "--initial_seeds=[0,4]"]),
+        ("two", ["landscape", *settings, *two, "--initial_seeds=[0,4]"]),
+        ("fit", ["fit", *settings, *two, "--trainer.max_epochs=1"]),
+    ):
+        result = run_process([*command_line, f"--trainer.default_root_dir={root}"], tmp_path)
+        assert result.returncode == 0, result.stderr
+        assert result.stdout.count("gradient norm") == (root != "fit")
+    one, two_ranks, fit = (
+        tmp_path / root / "synthetic" / "darts_v2" / "landscape" for root in ("one", "two", "fit")
+    )
+    starts = [f"{kind}-start.nc" for kind in KINDS]
+    assert_same_surfaces(
+        one, two_ranks, rel=1e-5, files=[*starts, *(f"{kind}-start-seed4.nc" for kind in KINDS)]
+    )
+    assert_same_surfaces(two_ranks, fit, rel=1e-5, files=starts)
