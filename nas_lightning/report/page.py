@@ -25,7 +25,7 @@ from nas_lightning.report.figures import ReportFigure, report_figures, uncovered
 from nas_lightning.report.summary import counts, missing_runs, provenance, settings, study_sentence
 from nas_lightning.report.table_files import ReportTable, html_table, table_files
 from nas_lightning.report.tables import report_tables
-from nas_lightning.report.words import environment, p_value_text, say, signed
+from nas_lightning.report.words import SETTING_NAMES, environment, p_value_text, say, signed
 from nas_lightning.study.results import Results
 
 _PIXELS = 96  # of CSS, per inch
@@ -89,6 +89,7 @@ def _page(
             title=results.study.title or results.study.name,
             sentence=study_sentence(results),
             counts=counts(results),
+            imported=import_facts(results),
             unfinished=len(missing),
             missing=[name for name in missing if name not in mentioned],
             problems=results.problems,
@@ -104,6 +105,24 @@ def _page(
             plotly=_plotly() if any(block["live"] for block in figures) else None,
         )
     )
+
+
+def import_facts(results: Results) -> dict[str, Any] | None:
+    """Where imported results come from, as the template takes it; None for runs of one's own."""
+    imported = results.study.imported
+    if imported is None:
+        return None
+    stated = [
+        {"setting": SETTING_NAMES.get(name, name), "value": entry["value"], "where it is said": entry["said"]}
+        for name, entry in imported.stated.items()
+    ]
+    return {
+        "sentence": say("imported", imported=imported),
+        "missing": say("import_unknown", imported=imported, problems=len(imported.problems)),
+        "url": imported.url,
+        "stated": Markup(html_table(pd.DataFrame(stated), "stated")) if stated else None,
+        "files": imported.files,
+    }
 
 
 def claim_blocks(claims: Sequence[Claim]) -> list[dict[str, Any]]:

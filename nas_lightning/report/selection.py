@@ -26,7 +26,8 @@ from nas_lightning.study.results import Results
 
 SECTION4_FAMILY = "darts_v2"
 """The base cell of section 4's figures."""
-_KINDS = ("original", "own", "connections", "operations", "adapted")
+_KINDS = ("original", "own", "connections", "operations", "adapted", "sampled")
+_CONDITIONS = ("num_cells", "init_channels", "evaluation_split", "regularized")
 _OF_TABLE2 = re.compile(r"C(\d+)")
 
 
@@ -191,25 +192,26 @@ def conditions(runs: pd.DataFrame) -> str:
     """How the runs of a figure, all on one data set, were made, and where the paper's settings differ."""
     first, paper = runs.iloc[0], paper_training()
     data, epochs = str(first["data"]), int(first["epochs"])
-    network = int(first["num_cells"]), int(first["init_channels"])
+    known = {name: None if pd.isna(first[name]) else first[name] for name in _CONDITIONS}
+    network = known["num_cells"], known["init_channels"]
     wanted = paper.epochs.get(data, paper.epochs["CIFAR10"])
     differs = []
     if data not in paper.epochs:
         differs.append(listed([data_title(name) for name in list(paper.epochs)[:2]]))
     if epochs != wanted:
         differs.append(f"{wanted} epochs")
-    if network != (paper.num_cells, paper.init_channels):
+    if None not in network and network != (paper.num_cells, paper.init_channels):
         differs.append(f"{paper.num_cells} cells, {paper.init_channels} channels")
     keys = ["architecture", "data", "learning_rate"]
     return say(
         "conditions",
         data=data,
-        split=str(first["evaluation_split"]),
+        split=known["evaluation_split"],
         epochs=epochs,
         rates=distinct(runs["learning_rate"]),
         cells=network[0],
         channels=network[1],
-        regularized=bool(first["regularized"]),
+        regularized=None if known["regularized"] is None else bool(known["regularized"]),
         seeds=distinct(runs["seed"]),
         fewest=int(runs.groupby(keys, dropna=False)["seed"].nunique().min()),
         paper=differs,

@@ -25,6 +25,7 @@ def study_sentence(results: Results) -> str:
         runs=len(runs),
         architectures=runs["architecture"].nunique(),
         families=distinct(runs["family"]),
+        sampled=runs["kind"].eq("sampled").all(),
         data=distinct(runs["data"]),
         seeds=runs["seed"].nunique(),
         epochs=distinct(runs["epochs"]),
@@ -34,6 +35,16 @@ def study_sentence(results: Results) -> str:
 def counts(results: Results) -> list[tuple[str, str]]:
     """Numbers at the head of the page, each a name and a value."""
     runs = results.runs
+    diverged = ("diverged runs", str(int(runs["diverged"].fillna(False).astype(bool).sum())))
+    if results.study.imported is not None:
+        return [
+            ("imported runs", str(len(runs))),
+            ("left out", str(results.study.imported.left_out)),
+            ("architectures", str(runs["architecture"].nunique())),
+            ("data sets", str(runs["data"].nunique())),
+            ("seeds", str(runs["seed"].nunique() or "unknown")),
+            diverged,
+        ]
     finished = f"{len(runs)}" + (f" of {len(results.study.runs)}" if results.study.runs else "")
     seconds = float(runs["training_seconds"].sum()) if len(runs) else 0.0
     hours = f"{seconds / 3600:.3g} h" if seconds >= 3600 else f"{seconds / 60:.2g} min"
@@ -42,7 +53,7 @@ def counts(results: Results) -> list[tuple[str, str]]:
         ("architectures", str(runs["architecture"].nunique())),
         ("data sets", str(runs["data"].nunique())),
         ("seeds", str(runs["seed"].nunique())),
-        ("diverged runs", str(int(runs["diverged"].fillna(False).astype(bool).sum()))),
+        diverged,
         ("training, summed", hours),
     ]
 

@@ -270,7 +270,7 @@ def architecture_table(runs: pd.DataFrame) -> ReportTable:
         row |= {
             "Width": format_width(float(first["width"])),
             "Depth": int(first["depth"]),
-            "Parameters (M)": f"{first['parameters'] / 1e6:.3g}",
+            "Parameters (M)": MISSING if pd.isna(first["parameters"]) else f"{first['parameters'] / 1e6:.3g}",
             "Seeds": len(group),
             "Final error (%)": mean_and_spread(group["final_error_percent"], 2),
             "Mean test loss (nat)": _column(group, "area_under_loss_clipped"),
@@ -282,8 +282,9 @@ def architecture_table(runs: pd.DataFrame) -> ReportTable:
         rows.append(row)
     sortable = pd.DataFrame([row.pop("_order") for row in rows], columns=order)
     frame = pd.DataFrame(rows).loc[sortable.sort_values(order, ascending=falling).index]
+    frame = frame.loc[:, ~frame.eq(MISSING).all()]
     diverged = int(runs["diverged"].eq(True).sum())
-    caption = say("architectures", diverged=diverged)
+    caption = say("architectures", diverged=diverged, columns=" ".join(frame))
     return ReportTable("architectures", "", title, caption, frame.reset_index(drop=True))
 
 

@@ -123,7 +123,7 @@ def width_depth_plane(selection: Selection, families: Sequence[str], data: str) 
                 title,
             )
         )
-    kinds = {one.variant.partition("=")[0] for one in shown}
+    kinds = {"sampled" if one.kind == "sampled" else one.variant.partition("=")[0] for one in shown}
     return Drawing(
         f"Architectures by width and depth, {data_title(data)}",
         say(
@@ -176,5 +176,7 @@ def _short_name(one: Shown) -> str:
         return ""
     if one.kind == "adapted":
         return "A"
+    if one.kind == "sampled":
+        return one.variant.rpartition(" ")[2]
     kind, _, seed = one.variant.partition("=")
     return f"{_SHORT.get(kind, kind)}{seed}" + "*" * one.is_stand_in
