@@ -119,7 +119,7 @@ def import_facts(results: Results) -> dict[str, Any] | None:
     return {
         "sentence": say("imported", imported=imported),
         "missing": say("import_unknown", imported=imported, problems=len(imported.problems)),
-        "url": imported.url,
+        "url": imported.url if imported.url.startswith(("https://", "http://")) else "",
         "stated": Markup(html_table(pd.DataFrame(stated), "stated")) if stated else None,
         "files": imported.files,
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import pandas as pd
 
 from nas_lightning.figures.sampled import SampledPanel, draw_sampled
 from nas_lightning.report.live import Drawing
@@ -20,7 +21,8 @@ def sampled_curves(selection: Selection, families: Sequence[str], data: str) -> 
     """Errors of all sampled cells of a data set by epoch, and at the end by width; six spaces at most."""
     runs = selection.runs(data)
     runs = runs[runs["kind"] == "sampled"]
-    panels, used = [], []
+    panels: list[SampledPanel] = []
+    used: list[pd.DataFrame] = []
     for family, of_family in runs.groupby("family", sort=False):
         # Runs of one length, since a mean needs all cells at every epoch.
         lengths = of_family["epochs"]

@@ -282,9 +282,9 @@ def architecture_table(runs: pd.DataFrame) -> ReportTable:
         rows.append(row)
     sortable = pd.DataFrame([row.pop("_order") for row in rows], columns=order)
     frame = pd.DataFrame(rows).loc[sortable.sort_values(order, ascending=falling).index]
-    frame = frame.loc[:, ~frame.eq(MISSING).all()]
+    frame = frame[[name for name in frame if not (frame[name] == MISSING).all()]]
     diverged = int(runs["diverged"].eq(True).sum())
-    caption = say("architectures", diverged=diverged, columns=" ".join(frame))
+    caption = say("architectures", diverged=diverged, columns=" ".join(map(str, frame)))
     return ReportTable("architectures", "", title, caption, frame.reset_index(drop=True))
 
 

@@ -94,7 +94,8 @@ class Batch:
         if np.isnan(accuracy).all():
             self.leave_out(where, "it has no accuracy")
             return
-        key = (run.architecture.genotype, run.data, run.seed, *map(run.settings.get, SETTINGS))
+        cell = run.architecture
+        key = (cell.family, cell.genotype, run.data, run.seed, *map(run.settings.get, SETTINGS))
         if (other := self._seen.setdefault(key, run.name)) != run.name:
             self.leave_out(where, f"{other} has the same cells, data, settings and seed")
             return
