@@ -43,6 +43,9 @@ from nas_lightning.report.words import (
 )
 from nas_lightning.study.results import Results
 
+_MAY_LACK = ("Parameters (M)", "Mean test loss (nat)", "Near-convex radius", "Gradient variance (nat²)")
+"""Columns of the table of architectures that it leaves out where no run has a value."""
+
 
 def report_tables(results: Results, claims: Sequence[Claim] | None = None) -> list[ReportTable]:
     """All tables of a report.
@@ -282,7 +285,8 @@ def architecture_table(runs: pd.DataFrame) -> ReportTable:
         rows.append(row)
     sortable = pd.DataFrame([row.pop("_order") for row in rows], columns=order)
     frame = pd.DataFrame(rows).loc[sortable.sort_values(order, ascending=falling).index]
-    frame = frame[[name for name in frame if not (frame[name] == MISSING).all()]]
+    empty = [name for name in _MAY_LACK if (frame[name] == MISSING).all()]
+    frame = frame.drop(columns=empty)
     diverged = int(runs["diverged"].eq(True).sum())
     caption = say("architectures", diverged=diverged, columns=" ".join(map(str, frame)))
     return ReportTable("architectures", "", title, caption, frame.reset_index(drop=True))
