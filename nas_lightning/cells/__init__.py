@@ -31,6 +31,7 @@ from nas_lightning.cells.user_operations import import_operations
 from nas_lightning.cells.variants import (
     random_connections,
     random_operations,
+    rewired,
     table2_variant,
     widest_shallowest,
 )
@@ -68,6 +69,7 @@ __all__ = [
     "random_connections",
     "random_operations",
     "reads_inputs",
+    "rewired",
     "stack_plan",
     "table2_variant",
     "topology",

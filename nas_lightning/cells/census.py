@@ -143,7 +143,7 @@ class Wirings:
             no path.
         network_path: Mean path of the network in stages.
         tidy: Whether every node is live, no node reads one node twice, and both inputs are read: then all
-            such wirings have the same live parameters.
+            such wirings of a normal cell have the same live parameters.
     """
 
     sources: Int[np.ndarray, "wirings edges"]

@@ -7,6 +7,8 @@
 ``Genotype(normal=[...], ...)``   the literal that search codes print
 ``BASE:connections=7``            random connections with seed 7; ``BASE`` is a name or a file
 ``BASE:operations=3``             random operations with seed 3
+``BASE:wiring=01011002``          these connections: the source of each edge of the normal cell, a digit
+                                  each; ``01011002/01010202`` rewires the reduction cell too
 ``BASE:adapted``                  widest and shallowest; the authors' wiring where it is public
 ``NAME:C4``                       variant C4 of table 2 (darts_v2, enas, amoebanet, nasnet)
 ================================  ============================================================
@@ -36,6 +38,7 @@ from nas_lightning.cells.variants import (
     adapted,
     random_connections,
     random_operations,
+    rewired,
     table2_variant,
     widest_shallowest,
 )
@@ -43,7 +46,7 @@ from nas_lightning.yaml_files import read_yaml
 
 GenotypeSpec: TypeAlias = str | Mapping[str, Any] | os.PathLike[str] | Genotype
 
-VARIANTS = "connections=SEED, operations=SEED, adapted or C1 to C13"
+VARIANTS = "connections=SEED, operations=SEED, wiring=DIGITS, adapted or C1 to C13"
 _FILE_SUFFIXES = (".yaml", ".yml")
 
 
@@ -128,11 +131,14 @@ def apply_variant(genotype: Genotype, name: str, variant: str) -> Genotype:
             raise ValueError(f"the seed {value!r} must be an integer from 0 to 2**32 - 1")
         build = random_connections if key == "connections" else random_operations
         return build(genotype, int(value))
+    if key == "wiring" and has_value:
+        normal, _, reduce = value.partition("/")
+        return rewired(genotype, normal, reduce or None)
     if variant == "adapted":
         return adapted(name) or widest_shallowest(genotype)
     if re.fullmatch(r"C[0-9]{1,3}", variant):
         return table2_variant(name, int(variant[1:]))
-    hint = nearest(key, ("connections", "operations", "adapted"))
+    hint = nearest(key, ("connections", "operations", "wiring", "adapted"))
     raise ValueError(f"unknown variant {variant!r}; it must be {VARIANTS}{hint}")
 
 

@@ -84,6 +84,32 @@ def random_operations(genotype: Genotype, seed: int) -> Genotype:
     return Genotype(cells[0], genotype.normal_concat, cells[1], genotype.reduce_concat)
 
 
+def rewired(genotype: Genotype, normal: str, reduce: str | None = None) -> Genotype:
+    """Give the cells these connections; operations and concat lists stay.
+
+    Args:
+        genotype: The base cells.
+        normal: Source of every edge of the normal cell, a digit each.
+        reduce: The same of the reduction cell; None leaves it as it is.
+
+    Returns:
+        The variant.
+
+    Raises:
+        ValueError: If a text has not one digit for each edge, an edge reads a node that does not precede its
+            own, or the wiring leaves no path without ``none``.
+    """
+    cells = []
+    for name, edges, digits in (("normal", genotype.normal, normal), ("reduction", genotype.reduce, reduce)):
+        if digits is not None and not (digits.isascii() and digits.isdigit() and len(digits) == len(edges)):
+            raise ValueError(
+                f"the wiring {digits!r} must have a digit for each of the {name} cell's {len(edges)} edges"
+            )
+        sources = [edge.source for edge in edges] if digits is None else list(map(int, digits))
+        cells.append([Edge(edge.op, source) for edge, source in zip(edges, sources, strict=True)])
+    return Genotype(cells[0], genotype.normal_concat, cells[1], genotype.reduce_concat)
+
+
 def widest_shallowest(genotype: Genotype) -> Genotype:
     """The adapted genotype of section 5: the widest and shallowest cells.
 

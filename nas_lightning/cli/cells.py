@@ -17,6 +17,7 @@ from nas_lightning.cells import (
     Genotype,
     UnknownOperationSize,
     cell_depth,
+    cell_path,
     cell_width,
     check_image_size,
     count_parameters,
@@ -29,7 +30,9 @@ from nas_lightning.cells import (
     multiply_adds,
     published_genotypes,
     published_variants,
+    reads_inputs,
     stack_plan,
+    topology,
 )
 from nas_lightning.cells.literal import is_literal
 from nas_lightning.cells.published import PublishedGenotype
@@ -44,11 +47,18 @@ if TYPE_CHECKING:
 Record = dict[str, Any]
 
 _SPEC_HELP = (
-    "a genotype: NAME, NAME:connections=SEED, NAME:operations=SEED, NAME:adapted, NAME:C4, FILE.yaml, or "
-    "the literal Genotype(...)"
+    "a genotype: NAME, NAME:connections=SEED, NAME:operations=SEED, NAME:wiring=DIGITS, NAME:adapted, "
+    "NAME:C4, FILE.yaml, or the literal Genotype(...)"
 )
 _SIZES = ("width", "depth", "parameters M", "live M")
 _STAND_IN = "random connections with table 2's width and depth; the authors' are not public"
+_QUANTILES = (0, 5, 25, 50, 75, 95, 100)
+_QUANTITIES = {
+    "width": "width (c)",
+    "depth": "depth",
+    "path": "mean path",
+    "network_path": "network's path",
+}
 _SPACES = {"ordered": "wirings", "distinct": "wirings with distinct sources"}
 
 
@@ -87,13 +97,22 @@ def _parser() -> ArgumentParser:
     )
     _add_size_options(command)
 
-    description = "how many cells have which width and depth, and how a cell ranks"
+    description = "how many cells have which width, depth and path, and how a cell ranks"
     command = _command(commands, "census", _census, description)
     command.add_argument("specs", metavar="SPEC", nargs="*", help=f"rank its normal cell; {_SPEC_HELP}")
     command.add_argument("--nodes", type=int, default=4, help="number of intermediate nodes, 1 to 5 (4)")
     command.add_argument(
         "--concat", type=_node_list, help="nodes that the output concatenates, such as 4,5,6 (all)"
     )
+    command.add_argument("--num_cells", type=int, default=20, help="cells of the network for its path (20)")
+    group = command.add_argument_group("wirings of SPEC that agree in one quantity and differ in another")
+    group.add_argument("--vary", choices=("width", "depth", "path"), help="what differs")
+    group.add_argument("--width", type=float, help="in units of c")
+    group.add_argument("--depth", type=int, help="connections")
+    group.add_argument("--path", type=float, help="mean path of the network, in stages")
+    group.add_argument("--tolerance", type=float, default=0.5, help="by which paths may differ (0.5)")
+    group.add_argument("--cell", choices=("normal", "reduction"), default="normal", help="what is rewired")
+    group.add_argument("--count", type=int, default=6, help="how many wirings (6)")
     return parser
 
 
@@ -243,17 +262,63 @@ def _variants(options: argparse.Namespace) -> None:
 def _census(options: argparse.Namespace) -> None:
     from nas_lightning.cells.census import take_census
 
+    if options.vary is not None:
+        _vary(options)
+        return
+    held = [name for name in ("width", "depth", "path") if getattr(options, name) is not None]
+    if held:
+        raise ValueError(f"`--{held[0]}` needs `--vary`: what the wirings that it holds differ in")
     spaces = [take_census(options.nodes, options.concat, distinct=distinct) for distinct in (False, True)]
     ranks = []
     for spec in options.specs:
         genotype = get_genotype(spec)
         ranks.append({"spec": _title(spec), **describe_rank(*genotype.cell(reduction=False))})
+        ranks[-1]["paths"] = describe_space(genotype, options.num_cells)
     record: Record = {"nodes": options.nodes, "concat": list(spaces[0].concat)}
     for name, space in zip(_SPACES, spaces, strict=True):
         counts = [{"width": w, "depth": d, "count": count} for (w, d), count in space.counts.items()]
         record[name] = {"total": space.total, "counts": counts}
     record["ranks"] = ranks
     _print(options, record, census_text(spaces, ranks))
+
+
+def _vary(options: argparse.Namespace) -> None:
+    """Wirings that hold some quantities and vary another, as specs."""
+    from nas_lightning.cells.census import choose_wirings, list_wirings
+
+    if len(options.specs) != 1:
+        raise ValueError(f"`--vary` takes one genotype, not {len(options.specs)}")
+    (spec,) = options.specs
+    base = published_base(spec)
+    if base is not None and (base[1] is not None or base[0].variant_of):
+        name = base[0].variant_of or base[0].name
+        raise ValueError(f"{spec!r} is a variant already; name its base, {name}")
+    hold = {name: getattr(options, name) for name in ("width", "depth", "path")}
+    hold = {name: value for name, value in hold.items() if value is not None}
+    if options.vary in hold or not hold:
+        raise ValueError(f"`--vary {options.vary}` needs another quantity to hold, such as `--width 2.5`")
+    if options.count < 1 or options.tolerance < 0:
+        raise ValueError("`--count` must be at least 1 and `--tolerance` at least 0")
+    genotype, reduction = get_genotype(spec), options.cell == "reduction"
+    space = list_wirings(genotype, reduction=reduction, num_cells=options.num_cells)
+    rows = choose_wirings(space, options.vary, hold, options.count, options.tolerance)
+    stays = "".join(str(edge.source) for edge in genotype.normal)
+    records = []
+    for row in rows:
+        digits = "".join(map(str, space.sources[row]))
+        wiring = f"{stays}/{digits}" if reduction else digits
+        variant = apply_variant(genotype, spec, f"wiring={wiring}")
+        records.append(
+            {
+                "spec": str(variant) if is_literal(spec) else f"{spec}:wiring={wiring}",
+                **asdict(topology(variant, options.num_cells)),
+                "dead_nodes": len(dead_nodes(*variant.cell(reduction))),
+                "duplicate_edges": len(duplicate_edges(variant.cell(reduction)[0])),
+                "live_parameters": count_parameters(variant, num_cells=options.num_cells, live=True),
+            }
+        )
+    record: Record = {"held": hold, "vary": options.vary, "wirings": records}
+    _print(options, record, vary_text(records, options.cell))
 
 
 def describe_variant(genotype: Genotype, settings: Record) -> Record:
@@ -271,6 +336,8 @@ def describe_cell(edges: Sequence[Edge], concat: Sequence[int]) -> Record:
         "concat": list(concat),
         "width": cell_width(edges, concat),
         "depth": cell_depth(edges, concat),
+        "path": cell_path(edges, concat),
+        "reads_inputs": list(reads_inputs(edges, concat)),
         "dead_nodes": sorted(dead_nodes(edges, concat)),
         "nodes_reading_one_node_twice": list(duplicate_edges(edges)),
         "rank": describe_rank(edges, concat) if len(edges) // 2 <= MAX_NODES else None,
@@ -295,11 +362,39 @@ def describe_rank(edges: Sequence[Edge], concat: Sequence[int]) -> Record:
     return record
 
 
+def describe_space(genotype: Genotype, num_cells: int) -> Record:
+    """Width, depth and path over all wirings of each cell: quantiles, own value and mid-percentile."""
+    import numpy as np
+
+    from nas_lightning.cells.census import MAX_NODES, census_percentiles, list_wirings
+
+    own = asdict(topology(genotype, num_cells))
+    record: Record = {}
+    for name, prefix in (("normal", ""), ("reduction", "reduce_")):
+        reduction = name == "reduction"
+        if len(genotype.cell(reduction)[0]) // 2 > MAX_NODES:
+            continue
+        space = list_wirings(genotype, reduction=reduction, num_cells=num_cells)
+        percentiles = census_percentiles(genotype, reduction=reduction, num_cells=num_cells)
+        record[name] = {}
+        for key in percentiles._fields:
+            values = getattr(space, key)
+            record[name][key] = {
+                "own": own[key if key == "network_path" else f"{prefix}{key}"],
+                "percentile": getattr(percentiles, key),
+                **{f"q{share:g}": float(np.nanquantile(values, share / 100)) for share in _QUANTILES},
+            }
+    return record
+
+
 def describe_network(genotype: Genotype, settings: Record) -> Record:
     """The network of a genotype: its settings, its size and its dead cells."""
     plan = stack_plan(genotype, **_only(settings, "init_channels num_cells auxiliary"))
     dead = [cell.index for cell in plan.cells if not cell.live]
-    return {**settings, **network_size(genotype, settings), "dead_cells": dead}
+    found = topology(genotype, settings["num_cells"])
+    names = ("network_width", "network_depth", "network_path", "shortest_path", "longest_path")
+    paths = {name: getattr(found, name) for name in names}
+    return {**settings, **network_size(genotype, settings), **paths, "dead_cells": dead}
 
 
 def _only(settings: Record, names: str) -> Record:
@@ -403,13 +498,23 @@ def show_text(record: Record) -> str:
         lines.append(_field(name, f"{network[key]:,} ({_millions(network[key])} M)"))
     size = network["image_size"]
     lines.append(_field("multiply-adds", f"{network['multiply_adds']:,} for an image of {size} x {size}"))
+    lines.append(
+        _field(
+            "paths",
+            f"mean {network['network_path']:.1f} stages of convolution and batch norm, shortest "
+            f"{network['shortest_path']}, longest {network['longest_path']}",
+        )
+    )
+    width, depth = format_width(round(network["network_width"], 2)), network["network_depth"]
+    lines.append(_field("topology", f"mean width {width}, at most {depth} connections in a row"))
     if network["dead_cells"]:
         lines.append(_field("dead cells", _numbers(network["dead_cells"])))
     return "\n".join([*lines, "", record["genotype"]])
 
 
 def _cell_lines(name: str, cell: Record) -> list[str]:
-    lines = [f"{name} cell: width {format_width(cell['width'])}, depth {cell['depth']}"]
+    size = f"width {format_width(cell['width'])}, depth {cell['depth']}, mean path {cell['path']:.3g}"
+    lines = [f"{name} cell: {size}"]
     edges = cell["edges"]
     for node in range(2, len(edges) // 2 + 2):
         pair = edges[2 * node - 4 : 2 * node - 2]
@@ -417,6 +522,9 @@ def _cell_lines(name: str, cell: Record) -> list[str]:
         dead = "  (dead: does not reach the output)" if node in cell["dead_nodes"] else ""
         lines.append(_field(f"node {node}", reads + dead))
     lines.append(_field("concat", _numbers(cell["concat"])))
+    unread = [str(source) for source, read in enumerate(cell["reads_inputs"]) if not read]
+    if unread:
+        lines.append(_field("never read", f"input {' and input '.join(unread)}"))
     if twice := _numbers(cell["nodes_reading_one_node_twice"]):
         lines.append(_field("duplicates", f"nodes that read one node twice: {twice}"))
     if cell["rank"] is not None:
@@ -466,7 +574,51 @@ def census_text(spaces: Sequence[Census], ranks: Sequence[Record]) -> str:
             "share of the wirings with a cell's nodes and concat list that are at least as wide, "
             "as shallow, both\n" + table(header, rows)
         )
+    parts += [_space_text(rank["spec"], rank["paths"]) for rank in ranks if rank["paths"]]
     return "\n\n".join(parts)
+
+
+def _space_text(spec: str, cells: Record) -> str:
+    rows = [
+        [
+            cell,
+            _QUANTITIES[key],
+            f"{values['own']:.4g}",
+            f"{100 * values['percentile']:.1f} %",
+            *(f"{values[f'q{share:g}']:.4g}" for share in _QUANTILES),
+        ]
+        for cell, quantities in cells.items()
+        for key, values in quantities.items()
+    ]
+    quantiles = ("least", *(f"{share:g} %" for share in _QUANTILES[1:-1]), "most")
+    return (
+        f"{_marked(spec)} among all wirings of a cell, the operations and the other cell held\n"
+        + table(("cell", "", "own", "percentile", *quantiles), rows)
+        + "\npercentile: share of the wirings below, and half the share of equals; paths in stages"
+    )
+
+
+def vary_text(records: Sequence[Record], cell: str) -> str:
+    """The wirings that `nas-lightning cells census --vary` found."""
+    prefix = "reduce_" if cell == "reduction" else ""
+    rows = [
+        [
+            record["spec"],
+            format_width(record[f"{prefix}width"]),
+            str(record[f"{prefix}depth"]),
+            f"{record[f'{prefix}path']:.2f}",
+            f"{record['network_path']:.2f}",
+            _millions(record["live_parameters"]),
+            str(record["dead_nodes"]),
+            str(record["duplicate_edges"]),
+        ]
+        for record in records
+    ]
+    header = ("spec", "width", "depth", "mean path", "network's", "live M", "dead nodes", "duplicates")
+    return (
+        f"{table(header, rows)}\n\nof the {cell} cell, but for the network's path; paths in stages; "
+        "duplicates: nodes that read one node twice"
+    )
 
 
 def _counted_for(settings: Record) -> str:

@@ -13,7 +13,15 @@ from matplotlib.path import Path
 from matplotlib.textpath import TextPath
 
 from nas_lightning.cells.genotype import Edge
-from nas_lightning.cells.topology import cell_depth, cell_width, dead_nodes, format_width, live_nodes
+from nas_lightning.cells.paths import cell_path
+from nas_lightning.cells.topology import (
+    cell_depth,
+    cell_width,
+    dead_nodes,
+    format_width,
+    live_nodes,
+    reads_inputs,
+)
 from nas_lightning.figures.cell_layout import GAP, Box, CellLayout, lay_out
 from nas_lightning.figures.picture import grid_of
 
@@ -59,9 +67,13 @@ class CellDrawing(NamedTuple):
 
     @property
     def caption(self) -> str:
-        """Width and depth, and the meaning of grey where it occurs."""
+        """Width, depth and mean path, an input that is not read, and the meaning of grey where it occurs."""
         cell = (self.edges, self.concat)
         caption = f"width {format_width(cell_width(*cell))}, depth {cell_depth(*cell)}"
+        caption += f", path {cell_path(*cell):.3g}"
+        unread = [f"input {source}" for source, read in enumerate(reads_inputs(*cell)) if not read]
+        if unread:
+            caption += f", {unread[0]} unread"
         if dead_nodes(*cell) or any(edge.op == "none" for edge in self.edges):
             caption += " (grey: does not reach the output)"
         return caption

@@ -43,7 +43,10 @@ from nas_lightning.report.words import (
 )
 from nas_lightning.study.results import Results
 
-_MAY_LACK = ("Parameters (M)", "Mean test loss (nat)", "Near-convex radius", "Gradient variance (nat²)")
+_MAY_LACK = (
+    *("Mean path", "Unread input", "Parameters (M)", "Mean test loss (nat)"),
+    *("Near-convex radius", "Gradient variance (nat²)"),
+)
 """Columns of the table of architectures that it leaves out where no run has a value."""
 
 
@@ -273,6 +276,8 @@ def architecture_table(runs: pd.DataFrame) -> ReportTable:
         row |= {
             "Width": format_width(float(first["width"])),
             "Depth": int(first["depth"]),
+            "Mean path": f"{first['network_path']:.1f}" if pd.notna(first["network_path"]) else MISSING,
+            "Unread input": _unread(first),
             "Parameters (M)": MISSING if pd.isna(first["parameters"]) else f"{first['parameters'] / 1e6:.3g}",
             "Seeds": len(group),
             "Final error (%)": mean_and_spread(group["final_error_percent"], 2),
@@ -290,6 +295,11 @@ def architecture_table(runs: pd.DataFrame) -> ReportTable:
     diverged = int(runs["diverged"].eq(True).sum())
     caption = say("architectures", diverged=diverged, columns=" ".join(map(str, frame)))
     return ReportTable("architectures", "", title, caption, frame.reset_index(drop=True))
+
+
+def _unread(run: pd.Series) -> str:
+    """The cell input that the normal cell never reads."""
+    return next((str(source) for source in (0, 1) if not run[f"reads_input_{source}"]), MISSING)
 
 
 def claim_table(claims: Sequence[Claim]) -> ReportTable:

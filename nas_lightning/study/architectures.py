@@ -6,6 +6,7 @@
 ``darts_v2 and C1..C13``               the cell, then its variants; more may follow with `and`
 ``{base: enas, variants: [C1..C13]}``  the same as a mapping; a list of ``C1``, ``C1..C4``,
                                        ``connections=1..10``, ``operations=1..5`` or ``adapted``
+``darts_v2:wiring=01011002``           a wiring, see ``nas-lightning cells census --vary``
 ``darts_v2:connections=0..9``          variants alone; also ``operations=1..10``, ``C1..C4``
 ``all published cells``                also ``all published cells of the 4-node space``
 ``darts_conn1``                        a variant that the paper's authors published

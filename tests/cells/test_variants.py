@@ -9,6 +9,7 @@ from nas_lightning.cells import (
     Genotype,
     cell_depth,
     cell_width,
+    genotype_slug,
     get_genotype,
     random_connections,
     random_operations,
@@ -206,3 +207,16 @@ def test_seeds_out_of_range_are_refused(seed: int) -> None:
     for build in (random_connections, random_operations):
         with pytest.raises(ValueError, match="must be an integer from 0 to 4294967295"):
             build(get_genotype("darts"), seed)
+
+
+def test_a_wiring_gives_the_sources_of_every_edge() -> None:
+    base = get_genotype("darts_v2")
+    variant = get_genotype("darts:wiring=01011002")
+    assert [edge.source for edge in variant.normal] == [0, 1, 0, 1, 1, 0, 0, 2]
+    assert [edge.op for edge in variant.normal] == [edge.op for edge in base.normal]
+    assert variant.reduce == base.reduce
+    both = get_genotype("darts_v2:wiring=01011002/00112233")
+    assert [edge.source for edge in both.reduce] == [0, 0, 1, 1, 2, 2, 3, 3]
+    assert genotype_slug("darts_v2:wiring=01011002/00112233") == "darts_v2-wiring01011002_00112233"
+    with pytest.raises(ValueError, match=r"must have a digit for each of the reduction cell's 8 edges"):
+        get_genotype("darts_v2:wiring=01011002/0")

@@ -17,6 +17,7 @@ from nas_lightning.cells import (
     multiply_adds,
     published_genotypes,
     published_variants,
+    topology,
 )
 from nas_lightning.cli.cells import main
 from tests.cells.data import COUNTED, PAPER
@@ -174,6 +175,32 @@ def test_census_counts_and_ranks(capsys: pytest.CaptureFixture[str]) -> None:
     assert "14,400 wirings" in text
     assert "180 wirings" in text
     assert "12.44%" in text
+    assert re.search(r"normal +network's path +33.37 +12.4 %", text)
+    assert darts["paths"]["normal"]["width"]["percentile"] == pytest.approx(0.929, abs=1e-3)
+
+
+def test_census_finds_wirings_that_hold_width_and_vary_the_path(capsys: pytest.CaptureFixture[str]) -> None:
+    record = run_json(capsys, "census", "darts", "--width", "2.5", "--vary", "path", "--count", "4")
+    assert record["held"] == {"width": 2.5}
+    wirings = record["wirings"]
+    assert [one["width"] for one in wirings] == [2.5] * 4
+    paths = [one["network_path"] for one in wirings]
+    assert paths == sorted(paths)
+    for one in wirings:
+        assert topology(get_genotype(one["spec"])).network_path == pytest.approx(one["network_path"])
+    assert len({one["live_parameters"] for one in wirings}) == 1
+    text = run_text(capsys, "census", "darts", "--path", "40", "--vary", "width", "--cell", "normal")
+    assert "darts:wiring=01020224" in text
+    text = run_text(capsys, "census", "nasnet", "--cell", "reduction", "--depth", "4", "--vary", "path")
+    assert "nasnet:wiring=1000100011/" in text
+
+
+def test_show_tells_a_chain(capsys: pytest.CaptureFixture[str]) -> None:
+    text = run_text(capsys, "show", "darts_conn3")
+    assert "never read     input 0" in text
+    assert "mean 62.6 stages" in text
+    record = run_json(capsys, "show", "darts_conn3")
+    assert record["normal"]["reads_inputs"] == [False, True]
 
 
 def test_draw_writes_whole_files_or_none(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -214,6 +241,19 @@ def test_draw_writes_whole_files_or_none(capsys: pytest.CaptureFixture[str], tmp
         (["census", "--nodes", "6"], "`nodes` (=6)"),
         (["census", "--concat", "a"], "'a' must be node numbers"),
         (["census", "--concat", "9"], "`concat` (=[9])"),
+        (["census", "darts", "--vary", "path"], "needs another quantity to hold"),
+        (["census", "darts", "--vary", "path", "--path", "30"], "needs another quantity to hold"),
+        (["census", "darts", "--width", "2.5"], "`--width` needs `--vary`"),
+        (["census", "darts", "--width", "9", "--vary", "path"], "no wiring of this cell has width 9"),
+        (["census", "darts:C4", "--width", "2", "--vary", "path"], "already; name its base, darts_v2"),
+        (["census", "--width", "2", "--vary", "path"], "`--vary` takes one genotype, not 0"),
+        (
+            ["census", "darts", "--width", "2", "--vary", "path", "--count", "0"],
+            "`--count` must be at least 1",
+        ),
+        (["show", "darts:wiring=0101"], "must have a digit for each of the normal cell's 8 edges"),
+        (["show", "darts:wiring=01010109"], "source 9 must be a node from 0 to 4"),
+        (["show", "darts:wiring=x"], "must have a digit"),
         (["variants", "darts:adapted"], "is a variant already"),
         (["variants", "darts_ops1"], "is a variant already; name its base, darts_v2"),
         (["variants", "darts", "--count", "-1"], "`count` (=-1)"),

@@ -120,7 +120,7 @@ def test_a_drawing_names_operations_nodes_width_and_depth() -> None:
         [
             *(edge.op for edge in darts.normal),
             *("input 0", "input 1", "2", "3", "4", "5", "output"),
-            *("DARTS", "width 3.5c, depth 3"),
+            *("DARTS", "width 3.5c, depth 3, path 2.62"),
         ]
     )
 
@@ -128,7 +128,7 @@ def test_a_drawing_names_operations_nodes_width_and_depth() -> None:
 def test_dead_nodes_are_grey_and_said_to_be() -> None:
     adapted = get_genotype("amoebanet:adapted")
     figure = draw_cell(adapted.normal, adapted.normal_concat, "AmoebaNet, adapted")
-    assert "width 3c, depth 2 (grey: does not reach the output)" in texts(figure)
+    assert "width 3c, depth 2, path 1.67 (grey: does not reach the output)" in texts(figure)
     colours = {text.get_text(): text.get_color() for text in figure.axes[0].texts}
     assert {node: colours[node] == "black" for node in "23456"} == {
         "2": False,

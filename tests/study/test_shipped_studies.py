@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from nas_lightning.cells import get_genotype, published_genotypes
+from nas_lightning.cells import count_parameters, get_genotype, published_genotypes, topology
 from nas_lightning.cells.variants import table3_spec
 from nas_lightning.cli.resolve import resolve
 from nas_lightning.identity import identity_hash
@@ -67,7 +67,9 @@ def test_the_paper_s_measurements_counted_by_hand() -> None:
     assert counted == {("gradient_variance", "loss_contour"): SEEDS * 65, (): 483 - SEEDS * 65}
 
 
-@pytest.mark.parametrize("path", [p for p in STUDIES if p.stem not in ("paper", "census", "quickstart")])
+@pytest.mark.parametrize(
+    "path", [p for p in STUDIES if p.stem not in ("paper", "census", "intervention", "quickstart")]
+)
 def test_the_paper_s_studies_are_parts_of_the_whole(path: Path) -> None:
     whole = {run.name: run for run in shipped("paper").runs}
     for run in read(path).runs:
@@ -126,6 +128,21 @@ def test_snas_has_the_widths_and_depths_of_figure_11() -> None:
     variants = [cells[f"connections={seed}"] for seed in (4, 3, 1, 2)]
     assert [(cell.width, cell.depth) for cell in variants] == [(3.5, 3), (3, 3), (2.5, 4), (2, 5)]
     assert sum(run.architecture.family == "snas_mild" for run in shipped("snas").runs) == SEEDS * 14
+
+
+def test_the_intervention_holds_one_quantity_and_varies_another() -> None:
+    cells = {run.architecture.variant: run.architecture.genotype for run in shipped("intervention").runs}
+    original = cells.pop("original")
+    found = [topology(cell) for cell in cells.values()]
+    paths, widths = found[:6], found[6:]
+    assert {(one.width, one.depth) for one in paths} == {(2.5, 4)}
+    assert [round(one.network_path or 0, 1) for one in paths] == [36.1, 38.6, 41.5, 44.6, 48.2, 50.9]
+    assert {one.depth for one in widths} == {4}
+    assert [one.width for one in widths] == [2, 2.5, 3]
+    assert all(abs((one.network_path or 0) - 40) < 0.2 for one in widths)
+    sizes = {count_parameters(cell, live=True) for cell in cells.values()}
+    assert len(sizes) == 1
+    assert {cell.reduce for cell in cells.values()} == {original.reduce}
 
 
 def test_the_census_has_twenty_wirings_of_each_space() -> None:
