@@ -64,7 +64,7 @@ class PerSampleSums:
 
     def __call__(
         self, inputs: Float[Tensor, "batch *_"], targets: Int[Tensor, " batch"]
-    ) -> tuple[dict[str, Tensor], dict[str, Tensor]] | None:
+    ) -> tuple[Tensor, dict[str, Tensor], dict[str, Tensor]] | None:
         """Run a batch forward and backward.
 
         Args:
@@ -72,7 +72,8 @@ class PerSampleSums:
             targets: Its classes.
 
         Returns:
-            sum_i ||grad f_i||^2, float64, and sum_i grad f_i, by parameter; None for a batch of another size
+            sum_i f_i and, by parameter, sum_i ||grad f_i||^2, float64, of every slice of the parameter along
+            dimension 0 (of all of a vector together), and sum_i grad f_i; None for a batch of another size
             than the first, which would be compiled for anew.
         """
         self._size = len(targets) if self._size is None else self._size
@@ -89,7 +90,7 @@ class PerSampleSums:
             loss = functional.cross_entropy(self._module(inputs), targets, reduction="sum")
             found = torch.autograd.grad(loss, wanted)
         gradients, squares = found[: len(names)], found[len(names) :]
-        return dict(zip(names, squares, strict=True)), dict(zip(names, gradients, strict=True))
+        return loss.detach(), dict(zip(names, squares, strict=True)), dict(zip(names, gradients, strict=True))
 
 
 class _MeasuredLayer(nn.Module):
@@ -100,7 +101,13 @@ class _MeasuredLayer(nn.Module):
         held = dict(layer.named_parameters(recurse=False))
         device = next(iter(held.values())).device
         self.probes = {
-            name: torch.zeros((), dtype=torch.float64, device=device, requires_grad=True) for name in held
+            name: torch.zeros(
+                len(parameter) if parameter.ndim > 1 else 1,
+                dtype=torch.float64,
+                device=device,
+                requires_grad=True,
+            )
+            for name, parameter in held.items()
         }
         self._weights = tuple(held.values())
         for name, parameter in held.items():  # autograd computes the gradient of the input alone
@@ -131,17 +138,24 @@ def _sums_of(layer: nn.Module, rule: Rule, names: tuple[str, ...]) -> type[torch
             (inputs,) = ctx.saved_tensors
             grad_output = grad_outputs[0]
             if isinstance(layer, nn.Linear) and inputs.ndim == 2:
-                sums, squares = [grad_output.mT @ inputs], [_norms(grad_output) @ _norms(inputs)]
+                sums = [grad_output.mT @ inputs]
+                squares = [grad_output.double().square().mT @ _norms(inputs)]
                 if len(names) > 1:
                     sums.append(grad_output.sum(0))
-                    squares.append(_norms(grad_output).sum())
+                    squares.append(_squares(grad_output))
             else:
                 found = rule(layer, inputs, grad_output)
                 sums = [found[name].sum(0) for name in names]
-                squares = [_norms(found[name]).sum() for name in names]
+                squares = [_squares(found[name]) for name in names]
             return (grad_output, None, *sums, *squares)
 
     return Sums
+
+
+def _squares(values: Float[Tensor, "batch *shape"]) -> Float[Tensor, " slices"]:
+    """Sum of the squares of every slice along the first dimension of the shape, of a vector's together."""
+    units = values.double().flatten(2) if values.ndim > 2 else values.double()[:, None]
+    return units.square().sum((0, 2))
 
 
 def _norms(values: Float[Tensor, "batch *shape"]) -> Float[Tensor, " batch"]:

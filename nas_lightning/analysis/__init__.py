@@ -7,6 +7,7 @@ from nas_lightning.analysis.directions import (
     random_directions,
 )
 from nas_lightning.analysis.evaluation import Forward
+from nas_lightning.analysis.filters import filter_scale
 from nas_lightning.analysis.gradient_variance import (
     BatchSums,
     GradientStatistics,
@@ -41,6 +42,7 @@ __all__ = [
     "cosine",
     "estimate_statistics",
     "evaluate",
+    "filter_scale",
     "finest_lattice",
     "gradient_statistics",
     "gradient_variance_surface",

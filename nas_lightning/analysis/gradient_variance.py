@@ -5,12 +5,18 @@ Var(grad f_i) = E ||grad f_i - E grad f_i||^2 = (1/n) sum_i ||grad f_i||^2 - ||E
 the trace of the covariance of the per-sample gradients, over all n samples (divided by n) and all parameters
 with ``requires_grad`` that the logits depend on; batch norm in evaluation mode, no weight decay. Figures 7
 and 8 of the paper show its square root.
+
+The scale of weights before a batch norm changes the variance and not the function. The normalised variance
+
+sum_u ||w_u||^2 Var(grad_{w_u} f_i)
+
+over all filters u does not change; see :mod:`nas_lightning.analysis.filters`.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeAlias
@@ -29,6 +35,7 @@ from nas_lightning.analysis.evaluation import (
     first_batch,
     sample_losses,
 )
+from nas_lightning.analysis.filters import filter_norms, squared_norms
 from nas_lightning.analysis.per_sample_gradients import PerSampleGradients, Unsupported
 from nas_lightning.analysis.surface import Point, measured_plane
 from nas_lightning.provenance import weights_hash
@@ -39,9 +46,12 @@ if TYPE_CHECKING:
 Method: TypeAlias = Literal["exact", "minibatch"]
 """Every sample's gradient, or an unbiased estimate from the mean gradients of disjoint mini-batches."""
 
-BatchSums: TypeAlias = Callable[[Tensor, Tensor], tuple[Mapping[str, Tensor], Mapping[str, Tensor]] | None]
-"""Maps a batch (inputs, targets) to sum_i ||grad f_i||^2 (float64) and sum_i grad f_i by parameter, or to
-None if it does not take a batch of this size."""
+BatchSums: TypeAlias = Callable[
+    [Tensor, Tensor], tuple[Tensor, Mapping[str, Tensor], Mapping[str, Tensor]] | None
+]
+"""Maps a batch (inputs, targets) to sum_i f_i and, by parameter, sum_i ||grad f_i||^2 (float64, by filter as
+in :func:`nas_lightning.analysis.filters.squared_norms`) and sum_i grad f_i, or to None if it does not take a
+batch of this size."""
 
 BATCHES_FOR_AN_ERROR = 7
 """Contrasts of mini-batches before their spread is trusted."""
@@ -59,16 +69,20 @@ class GradientStatistics:
 
     Attributes:
         count: Number of samples n.
+        loss: E f_i, the mean loss.
         mean_gradient_norm: ||E grad f_i||, the norm of the gradient of the mean loss.
         variance: E ||grad f_i - E grad f_i||^2.
         standard_error: Standard error of ``variance``; 0 where every sample was measured.
+        normalized_variance: sum_u ||w_u||^2 E ||grad_{w_u} f_i - E grad_{w_u} f_i||^2 over the filters u.
         variance_by_parameter: What each parameter adds to ``variance``; they sum to it.
     """
 
     count: int
+    loss: float
     mean_gradient_norm: float
     variance: float
     standard_error: float
+    normalized_variance: float
     variance_by_parameter: Mapping[str, float]
 
     @property
@@ -85,49 +99,57 @@ class GradientStatistics:
 class GradientSums:
     """Sums over samples from which the statistics follow; those of several processes add up.
 
-    In float64, on the parameters' device: the number of samples so far and, by parameter, sum_i grad f_i
-    and sum_i ||grad f_i||^2.
+    In float64, on the parameters' device: the number of samples so far, the sum of their losses and, by
+    parameter, sum_i grad f_i and, by filter, sum_i ||grad f_i||^2.
     """
 
     def __init__(self, parameters: Mapping[str, nn.Parameter]) -> None:
         device = next(iter(parameters.values())).device
+        self._filter_norms = {name: filter_norms(p) for name, p in parameters.items()}
         self.count = torch.zeros((), dtype=torch.float64, device=device)
+        self.loss = torch.zeros((), dtype=torch.float64, device=device)
         self.gradients = {
             name: torch.zeros(p.shape, dtype=torch.float64, device=device) for name, p in parameters.items()
         }
-        self.squared_norms = {
-            name: torch.zeros((), dtype=torch.float64, device=device) for name in parameters
-        }
+        self.squared_norms = {name: torch.zeros_like(norms) for name, norms in self._filter_norms.items()}
 
     def add(self, name: str, gradients: Float[Tensor, "samples *shape"]) -> None:
         """Add gradients of single samples."""
-        # Squares overflow long before gradients do.
-        self.squared_norms[name] += torch.linalg.vector_norm(gradients, dtype=torch.float64).square()
+        self.squared_norms[name] += squared_norms(gradients)
         self.gradients[name] += gradients.sum(0, dtype=torch.float64)
 
-    def add_sums(self, squared_norms: Mapping[str, Tensor], gradients: Mapping[str, Tensor]) -> None:
-        """Add a batch's sum_i ||grad f_i||^2 and sum_i grad f_i for each parameter."""
+    def add_sums(self, squares: Mapping[str, Tensor], gradients: Mapping[str, Tensor]) -> None:
+        """Add a batch's sum_i ||grad f_i||^2, by filter, and sum_i grad f_i for each parameter."""
         names = list(self.gradients)
-        torch._foreach_add_(list(self.squared_norms.values()), [squared_norms[name] for name in names])
+        torch._foreach_add_(list(self.squared_norms.values()), [squares[name] for name in names])
         torch._foreach_add_(list(self.gradients.values()), [gradients[name].double() for name in names])
 
     def tensors(self) -> list[Tensor]:
         """All sums, to be added up in place over processes."""
-        return [self.count, *self.squared_norms.values(), *self.gradients.values()]
+        return [self.count, self.loss, *self.squared_norms.values(), *self.gradients.values()]
 
     def statistics(self) -> GradientStatistics:
         """The statistics over all samples."""
         count = float(self.count)
-        means = torch.stack([gradient.square().sum() for gradient in self.gradients.values()]) / count**2
-        squares = torch.stack(list(self.squared_norms.values())) / count
-        variances = (squares - means).clamp(min=0)  # rounding, where all samples agree
+        means = [squared_norms(gradient[None]) / count**2 for gradient in self.gradients.values()]
+        pairs = zip(self.squared_norms.values(), means, strict=True)
+        # Rounding makes them negative where all samples agree.
+        variances = [(squares / count - mean).clamp(min=0) for squares, mean in pairs]
+        by_parameter = torch.stack([variance.sum() for variance in variances])
         return GradientStatistics(
             count=round(count),
-            mean_gradient_norm=math.sqrt(float(means.sum())),
-            variance=float(variances.sum()),
+            loss=float(self.loss) / count,
+            mean_gradient_norm=math.sqrt(float(torch.cat(means).sum())),
+            variance=float(by_parameter.sum()),
             standard_error=0.0,
-            variance_by_parameter=dict(zip(self.gradients, variances.tolist(), strict=True)),
+            normalized_variance=float(_normalized(variances, list(self._filter_norms.values()))),
+            variance_by_parameter=dict(zip(self.gradients, by_parameter.tolist(), strict=True)),
         )
+
+
+def _normalized(variances: Sequence[Tensor], norms: Sequence[Tensor]) -> Tensor:
+    """sum_u ||w_u||^2 times the variance, or any square, of every filter."""
+    return torch.cat(list(norms)).square() @ torch.cat(list(variances))
 
 
 def sum_gradients(
@@ -150,9 +172,12 @@ def sum_gradients(
                 continue
             found = batch_sums(inputs, targets) if batch_sums is not None else None
             if found is None:
-                gradients.backward(inputs, targets, sums.add)
+                losses = gradients.backward(inputs, targets, sums.add)
+                sums.loss += losses.sum(dtype=torch.float64)
             else:
-                sums.add_sums(*found)
+                loss, *of_parameters = found
+                sums.loss += loss
+                sums.add_sums(*of_parameters)
             sums.count += len(targets)
     return sums
 
@@ -193,7 +218,8 @@ def estimate_statistics(
     if tolerance < 0:
         raise ValueError(f"`tolerance` (={tolerance}) must not be negative")
     module, parameters = gradients.module, list(gradients.parameters.values())
-    count = 0
+    norms = [filter_norms(parameter) for parameter in parameters]
+    count, total = 0, 0.0
     means: list[Tensor] = []
     terms: list[Tensor] = []
     is_partial = False
@@ -206,13 +232,15 @@ def estimate_statistics(
                 is_partial = True
                 break
             loss = sample_losses(module, inputs, targets).mean()
+            total += size * float(loss.detach())
             found = [g.double() for g in torch.autograd.grad(loss, parameters)]
             if not means:
                 means = found
             else:
                 differences = list(torch._foreach_sub(found, means))
-                squares = torch.stack([difference.square().sum() for difference in differences])
-                terms.append(squares / (1 / size + 1 / count))
+                by_filter = [squared_norms(difference[None]) for difference in differences]
+                squares = [s.sum() for s in by_filter] + [_normalized(by_filter, norms)]
+                terms.append(torch.stack(squares) / (1 / size + 1 / count))
                 torch._foreach_add_(means, differences, alpha=size / (count + size))
             count += size
     if len(terms) < 2:
@@ -220,21 +248,23 @@ def estimate_statistics(
             f"{len(terms) + bool(means)} batches are too few to estimate a variance and its error: at least 3"
         )
     contrasts = torch.stack(terms) * (1 if is_partial else (count - 1) / count)
-    variances = contrasts.mean(0)
+    *variances, normalized = contrasts.mean(0).tolist()
     square = float(torch.stack([mean.square().sum() for mean in means]).sum())
     if is_partial:
-        square = max(square - float(variances.sum()) / count, 0.0)
+        square = max(square - sum(variances) / count, 0.0)
     return GradientStatistics(
         count=count,
+        loss=total / count,
         mean_gradient_norm=math.sqrt(square),
-        variance=float(variances.sum()),
-        standard_error=float(contrasts.sum(1).std() / math.sqrt(len(terms))),
-        variance_by_parameter=dict(zip(gradients.parameters, variances.tolist(), strict=True)),
+        variance=sum(variances),
+        standard_error=float(contrasts[:, :-1].sum(1).std() / math.sqrt(len(terms))),
+        normalized_variance=normalized,
+        variance_by_parameter=dict(zip(gradients.parameters, variances, strict=True)),
     )
 
 
 def _relative_error(terms: list[Tensor]) -> float:
-    totals = torch.stack(terms).sum(1)
+    totals = torch.stack(terms)[:, :-1].sum(1)  # the last is the normalised one
     return float(totals.std() / totals.mean() / math.sqrt(len(terms)))
 
 

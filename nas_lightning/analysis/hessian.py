@@ -109,6 +109,16 @@ class HessianProduct:
         share: np.ndarray = result.cpu().numpy() / self.total
         return share
 
+    def partial_loss(self) -> float:
+        """This process's share of F(w*): the sum of its samples' losses over the n of all processes."""
+        device = self._parameters[0].device
+        total = torch.zeros((), dtype=torch.float64, device=device)
+        no_autocast = torch.autocast(device.type, enabled=False)
+        with evaluating(self._module), torch.no_grad(), no_autocast:
+            for inputs, targets in self._batches:
+                total += sample_losses(self._module, inputs, targets).sum(dtype=torch.float64)
+        return float(total) / self.total
+
     def _batch_sum(self, inputs: Tensor, targets: Tensor, tangents: list[Tensor]) -> Tensor:
         """Sum over a batch's samples of their Hessians, times the vector."""
         loss = sample_losses(self._module, inputs, targets).sum()
@@ -163,6 +173,7 @@ def hessian_eigenvalues(
     tolerance: float | int = 1e-3,
     max_products: int = 300,
     product: Product | None = None,
+    scale: Float64[np.ndarray, " parameters"] | None = None,
 ) -> HessianSpectrum:
     """Compute the largest and smallest eigenvalues and the trace of the Hessian of the mean loss.
 
@@ -177,9 +188,8 @@ def hessian_eigenvalues(
 
     Pitfalls: With ReLU and max pooling F is smooth only piecewise; H is that of the piece around w* and does
     not see the kinks beyond, which a loss surface crosses. Rescaling weights (w -> c w before a batch norm
-    whose statistics follow) changes H but not the function (Dinh et al. 2017): compare architectures trained
-    alike. Float32 products limit residuals to about 1e-6 of the largest eigenvalue, TF32 and bfloat16 to
-    more.
+    whose statistics follow) changes H but not the function (Dinh et al. 2017); ``scale`` removes that.
+    Float32 products limit residuals to about 1e-6 of the largest eigenvalue, TF32 and bfloat16 to more.
 
     Args:
         module: Returns logits ``[batch, classes]`` in evaluation mode.
@@ -192,22 +202,28 @@ def hessian_eigenvalues(
         max_products: Approximate limit on the products of each of the two Lanczos runs.
         product: Maps v to H v in place of ``HessianProduct(module, batches).partial``, for example the sum of
             several processes' shares; ``batches`` are then not read.
+        scale: Diagonal of a matrix D: the spectrum is that of D H D, in nat. With
+            :func:`~nas_lightning.analysis.filters.filter_scale` it does not depend on the scale of weights.
 
     Returns:
         The spectrum. Where a product is not finite (w* has no finite loss or gradient), all values are NaN.
 
     Raises:
-        ValueError: If a setting is out of range; ``k + smallest`` is at most the number of live parameters.
+        ValueError: If a setting is out of range; ``k + smallest`` is at most the number of live parameters,
+            and ``scale`` has an entry for each.
     """
     size = sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
     _check_settings(size, k, smallest, trace_samples, tolerance, max_products)
+    if scale is not None and scale.shape != (size,):
+        raise ValueError(f"`scale` has {scale.size} entries, the module {size} live parameters")
     multiply = product or HessianProduct(module, batches).partial
     products = 0
 
     def counted(vector: np.ndarray) -> np.ndarray:
         nonlocal products
         products += 1
-        result = multiply(vector.reshape(-1))
+        vector = vector.reshape(-1)
+        result = multiply(vector) if scale is None else scale * multiply(scale * vector)
         if not np.isfinite(result).all():
             raise FloatingPointError("a product with the Hessian is not finite")
         return result

@@ -32,6 +32,7 @@ from nas_lightning.figures import (
     draw_variance_by_node,
     read_variance_split,
 )
+from nas_lightning.netcdf import matching_dataset, write_dataset
 
 PASSES_OF_A_GRADIENT = 3
 """Cost of a forward and backward pass, in forward passes."""
@@ -39,15 +40,25 @@ PASSES_OF_A_GRADIENT = 3
 PREPROCESSING = "preprocess"
 PARTS = ("stem", "cells", "classifier")
 
+_TRACE = "tangent_kernel_trace"
+_AT_CENTER = frozenset(
+    {_TRACE, "center_loss", "center_variance", "center_normalized_variance", "center_mean_gradient_norm"}
+    | {"center_noise_scale", "variance_by_part", "variance_by_node"}
+)
+"""Variables of w* itself; a file of an earlier version lacks some."""
+
 
 class GradientVariance(SurfaceAnalysis):
     """Gradient variance g(alpha, beta) = Var(grad f_i(w* + alpha w1 + beta w2)) over a plane of weights.
 
-    At w* itself it is exact and split by cell and by node; the ranks share the images. Layers without a rule
-    for per-sample gradients, such as those of a registered operation, go through ``torch.func.vmap``.
+    At w* itself it is exact and split by cell and by node; the ranks share the images. There the file also
+    has the mean loss and the normalised variance, which the scale of weights before a batch norm does not
+    change, see :mod:`nas_lightning.analysis.gradient_variance`. Layers without a rule for per-sample
+    gradients, such as those of a registered operation, go through ``torch.func.vmap``.
 
     Args:
-        resolution: Points along each direction, as for :class:`SurfaceAnalysis`.
+        resolution: Points along each direction, as for :class:`SurfaceAnalysis`; None for w* alone, without
+            a plane, at the cost of one point.
         method: ``"exact"``: the gradient of every image; ``"minibatch"``: an unbiased estimate with its
             standard error from disjoint mini-batches of ``batch_size`` images in random order.
         tolerance: For ``"minibatch"``: relative standard error at which a point needs no more batches; 0
@@ -60,11 +71,14 @@ class GradientVariance(SurfaceAnalysis):
     """
 
     kind = "gradient_variance"
-    headline = ("center_variance", "center_mean_gradient_norm", "center_noise_scale", "variance_ring_0.5")
+    headline = (
+        *("center_variance", "center_normalized_variance", "center_mean_gradient_norm"),
+        *("center_noise_scale", "variance_ring_0.5"),
+    )
 
     def __init__(
         self,
-        resolution: int = 21,
+        resolution: int | None = 21,
         method: Literal["exact", "minibatch"] = "exact",
         batch_size: int = 80,
         tolerance: float = 0.0,
@@ -73,6 +87,8 @@ class GradientVariance(SurfaceAnalysis):
         super().__init__(resolution, batch_size=batch_size, **settings)
         if not 0 <= tolerance < 1:
             raise ValueError(f"`tolerance` (={tolerance}) must be at least 0 and below 1")
+        if resolution is None and method != "exact":
+            raise ValueError(f"`method` (={method}) needs a `resolution`: at w* alone the variance is exact")
         self.tolerance = tolerance
         self.method: Literal["exact", "minibatch"] = method
 
@@ -99,26 +115,44 @@ class GradientVariance(SurfaceAnalysis):
         """Exact or estimated, and how well."""
         return {"method": self.method} | ({"tolerance": self.tolerance} if self.tolerance else {})
 
+    def measure(self, context: AnalysisContext) -> None:
+        """Complete the surface that the file holds, or a new one; with no resolution, measure w* alone."""
+        if self.resolution is not None:
+            super().measure(context)
+            return
+        import xarray as xr
+
+        attributes = context.on_rank_zero(
+            lambda: {"kind": self.kind, **context.attributes(), **self.own_attributes()}
+        )
+        dataset = context.on_rank_zero(lambda: matching_dataset(context.path, attributes))
+        dataset = xr.Dataset(attrs=attributes) if dataset is None else dataset
+        if _AT_CENTER - set(dataset.variables):
+            found = _missing_at_center(context, *self._prepare(context, points=1), dataset)
+            dataset = dataset.assign(found)
+            context.on_rank_zero(lambda: write_dataset(context.path, dataset))
+        self.report(context, self.scalars(dataset), lambda: _center_figures(dataset))
+
+    def _prepare(
+        self, context: AnalysisContext, points: int
+    ) -> tuple[PerSampleGradients, PerSampleSums | None]:
+        """The gradients of single images, and where that pays off, their sums from compiled code."""
+        gradients = PerSampleGradients(context.network, *next(iter(context.batches)), unsupported="vmap")
+        if gradients.by_vmap:
+            context.say(f"gradients of {', '.join(gradients.by_vmap)}: by torch.func.vmap")
+        is_compiled = context.level(self.speed, points, PASSES_OF_A_GRADIENT).compiled
+        if is_compiled and self.method == "exact" and not gradients.by_vmap:
+            return gradients, PerSampleSums(context.network, gradients.parameters, gradients.rules)
+        return gradients, None
+
     @contextmanager
     def at_points(
         self, context: AnalysisContext, directions: Mapping[int, Directions], surface: Surface
     ) -> Iterator[MeasurePoint]:
         """Measure w*, all ranks together; then a point is a forward and backward pass over the images."""
         batches = context.batches
-        gradients = PerSampleGradients(context.network, *next(iter(batches)), unsupported="vmap")
-        if gradients.by_vmap:
-            context.say(f"gradients of {', '.join(gradients.by_vmap)}: by torch.func.vmap")
-        points = surface.total - surface.finished + 1
-        is_compiled = context.level(self.speed, points, PASSES_OF_A_GRADIENT).compiled
-        batch_sums = None
-        if is_compiled and self.method == "exact" and not gradients.by_vmap:
-            batch_sums = PerSampleSums(context.network, gradients.parameters, gradients.rules)
-        if "center_variance" not in surface.dataset:
-            sums = sum_gradients(gradients, batches.share(context.rank, context.world_size), batch_sums)
-            context.sum_over_ranks(sums.tensors())
-            surface.attach(_center(sums.statistics(), context.module.network))
-        if "tangent_kernel_trace" not in surface.dataset:
-            surface.attach(_tangent_kernel_trace(context, gradients))
+        gradients, batch_sums = self._prepare(context, points=surface.total - surface.finished + 1)
+        surface.attach(_missing_at_center(context, gradients, batch_sums, surface.dataset))
         settings: dict[str, Any] = {"tolerance": self.tolerance, "batch_sums": batch_sums}
         with variance_at_points(gradients, batches, directions, self.method, **settings) as measure:
             yield measure
@@ -140,10 +174,31 @@ class GradientVariance(SurfaceAnalysis):
         if spreads:
             label = "standard deviation of the gradient"
             figures["landscape/gradient_spread"] = draw_spread(spreads, loss=False, label=label)
-        if surface.complete:
-            split = read_variance_split(surface.dataset, str(surface.dataset.attrs["title"]))
-            figures["landscape/gradient_by_node"] = draw_variance_by_node([split])
-        return figures
+        return figures | (_center_figures(surface.dataset) if surface.complete else {})
+
+
+def _missing_at_center(
+    context: AnalysisContext,
+    gradients: PerSampleGradients,
+    batch_sums: PerSampleSums | None,
+    dataset: Dataset,
+) -> dict[str, DataArray]:
+    """What a dataset lacks of the statistics at w*; all ranks share the images."""
+    found: dict[str, DataArray] = {}
+    if _AT_CENTER - {_TRACE} - set(dataset.variables):
+        share = context.batches.share(context.rank, context.world_size)
+        sums = sum_gradients(gradients, share, batch_sums)
+        context.sum_over_ranks(sums.tensors())
+        found |= _center(sums.statistics(), context.module.network)
+    if _TRACE not in dataset.variables:
+        found |= _tangent_kernel_trace(context, gradients)
+    return found
+
+
+def _center_figures(dataset: Dataset) -> dict[str, Figure]:
+    """The variance at w* by cell and node."""
+    split = read_variance_split(dataset, str(dataset.attrs["title"]))
+    return {"landscape/gradient_by_node": draw_variance_by_node([split])}
 
 
 def _tangent_kernel_trace(context: AnalysisContext, gradients: PerSampleGradients) -> dict[str, DataArray]:
@@ -155,7 +210,7 @@ def _tangent_kernel_trace(context: AnalysisContext, gradients: PerSampleGradient
     context.sum_over_ranks([sums])
     total, count = sums.tolist()
     attributes = {"long_name": "trace of the label logits' tangent kernel at w*, a sample", "units": "1"}
-    return {"tangent_kernel_trace": xr.DataArray(total / count, attrs=attributes)}
+    return {_TRACE: xr.DataArray(total / count, attrs=attributes)}
 
 
 def _center(statistics: GradientStatistics, network: CellNetworkLike) -> dict[str, DataArray]:
@@ -182,7 +237,11 @@ def _center(statistics: GradientStatistics, network: CellNetworkLike) -> dict[st
 
     variance = "gradient variance at w*"
     return {
+        "center_loss": variable(statistics.loss, "mean loss at w*", "nat"),
         "center_variance": variable(statistics.variance, variance, "nat2"),
+        "center_normalized_variance": variable(
+            statistics.normalized_variance, f"normalised {variance}", "nat2"
+        ),
         "center_mean_gradient_norm": variable(norm, "norm of the mean gradient at w*", "nat"),
         "center_noise_scale": variable(scale, "gradient noise scale at w*", "1"),
         "variance_by_part": variable(

@@ -9,7 +9,7 @@ import numpy as np
 from lightning.pytorch import Trainer
 from matplotlib.figure import Figure
 
-from nas_lightning.analysis import HessianProduct, hessian_eigenvalues
+from nas_lightning.analysis import HessianProduct, filter_scale, hessian_eigenvalues
 from nas_lightning.analysis import HessianSpectrum as Spectrum
 from nas_lightning.callbacks.analysis import Analysis
 from nas_lightning.callbacks.context import AnalysisContext, Dataset
@@ -17,9 +17,16 @@ from nas_lightning.callbacks.protocols import cell_module
 from nas_lightning.figures import draw_spectrum
 from nas_lightning.netcdf import matching_dataset, write_dataset
 
+_NORMALIZED = "normalized_largest_eigenvalue"
+_SPECTRUM = frozenset({"eigenvalue", "smallest_eigenvalue", "trace"})
+
 
 class HessianSpectrum(Analysis):
-    """Largest and smallest eigenvalues and trace of the Hessian of the mean loss at w*.
+    """Largest and smallest eigenvalues and trace of the Hessian H of the mean loss at w*.
+
+    The scale of weights before a batch norm changes them and not the function. The normalised largest
+    eigenvalue, that of D H D with D = diag(||w_u|| / sqrt(n_u)) over the filters u of n_u weights and 0 for
+    biases and batch norm, stays.
 
     One product with the Hessian costs about four gradients over the images; the ranks share the images of
     every product. Lanczos needs some tens to hundreds of products.
@@ -31,6 +38,7 @@ class HessianSpectrum(Analysis):
         tolerance: Relative residual at which Lanczos stops.
         max_products: Upper bound, about, on the products of each of the two Lanczos runs.
         seed: Of the start vector and the random vectors.
+        normalized: Whether to find the normalised largest eigenvalue, by a Lanczos run of its own.
         batch_size: Images in a batch; a product needs several times the memory of a training step.
         settings: As for :class:`nas_lightning.callbacks.analysis.Analysis`.
 
@@ -48,6 +56,7 @@ class HessianSpectrum(Analysis):
         tolerance: float = 1e-3,
         max_products: int = 300,
         seed: int = 0,
+        normalized: bool = True,
         batch_size: int = 40,
         **settings: Any,
     ) -> None:
@@ -60,6 +69,7 @@ class HessianSpectrum(Analysis):
             "max_products": max_products,
             "seed": seed,
         }
+        self.normalized = normalized
         for key, value in self.settings.items():
             least = 1 if key in ("k", "max_products") else 0
             if key != "tolerance" and not least <= value <= 10**6:
@@ -84,14 +94,14 @@ class HessianSpectrum(Analysis):
             lambda: {"kind": self.kind, **context.attributes(), **self.settings}
         )
         dataset = context.on_rank_zero(lambda: matching_dataset(context.path, attributes))
-        if dataset is None:
-            dataset = self._spectrum(context, attributes)
-        elif not {"eigenvalue", "smallest_eigenvalue", "trace"} <= set(dataset.variables):
-            raise ValueError(f"{context.path} is damaged: it lacks eigenvalues or the trace")
+        if dataset is None or self._wanted() - set(dataset.variables):
+            dataset = self._complete(context, attributes, dataset)
         numbers = {
             "hessian_largest_eigenvalue": float(dataset["eigenvalue"][0]),
             "hessian_trace": float(dataset["trace"]),
         }
+        if self.normalized:
+            numbers["hessian_normalized_largest_eigenvalue"] = float(dataset[_NORMALIZED])
         if dataset.sizes["smallest_rank"]:
             numbers["hessian_smallest_eigenvalue"] = float(dataset["smallest_eigenvalue"][0])
         context.log_scalars({f"landscape/{name}": value for name, value in numbers.items()})
@@ -102,10 +112,18 @@ class HessianSpectrum(Analysis):
             end = " (the loss at w* or a gradient is not finite)"
         context.say(f"{context.path}: {words}{end}")
 
-    def _spectrum(self, context: AnalysisContext, attributes: Mapping[str, str | int | float]) -> Dataset:
-        """Run Lanczos on rank 0; the other ranks compute their shares of its products."""
+    def _wanted(self) -> frozenset[str]:
+        return _SPECTRUM | {"center_loss"} | ({_NORMALIZED} if self.normalized else set())
+
+    def _complete(
+        self, context: AnalysisContext, attributes: Mapping[str, str | int | float], dataset: Dataset | None
+    ) -> Dataset:
+        """Run Lanczos on rank 0, for what a file lacks; the other ranks compute their shares of products."""
+        if dataset is not None and _SPECTRUM - set(dataset.variables):
+            raise ValueError(f"{context.path} is damaged: it lacks eigenvalues or the trace")
         share = context.batches.share(context.rank, context.world_size)
         product = HessianProduct(context.network, share, total=len(context.batches.targets))
+        loss = float(context.reduce(np.array([product.partial_loss()]))[0])
         broadcast = context.trainer.strategy.broadcast
         made = 0
 
@@ -120,18 +138,39 @@ class HessianSpectrum(Analysis):
         def spectrum() -> Dataset:
             settings: dict[str, Any] = {**self.settings, "product": of_all_ranks}
             try:
-                found = hessian_eigenvalues(context.network, context.batches, **settings)
+                found = dataset
+                if found is None:
+                    values = hessian_eigenvalues(context.network, context.batches, **settings)
+                    found = _as_dataset(values, attributes)
+                if self.normalized and _NORMALIZED not in found.variables:
+                    settings |= {"k": 1, "smallest": 0, "trace_samples": 0}
+                    settings["scale"] = filter_scale(context.network)
+                    values = hessian_eigenvalues(context.network, context.batches, **settings)
+                    found = found.assign(_normalized(values))
             finally:
                 broadcast(None)  # the other ranks wait for the next vector
-            dataset = _as_dataset(found, attributes)
-            write_dataset(context.path, dataset)
-            return dataset
+            found = found.assign(center_loss=((), loss, {"long_name": "mean loss at w*", "units": "nat"}))
+            write_dataset(context.path, found)
+            return found
 
         context.say(f"Hessian of {product.size:,} parameters: Lanczos, some tens to hundreds of products")
         if context.rank > 0:
             while (vector := broadcast(None)) is not None:
                 context.reduce(product.partial(vector))
         return context.on_rank_zero(spectrum)
+
+
+def _normalized(spectrum: Spectrum) -> dict[str, tuple[tuple[()], float, dict[str, str]]]:
+    """The largest eigenvalue of D H D and its residual."""
+    name = "largest eigenvalue of the Hessian scaled by the filters' root mean squares"
+    return {
+        _NORMALIZED: ((), float(spectrum.eigenvalues[0]), {"long_name": name, "units": "nat"}),
+        "normalized_residual": (
+            (),
+            float(spectrum.residuals[0]),
+            {"long_name": "its residual", "units": "nat"},
+        ),
+    }
 
 
 def _as_dataset(spectrum: Spectrum, attributes: Mapping[str, str | int | float]) -> Dataset:

@@ -34,7 +34,8 @@ class SurfaceAnalysis(Analysis):
     """An analysis on a grid of weights w* + alpha w1 + beta w2, for one or more pairs of directions.
 
     Args:
-        resolution: Points along each direction, at least 2; an odd number includes w* itself.
+        resolution: Points along each direction, at least 2; an odd number includes w* itself. None, where an
+            analysis allows it, measures w* alone.
         extent: Last step along each direction, the first being its negative; or (first, last).
         direction_seeds: Seeds of the pairs of directions. Several give a mean surface and its spread.
         normalization: Scale of the directions: that of each ``"filter"``, of each ``"layer"``, or ``"none"``.
@@ -50,7 +51,7 @@ class SurfaceAnalysis(Analysis):
 
     def __init__(
         self,
-        resolution: int,
+        resolution: int | None,
         extent: float | tuple[float, float] = 1.0,
         direction_seeds: Sequence[int] = (0,),
         normalization: Literal["filter", "layer", "none"] = "filter",
@@ -58,7 +59,8 @@ class SurfaceAnalysis(Analysis):
         **settings: Any,
     ) -> None:
         super().__init__(**settings)
-        self.steps = axis(resolution, extent)
+        self.resolution = resolution
+        self.steps = axis(2 if resolution is None else resolution, extent)
         self.direction_seeds = tuple(check_seeds("direction_seeds", direction_seeds))
         self.normalization = normalization
         self.orthogonal = orthogonal
@@ -79,12 +81,18 @@ class SurfaceAnalysis(Analysis):
         scalars = self.scalars(surface.dataset)
         surface.attach({str(name): scalars[name] for name in scalars.data_vars})
         context.on_rank_zero(lambda: surface.save(context.path))
+        self.report(context, scalars, lambda: self.figures(surface))
+
+    def report(
+        self, context: AnalysisContext, scalars: Dataset, figures: Callable[[], dict[str, Figure]]
+    ) -> None:
+        """Log numbers and pictures, and print the headline."""
         statistics = list(_statistics(scalars)) if scalars.data_vars else []
         tags = {f"landscape/{name}": mean for name, mean, _ in statistics}
         spreads = {f"landscape/{name}_spread": s for name, _, s in statistics if not math.isnan(s)}
         if tags:
             context.log_scalars(tags | spreads)
-        context.log_figures(lambda: self.figures(surface))
+        context.log_figures(figures)
         headline = [_in_words(*statistic) for statistic in statistics if statistic[0] in self.headline]
         context.say(f"{context.path}: {', '.join(headline) or 'complete'}")
 
@@ -113,7 +121,7 @@ class SurfaceAnalysis(Analysis):
     @property
     def has_center(self) -> bool:
         """Whether w* lies inside the grid, as the scalars need."""
-        return bool(self.steps[0] < 0 < self.steps[-1])
+        return self.resolution is not None and bool(self.steps[0] < 0 < self.steps[-1])
 
     def _start(self, context: AnalysisContext, directions: Mapping[int, Directions]) -> Surface:
         import xarray as xr

@@ -18,8 +18,9 @@ def test_sums_are_those_of_the_samples(name: str) -> None:
     gradients = PerSampleGradients(network, x, targets)
     found = PerSampleSums(network, gradients.parameters, gradients.rules, compiled=False)(x, targets)
     assert found is not None
-    squares, sums = found
+    loss, squares, sums = found
     expected = sum_gradients(gradients, [(x, targets)])
+    torch.testing.assert_close(loss, expected.loss, rtol=1e-9, atol=0.0)
     for parameter in gradients.parameters:
         torch.testing.assert_close(squares[parameter], expected.squared_norms[parameter], rtol=1e-9, atol=0.0)
         torch.testing.assert_close(sums[parameter], expected.gradients[parameter], rtol=1e-9, atol=1e-12)
@@ -44,8 +45,8 @@ def test_sums_of_linear_layers_are_those_of_the_samples(module: nn.Module) -> No
     found = PerSampleSums(module, gradients.parameters, gradients.rules, compiled=False)(x, targets)
     assert found is not None
     expected = sum_gradients(gradients, [(x, targets)])
-    torch.testing.assert_close(found[0], expected.squared_norms, rtol=1e-10, atol=0.0)
-    torch.testing.assert_close(found[1], expected.gradients, rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(found[1], expected.squared_norms, rtol=1e-10, atol=0.0)
+    torch.testing.assert_close(found[2], expected.gradients, rtol=1e-10, atol=1e-12)
 
 
 @pytest.mark.slow
@@ -62,4 +63,6 @@ def test_compiled_sums_are_the_same() -> None:
     assert compiled.count == expected.count
     assert compiled.statistics().variance == pytest.approx(expected.statistics().variance, rel=1e-10)
     norm = expected.statistics().mean_gradient_norm
+    normalized = expected.statistics().normalized_variance
+    assert compiled.statistics().normalized_variance == pytest.approx(normalized, rel=1e-10)
     assert compiled.statistics().mean_gradient_norm == pytest.approx(norm, rel=1e-10)

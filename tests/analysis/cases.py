@@ -52,6 +52,8 @@ def assert_same(module: nn.Module, batches: Batches, *, tolerance: float, **sett
     assert fast.count == slow.count
     assert fast.variance == pytest.approx(slow.variance, rel=tolerance)
     assert fast.mean_gradient_norm == pytest.approx(slow.mean_gradient_norm, rel=tolerance)
+    assert fast.normalized_variance == pytest.approx(slow.normalized_variance, rel=tolerance)
+    assert fast.loss == pytest.approx(slow.loss, rel=tolerance)
     assert fast.variance_by_parameter.keys() == slow.variance_by_parameter.keys()
     for name, variance in slow.variance_by_parameter.items():
         # A parameter may have next to no gradient: it is compared with the whole.

@@ -21,10 +21,11 @@ from nas_lightning.analysis import (
     random_directions,
     sum_gradients,
 )
+from nas_lightning.analysis.filters import squared_norms
 from nas_lightning.cells import get_genotype
 from nas_lightning.provenance import weights_hash
 from tests.analysis.cases import assert_same, make_batches, small_network, trained_network
-from tests.oracles.per_sample_gradients import every_gradient, slow_statistics
+from tests.oracles.per_sample_gradients import every_gradient, mean_loss, slow_statistics
 
 
 def test_the_mean_is_summed_in_float64() -> None:
@@ -84,6 +85,8 @@ def test_sums_of_two_processes_add_up() -> None:
     assert found.count == expected.count
     assert found.variance == pytest.approx(expected.variance, rel=1e-12)
     assert found.mean_gradient_norm == pytest.approx(expected.mean_gradient_norm, rel=1e-12)
+    assert found.normalized_variance == pytest.approx(expected.normalized_variance, rel=1e-12)
+    assert found.loss == pytest.approx(expected.loss, rel=1e-12)
 
 
 def test_batches_that_the_sums_do_not_take_go_through_the_layers() -> None:
@@ -92,13 +95,16 @@ def test_batches_that_the_sums_do_not_take_go_through_the_layers() -> None:
     expected = sum_gradients(gradients, batches)
     taken = []
 
-    def batch_sums(inputs: Tensor, targets: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]] | None:
+    def batch_sums(
+        inputs: Tensor, targets: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor], dict[str, Tensor]] | None:
         taken.append(len(targets) == 4)
         every = every_gradient(network, [(inputs, targets)])
         if not taken[-1]:
             return None
         return (
-            {name: torch.stack([g[name].square().sum() for g in every]).sum() for name in every[0]},
+            torch.tensor(len(targets) * mean_loss(network, [(inputs, targets)]), dtype=torch.float64),
+            {name: squared_norms(torch.stack([g[name] for g in every])) for name in every[0]},
             {name: torch.stack([g[name] for g in every]).sum(0) for name in every[0]},
         )
 
@@ -143,6 +149,9 @@ def test_the_mini_batch_estimate_is_unbiased_over_all_partitions() -> None:
     assert np.mean([e.variance for e in estimates]) == pytest.approx(exact.variance, rel=1e-10)
     assert {round(e.mean_gradient_norm / exact.mean_gradient_norm, 10) for e in estimates} == {1.0}
     assert np.std([e.variance for e in estimates]) > 1e-3 * exact.variance
+    mean = np.mean([e.normalized_variance for e in estimates])
+    assert mean == pytest.approx(exact.normalized_variance, rel=1e-10)
+    assert {round(e.loss / exact.loss, 10) for e in estimates} == {1.0}
     assert estimates[0].variance_by_parameter.keys() == exact.variance_by_parameter.keys()
     assert sum(estimates[0].variance_by_parameter.values()) == pytest.approx(estimates[0].variance)
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from nas_lightning.analysis.filters import filter_scale
 from nas_lightning.analysis.hessian import HessianProduct, hessian_eigenvalues
 from nas_lightning.cells import Genotype
 from nas_lightning.networks import CellNetwork
@@ -144,6 +145,31 @@ def test_eigenvalues_of_a_cell_network_equal_those_of_the_dense_hessian(
     ):
         assert np.abs(expected - value).min() <= residual + bound * scale
         assert residual <= tolerance * scale
+
+
+def test_the_scaled_spectrum_is_that_of_the_scaled_dense_hessian(
+    images: tuple[Tensor, Tensor], cell_hessian: np.ndarray
+) -> None:
+    network = cell_network().double()
+    scale = np.concatenate(
+        [
+            np.repeat([np.sqrt(np.mean(row**2)) for row in p.detach().flatten(1).numpy()], p[0].numel())
+            if p.ndim > 1
+            else np.zeros(p.numel())
+            for p in network.parameters()
+            if p.requires_grad
+        ]
+    )
+    np.testing.assert_allclose(filter_scale(network), scale, rtol=1e-14)
+    expected = np.linalg.eigvalsh(scale[:, None] * cell_hessian * scale)
+    batches = batches_of(4, images[0].double(), images[1])
+    found = hessian_eigenvalues(
+        network, batches, 2, smallest=1, trace_samples=0, tolerance=1e-10, scale=filter_scale(network)
+    )
+    np.testing.assert_allclose(found.eigenvalues, expected[:-3:-1], rtol=1e-8)
+    np.testing.assert_allclose(found.smallest, expected[:1], rtol=0, atol=1e-8 * expected[-1])
+    with pytest.raises(ValueError, match="`scale` has 3 entries"):
+        hessian_eigenvalues(network, batches, scale=np.ones(3))
 
 
 def test_dead_parameters_do_not_count(images: tuple[Tensor, Tensor], cell_hessian: np.ndarray) -> None:

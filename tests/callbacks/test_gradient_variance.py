@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from lightning.pytorch import Trainer
+from lightning.pytorch import Trainer, seed_everything
 from torch import Tensor, nn
 
 from nas_lightning.analysis import (
@@ -16,8 +17,9 @@ from nas_lightning.analysis import (
 from nas_lightning.callbacks import GradientVariance
 from nas_lightning.cells import Genotype
 from nas_lightning.classifier import CellClassifier
+from nas_lightning.netcdf import read_dataset, write_dataset
 from nas_lightning.networks import register_operation
-from tests.callbacks.cases import images, trained
+from tests.callbacks.cases import data, images, trained, trainer
 
 
 def test_the_variance_at_the_center_is_split_by_cell_and_node(
@@ -27,6 +29,9 @@ def test_the_variance_at_the_center_is_split_by_cell_and_node(
     surface = read_surface(folder / "gradient_variance-epoch0001.nc")
     statistics = gradient_statistics(classifier.network, [images()])
     assert float(surface["center_variance"]) == pytest.approx(statistics.variance, rel=1e-5)
+    normalized = float(surface["center_normalized_variance"])
+    assert normalized == pytest.approx(statistics.normalized_variance, rel=1e-5)
+    assert float(surface["center_loss"]) == pytest.approx(statistics.loss, rel=1e-5)
     assert float(surface["center_mean_gradient_norm"]) == pytest.approx(
         statistics.mean_gradient_norm, rel=1e-5
     )
@@ -79,3 +84,39 @@ def test_estimates_carry_their_error(tmp_path: Path) -> None:
     assert error > 0
     assert abs(float(center["variance"]) - exact) < 4 * error
     assert float(center["variance"]) != exact
+
+
+def measure_checkpoint(classifier: CellClassifier, analysis: GradientVariance) -> None:
+    analysis.checkpoint_epoch = 1
+    seed_everything(0)
+    trainer(analysis, enable_progress_bar=False).validate(classifier, datamodule=data(), verbose=False)
+
+
+def test_without_a_resolution_the_trained_weights_alone_are_measured(
+    measured: tuple[Path, CellClassifier, Trainer], tmp_path: Path
+) -> None:
+    folder, classifier, _ = measured
+    settings: dict[str, Any] = {"resolution": None, "batch_size": 10, "folder": str(tmp_path)}
+    path = tmp_path / "gradient_variance-epoch0001.nc"
+    measure_checkpoint(classifier, GradientVariance(**settings))
+    found, plane = read_dataset(path), read_dataset(folder / path.name)
+    assert not {"alpha", "beta", "direction_seed", "done"} & set(found.variables)
+    at_center = {name for name, variable in plane.data_vars.items() if "alpha" not in variable.dims}
+    assert set(found.data_vars) == {n for n in at_center if str(n).startswith(("center_", "tangent_"))} | {
+        "variance_by_part",
+        "variance_by_node",
+    }
+    for name, variable in found.data_vars.items():
+        assert variable.values == pytest.approx(plane[name].values, rel=1e-5, nan_ok=True)
+    # A complete file is not measured again; one of an earlier version gets what it lacks.
+    write_dataset(path, found.assign(center_variance=found["center_variance"] + 1))
+    measure_checkpoint(classifier, GradientVariance(**settings))
+    assert float(read_dataset(path)["center_variance"]) == float(found["center_variance"]) + 1
+    write_dataset(path, found.drop_vars("center_normalized_variance"))
+    measure_checkpoint(classifier, GradientVariance(**settings))
+    assert read_dataset(path).identical(found)
+
+
+def test_an_estimate_needs_a_plane() -> None:
+    with pytest.raises(ValueError, match=r"`method` \(=minibatch\) needs a `resolution`"):
+        GradientVariance(resolution=None, method="minibatch")

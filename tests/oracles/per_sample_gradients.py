@@ -14,8 +14,10 @@ from torch.nn import functional
 @dataclass(frozen=True)
 class SlowStatistics:
     count: int
+    loss: float
     mean_gradient_norm: float
     variance: float
+    normalized_variance: float
     variance_by_parameter: dict[str, float]
 
 
@@ -38,16 +40,33 @@ def every_gradient(module: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) 
 
 
 def slow_statistics(module: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> SlowStatistics:
-    """E ||g_i - E g_i||^2 by its definition."""
+    """E ||g_i - E g_i||^2 by its definition, of every filter times ||w_u||^2 for the normalised one."""
+    batches = list(batches)
+    weights = {name: parameter.detach().double() for name, parameter in module.named_parameters()}
     gradients = every_gradient(module, batches)
     count = len(gradients)
     by_parameter = {}
-    square = 0.0
+    square = normalized = 0.0
     for name in gradients[0]:
         mean = sum((g[name] for g in gradients), torch.zeros_like(gradients[0][name])) / count
         by_parameter[name] = sum(float(((g[name] - mean) ** 2).sum()) for g in gradients) / count
         square += float((mean**2).sum())
-    return SlowStatistics(count, square**0.5, sum(by_parameter.values()), by_parameter)
+        for u in range(len(mean) if mean.ndim > 1 else 0):
+            variance = sum(float(((g[name][u] - mean[u]) ** 2).sum()) for g in gradients) / count
+            normalized += float((weights[name][u] ** 2).sum()) * variance
+    loss = mean_loss(module, batches)
+    return SlowStatistics(count, loss, square**0.5, sum(by_parameter.values()), normalized, by_parameter)
+
+
+def mean_loss(module: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> float:
+    """Mean cross entropy over single samples, in float64, on a copy."""
+    module = copy.deepcopy(module).double().eval()
+    losses = [
+        float(functional.cross_entropy(module(x[None].double()), target[None]).detach())
+        for inputs, targets in batches
+        for x, target in zip(inputs, targets, strict=True)
+    ]
+    return sum(losses) / len(losses)
 
 
 def slow_tangent_kernel_trace(module: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> float:
