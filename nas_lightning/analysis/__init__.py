@@ -20,7 +20,13 @@ from nas_lightning.analysis.gradient_variance import (
 )
 from nas_lightning.analysis.grid import axis, check_seeds
 from nas_lightning.analysis.hessian import HessianProduct, HessianSpectrum, hessian_eigenvalues
-from nas_lightning.analysis.loss import LOSS_VARIABLES, evaluate, loss_at_points, loss_surface
+from nas_lightning.analysis.loss import (
+    LOSS_VARIABLES,
+    estimate_running_statistics,
+    evaluate,
+    loss_at_points,
+    loss_surface,
+)
 from nas_lightning.analysis.per_sample_gradients import PerSampleGradients
 from nas_lightning.analysis.surface import Point, Surface, finest_lattice, measure_pending, read_surface
 from nas_lightning.analysis.surface_scalars import loss_scalars, spread, variance_scalars
@@ -40,6 +46,7 @@ __all__ = [
     "axis",
     "check_seeds",
     "cosine",
+    "estimate_running_statistics",
     "estimate_statistics",
     "evaluate",
     "filter_scale",

@@ -170,6 +170,22 @@ def loss_at_points(
         yield measure
 
 
+def estimate_running_statistics(module: nn.Module, batches: Batches) -> None:
+    """Set the running statistics of a module's batch norms to those of batches, as ``"reestimated"`` does.
+
+    Those of a new network are mean 0 and variance 1, which no signal in it has: in evaluation mode
+    activations and gradients fade from layer to layer, where in training mode batch norm lets gradients grow.
+
+    Args:
+        module: Maps inputs to logits; without batch norm it stays as it is.
+        batches: (inputs, targets), on the module's device.
+    """
+    check_batches(batches)
+    if layers := _running_norms(module, "frozen"):
+        with evaluating(module):
+            _reestimate(module, layers, batches)
+
+
 @contextmanager
 def _kept_buffers(module: nn.Module) -> Iterator[None]:
     buffers = list(module.buffers())

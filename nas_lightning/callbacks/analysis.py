@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import signal
 import threading
@@ -20,6 +21,7 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from torch import nn
 
 from nas_lightning.acceleration import Speed, check_speed
+from nas_lightning.analysis import estimate_running_statistics
 from nas_lightning.callbacks.context import AnalysisContext
 from nas_lightning.callbacks.protocols import cell_module, image_data
 from nas_lightning.callbacks.split_batches import check_split, split_batches
@@ -41,6 +43,10 @@ class Analysis(Callback, ABC):
     An analysis that was killed continues when the run is resumed, even if the training is complete. The
     initial weights exist only until the first step: a run that is resumed after an epoch says so if their
     file is missing or unfinished, and leaves it.
+
+    The running statistics of a new network's batch norms, mean 0 and variance 1, are those of no data: with
+    them gradients fade from layer to layer, while in the first step batch norm makes them grow. So the
+    initial weights are measured with statistics estimated from the images, in a copy of the network.
 
     Args:
         split: Split whose images are measured.
@@ -230,8 +236,13 @@ class Analysis(Callback, ABC):
             suffix = f"-{initial}" if initial else f"-epoch{epoch:04d}" if epoch >= 0 else ""
             path = folder / f"{self.name}{suffix}.nc"
             group = "landscape" if self.name == self.kind else self.name
-            group = f"{group}_{initial}" if initial else group
-            context = AnalysisContext(trainer, module, network, batches, epoch, path, group)
+            if initial:
+                group = f"{group}_{initial}"
+                network = copy.deepcopy(network)
+                estimate_running_statistics(network, batches)
+            context = AnalysisContext(
+                trainer, module, network, batches, epoch, path, group, initial is not None
+            )
             lock = FileLock(folder / ".lock", timeout=0)
             context.on_rank_zero(lambda: _acquire(lock, folder))
             try:

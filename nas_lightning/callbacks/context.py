@@ -41,7 +41,8 @@ Result = TypeVar("Result")
 class AnalysisContext:
     """What an analysis measures, where it writes, and how the ranks act together.
 
-    The weights of `network` are w*, of epoch `epoch` (from 0; -1 if they are initial ones or unknown); the
+    The weights of `network` are w*, of epoch `epoch` (from 0; -1 if they are initial ones or unknown).
+    If they are `initial`, `network` is a copy of the module's whose running statistics are estimated. The
     results go to `path` and, in loggers, to the group of tags `group` in place of ``landscape``.
     """
 
@@ -52,6 +53,7 @@ class AnalysisContext:
     epoch: int
     path: Path
     group: str = "landscape"
+    initial: bool = False
 
     @property
     def rank(self) -> int:
@@ -80,6 +82,7 @@ class AnalysisContext:
             "training_seed": str(run_seed()),
             "device": str(self.batches.images.device),
             "versions": json.dumps(software_versions()),
+            **({"running_statistics": "estimated"} if self.initial else {}),
         }
 
     def level(self, speed: Speed, points: int, passes: int) -> Level:

@@ -15,7 +15,13 @@ from torch import Tensor, nn
 
 from nas_lightning.analysis.directions import Directions, Normalization, cosine, random_directions
 from nas_lightning.analysis.grid import axis
-from nas_lightning.analysis.loss import LOSS_VARIABLES, evaluate, loss_at_points, loss_surface
+from nas_lightning.analysis.loss import (
+    LOSS_VARIABLES,
+    estimate_running_statistics,
+    evaluate,
+    loss_at_points,
+    loss_surface,
+)
 from nas_lightning.analysis.surface import Point, Surface, measure_pending
 from nas_lightning.cells import get_genotype
 from nas_lightning.networks import CellNetwork
@@ -279,3 +285,22 @@ def test_bad_input_is_refused() -> None:
         evaluate(WithTower(), data)
     with pytest.raises(ValueError, match=r"returns \(5, 3, 16, 16\) for 5 inputs"):
         evaluate(nn.Identity(), data)
+
+
+def test_running_statistics_are_those_of_the_batches() -> None:
+    """Beside PyTorch's own cumulative average in training mode."""
+    module, slow, images = network(torch.float64), network(torch.float64), batches(torch.float64, (5, 5))
+    for layer in slow.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.reset_running_stats()
+            layer.momentum = None
+    with torch.no_grad():
+        for inputs, _ in images:
+            slow.train()(inputs)
+    before = {name: parameter.clone() for name, parameter in module.named_parameters()}
+    estimate_running_statistics(module, images)
+    for (name, found), expected in zip(module.named_buffers(), slow.buffers(), strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-12, msg=name)
+    assert all(torch.equal(parameter, before[name]) for name, parameter in module.named_parameters())
+    assert module.training
+    estimate_running_statistics(nn.Linear(2, 2), [(torch.ones(1, 2), torch.zeros(1).long())])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
-from torch import Tensor
+from torch import Tensor, nn
 
 from nas_lightning.analysis import gradient_statistics, read_surface, tangent_kernel_trace
 from nas_lightning.callbacks import Analysis, GradientVariance, HessianSpectrum, LossContour
@@ -278,6 +279,8 @@ def test_the_initial_weights_are_measured_before_the_first_step_and_change_no_tr
         start, end = (read_surface(folder / f"{kind}-{moment}.nc") for moment in ("start", "epoch0001"))
         assert start.attrs["weights_sha256"] == initial != end.attrs["weights_sha256"]
         assert start.attrs["epoch"] == -1
+        assert start.attrs["running_statistics"] == "estimated"
+        assert "running_statistics" not in end.attrs
     tags = read_events(tmp_path / "with" / "tb").Tags()
     for group in ("landscape", "landscape_start"):
         assert {f"{group}/loss_contour", f"{group}/gradient_surface"} <= set(tags["images"])
@@ -288,8 +291,15 @@ def test_the_gradient_at_the_start_is_that_of_the_initial_network(tmp_path: Path
     seed_everything(0)
     classifier = small_classifier()
     batches = [images()]
-    expected = gradient_statistics(classifier.network, batches)
-    trace = tangent_kernel_trace(classifier.network, batches)
+    own = copy.deepcopy(classifier.network)
+    for layer in own.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.momentum = None  # the average over all batches, here one
+    with torch.no_grad():
+        own.train()(batches[0][0])
+    expected = gradient_statistics(own, batches)
+    trace = tangent_kernel_trace(own, batches)
+    assert expected.variance > 2 * gradient_statistics(classifier.network, batches).variance
     trained(
         tmp_path,
         GradientVariance(resolution=2, at_start=True, at_end=False, every_n_epochs=1, name="own"),
