@@ -89,9 +89,11 @@ def _paper(
 
 # fmt: off
 FIGURES: tuple[FigureKind, ...] = (
-    FigureKind(0, "claims", "", (), "", lambda of, *_: forest(of.claims, primary=True),
+    FigureKind(0, "claims", "", (), "", lambda of, *_: forest(of.claims, "primary"),
                per_data=False, section="claims"),
-    FigureKind(0, "claims-other-statistics", "", (), "", lambda of, *_: forest(of.claims, primary=False),
+    FigureKind(0, "claims-other-predictors", "", (), "", lambda of, *_: forest(of.claims, "predictors"),
+               per_data=False, section="claims"),
+    FigureKind(0, "claims-other-statistics", "", (), "", lambda of, *_: forest(of.claims, "statistics"),
                per_data=False, section="claims"),
     FigureKind(0, "width-depth", "", (), "", width_depth_plane, section="plane"),
     FigureKind(0, "sampled", "", (), "", sampled_curves, section="plane"),

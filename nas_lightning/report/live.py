@@ -32,9 +32,10 @@ _DARK = {INK: "#e6edf3", RULE: "#39424d", CARD: "#181d24", CENSUS: "#3a424c", AC
 _COLOUR = re.compile(r'"(#[0-9A-Fa-f]{6})"')
 _PLACE = f"{ALPHA} %{{x:.3g}}, {BETA} %{{y:.3g}}"
 _DECADES = {"linear": None, "log": "D2"}
-_MANY = 60  # marks of a plane; from more on they are small
 _ROW, _AXIS = 40, 84
 """Heights of a row and of an axis of a forest plot, in pixels."""
+_SIGNS = {"supported": "●", "contradicted": "✖", "undecided": "■", "exploratory": "◆"}
+"""Marks of the verdicts in a legend of text."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -248,7 +249,7 @@ def live_planes(
                     meta=label,
                     text=[text[at] for at in keep],
                     hovertemplate="%{text}<extra></extra>",
-                    marker={"size": 13 if len(x) <= _MANY else 8, "line": {"color": INK, "width": 1.2}}
+                    marker={"size": 13, "line": {"color": INK, "width": 1.2}}
                     | {"symbol": symbols if known else [f"{symbol}-open" for symbol in symbols]}
                     | (colour if known else {"color": INK}),
                 )
@@ -320,7 +321,7 @@ def live_forest(panels: Sequence[EffectPanel]) -> Live:
     drawn = {trace.legendgroup for trace in figure.data}
     legend = [
         {"group": verdict, "name": f"{sign} {verdict}", "colour": LOOKS[verdict][0]}
-        for verdict, sign in (("supported", "●"), ("contradicted", "✖"), ("undecided", "■"))
+        for verdict, sign in _SIGNS.items()
         if verdict in drawn
     ]
     return Live([figure], legend)

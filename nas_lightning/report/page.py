@@ -20,7 +20,7 @@ from plotly.offline import get_plotlyjs  # type: ignore[import-untyped]
 
 from nas_lightning.figures.picture import figure_to_bytes
 from nas_lightning.files import atomic_write
-from nas_lightning.report.claims import PREDICTORS, Claim, examine_claims, statements
+from nas_lightning.report.claims import Claim, examine_claims, statements
 from nas_lightning.report.figures import ReportFigure, report_figures, uncovered
 from nas_lightning.report.summary import counts, missing_runs, provenance, settings, study_sentence
 from nas_lightning.report.table_files import ReportTable, html_table, table_files
@@ -139,33 +139,36 @@ def _claim_block(key: str, claims: Sequence[Claim]) -> dict[str, Any]:
     others = [
         {
             "statistic": claim.statistic.name,
-            "compared": PREDICTORS[claim.predictor],
-            "effect": signed(claim.effect),
+            "compared": claim.compared,
+            "effect": claim.effect_name,
+            "value": signed(claim.effect),
             "from": signed(claim.low),
             "to": signed(claim.high),
-            "p (Holm)": p_value_text(claim.p_adjusted),
-            "verdict": claim.verdict,
+            "p (not corrected)": p_value_text(claim.p_value),
         }
         for claim in claims
-        if not claim.primary
+        if not claim.primary and claim.verdict != "no data"
     ]
     tests = [
         {
-            "about": PREDICTORS[claim.predictor],
+            "about": ", ".join(filter(None, (claim.statistic.label, claim.compared))),
             "verdict": claim.verdict,
             "explanation": claim.explanation,
-            "groups": None
-            if claim.groups.empty
-            else Markup(html_table(claim.groups, f"{key}-{claim.predictor}")),
+            "groups": None if claim.groups.empty else Markup(html_table(claim.groups, f"{key}-{index}")),
         }
-        for claim in primary
+        for index, claim in enumerate(primary)
     ]
     return {
         "statement": claims[0].statement,
         "sentence": say("short", claims=primary),
         "tests": tests,
+        "originals": [claim.explanation for claim in claims if _is_known_original(claim)],
         "others": Markup(html_table(pd.DataFrame(others), f"{key}-others")) if others else None,
     }
+
+
+def _is_known_original(claim: Claim) -> bool:
+    return claim.predictor == "original" and claim.verdict != "no data"
 
 
 def file_stems(keys: Iterable[str]) -> list[str]:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
 from nas_lightning.report.effects import RankBlock, SpreadBlock
+from nas_lightning.report.original import OriginalBlock
+from nas_lightning.report.partial import PartialBlock
 
 SETTINGS = (
     "family",
@@ -42,20 +44,30 @@ GROUP_COLUMNS = ["family", "data", "learning_rate", "n", "seeds", "seed_noise", 
 """Columns of a claim's table of groups."""
 
 
+UNIT_COLUMNS = ("width", "depth", "network_path", "live_parameters")
+"""What an architecture brings along; NaN where the results lack it."""
+
+
 @dataclass(frozen=True, eq=False)
 class Sample:
     """A statistic of the architectures, averaged over seeds.
 
     The table has a row per group and architecture: ``group`` (its number), ``family``, ``data``,
-    ``learning_rate``, ``unit`` (the genotype), ``architecture``, ``kind``, ``width``, ``depth``, ``value``
-    (mean over seeds), ``seeds``, ``noise`` (variance of the value that is due to seeds, NaN where no
-    architecture of the group has two). Runs without a value are dropped; censored ones never reached what the
-    statistic waits for and rank last.
+    ``learning_rate``, ``unit`` (the genotype), ``architecture``, ``kind``, the columns ``UNIT_COLUMNS``,
+    ``value`` (mean over seeds), ``given`` (mean of the covariate, NaN without one), ``seeds``, ``noise``
+    (variance of the value that is due to seeds, NaN where no architecture of the group has two),
+    ``direction_noise`` (variance of the value that is due to the random directions of the measurement, NaN
+    where it is unknown), ``regularization_known``. Runs without a value are dropped; censored ones never
+    reached what the statistic waits for and rank last.
     """
 
     table: pd.DataFrame
     dropped: int
     censored: int
+
+    def of_kinds(self, kinds: Sequence[str]) -> pd.DataFrame:
+        """The rows of some kinds of architectures."""
+        return self.table[self.table["kind"].isin(list(kinds))]
 
 
 def group_columns(runs: pd.DataFrame) -> list[str]:
@@ -75,6 +87,7 @@ def take_sample(
     statistic: str,
     kinds: Sequence[str],
     *,
+    given: str = "",
     censored: bool = False,
     logarithm: bool = False,
 ) -> Sample:
@@ -86,6 +99,17 @@ def take_sample(
     alike, and the ranks are averaged; a run whose curve is unknown (no ``mean_error``, not diverged) is left
     out. Logarithms (NaN of what is not positive) are taken before averaging. The table is empty where no run
     has a value.
+
+    Directions: of a mean over m of them with the standard deviation ``STATISTIC.sd``, the variance is sd²/m,
+    and 1/k of it remains in the mean over k seeds, whose weights differ. It is unknown for one direction.
+
+    Args:
+        runs: Results.runs.
+        statistic: A column.
+        kinds: Kinds of architectures to take.
+        given: A column to average along: the covariate.
+        censored: Whether a missing value means "never reached".
+        logarithm: Whether to take logarithms.
     """
     if runs.empty:
         return Sample(_empty(), 0, 0)
@@ -93,9 +117,11 @@ def take_sample(
     if statistic not in runs.columns:
         return Sample(_empty(), int(of_kind.sum()), 0)
     chosen = runs[of_kind].copy()
-    chosen["value"] = pd.to_numeric(chosen[statistic], errors="coerce").astype(float)
+    chosen["value"] = _numbers(chosen, statistic)
+    chosen["direction_noise"] = _direction_variance(chosen, statistic)
     if logarithm:
         chosen["value"] = np.log(chosen["value"].where(chosen["value"] > 0))
+        chosen["direction_noise"] /= np.exp(2 * chosen["value"])
     late = pd.Series(False, index=chosen.index)
     if censored:
         late = chosen["value"].isna() & (chosen["mean_error"].notna() | chosen["diverged"].eq(True))
@@ -105,15 +131,21 @@ def take_sample(
     chosen = chosen[known]
     if chosen.empty:
         return Sample(_empty(), dropped, 0)
-    chosen["group"] = pd.factorize(group_keys(chosen, group_columns(chosen)))[0]
+    # By column: a further one would copy every group.
+    chosen["group"] = chosen.groupby(group_columns(chosen), dropna=False, sort=False).ngroup()
     if censored:
         chosen["value"] = chosen.groupby("group")["value"].rank()
     chosen["unit"] = chosen["genotype"].fillna(chosen["architecture"])
+    chosen["given"] = _numbers(chosen, given)
+    chosen["regularization_known"] = chosen["regularized"].notna()
+    for name in UNIT_COLUMNS:
+        chosen[name] = _numbers(chosen, name)
     grouped = chosen.groupby(["group", "unit"], sort=False)
-    first = ["family", "data", "learning_rate", "architecture", "kind", "width", "depth"]
-    table = grouped[first].first()
-    table["value"] = grouped["value"].mean()
+    first = ["family", "data", "learning_rate", "architecture", "kind", "regularization_known"]
+    table = grouped[[*first, *UNIT_COLUMNS]].first()
+    table[["value", "given"]] = grouped[["value", "given"]].mean()
     table["seeds"] = grouped["value"].size()
+    table["direction_noise"] = grouped["direction_noise"].mean() / table["seeds"]
     squares = grouped["value"].var(ddof=1).fillna(0.0) * (table["seeds"] - 1)
     freedom = (table["seeds"] - 1).groupby("group").sum()
     within = squares.groupby("group").sum() / freedom.where(freedom > 0)
@@ -125,17 +157,45 @@ def take_sample(
 def rank_blocks(table: pd.DataFrame, predictor: str, sign: int) -> tuple[list[RankBlock], list[int]]:
     """The base cells of a sample for a rank association, and the number of each group in their order.
 
-    A group needs three architectures. The sign (1 or -1) multiplies the values.
+    A group needs three architectures. The sign (1 or -1) multiplies the values. An architecture without the
+    predictor is left out.
     """
-    if table.empty:
-        return [], []
     blocks, groups = [], []
-    large = table[table.groupby("group")["unit"].transform("size") >= 3]
-    for _, family in large.groupby("family", sort=True):
+    for family in _large_groups(table[table[predictor].notna()], 3):
         wide = family.pivot(index="group", columns="unit", values="value")
-        of_unit = family.groupby("unit")[predictor].first().reindex(wide.columns)
-        blocks.append(RankBlock(of_unit.to_numpy(float), sign * wide.to_numpy(float)))
+        blocks.append(RankBlock(_of_unit(family, predictor, wide), sign * _array(wide), _jitter(family)))
         groups += [int(group) for group in wide.index]
+    return blocks, groups
+
+
+def partial_blocks(
+    table: pd.DataFrame, predictor: str, covariates: Sequence[str], sign: int
+) -> tuple[list[PartialBlock], list[int]]:
+    """As :func:`rank_blocks`, for a partial association given some columns of the sample."""
+    blocks, groups = [], []
+    complete = table[table[[predictor, *covariates]].notna().all(axis=1)]
+    for family in _large_groups(complete, 3):
+        wide = family.pivot(index="group", columns="unit", values="value")
+        held = [_array(family.pivot(index="group", columns="unit", values=name)) for name in covariates]
+        predicting = _of_unit(family, predictor, wide)
+        blocks.append(PartialBlock(predicting, np.array(held), sign * _array(wide), _jitter(family)))
+        groups += [int(group) for group in wide.index]
+    return blocks, groups
+
+
+def original_blocks(table: pd.DataFrame, sign: int) -> tuple[list[OriginalBlock], list[int]]:
+    """As :func:`rank_blocks`, for the rank of an original among its variants; a group needs three of them."""
+    blocks, groups = [], []
+    with_original = table[table["kind"].eq("original").groupby(table["group"]).transform("any")]
+    for family in _large_groups(with_original, 4):
+        wide = family.pivot(index="group", columns="unit", values="value")
+        of_unit = family.groupby("unit")["kind"].first().reindex(wide.columns)
+        originals = [unit for unit, kind in of_unit.items() if kind == "original"]
+        # Of two originals of one name, as in a study of all cells of a family, neither is the searched one.
+        if len(originals) == 1:
+            order = [*originals, *(unit for unit in wide.columns if unit not in originals)]
+            blocks.append(OriginalBlock(sign * _array(wide[order])))
+            groups += [int(group) for group in wide.index]
     return blocks, groups
 
 
@@ -186,6 +246,48 @@ def describe_groups(
     return pd.DataFrame(rows, columns=GROUP_COLUMNS)
 
 
+def _large_groups(table: pd.DataFrame, least: int) -> Iterator[pd.DataFrame]:
+    """The rows of each base cell in groups of at least so many architectures."""
+    if table.empty:
+        return
+    large = table[table.groupby("group")["unit"].transform("size") >= least]
+    for _, family in large.groupby("family", sort=True):
+        yield family
+
+
+def _array(wide: pd.DataFrame) -> np.ndarray:
+    return wide.to_numpy(float)
+
+
+def _of_unit(family: pd.DataFrame, column: str, wide: pd.DataFrame) -> np.ndarray:
+    """A column by architecture, in the order of a wide table."""
+    return family.groupby("unit")[column].first().reindex(wide.columns).to_numpy(float)
+
+
+def _jitter(family: pd.DataFrame) -> np.ndarray | None:
+    """Standard deviations that are due to directions, by group and architecture; None where none is known."""
+    if family["direction_noise"].isna().all():
+        return None
+    wide = family.pivot(index="group", columns="unit", values="direction_noise")
+    return np.asarray(np.sqrt(_array(wide.fillna(0.0))))
+
+
+def _numbers(runs: pd.DataFrame, column: str) -> pd.Series:
+    """A column as floats; NaN without it."""
+    if column not in runs:
+        return pd.Series(np.nan, index=runs.index)
+    return pd.to_numeric(runs[column], errors="coerce").astype(float)
+
+
+def _direction_variance(runs: pd.DataFrame, statistic: str) -> pd.Series:
+    """Variance of a mean over directions; NaN where it is unknown."""
+    stem = statistic.partition(".")[0]
+    deviation, directions = _numbers(runs, f"{statistic}.sd"), _numbers(runs, f"{stem}.direction_seeds")
+    return deviation**2 / directions.where(directions > 1)
+
+
 def _empty() -> pd.DataFrame:
-    columns = ["group", "unit", "family", "data", "learning_rate", "architecture", "kind", "width", "depth"]
-    return pd.DataFrame({name: pd.Series(dtype=float) for name in (*columns, "value", "seeds", "noise")})
+    columns = ["group", "unit", "family", "data", "learning_rate", "architecture", "kind", *UNIT_COLUMNS]
+    columns += ["value", "given", "seeds", "noise", "direction_noise"]
+    made = pd.DataFrame({name: pd.Series(dtype=float) for name in columns})
+    return made.assign(regularization_known=pd.Series(dtype=bool))

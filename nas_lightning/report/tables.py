@@ -17,7 +17,7 @@ from nas_lightning.cells import (
 from nas_lightning.cells.published import SECTION4_CELLS
 from nas_lightning.cells.table2 import is_stand_in
 from nas_lightning.cells.variants import table3_spec
-from nas_lightning.report.claims import PREDICTORS, Claim, examine_claims, examine_paper_table1
+from nas_lightning.report.claims import Claim, examine_claims, examine_paper_table1
 from nas_lightning.report.paper import (
     Table1Entry,
     data_title,
@@ -310,7 +310,8 @@ def claim_table(claims: Sequence[Claim]) -> ReportTable:
             "Claim": claim.statement.label,
             "Section": claim.statement.section,
             "Statistic": claim.statistic.name,
-            "Against": PREDICTORS[claim.predictor],
+            "Against": claim.compared,
+            "Effect is": claim.effect_name,
             "Primary": "yes" if claim.primary else "no",
             "Verdict": claim.verdict,
             "Effect": signed(claim.effect),

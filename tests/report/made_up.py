@@ -152,6 +152,7 @@ def _run(
         **asdict(topology(genotype)),
         "width": width,
         "depth": depth,
+        "network_path": 20.0 * depth / width,
         "parameters": count_parameters(genotype, num_classes=classes, auxiliary=regularized),
         "live_parameters": count_parameters(genotype, num_classes=classes, auxiliary=regularized, live=True),
         "multiply_adds": multiply_adds(genotype, num_classes=classes),
@@ -247,5 +248,9 @@ def _surfaces(folder: Path, label: str, width: float, noise: np.random.Generator
         "gradient_variance.center_mean_gradient_norm": 0.1,
         "gradient_variance.center_noise_scale": 100 * center,
         "gradient_variance.standard_deviation_center": center**0.5,
+        "gradient_variance.center_normalized_variance": center * (1 + abs(noise.normal(0, 0.02))) / 10,
         "gradient_variance.samples": 128,
+        "loss_profile.mean_rise": curvature * (1 + abs(noise.normal(0, 0.02))) / 20,
+        "loss_profile.mean_rise.sd": curvature / 400,
+        "loss_profile.direction_seeds": 5,
     }

@@ -9,16 +9,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from nas_lightning.report import effects
+from nas_lightning.report import resampling
 from nas_lightning.report.effects import (
     RankBlock,
     SpreadBlock,
-    holm,
-    interval,
     paired_difference,
     rank_association,
     spread_ratio,
 )
+from nas_lightning.report.resampling import holm, interval
 from tests.oracles.rank_association import paired_p, permutation_p, pooled_tau, tau_b
 
 WIDTHS = [3.5, 2.0, 2.5, 2.5, 3.0]
@@ -69,7 +68,7 @@ def test_groups_of_one_base_cell_are_permuted_together_and_base_cells_apart() ->
 def test_random_permutations_come_near_the_exact_p_value(monkeypatch: pytest.MonkeyPatch) -> None:
     blocks = [block([1, 2, 3, 4, 5, 6], [2, 1, 3, 6, 4, 5])]
     exact = rank_association(blocks, resamples=50).p_value
-    monkeypatch.setattr(effects, "EXACT_LIMIT", 1)
+    monkeypatch.setattr(resampling, "EXACT_LIMIT", 1)
     random = rank_association(blocks, resamples=4999)
     assert random.test == "4999 random permutations"
     assert random.p_value == pytest.approx(exact, abs=3 * math.sqrt(exact / 4999))
@@ -77,7 +76,7 @@ def test_random_permutations_come_near_the_exact_p_value(monkeypatch: pytest.Mon
 
 
 def test_a_p_value_of_random_permutations_is_never_0(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(effects, "EXACT_LIMIT", 1)
+    monkeypatch.setattr(resampling, "EXACT_LIMIT", 1)
     ordered = np.arange(20.0)
     assert rank_association([block(ordered, ordered)], resamples=199).p_value == 1 / 200
 
@@ -264,7 +263,7 @@ def test_paired_test_is_calibrated_where_data_sets_agree_within_a_cell() -> None
 
 def test_random_changes_of_sign_come_near_the_exact_p_value(monkeypatch: pytest.MonkeyPatch) -> None:
     exact = paired_difference(CELLS, resamples=99).p_value
-    monkeypatch.setattr(effects, "EXACT_LIMIT", 1)
+    monkeypatch.setattr(resampling, "EXACT_LIMIT", 1)
     random = paired_difference(CELLS, resamples=4999)
     assert random.test == "4999 random changes of sign of base cells"
     assert random.p_value == pytest.approx(exact, abs=3 * math.sqrt(exact / 4999))

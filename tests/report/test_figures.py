@@ -366,7 +366,12 @@ def test_covered_and_uncovered_figures_are_all_figures(tmp_path: Path) -> None:
     assert lines[0] == "Figure 4 (accuracy curves): no finished run has another learning rate than 0.025"
     assert len({picture.key for picture in pictures}) == len(pictures)
     keys = [picture.key for picture in pictures if not picture.number]
-    assert keys == ["claims", "claims-other-statistics", "width-depth-digits"]
+    assert keys == [
+        "claims",
+        "claims-other-predictors",
+        "claims-other-statistics",
+        "width-depth-digits",
+    ]
     for picture in pictures:
         assert picture.title
         assert "  " not in picture.caption
@@ -383,7 +388,7 @@ def test_without_a_finished_run_there_is_nothing_and_it_is_said(tmp_path: Path) 
     lines = uncovered(empty)
     assert len(lines) == 26
     assert lines[2] == "Figure 3 (loss and accuracy curves): no run is finished"
-    assert forest([], primary=True) is None
+    assert forest([]) is None
     assert [picture.key for picture in report_figures(results)] == ["width-depth-cifar10", "figure01"]
 
 
@@ -417,15 +422,15 @@ def test_base_cells_that_the_paper_lacks_have_figures_of_their_own(tmp_path: Pat
 
 
 def test_the_forest_has_a_row_for_every_primary_test(tmp_path: Path) -> None:
-    results = made_up_results(tmp_path, variants=("original", "C1", "C4", "C6", "C7", "C9", "C12"))
+    results = made_up_results(tmp_path, variants=("original", "C1", "C4", "C6", "C7", "C9", "C12", "C13"))
     claims = examine_claims(results.runs, resamples=99)
-    picture = drawn(forest(claims, primary=True))
+    picture = drawn(forest(claims))
     rows = [text.get_text() for axes in picture.still.axes for text in axes.get_yticklabels()]
-    assert len(rows) == sum(claim.primary for claim in claims) == 10
+    assert len(rows) == sum(claim.primary for claim in claims) == 18
     first = live(picture)["figures"][0]["layout"]
-    assert len(first["yaxis"]["ticktext"]) == 8
-    known = [claim for claim in claims if not claim.primary and np.isfinite(claim.effect)]
-    others = live(forest(claims, primary=False))["figures"][0]
+    assert len(first["yaxis"]["ticktext"]) == 12
+    known = [claim for claim in claims if not claim.statistic.primary and np.isfinite(claim.effect)]
+    others = live(forest(claims, "statistics"))["figures"][0]
     assert sum(len(trace["x"]) for trace in others["data"]) == len(known)
     # What cannot be tested is named.
-    assert "Without data: " in drawn(forest(claims, primary=False)).caption
+    assert "Without data: " in drawn(forest(claims, "statistics")).caption
