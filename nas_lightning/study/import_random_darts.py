@@ -11,6 +11,7 @@ from __future__ import annotations
 import io
 import math
 import pickle
+import pickletools
 import struct
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,7 +24,7 @@ from nas_lightning.study.imported import Batch, ImportedRun, stated_settings
 from nas_lightning.study.study import Architecture
 
 SPACE = "DARTS space"
-_MOST_PICKLED = 64 * 2**20
+_MOST_PICKLED = 16 * 2**20
 # Accuracies have two digits after the point.
 _ROUNDING = 0.006
 
@@ -132,7 +133,12 @@ def _read_pairs(path: Path) -> list[Any]:
     if size > _MOST_PICKLED:
         raise ValueError(f"{path} has {size} bytes; a list of genotypes has at most {_MOST_PICKLED}")
     try:
-        content = _Unpickler(io.BytesIO(path.read_bytes())).load()
+        pickled = path.read_bytes()
+        for opcode, argument, _ in pickletools.genops(pickled):
+            # The unpickler makes room for all places up to the one that is named.
+            if opcode.name.endswith("PUT") and int(argument or 0) > len(pickled):
+                raise pickle.UnpicklingError(f"it counts {argument} objects in {len(pickled)} bytes")
+        content = _Unpickler(io.BytesIO(pickled)).load()
     except Exception as error:  # a damaged pickle can raise anything
         reason = " ".join(str(error).split()) or type(error).__name__
         raise ValueError(f"{path} is refused: {reason}") from None

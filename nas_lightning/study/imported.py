@@ -82,6 +82,7 @@ class Batch:
     runs: list[ImportedRun] = field(default_factory=list)
     left_out: int = 0
     problems: list[str] = field(default_factory=list)
+    _seen: dict[tuple[Any, ...], str] = field(default_factory=dict, init=False, repr=False)
 
     def leave_out(self, where: str, reason: object) -> None:
         """Count a run that cannot be used; ``where`` names file and row."""
@@ -103,8 +104,6 @@ class Batch:
             epochs = "an epoch" if missing == 1 else f"{missing} epochs"
             self.problems.append(f"{where} has no accuracy for {epochs} of {accuracy.size}")
         self.runs.append(run)
-
-    _seen: dict[tuple[Any, ...], str] = field(default_factory=dict)
 
 
 def sources() -> tuple[str, ...]:
