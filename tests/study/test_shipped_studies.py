@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from nas_lightning.cells import count_parameters, get_genotype, published_genotypes, topology
+from nas_lightning.cells.published import SECTION4_CELLS
 from nas_lightning.cells.variants import table3_spec
 from nas_lightning.cli.resolve import resolve
 from nas_lightning.identity import identity_hash
@@ -19,6 +20,7 @@ from nas_lightning.study.read import read_study
 from nas_lightning.study.study import Run
 from tests.study.shipped import CONFIGS, read, shipped
 
+SMALL = ("quickstart", "digits")
 STUDIES = sorted((CONFIGS / "studies").glob("*.yaml"))
 SEEDS = 3
 FAMILIES = ("darts_v2", "enas", "amoebanet", "nasnet")
@@ -36,7 +38,7 @@ def stems(name: str) -> set[tuple[str, ...]]:
 def test_a_study_is_named_as_its_file_and_trains_nothing_twice(path: Path) -> None:
     study = read(path)
     assert study.name == path.stem
-    assert study.experiment == ("quickstart-study" if study.name == "quickstart" else "paper")
+    assert study.experiment == (f"{study.name}-study" if study.name in SMALL else "paper")
     identities = {identity_hash(run.deciding) for run in study.runs}
     assert len(identities) == len(study.runs) == len({run.name for run in study.runs}) > 0
     assert len({run.seed for run in study.runs}) == (2 if study.name == "quickstart" else SEEDS)
@@ -68,7 +70,7 @@ def test_the_paper_s_measurements_counted_by_hand() -> None:
 
 
 @pytest.mark.parametrize(
-    "path", [p for p in STUDIES if p.stem not in ("paper", "census", "intervention", "quickstart")]
+    "path", [p for p in STUDIES if p.stem not in ("paper", "census", "intervention", *SMALL)]
 )
 def test_the_paper_s_studies_are_parts_of_the_whole(path: Path) -> None:
     whole = {run.name: run for run in shipped("paper").runs}
@@ -188,6 +190,23 @@ def test_the_quick_start_spreads_over_the_widths() -> None:
     assert {run.data for run in runs} == {"Digits"}
     assert {run.architecture.width for run in runs} == {2, 2.5, 3, 3.5}
     assert stems("quickstart") == {("gradient_variance", "loss_contour")}
+
+
+def test_the_small_study_of_section_4_trains_the_authors_cells() -> None:
+    runs = shipped("digits").runs
+    assert labels("digits") == ["darts_v2", *SECTION4_CELLS.values()]
+    assert len(runs) == 5 * SEEDS
+    assert {run.data for run in runs} == {"Digits"}
+    assert {"gradient_variance", "loss_contour"} < set(*stems("digits"))  # figures 6, 7 and 8
+
+
+@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
+def test_surfaces_have_five_pairs_of_directions(path: Path) -> None:
+    for run in read(path).runs:
+        for analysis in run.analyses:
+            arguments = analysis.settings["init_args"]
+            if arguments.get("resolution"):
+                assert arguments["direction_seeds"] == [0, 1, 2, 3, 4]
 
 
 def command(run: Run) -> tuple[str, ...]:
