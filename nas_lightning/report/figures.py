@@ -10,6 +10,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from nas_lightning.cells.published import SECTION4_CELLS
+from nas_lightning.report.budget_picks import budget_picks
 from nas_lightning.report.claims import Claim
 from nas_lightning.report.forest import forest
 from nas_lightning.report.landscapes import (
@@ -36,7 +37,7 @@ from nas_lightning.report.training import (
 from nas_lightning.report.words import listed
 from nas_lightning.study.results import Results
 
-Section: TypeAlias = Literal["claims", "plane", "paper", "more"]
+Section: TypeAlias = Literal["claims", "plane", "budget", "paper", "more"]
 Kind: TypeAlias = Literal["", "original", "connections", "other connections", "operations", "adapted"]
 Draw: TypeAlias = Callable[[Selection, Sequence[str], str], Drawing | None]
 
@@ -97,6 +98,7 @@ FIGURES: tuple[FigureKind, ...] = (
                per_data=False, section="claims"),
     FigureKind(0, "width-depth", "", (), "", width_depth_plane, section="plane"),
     FigureKind(0, "sampled", "", (), "", sampled_curves, section="plane"),
+    FigureKind(0, "budget", "", "others", "", budget_picks, section="budget"),
     _paper(1, "cells", _ALL, "original", base_cells),
     _paper(2, "cells", _DARTS, "connections", variant_cells),
     _paper(3, "loss and accuracy curves", _DARTS, "connections", section4_curves),

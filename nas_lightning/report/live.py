@@ -22,6 +22,7 @@ from plotly.io.json import to_json_plotly  # type: ignore[import-untyped]
 from plotly.subplots import make_subplots  # type: ignore[import-untyped]
 
 from nas_lightning.figures.accuracy import AccuracyPanel, mean_and_deviation
+from nas_lightning.figures.budget import COLOURS, BudgetLine, BudgetPanel, is_long
 from nas_lightning.figures.curves import Curve, CurvePanel, architecture_colours, is_logarithmic
 from nas_lightning.figures.effects import LOOKS, EffectPanel, effect_limits
 from nas_lightning.figures.surface import ALPHA, BETA, SurfacePanel
@@ -325,6 +326,58 @@ def live_forest(panels: Sequence[EffectPanel]) -> Live:
         if verdict in drawn
     ]
     return Live([figure], legend)
+
+
+def live_budget(panels: Sequence[BudgetPanel]) -> Live:
+    """What a search would have picked by epoch, a figure a quantity; dashed: the mean of the pool."""
+    figures = []
+    legend: dict[str, dict[str, str]] = {}
+    now, other = ("log", "linear") if is_long(panels) else ("linear", "log")
+    scales = {kind: {"xaxis.type": kind, "xaxis.dtick": _DECADES[kind]} for kind in (now, other)}
+    for panel in panels:
+        figure = _figure(
+            panel.label,
+            xaxis=_axis("epochs", type=now, dtick=_DECADES[now]),
+            yaxis=_axis(_text(panel.label)),
+            updatemenus=[_toggle("linear / log", "relayout", scales[other], scales[now])],
+        )
+        if panel.reference is not None:
+            figure.add_hline(panel.reference, line={"dash": "dash", "width": 1, "color": INK})
+        for line in panel.lines:
+            colour = COLOURS[line.colour % len(COLOURS)]
+            figure.add_traces(_budget_line(line, colour))
+            if line.name:
+                legend.setdefault(line.name, {"group": line.name, "name": line.name, "colour": colour})
+        figures.append(figure)
+    return Live(figures, list(legend.values()))
+
+
+def _budget_line(line: BudgetLine, colour: str) -> list[go.Scatter]:
+    """The band, where there is one, and the line."""
+    same: dict[str, Any] = {"legendgroup": line.name} if line.name else {}
+    drawn = go.Scatter(
+        x=_short(line.epochs),
+        y=_short(line.values),
+        mode="lines" if len(line.epochs) > 1 else "markers",
+        line={"color": colour, "width": 1.8, "dash": "dash" if line.dashed else "solid"},
+        hovertemplate=f"<b>{_text(line.name)}</b><br>epoch %{{x}}: %{{y:.4g}}<extra></extra>",
+        **same,
+    )
+    if line.band is None:
+        return [drawn]
+    epochs, low, high = line.band
+    band = go.Scatter(
+        x=_short(np.concatenate([epochs, epochs[::-1]])),
+        y=_short(np.concatenate([low, high[::-1]])),
+        fill="toself",
+        fillcolor=colour,
+        opacity=0.16,
+        line={"width": 0},
+        hoverinfo="skip",
+        mode="lines",
+        **same,
+    )
+    return [band, drawn]
 
 
 def _curve(curve: Curve, colour: str) -> list[go.Scatter]:

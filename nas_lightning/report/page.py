@@ -33,7 +33,12 @@ _SHARP, _COARSE = 130.0, 70.0  # pixels of a still figure per inch
 _MANY = 30  # figures: from so many on, those that are live have a coarse still one; the files stay sharp
 _PICTURE_FILES = ("svg", "pdf", "png")
 _LINK = re.compile(r'href="((?:figures|tables)/[^"/\\]+)"')
-_SECTIONS = {"plane": "Width and depth", "paper": "The paper's figures", "more": "Beyond the paper"}
+_SECTIONS = {
+    "plane": "Width and depth",
+    "budget": "What a search would have picked",
+    "paper": "The paper's figures",
+    "more": "Beyond the paper",
+}
 
 
 def write_report(results: Results, folder: Path | None = None) -> Path:

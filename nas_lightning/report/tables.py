@@ -17,6 +17,7 @@ from nas_lightning.cells import (
 from nas_lightning.cells.published import SECTION4_CELLS
 from nas_lightning.cells.table2 import is_stand_in
 from nas_lightning.cells.variants import table3_spec
+from nas_lightning.report.budget_picks import budget_table
 from nas_lightning.report.claims import Claim, examine_claims, examine_paper_table1
 from nas_lightning.report.paper import (
     Table1Entry,
@@ -58,11 +59,12 @@ def report_tables(results: Results, claims: Sequence[Claim] | None = None) -> li
         claims: The claims, where they were tested before; they are tested here otherwise.
 
     Returns:
-        Table 1, table 2, section 4's variants, table 3, the architectures and the claims.
+        Table 1, table 2, section 4's variants, table 3, the architectures, the claims, and, where there are
+        pools of cells with curves, what a search would have picked.
     """
     runs = results.runs
     tested = examine_claims(runs) if claims is None else claims
-    return [
+    tables = [
         table1(runs),
         table2(),
         numbering_table(runs),
@@ -70,6 +72,8 @@ def report_tables(results: Results, claims: Sequence[Claim] | None = None) -> li
         architecture_table(runs),
         claim_table(tested),
     ]
+    picks = budget_table(results)
+    return [*tables, picks] if picks else tables
 
 
 def table1(runs: pd.DataFrame) -> ReportTable:
