@@ -31,6 +31,7 @@ from nas_lightning.study.results import Results
 _PIXELS = 96  # of CSS, per inch
 _SHARP, _COARSE = 130.0, 70.0  # pixels of a still figure per inch
 _MANY = 30  # figures: from so many on, those that are live have a coarse still one; the files stay sharp
+_LONG_TABLE = 60  # rows: longer tables scroll within the page
 _PICTURE_FILES = ("svg", "pdf", "png")
 _LINK = re.compile(r'href="((?:figures|tables)/[^"/\\]+)"')
 _SECTIONS = {
@@ -227,6 +228,7 @@ def _table_block(folder: Path, table: ReportTable, stem: str) -> dict[str, Any]:
         "id": f"table-{stem}",
         "heading": table.heading,
         "html": Markup(html_table(table.frame, stem, table.caption)),
+        "long": len(table.frame) > _LONG_TABLE,
         "links": _write_files(folder, f"tables/{stem}", texts),
     }
 
