@@ -11,6 +11,7 @@ ANALYSES = {
     "LossContour": "loss_contour",
     "GradientVariance": "gradient_variance",
     "HessianSpectrum": "hessian_spectrum",
+    "LossProfile": "loss_profile",
 }
 """The callbacks that only analyse, and how the names of their files begin unless they have a ``name``."""
 

@@ -19,6 +19,7 @@ OVERLAYS = [
     CONFIGS / "cluster.yaml",
     CONFIGS / "landscape.yaml",
     CONFIGS / "loss_contour.yaml",
+    CONFIGS / "loss_profile.yaml",
     CONFIGS / "gradient_variance.yaml",
     CONFIGS / "hessian_spectrum.yaml",
 ]
@@ -44,13 +45,12 @@ def test_no_config_is_forgotten() -> None:
     assert sorted(found) == sorted(OVERLAYS + COMPLETE)
 
 
-def test_the_landscape_is_its_three_analyses() -> None:
-    analyses = [
-        CONFIGS / f"{name}.yaml" for name in ("loss_contour", "gradient_variance", "hessian_spectrum")
-    ]
+def test_the_landscape_is_its_four_analyses() -> None:
+    names = ("loss_contour", "loss_profile", "gradient_variance", "hessian_spectrum")
+    analyses = [CONFIGS / f"{name}.yaml" for name in names]
     together = parse(CONFIGS / "darts.yaml", CONFIGS / "landscape.yaml")
     assert together == parse(CONFIGS / "darts.yaml", *analyses)
-    assert len(together["trainer"]["callbacks"]) == 3
+    assert len(together["trainer"]["callbacks"]) == 4
 
 
 @pytest.mark.parametrize("path", COMPLETE, ids=lambda path: path.stem)

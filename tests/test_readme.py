@@ -65,6 +65,7 @@ def test_a_landscape_command_parses(arguments: list[str], monkeypatch: pytest.Mo
     callbacks = ParsedLandscape(arguments).settings.trainer.callbacks
     assert [callback.class_path.rpartition(".")[2] for callback in callbacks] == [
         "LossContour",
+        "LossProfile",
         "GradientVariance",
         "HessianSpectrum",
     ]

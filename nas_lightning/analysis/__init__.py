@@ -27,12 +27,23 @@ from nas_lightning.analysis.loss import (
     loss_at_points,
     loss_surface,
 )
+from nas_lightning.analysis.loss_profile import (
+    DIRECTION_SEEDS,
+    ProfileSurface,
+    count_classes,
+    loss_profile,
+    new_profile,
+    profile_directions,
+    profile_scalars,
+    read_profile,
+)
 from nas_lightning.analysis.per_sample_gradients import PerSampleGradients
 from nas_lightning.analysis.surface import Point, Surface, finest_lattice, measure_pending, read_surface
 from nas_lightning.analysis.surface_scalars import loss_scalars, spread, variance_scalars
 from nas_lightning.analysis.tangent_kernel import sum_squared_logit_gradients, tangent_kernel_trace
 
 __all__ = [
+    "DIRECTION_SEEDS",
     "LOSS_VARIABLES",
     "BatchSums",
     "Directions",
@@ -42,10 +53,12 @@ __all__ = [
     "HessianSpectrum",
     "PerSampleGradients",
     "Point",
+    "ProfileSurface",
     "Surface",
     "axis",
     "check_seeds",
     "cosine",
+    "count_classes",
     "estimate_running_statistics",
     "estimate_statistics",
     "evaluate",
@@ -55,11 +68,16 @@ __all__ = [
     "gradient_variance_surface",
     "hessian_eigenvalues",
     "loss_at_points",
+    "loss_profile",
     "loss_scalars",
     "loss_surface",
     "measure_pending",
+    "new_profile",
+    "profile_directions",
+    "profile_scalars",
     "random_direction",
     "random_directions",
+    "read_profile",
     "read_surface",
     "spread",
     "sum_gradients",

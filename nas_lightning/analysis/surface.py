@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 from jaxtyping import Float
@@ -24,6 +24,9 @@ from nas_lightning.netcdf import check_attributes, read_dataset, refuse, write_d
 
 if TYPE_CHECKING:
     import xarray as xr  # takes as long to import as the rest of the analyses together
+
+SurfaceType = TypeVar("SurfaceType", bound="Surface")
+"""The class whose class method is called."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,14 +63,14 @@ class Surface:
 
     @classmethod
     def create(
-        cls,
+        cls: type[SurfaceType],
         kind: str,
         variables: Mapping[str, Mapping[str, str]],
         alphas: Float[np.ndarray, " alpha"] | Iterable[float | int],
         betas: Float[np.ndarray, " beta"] | Iterable[float | int],
         direction_seeds: Iterable[int],
         attributes: Mapping[str, str | int | float],
-    ) -> Surface:
+    ) -> SurfaceType:
         """Create a surface of which no point is done, of a kind such as ``"loss_contour"``.
 
         `variables` are measured at every point and have the attributes ``long_name`` and ``units``.
@@ -159,7 +162,9 @@ class Surface:
         write_dataset(path, self.dataset)
 
     @classmethod
-    def resume_or_create(cls, path: str | os.PathLike[str], fresh: Surface) -> Surface:
+    def resume_or_create(
+        cls: type[SurfaceType], path: str | os.PathLike[str], fresh: SurfaceType
+    ) -> SurfaceType:
         """Read the surface that a file holds, if it is the one to measure; without a file, take a fresh one.
 
         The file is only read. Its further variables (:meth:`attach`) are kept, missing ones come from
@@ -171,7 +176,13 @@ class Surface:
         """
         if not Path(path).exists():
             return fresh
-        dataset = read_surface(path)
+        return cls._resumed(path, read_surface(path), fresh)
+
+    @classmethod
+    def _resumed(
+        cls: type[SurfaceType], path: str | os.PathLike[str], dataset: xr.Dataset, fresh: SurfaceType
+    ) -> SurfaceType:
+        """The surface of a file's dataset, if it is the one to measure."""
         _check_same(path, dataset, fresh.dataset)
         resumed = cls(dataset)
         resumed.attach({str(n): v for n, v in fresh.dataset.data_vars.items() if n not in dataset.data_vars})
@@ -285,6 +296,8 @@ def read_surface(path: str | os.PathLike[str]) -> xr.Dataset:
     dataset = read_dataset(path)
     if dataset.attrs["kind"] == "hessian_spectrum":
         raise ValueError(f"{path} holds a Hessian spectrum, not a surface; TensorBoard has its picture")
+    if dataset.attrs["kind"] == "gradient_variance" and "alpha" not in dataset.dims:
+        raise ValueError(f"{path} holds the gradient variance at w* alone (`resolution` null), not a surface")
     fault = _fault(dataset)
     if fault:
         raise ValueError(f"{path} is not a surface file, or it is damaged: {fault}")

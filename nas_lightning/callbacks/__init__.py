@@ -7,6 +7,7 @@ from nas_lightning.callbacks.drop_path import DropPathSchedule
 from nas_lightning.callbacks.gradient_variance import GradientVariance
 from nas_lightning.callbacks.hessian_spectrum import HessianSpectrum
 from nas_lightning.callbacks.loss_contour import LossContour
+from nas_lightning.callbacks.loss_profile import LossProfile
 from nas_lightning.callbacks.progress import TrainingProgress
 from nas_lightning.callbacks.run_record import RunRecord
 
@@ -18,6 +19,7 @@ __all__ = [
     "GradientVariance",
     "HessianSpectrum",
     "LossContour",
+    "LossProfile",
     "RunRecord",
     "TrainingProgress",
     "run_checkpoints",

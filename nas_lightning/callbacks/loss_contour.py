@@ -15,7 +15,44 @@ from nas_lightning.callbacks.surface_analysis import MeasurePoint, SurfaceAnalys
 from nas_lightning.figures import LOSS_LEVELS, draw_loss_contours, draw_spread, draw_surfaces
 
 
-class LossContour(SurfaceAnalysis):
+class LossSurface(SurfaceAnalysis):
+    """An analysis whose points have a loss and an accuracy.
+
+    Args:
+        resolution: Points along each direction.
+        batch_norm: ``"frozen"``: the running statistics of w* everywhere; ``"reestimated"``: estimated anew
+            at every point from the same images.
+        settings: As for :class:`SurfaceAnalysis`.
+    """
+
+    def __init__(
+        self,
+        resolution: int,
+        batch_norm: Literal["frozen", "reestimated"] = "frozen",
+        **settings: Any,
+    ) -> None:
+        super().__init__(resolution, **settings)
+        self.batch_norm: Literal["frozen", "reestimated"] = batch_norm
+
+    def variables(self) -> Mapping[str, Mapping[str, str]]:
+        """Loss and accuracy."""
+        return LOSS_VARIABLES
+
+    def own_attributes(self) -> Mapping[str, str | float]:
+        """How batch norm is treated, and whether the network computes in bfloat16."""
+        shortened = {"autocast": "bfloat16"} if self.speed == "max" else {}
+        return {"batch_norm": self.batch_norm, **shortened}
+
+    def at_points(
+        self, context: AnalysisContext, directions: Mapping[int, Directions], surface: Surface
+    ) -> AbstractContextManager[MeasurePoint]:
+        """One pass over the images a point, two if batch norm is re-estimated."""
+        passes = 2 if self.batch_norm == "reestimated" else 1
+        forward = context.accelerate(self.speed, surface.total - surface.finished, passes)
+        return loss_at_points(context.network, context.batches, directions, self.batch_norm, forward=forward)
+
+
+class LossContour(LossSurface):
     """Loss and accuracy over a plane of weights, s(alpha, beta) = E_i[f_i(w* + alpha w1 + beta w2)].
 
     Args:
@@ -39,28 +76,10 @@ class LossContour(SurfaceAnalysis):
         loss_rise: float = 1.0,
         **settings: Any,
     ) -> None:
-        super().__init__(resolution, **settings)
+        super().__init__(resolution, batch_norm, **settings)
         if not 0 < loss_rise < math.inf:
             raise ValueError(f"`loss_rise` (={loss_rise}) must be above 0 and finite")
         self.loss_rise = loss_rise
-        self.batch_norm: Literal["frozen", "reestimated"] = batch_norm
-
-    def variables(self) -> Mapping[str, Mapping[str, str]]:
-        """Loss and accuracy."""
-        return LOSS_VARIABLES
-
-    def own_attributes(self) -> Mapping[str, str]:
-        """How batch norm is treated, and whether the network computes in bfloat16."""
-        shortened = {"autocast": "bfloat16"} if self.speed == "max" else {}
-        return {"batch_norm": self.batch_norm, **shortened}
-
-    def at_points(
-        self, context: AnalysisContext, directions: Mapping[int, Directions], surface: Surface
-    ) -> AbstractContextManager[MeasurePoint]:
-        """One pass over the images a point, two if batch norm is re-estimated."""
-        passes = 2 if self.batch_norm == "reestimated" else 1
-        forward = context.accelerate(self.speed, surface.total - surface.finished, passes)
-        return loss_at_points(context.network, context.batches, directions, self.batch_norm, forward=forward)
 
     def scalars(self, dataset: Dataset) -> Dataset:
         """Width, convexity and curvature; see :func:`nas_lightning.analysis.loss_scalars`."""

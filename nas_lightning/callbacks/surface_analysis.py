@@ -67,12 +67,8 @@ class SurfaceAnalysis(Analysis):
 
     def measure(self, context: AnalysisContext) -> None:
         """Complete the surface that the file holds, or a new one, and log it."""
-        names = context.module.network.evaluated_parameters()
-        directions = {
-            seed: random_directions(context.network, seed, self.normalization, self.orthogonal, names)
-            for seed in self.direction_seeds
-        }
-        surface = context.on_rank_zero(lambda: self._start(context, directions))
+        directions = self.directions(context)
+        surface = context.on_rank_zero(lambda: self.start(context, directions))
         with self.at_points(context, directions, surface) as measure:
             # A file that cannot be written fails here, not after the work.
             context.on_rank_zero(lambda: surface.save(context.path))
@@ -123,7 +119,16 @@ class SurfaceAnalysis(Analysis):
         """Whether w* lies inside the grid, as the scalars need."""
         return self.resolution is not None and bool(self.steps[0] < 0 < self.steps[-1])
 
-    def _start(self, context: AnalysisContext, directions: Mapping[int, Directions]) -> Surface:
+    def directions(self, context: AnalysisContext) -> dict[int, Directions]:
+        """The two directions of every seed."""
+        names = context.module.network.evaluated_parameters()
+        return {
+            seed: random_directions(context.network, seed, self.normalization, self.orthogonal, names)
+            for seed in self.direction_seeds
+        }
+
+    def start(self, context: AnalysisContext, directions: Mapping[int, Directions]) -> Surface:
+        """The surface that the file holds, or a new one; on rank 0."""
         import xarray as xr
 
         attributes = {

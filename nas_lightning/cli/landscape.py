@@ -140,9 +140,10 @@ class LandscapeCLI(TrainingCLI):
         given = settings["callbacks"] or []
         analyses = [callback for callback in given if isinstance(callback, callbacks.Analysis)]
         if not analyses and self.initial_seeds:
-            analyses = [callbacks.GradientVariance(resolution=2), callbacks.HessianSpectrum()]
+            analyses = [callbacks.GradientVariance(resolution=None), callbacks.HessianSpectrum()]
         elif not analyses:
-            analyses = [callbacks.LossContour(), callbacks.GradientVariance(), callbacks.HessianSpectrum()]
+            analyses = [callbacks.LossContour(), callbacks.LossProfile()]
+            analyses += [callbacks.GradientVariance(), callbacks.HessianSpectrum()]
         for analysis in analyses:
             analysis.checkpoint_epoch = -1 if self.settings.ckpt_path is None else self.trained.epoch
         self.analyses = settings["callbacks"] = analyses

@@ -6,6 +6,7 @@ from nas_lightning.figures.curves import Curve, CurvePanel, draw_curves
 from nas_lightning.figures.effects import Effect, EffectPanel, draw_forest
 from nas_lightning.figures.landscape import LOSS_LEVELS, draw_loss_contours
 from nas_lightning.figures.picture import figure_to_array, figure_to_bytes, picture_format, write_figure
+from nas_lightning.figures.profile import draw_profiles, finished_losses, profile_curve
 from nas_lightning.figures.spectrum import draw_spectrum
 from nas_lightning.figures.spread import SurfaceSpread, draw_spread
 from nas_lightning.figures.surface import ReadSurface, SurfacePanel, read_surface_panel
@@ -34,6 +35,7 @@ __all__ = [
     "draw_forest",
     "draw_heat_maps",
     "draw_loss_contours",
+    "draw_profiles",
     "draw_spectrum",
     "draw_spread",
     "draw_surfaces",
@@ -41,7 +43,9 @@ __all__ = [
     "draw_width_depth",
     "figure_to_array",
     "figure_to_bytes",
+    "finished_losses",
     "picture_format",
+    "profile_curve",
     "read_surface_panel",
     "read_variance_split",
     "write_figure",

@@ -55,8 +55,8 @@ class Curve:
         name: The architecture; one without a colon is an original cell.
         x: Increasing places of the values, such as numbers of epochs.
         mean: Mean over the seeds; NaN where a seed has no finite value.
-        low: Smallest value of a seed.
-        high: Largest value of a seed; equal to ``low`` for a single seed, which has no band.
+        low: Lower end of the band: by default, the smallest value of a seed.
+        high: Upper end, the largest value of a seed; equal to ``low`` where there is no band.
         width: Width of the cell in units of c, which orders the colours.
         label: Its name in the legend; ``name`` by default.
     """
@@ -230,7 +230,9 @@ def _set_scales(axes: Axes, scale: str, curves: Sequence[Curve]) -> None:
     left, right = float(places.min()), float(places.max())
     room = 0.02 * (right - left) or 0.5
     axes.set_xlim(left - room, right + room)
-    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))
+    axes.xaxis.set_major_locator(
+        MaxNLocator(6, integer=bool((places == places.round()).all()), min_n_ticks=1)
+    )
     values = _finite(curves)
     if not len(values):
         return

@@ -299,12 +299,14 @@ def _compared(run: Run, planned: dict[str, Any], dataset: xr.Dataset) -> Iterato
     if "direction_seeds" in planned and "direction_seed" in dataset.variables:
         seeds = dataset["direction_seed"].values.tolist()
         yield "direction_seeds", list(planned["direction_seeds"]), seeds
-    if "resolution" in planned and "alpha" in dataset.sizes:
-        yield "resolution", planned["resolution"], dataset.sizes["alpha"]
-    if "extent" in planned and "alpha" in dataset.coords and dataset.sizes["alpha"]:
-        steps, extent = dataset["alpha"].values, planned["extent"]
-        ends = extent if isinstance(extent, list | tuple) else (-extent, extent)
-        yield "extent", [float(end) for end in ends], [float(steps[0]), float(steps[-1])]
+    axis = "radius" if "radius" in dataset.sizes else "alpha"
+    if "resolution" in planned:
+        yield "resolution", planned["resolution"], dataset.sizes.get(axis)
+    if "extent" in planned and axis in dataset.coords:
+        steps, extent = dataset[axis].values, planned["extent"]
+        if not isinstance(extent, list | tuple):
+            extent = (0 if axis == "radius" else -extent, extent)
+        yield "extent", [float(end) for end in extent], [float(steps[0]), float(steps[-1])]
 
 
 def _shown(value: object) -> str:

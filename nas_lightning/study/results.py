@@ -51,6 +51,7 @@ _STATISTICS = {
         *("curvature_center", "curvature_center_max", "curvature_mean", "curvature_max"),
     ),
     "gradient_variance": (*_AT_CENTER, "variance_center", "standard_deviation_center"),
+    "loss_profile": ("mean_rise", "one_nat_radius"),
     "hessian_spectrum": (
         *("largest_eigenvalue", "smallest_eigenvalue", "trace", "trace_standard_error"),
         *("products", "converged", "center_loss", "normalized_largest_eigenvalue"),

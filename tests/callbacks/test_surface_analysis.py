@@ -27,6 +27,7 @@ def test_tensorboard_has_pictures_and_numbers(measured: tuple[Path, CellClassifi
         "loss_contour",
         "loss_surface",
         "loss_spread",
+        "loss_profile",
         "gradient_heat_map",
         "gradient_surface",
         "gradient_by_node",

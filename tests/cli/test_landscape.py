@@ -31,10 +31,12 @@ trainer:
       init_args: {{resolution: {resolution}, batch_size: 10, direction_seeds: {seeds}}}
     - class_path: nas_lightning.callbacks.GradientVariance
       init_args: {{resolution: 3, batch_size: 10}}
+    - class_path: nas_lightning.callbacks.LossProfile
+      init_args: {{resolution: 4, batch_size: 10}}
     - class_path: nas_lightning.callbacks.HessianSpectrum
       init_args: {{k: 1, smallest: 0, trace_samples: 1, max_samples: 5, batch_size: 3, tolerance: 0.1}}
 """
-KINDS = ("loss_contour", "gradient_variance", "hessian_spectrum")
+KINDS = ("loss_contour", "gradient_variance", "loss_profile", "hessian_spectrum")
 FILES = tuple(f"{kind}-epoch0001.nc" for kind in KINDS)
 
 
@@ -95,7 +97,7 @@ def test_a_checkpoint_has_the_surfaces_of_its_training(finished_run: Path, tmp_p
     assert len(list((copied / "checkpoints").iterdir())) == 1
 
 
-def test_without_callbacks_a_checkpoint_gets_all_three_analyses(
+def test_without_callbacks_a_checkpoint_gets_all_four_analyses(
     finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     copied = emptied_copy(finished_run, tmp_path)
@@ -104,7 +106,7 @@ def test_without_callbacks_a_checkpoint_gets_all_three_analyses(
         "nas_lightning.callbacks.analysis.Analysis._run", lambda self, *_: measured.append(self.kind)
     )
     main(["landscape", f"--ckpt_path={copied / 'checkpoints' / 'last.ckpt'}", "--trainer.accelerator=cpu"])
-    assert measured == ["loss_contour", "gradient_variance", "hessian_spectrum"]
+    assert measured == ["loss_contour", "loss_profile", "gradient_variance", "hessian_spectrum"]
 
 
 @pytest.mark.slow

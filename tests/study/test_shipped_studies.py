@@ -66,7 +66,10 @@ def test_the_whole_paper_counted_by_hand() -> None:
 def test_the_paper_s_measurements_counted_by_hand() -> None:
     # Figures 6 to 8 and 17 to 24: 56 + 4 cells on CIFAR-10 and 5 on CIFAR-100 have both.
     counted = Counter(tuple(a.stem for a in run.analyses) for run in shipped("paper").runs)
-    assert counted == {("gradient_variance", "loss_contour"): SEEDS * 65, (): 483 - SEEDS * 65}
+    assert counted == {
+        ("gradient_variance", "loss_contour", "loss_profile"): SEEDS * 65,
+        (): 483 - SEEDS * 65,
+    }
 
 
 @pytest.mark.parametrize(
@@ -121,7 +124,7 @@ def test_other_figures_have_their_cells_and_measurements() -> None:
     assert set(labels("table1")) == {*names, *(f"{name}:adapted" for name in names)}
     for name in ("figure3", "figure4", "figure5", "figure9", "figures13-16", "snas", "table1"):
         assert stems(name) == {()}
-    assert stems("figure6") == stems("figures17-20") == {("loss_contour",)}
+    assert stems("figure6") == stems("figures17-20") == {("loss_contour", "loss_profile")}
     assert stems("figures7-8") == stems("figures21-24") == {("gradient_variance",)}
 
 
@@ -152,7 +155,7 @@ def test_the_census_has_twenty_wirings_of_each_space() -> None:
     kinds = Counter((run.architecture.kind, len(run.architecture.genotype.normal) // 2) for run in runs)
     assert kinds["connections", 4] == kinds["connections", 5] == 20
     assert kinds.total() == len(runs) == len(labels("census"))
-    assert stems("census") == {("gradient_variance", "loss_contour")}
+    assert stems("census") == {("gradient_variance", "loss_contour", "loss_profile")}
     paper = {run.name for run in shipped("paper").runs}
     assert {run.name for run in runs if run.architecture.label in FAMILIES} <= paper
 
@@ -170,6 +173,7 @@ def test_the_example_of_the_documentation_is_a_study(tmp_path: Path) -> None:
     assert {run.epochs for run in study.runs} == {50}
     assert {analysis.stem for analysis in study.runs[0].analyses} == {
         "loss_contour",
+        "loss_profile",
         "gradient_variance",
         "hessian_spectrum",
     }
@@ -189,7 +193,7 @@ def test_the_quick_start_spreads_over_the_widths() -> None:
     assert len(runs) == 16
     assert {run.data for run in runs} == {"Digits"}
     assert {run.architecture.width for run in runs} == {2, 2.5, 3, 3.5}
-    assert stems("quickstart") == {("gradient_variance", "loss_contour")}
+    assert stems("quickstart") == {("gradient_variance", "loss_contour", "loss_profile")}
 
 
 def test_the_small_study_of_section_4_trains_the_authors_cells() -> None:
