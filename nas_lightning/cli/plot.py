@@ -1,4 +1,4 @@
-"""`nas-lightning plot`: pictures of surface files, side by side under one scale.
+"""`nas-lightning plot`: pictures of surface files, side by side under one scale, and of loss profiles.
 
 Starts quickly: matplotlib and xarray are imported after the arguments are read.
 """
@@ -23,12 +23,13 @@ VIEWS = {
     "surface": "surface in three dimensions",
     "spread": "mean over the pairs of directions, and its profiles with error bars",
     "nodes": "share of every node in the gradient variance at the trained weights",
+    "profile": "the loss along random directions, mean and standard error, all files in one panel",
 }
 VARIABLES = {
     "loss_contour": ("loss", "accuracy"),
     "gradient_variance": ("standard_deviation", "variance", "mean_gradient_norm", "standard_error"),
 }
-"""Variables of each kind of file, the default first; the standard deviation is the variance's square root."""
+"""Variables of each kind of surface file, the default first; the standard deviation is the variance's square root."""
 LABELS = {
     "loss": "loss (nat)",
     "accuracy": "accuracy",
@@ -37,6 +38,8 @@ LABELS = {
     "mean_gradient_norm": "norm of the mean gradient",
     "standard_error": "standard error of the variance",
 }
+PROFILE = "loss_profile"
+"""Kind of the files with curves in place of surfaces."""
 FIXED_LIMITS = {"loss": (0.0, 10.0), "accuracy": (0.0, 1.0)}
 """Ends of the scale of variables that have the same scale in every picture."""
 
@@ -56,16 +59,17 @@ def argument_parser() -> ArgumentParser:
     """The arguments of ``nas-lightning plot``."""
     parser = ArgumentParser(
         prog="nas-lightning plot",
-        description="Draw loss contours and gradient-variance surfaces side by side under one scale.",
+        description="Draw loss contours and gradient-variance surfaces side by side under one scale, or loss"
+        " profiles in one panel.",
         epilog="views: " + "; ".join(f"{name}: {text}" for name, text in VIEWS.items()),
         allow_abbrev=False,
     )
-    parser.add_argument("files", metavar="FILE", nargs="+", help="surface files (.nc) of one kind")
+    parser.add_argument("files", metavar="FILE", nargs="+", help="files (.nc) of one kind")
     parser.add_argument(
         "-o", "--output", metavar="FILE", help="FILE.png, .svg or .pdf (beside the first file, .png)"
     )
     parser.add_argument(
-        "--view", choices=tuple(VIEWS), help="what to draw (contour for losses, heat for gradient variance)"
+        "--view", choices=tuple(VIEWS), help="what to draw (contour for losses, heat for gradient variance, profile for loss profiles)"
     )
     parser.add_argument(
         "--variable",
@@ -95,8 +99,10 @@ def draw(options: argparse.Namespace) -> Figure:
     if options.columns is not None and options.columns < 1:
         raise ValueError(f"`columns` (={options.columns}) must be at least 1")
     paths = [Path(name) for name in options.files]
-    datasets = _read_same_kind(paths)
+    datasets = _read_same_kind(paths, options.view)
     kind = datasets[0].attrs["kind"]
+    if kind == PROFILE:
+        return _draw_profiles(options, paths, datasets)
     view = options.view or ("contour" if kind == "loss_contour" else "heat")
     variable = options.variable or VARIABLES[kind][0]
     _check_view(options, view, kind, variable)
@@ -145,20 +151,53 @@ def draw(options: argparse.Namespace) -> Figure:
     return drawing(panels, **layout, **settings)
 
 
-def _read_same_kind(paths: Sequence[Path]) -> list[xr.Dataset]:
-    """Read surface files that can stand side by side."""
-    from nas_lightning.analysis.surface import read_surface
+def _draw_profiles(
+    options: argparse.Namespace, paths: Sequence[Path], datasets: Sequence[xr.Dataset]
+) -> Figure:
+    """Draw loss profiles, a curve a file."""
+    from nas_lightning import figures
 
-    datasets = [read_surface(path) for path in paths]
+    if options.view not in (None, "profile"):
+        raise ValueError(f"`view` (={options.view}) needs a surface: files of kind {PROFILE} have curves")
+    for name in ("variable", "scale", "vmin", "vmax", "columns", "direction_seed"):
+        if getattr(options, name) not in (None, "auto"):
+            raise ValueError(f"`{name}` has no effect on files of kind {PROFILE}: leave it out")
+    curves = []
+    for path, dataset, title in zip(paths, datasets, _titles(paths, datasets), strict=True):
+        losses = figures.finished_losses(dataset)
+        if len(losses) < dataset.sizes["direction_seed"]:
+            if not len(losses):
+                raise ValueError(f"{path} has no direction that is measured completely")
+            done = f"{len(losses)} of {dataset.sizes['direction_seed']} directions are measured"
+            print(f"nas-lightning: {path} is unfinished: {done}", file=sys.stderr)
+        curves.append(figures.profile_curve([losses], dataset["radius"].values, title))
+    return figures.draw_profiles(curves, title=options.title)
+
+
+def _read(path: Path, view: str | None) -> xr.Dataset:
+    from nas_lightning.analysis.loss_profile import read_profile
+    from nas_lightning.analysis.surface import read_surface
+    from nas_lightning.netcdf import read_dataset
+
+    dataset = read_dataset(path)
+    if dataset.attrs["kind"] == PROFILE:
+        return read_profile(path)
+    at_center = dataset.attrs["kind"] == "gradient_variance" and "alpha" not in dataset.dims
+    return dataset if view == "nodes" and at_center else read_surface(path)
+
+
+def _read_same_kind(paths: Sequence[Path], view: str | None) -> list[xr.Dataset]:
+    """Read files that can stand side by side."""
+    datasets = [_read(path, view) for path in paths]
     for path, dataset in zip(paths, datasets, strict=True):
         kind, first = dataset.attrs["kind"], datasets[0].attrs["kind"]
-        if kind not in VARIABLES:
-            raise ValueError(f"{path} is of kind {kind!r}; plot draws {', '.join(VARIABLES)}")
+        if kind not in (*VARIABLES, PROFILE):
+            raise ValueError(f"{path} is of kind {kind!r}; plot draws {', '.join((*VARIABLES, PROFILE))}")
         if kind != first:
             raise ValueError(
                 f"{paths[0]} is of kind {first}, {path} of kind {kind}: they have no common scale"
             )
-        if min(dataset.sizes["alpha"], dataset.sizes["beta"]) < 2:
+        if min(dataset.sizes.get(name, 2) for name in ("alpha", "beta")) < 2:
             raise ValueError(f"{path} has a single step along alpha or beta, which is no surface")
     return datasets
 
@@ -180,6 +219,8 @@ def _check_view(options: argparse.Namespace, view: str, kind: str, variable: str
         raise ValueError(f"`variable` (={variable}) must be one of {known} for files of kind {kind}")
     if view == "contour" and variable != "loss":
         raise ValueError(f"`view` (=contour) draws the loss, not {variable}: choose heat or surface")
+    if view == "profile":
+        raise ValueError(f"`view` (=profile) needs files of kind {PROFILE}, not {kind}")
     if view == "nodes" and kind != "gradient_variance":
         raise ValueError(f"`view` (=nodes) needs files of kind gradient_variance, not {kind}")
     ignored: set[str] = set()

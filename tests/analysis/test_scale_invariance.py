@@ -52,7 +52,7 @@ def scaled(network: CellNetwork, *, by_filter: bool, exact: bool) -> CellNetwork
         with torch.no_grad():
             widths = [conv.out_channels for conv in before]  # side by side, they make up the channels
             assert sum(widths) == (channels if before else 0)
-            for conv, own in zip(before, factors.split(widths) if before else (), strict=True):
+            for conv, own in zip(before, torch.split(factors, widths) if before else (), strict=True):
                 conv.weight.mul_(own.view(-1, 1, 1, 1))
             if before:
                 assert layer.running_mean is not None

@@ -29,8 +29,8 @@ def test_analyses_counted_by_hand() -> None:
     assert plain is not None
     assert contour is not None
     assert variance is not None
-    assert contour - plain == pytest.approx((51**2 + 5 * 11) * 10_000 / 3)
-    assert variance - plain == pytest.approx(21**2 * 10_000 * 1.5)
+    assert contour - plain == pytest.approx(5 * (51**2 + 11) * 10_000 / 3)
+    assert variance - plain == pytest.approx(5 * 21**2 * 10_000 * 1.5)
 
 
 @pytest.mark.parametrize(
