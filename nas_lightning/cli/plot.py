@@ -29,7 +29,7 @@ VARIABLES = {
     "loss_contour": ("loss", "accuracy"),
     "gradient_variance": ("standard_deviation", "variance", "mean_gradient_norm", "standard_error"),
 }
-"""Variables of each kind of surface file, the default first; the standard deviation is the variance's square root."""
+"""Variables of each kind of surface, the default first; the standard deviation is the variance's root."""
 LABELS = {
     "loss": "loss (nat)",
     "accuracy": "accuracy",
@@ -69,7 +69,9 @@ def argument_parser() -> ArgumentParser:
         "-o", "--output", metavar="FILE", help="FILE.png, .svg or .pdf (beside the first file, .png)"
     )
     parser.add_argument(
-        "--view", choices=tuple(VIEWS), help="what to draw (contour for losses, heat for gradient variance, profile for loss profiles)"
+        "--view",
+        choices=tuple(VIEWS),
+        help="what to draw (contour for losses, heat for gradient variance, profile for loss profiles)",
     )
     parser.add_argument(
         "--variable",
