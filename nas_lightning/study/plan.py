@@ -10,6 +10,7 @@ from typing import NamedTuple
 from tabulate import tabulate
 
 from nas_lightning.cells import format_width
+from nas_lightning.cells.table2 import is_stand_in
 from nas_lightning.study.architectures import figure2_number
 from nas_lightning.study.cost import RunCost, run_cost
 from nas_lightning.study.study import Run, Study
@@ -61,9 +62,13 @@ def in_words(seconds: float | int) -> str:
 
 def _single(row: _Row) -> dict[str, str]:
     run, cost = row.run, row.cost
-    number = figure2_number(run.architecture)
+    cell = run.architecture
+    number = figure2_number(cell)
+    remark = (
+        f"{number} of figure 2" if number else "stand-in" if is_stand_in(cell.family, cell.variant) else ""
+    )
     return {
-        "architecture": run.architecture.label + ("" if number is None else f" ({number} of figure 2)"),
+        "architecture": f"{cell.label} ({remark})" if remark else cell.label,
         "width": format_width(run.architecture.width),
         "depth": str(run.architecture.depth),
         **_data_and_rate(run),

@@ -25,6 +25,12 @@ def test_a_small_plan_has_a_line_for_each_run_and_both_numberings() -> None:
     assert f"time of all runs, 2 at a time: about {in_words(sum(seconds) / 2)}, by the runs so far" in text
 
 
+def test_a_plan_marks_stand_ins() -> None:
+    text = format_plan(shipped("quickstart"))
+    marked = {line.split()[0] for line in text.splitlines() if "(stand-in)" in line}
+    assert marked == {"darts_v2:C1", "darts_v2:C3", "darts_v2:C7"}
+
+
 def test_a_large_plan_has_a_line_for_each_group() -> None:
     study = shipped("figure9")
     text = format_plan(study)
