@@ -22,6 +22,8 @@ OVERLAYS = [
     CONFIGS / "loss_profile.yaml",
     CONFIGS / "gradient_variance.yaml",
     CONFIGS / "hessian_spectrum.yaml",
+    CONFIGS / "initialisation.yaml",
+    CONFIGS / "training_split.yaml",
 ]
 CELLS = {
     "nasnet": "nasnet",
@@ -115,3 +117,18 @@ def test_the_cluster_overlay_uses_every_gpu() -> None:
     settings = parse(CONFIGS / "darts.yaml", CONFIGS / "cluster.yaml", extra=("--trainer.num_nodes=2",))
     trainer = settings["trainer"]
     assert (trainer["strategy"], trainer["devices"], trainer["num_nodes"]) == ("ddp", "auto", 2)
+
+
+def test_the_training_split_is_measured_beside_the_test_split() -> None:
+    settings = parse(*(CONFIGS / f"{name}.yaml" for name in ("darts", "landscape", "training_split")))
+    callbacks = settings["trainer"]["callbacks"]
+    own = [callback["init_args"] for callback in callbacks if callback["init_args"]["split"] == "train"]
+    assert [given["name"] for given in own] == ["gradient_variance_train", "hessian_spectrum_train"]
+    assert {(given["max_samples"], given["sample_seed"]) for given in own} == {(512, 0)}
+    assert {given["every_n_epochs"] for given in own} == {10}
+    assert len(callbacks) == 6
+
+
+def test_the_initialisation_has_no_end() -> None:
+    for callback in parse(CONFIGS / "darts.yaml", CONFIGS / "initialisation.yaml")["trainer"]["callbacks"]:
+        assert (callback["init_args"]["at_start"], callback["init_args"]["at_end"]) == (True, False)

@@ -12,6 +12,7 @@ Batch norm is in evaluation mode: with running statistics, samples do not mix.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -50,7 +51,8 @@ class PerSampleGradients:
     running statistics and linear layers have a rule. A module with parameters of its own that is none of
     these, or is called more than once, or shares a parameter with another module, is measured by
     ``torch.func.vmap`` as a whole where ``unsupported`` is ``"vmap"``, and refused by name otherwise. The
-    results are compared with autograd on the first two samples, together and each alone.
+    results are compared with autograd on the first two samples, together and each alone; if rounding may make
+    the difference, in float64.
 
     Args:
         module: Maps inputs ``[batch, ...]`` to logits ``[batch, classes]``. Its parameters with
@@ -103,8 +105,15 @@ class PerSampleGradients:
                 f"layer {name!r} ({type(layer).__name__}) has parameters and no rule for per-sample"
                 " gradients: `unsupported` 'vmap' measures it, more slowly"
             )
-        with torch.inference_mode(False):
-            self._check(inputs, targets, [found for found, _ in trials])
+        try:
+            with torch.inference_mode(False):
+                self._check(inputs, targets, [found for found, _ in trials])
+        except ValueError:
+            # In a network whose gradients explode, as many do at initialisation, rounding explodes too.
+            if next(iter(self.parameters.values())).dtype == torch.float64:
+                raise
+            precise = copy.deepcopy(module).cpu().double()
+            PerSampleGradients(precise, inputs.cpu().double(), targets.cpu(), unsupported)
 
     def backward(
         self,

@@ -8,12 +8,11 @@ entries K_ij = <grad_w z_{y_i}(x_i), grad_w z_{y_j}(x_j)>. Its trace over the nu
 over all parameters with ``requires_grad`` that the logits depend on, batch norm in evaluation mode. It is the
 sum of squared norms from which the gradient variance follows, of another scalar than the loss.
 
-Shu et al. (*NASI: Label- and data-agnostic neural architecture search at initialization*, ICLR 2022) rank
-networks at initialisation by the trace norm of the kernel of all logits, which sums ||grad_w z_k(x_i)||^2
-over the classes k too, and bound it by the squared norm of the gradient of the mean loss over a batch. Shu et
-al. (*Unifying and boosting gradient-based training-free neural architecture search*, NeurIPS 2022) take the
-root of the trace of a scalar output's kernel over n. Ours takes one logit of every sample, exactly, without
-the root.
+Shu et al. (*NASI: Label- and data-agnostic neural architecture search at initialization*, ICLR 2022) search
+by the trace norm of the kernel of all logits, which sums ||grad_w z_k(x_i)||^2 over the classes k too, and
+approximate it by the squared norm of the gradient of a mini-batch's mean loss. Shu et al. (*Unifying
+and boosting gradient-based training-free neural architecture search*, NeurIPS 2022) take the root of the
+trace over n, of a network with one output. Ours takes one logit of every sample, exactly, without the root.
 """
 
 from __future__ import annotations

@@ -46,7 +46,8 @@ class Analysis(Callback, ABC):
 
     The running statistics of a new network's batch norms, mean 0 and variance 1, are those of no data: with
     them gradients fade from layer to layer, while in the first step batch norm makes them grow. So the
-    initial weights are measured with statistics estimated from the images, in a copy of the network.
+    initial weights are measured with statistics estimated from the images, in a copy of the network. It is in
+    float64, where the device has it, because rounding grows as the gradients do.
 
     Args:
         split: Split whose images are measured.
@@ -223,6 +224,14 @@ class Analysis(Callback, ABC):
         assert isinstance(network, nn.Module)
         with torch.inference_mode(False):  # `validate` is in inference mode
             parameter = next(network.parameters())
+            device, dtype = parameter.device, parameter.dtype
+            group, moment = "landscape" if self.name == self.kind else self.name, ""
+            if epoch >= 0:
+                moment = f"-epoch{epoch:04d}"
+            if initial is not None:
+                group, moment = f"{group}_{initial}", f"-{initial}"
+                dtype = dtype if device.type == "mps" else torch.float64
+                network = copy.deepcopy(network).to(dtype)
             batches = split_batches(
                 image_data(trainer),
                 self.split,
@@ -230,16 +239,12 @@ class Analysis(Callback, ABC):
                 sample_seed=self.sample_seed,
                 batch_size=self.batch_size,
                 shuffled=self.shuffled,
-                device=parameter.device,
-                dtype=parameter.dtype,
+                device=device,
+                dtype=dtype,
             )
-            suffix = f"-{initial}" if initial else f"-epoch{epoch:04d}" if epoch >= 0 else ""
-            path = folder / f"{self.name}{suffix}.nc"
-            group = "landscape" if self.name == self.kind else self.name
-            if initial:
-                group = f"{group}_{initial}"
-                network = copy.deepcopy(network)
+            if initial is not None:
                 estimate_running_statistics(network, batches)
+            path = folder / f"{self.name}{moment}.nc"
             context = AnalysisContext(
                 trainer, module, network, batches, epoch, path, group, initial is not None
             )

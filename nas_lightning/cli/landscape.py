@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -185,6 +186,8 @@ class LandscapeCLI(TrainingCLI):
             for name, words in INITIAL_STATISTICS.items():
                 if all(name in one for one in found):
                     values = [float(one[name]) for one in found]
+                    if all(map(math.isnan, values)):
+                        continue  # not asked for
                     row = [words, analysis.split, *(f"{value:.4g}" for value in values)]
                     if len(values) > 1:
                         row += [f"{statistics.mean(values):.4g}", f"{statistics.stdev(values):.2g}"]

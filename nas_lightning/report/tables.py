@@ -19,6 +19,7 @@ from nas_lightning.cells.table2 import is_stand_in
 from nas_lightning.cells.variants import table3_spec
 from nas_lightning.report.budget_picks import budget_table
 from nas_lightning.report.claims import Claim, examine_claims, examine_paper_table1
+from nas_lightning.report.initialisation import initialisation_table
 from nas_lightning.report.paper import (
     Table1Entry,
     data_title,
@@ -59,17 +60,20 @@ def report_tables(results: Results, claims: Sequence[Claim] | None = None) -> li
         claims: The claims, where they were tested before; they are tested here otherwise.
 
     Returns:
-        Table 1, table 2, section 4's variants, table 3, the architectures, the claims, and, where there are
-        pools of cells with curves, what a search would have picked.
+        Table 1, table 2, section 4's variants, table 3, the architectures, their initial weights where runs
+        were measured there, the claims, and, where there are pools of cells with curves, what a search would
+        have picked.
     """
     runs = results.runs
     tested = examine_claims(runs) if claims is None else claims
+    initial = initialisation_table(runs)
     tables = [
         table1(runs),
         table2(),
         numbering_table(runs),
         table3(),
         architecture_table(runs),
+        *([] if initial is None else [initial]),
         claim_table(tested),
     ]
     picks = budget_table(results)

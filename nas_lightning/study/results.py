@@ -61,7 +61,7 @@ _WITHOUT_PLANE = ("hessian_spectrum",)
 _LOGARITHMIC = ("center_", "normalized_largest_eigenvalue")
 """Beginnings of the names of statistics whose logarithms are averaged over the epochs."""
 _ON_TRAINING_SPLIT = ("gradient_variance", "hessian_spectrum")
-"""Analyses that studies measure on the training split too, as STEM_train, during the training."""
+"""Analyses that studies also measure on the training split, as STEM_train, during the training."""
 
 _PACKAGES = ("python", "nas_lightning", "torch", "torchvision", "lightning", "torchmetrics", "numpy")
 _SETTINGS = (

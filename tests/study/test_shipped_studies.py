@@ -20,7 +20,7 @@ from nas_lightning.study.read import read_study
 from nas_lightning.study.study import Run
 from tests.study.shipped import CONFIGS, read, shipped
 
-SMALL = ("quickstart", "digits")
+SMALL = ("quickstart", "digits", "initialisation")
 STUDIES = sorted((CONFIGS / "studies").glob("*.yaml"))
 SEEDS = 3
 FAMILIES = ("darts_v2", "enas", "amoebanet", "nasnet")
@@ -232,3 +232,16 @@ def test_the_program_understands_every_kind_of_command_as_planned() -> None:
         assert callbacks == [analysis.settings for analysis in run.analyses]
         assert settings["data"]["class_path"] == f"nas_lightning.datamodules.{run.data}"
         assert (settings["run"], settings["model"]["genotype"]) == (run.name, run.architecture.spec)
+
+
+def test_the_initialisation_trains_next_to_nothing() -> None:
+    study = shipped("initialisation")
+    cells = ["darts_v2", *(f"darts_conn{number}" for number in range(1, 5))]
+    assert labels("initialisation") == cells
+    assert stems("initialisation") == {("gradient_variance", "hessian_spectrum")}
+    for run in study.runs:
+        assert (run.data, run.epochs) == ("Digits", 1)
+        assert run.settings["model.num_cells"] == 20
+        assert run.settings["model.init_channels"] == 8
+        assert run.limited_batches(40) == 2
+        assert [analysis.measured_after(run.epochs) for analysis in run.analyses] == [(0,), (0,)]
