@@ -176,6 +176,7 @@ class Claim:
         groups: Effect of each group of architectures with the same base cell and settings, see
             :func:`~nas_lightning.report.samples.describe_groups`.
         explanation: What was found, how large, how sure, on what, and what it cannot show.
+        sampled: Whether cells of a pool were compared, which differ in their operations as well.
     """
 
     statement: Statement
@@ -195,6 +196,7 @@ class Claim:
     test: str
     groups: pd.DataFrame
     explanation: str
+    sampled: bool = False
 
     @property
     def key(self) -> str:
@@ -244,6 +246,10 @@ class _Trial:
         return describe_groups(self.table, self.used, self.result.group_effects)
 
     @property
+    def sampled(self) -> bool:
+        return bool(self.table["kind"].eq("sampled").any())
+
+    @property
     def is_enough(self) -> bool:
         if math.isnan(self.result.p_value):
             return False
@@ -266,7 +272,7 @@ class _Trial:
             "groups": table["group"].nunique(),
             "ends": _ends(table, column) if column and not self.held else [],
             "together": _together(table, column, self.held) if column else [],
-            "drawn": bool(table["kind"].eq("sampled").any()),
+            "sampled": self.sampled,
             "drowned": _drowned(table) if self.predictor == "kind" else [],
             "directions": _direction_share(table),
             "unknown": int((~table["regularization_known"].astype(bool)).sum()),
@@ -503,6 +509,7 @@ def _claim(trial: _Trial, p_adjusted: float) -> Claim:
         result.test,
         trial.groups[GROUP_COLUMNS],
         explanation,
+        trial.sampled,
     )
 
 

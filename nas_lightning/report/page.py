@@ -166,7 +166,7 @@ def _claim_block(key: str, claims: Sequence[Claim]) -> dict[str, Any]:
     ]
     return {
         "statement": claims[0].statement,
-        "sentence": say("short", claims=primary),
+        "sentence": say("short", claims=primary, others=[claim for claim in claims if not claim.primary]),
         "tests": tests,
         "originals": [claim.explanation for claim in claims if _is_known_original(claim)],
         "others": Markup(html_table(pd.DataFrame(others), f"{key}-others")) if others else None,

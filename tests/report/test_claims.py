@@ -14,6 +14,7 @@ from scipy import stats
 from nas_lightning.report import claims
 from nas_lightning.report.claims import Claim
 from nas_lightning.report.samples import group_columns, take_sample
+from nas_lightning.report.words import say
 from tests.oracles.rank_association import paired_p
 from tests.report.made_up import made_up_results
 
@@ -27,7 +28,7 @@ def runs_of(
     values: Numbers,
     *,
     family: str = "enas",
-    widths: Sequence[float] = WIDTHS,
+    widths: Numbers = WIDTHS,
     seeds: Sequence[int] = (0,),
     kinds: Sequence[str] | None = None,
     **columns: object,
@@ -420,9 +421,150 @@ def test_numbers_of_the_explanation(tmp_path: Path) -> None:
     claim = find(runs, "area_under_loss_clipped", key="convergence")
     means = runs.groupby("width")["area_under_loss_clipped"].mean()
     for part in (
-        f"{means[3.5]:.3g} nat for the widest (3.5c)",
-        f"{means[2.0]:.3g} nat for the narrowest (2c)",
+        f"{means[3.5]:.4g} nat for the widest (3.5c)",
+        f"{means[2.0]:.4g} nat for the narrowest (2c)",
         "5 architectures, 2 seeds each, in one group (DARTS on CIFAR-10)",
         f"tau-b {claim.effect:.2f} (95 % interval {claim.low:.2f} to {claim.high:.2f}",
     ):
         assert part in claim.explanation.replace("\N{NO-BREAK SPACE}", " ").replace("\N{MINUS SIGN}", "-")
+
+
+def test_rank_tests_compare_variants_alone_and_the_original_has_its_own() -> None:
+    kinds = ("original", *("connections",) * 7, "adapted")
+    widths = (4.0, *WIDTHS, 2.25, 4.5)
+    values = (0.1, 6, 5, 4, 3, 2, 1, 4.5, 0.5)
+    runs = runs_of("area_under_loss_clipped", values, widths=widths, kinds=kinds)
+    width = find(runs, "area_under_loss_clipped")
+    assert width.groups["n"].tolist() == [8]
+    assert width.effect == 1
+    moved = runs.assign(width=runs["width"].where(runs["kind"] != "original", 0.5))
+    assert find(moved, "area_under_loss_clipped").p_value == width.p_value
+    original = find(runs, "area_under_loss_clipped", "original")
+    assert (original.effect, original.null, original.verdict) == (1.0, 0.5, "exploratory")
+    assert original.p_value == pytest.approx(2 / 9)
+    assert "A search picked the original because it trained well" in original.explanation
+    assert original.groups["n"].tolist() == [9]
+
+
+def test_without_an_original_its_rank_has_no_data() -> None:
+    claim = find(
+        runs_of("area_under_loss_clipped", [6, 5, 4, 3, 2, 1]), "area_under_loss_clipped", "original"
+    )
+    assert claim.verdict == "no data"
+    assert "it needs an original and three of its variants" in claim.explanation
+
+
+def test_predictors_are_also_tested_given_the_others_and_that_decides_nothing() -> None:
+    rng = np.random.default_rng(0)
+    frames = []
+    for family in ("enas", "nasnet", "amoebanet", "darts_v2"):
+        widths = rng.choice(WIDTHS, 13)
+        frame = runs_of("final_accuracy", widths + 0.3 * rng.normal(size=13), family=family, widths=widths)
+        frame = frame.assign(depth=rng.integers(2, 6, 13), network_path=40 - 5 * widths + rng.normal(size=13))
+        frames.append(frame.assign(live_parameters=rng.integers(2_000_000, 4_000_000, 13)))
+    runs = pd.concat(frames)
+    others = ("depth", "mean path", "live parameters")
+    claim = find(runs, "final_accuracy", given=others)
+    assert (claim.verdict, claim.primary) == ("exploratory", False)
+    assert claim.effect_name == "partial rank correlation"
+    assert claim.low > 0
+    path = find(runs, "final_accuracy", "path", given=("width", "depth", "live parameters"))
+    assert path.low < 0 < path.high
+    assert find(runs, "final_accuracy", "path").low > 0.4
+    alone = find(runs, "final_accuracy")
+    assert alone.primary
+    assert "Width goes together with mean path (rank correlation" in alone.explanation
+    assert "Width goes together" not in claim.explanation
+
+
+def test_generalisation_is_tested_on_regularised_and_unregularised_runs_apart() -> None:
+    rising, falling = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6], [0.6, 0.5, 0.4, 0.3, 0.2, 0.1]
+    plain = runs_of("final_accuracy", rising)
+    regularized = runs_of("final_accuracy", falling).assign(regularized=True)
+    both = pd.concat([plain, regularized])
+    assert find(both, "final_accuracy").effect == 1
+    assert find(both, "final_accuracy", kind="regularized").effect == -1
+    unknown = plain.assign(regularized=pd.Series([None] * 6, dtype=object))
+    claim = find(unknown, "final_accuracy")
+    assert claim.effect == 1
+    assert "It is not known whether 6 of the architectures were trained with" in claim.explanation
+
+
+def test_the_error_stands_in_where_no_run_has_losses() -> None:
+    runs = runs_of("mean_error", [0.6, 0.5, 0.4, 0.3, 0.2, 0.1])
+    claim = find(runs, "mean_error")
+    assert claim.primary
+    assert "No run of this study has the mean test loss over the training (cut at chance" in claim.explanation
+    some = runs.assign(area_under_loss_clipped=[1.0, *[math.nan] * 5])
+    assert not find(some, "mean_error").primary
+    columns = [one.statistic.column for one in claims.examine_claims(runs, resamples=9) if one.primary]
+    assert columns.count("mean_error") == 3
+    assert "area_under_loss_clipped" not in columns
+
+
+THEOREM = "gradient_variance_train.mean_log.center_normalized_variance"
+
+
+def test_theorem_4_1_is_tested_at_a_given_loss() -> None:
+    """Wide cells have a smaller loss and for it a smaller variance; at one loss width says nothing."""
+    rng = np.random.default_rng(0)
+    frames = []
+    for family in ("enas", "nasnet", "amoebanet", "darts_v2"):
+        widths = rng.choice(WIDTHS, 13)
+        loss = -widths + 0.5 * rng.normal(size=13)
+        frame = runs_of(THEOREM, loss + 0.3 * rng.normal(size=13), family=family, widths=widths)
+        frames.append(frame.assign(**{"gradient_variance_train.mean_log.center_loss": loss}))
+    runs = pd.concat(frames)
+    claim = find(runs, THEOREM, given=("the loss",))
+    assert claim.primary
+    assert claim.low < 0 < claim.high
+    assert ", given the loss: partial rank correlation" in claim.explanation
+    without = runs.drop(columns="gradient_variance_train.mean_log.center_loss")
+    lacking = find(without, THEOREM, given=("the loss",))
+    assert lacking.verdict == "no data"
+    assert "no run has the loss" in lacking.explanation
+
+
+def test_the_noise_of_directions_widens_the_interval_and_is_said() -> None:
+    rng = np.random.default_rng(0)
+    widths = rng.choice(WIDTHS, 13)
+    runs = runs_of("loss_profile.mean_rise", 9 - widths + 0.1 * rng.normal(size=13), widths=widths)
+    sharp = find(runs, "loss_profile.mean_rise")
+    noisy = runs.assign(**{"loss_profile.mean_rise.sd": 2.0, "loss_profile.direction_seeds": 4})
+    claim = find(noisy, "loss_profile.mean_rise")
+    assert (claim.effect, claim.p_value) == (sharp.effect, sharp.p_value)
+    assert claim.low < sharp.low - 0.1
+    between = noisy.groupby("genotype")["loss_profile.mean_rise"].mean().std(ddof=1)
+    assert f"directions is {100 * 1.0 / between:.2g} % of the spread" in claim.explanation
+    # The seeds of a training have directions of their own: twice as many halve the variance.
+    two = pd.concat([noisy, noisy.assign(seed=1)])
+    table = take_sample(two, "loss_profile.mean_rise", ("connections",)).table
+    assert table["direction_noise"].to_numpy() == pytest.approx(0.5)
+    single = take_sample(
+        noisy.assign(**{"loss_profile.direction_seeds": 1}), "loss_profile.mean_rise", ("connections",)
+    )
+    assert single.table["direction_noise"].isna().all()
+
+
+def test_of_cells_that_a_pool_was_drawn_of_it_is_said_that_operations_vary() -> None:
+    rng = np.random.default_rng(0)
+    widths = rng.choice(WIDTHS, 120)
+    runs = runs_of(
+        "final_accuracy",
+        widths + rng.normal(size=120),
+        family="DARTS space",
+        widths=widths,
+        kinds=["sampled"] * 120,
+    ).assign(regularized=True, live_parameters=rng.integers(2_000_000, 4_000_000, 120))
+    claim = find(runs, "final_accuracy", kind="regularized")
+    assert claim.sampled
+    assert claim.test == "normal approximation of all permutations"
+    assert "width may stand for operations and parameters" in claim.explanation
+    tested = claims.examine_claims(runs, resamples=99)
+    mine = [one for one in tested if one.key == "generalization"]
+    sentence = say(
+        "short",
+        claims=[one for one in mine if one.primary],
+        others=[one for one in mine if not one.primary],
+    )
+    assert "for which width may stand: given depth and live parameters, its partial rank" in sentence
