@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
+from nas_lightning.cells import published_variants
 from nas_lightning.figures.picture import (
     NOTE_POINTS,
     add_legend,
@@ -93,11 +94,17 @@ class CurvePanel:
     scale: Literal["auto", "linear", "log"] = "auto"
 
 
+def base_of(name: str) -> str:
+    """Base cell of an architecture: that of a published variant, or what stands before a name's colon."""
+    variant = published_variants().get(name)
+    return name.partition(":")[0] if variant is None else variant.variant_of
+
+
 def architecture_colours(names: Sequence[str], widths: Sequence[float | int]) -> dict[str, str]:
     """Colours of architectures: original cells black, variants from dark (wide) to light (narrow).
 
-    The variants of one base cell, those whose names begin alike up to a colon, are spread evenly over the
-    lightness, in the order of their width, equal ones in the order given.
+    The variants of one base cell are spread evenly over the lightness, in the order of their width, equal
+    ones in the order given.
     """
     low, high = _MAP_RANGE
     colours = {}
@@ -119,8 +126,8 @@ def _places(names: Sequence[str], widths: Sequence[float | int]) -> dict[str, tu
     """Place of every variant among those of its base cell, widest first; (0, 0) for original cells."""
     places = dict.fromkeys(names, (0, 0))
     known = dict(zip(names, widths, strict=True))
-    for base in dict.fromkeys(name.partition(":")[0] for name in names):
-        variants = [name for name in known if name.startswith(f"{base}:")]
+    for base in dict.fromkeys(map(base_of, names)):
+        variants = [name for name in known if base_of(name) == base != name]
         ordered = sorted(variants, key=lambda name: -known[name])
         places |= {name: (place, len(ordered)) for place, name in enumerate(ordered)}
     return places
@@ -198,7 +205,7 @@ def draw_curves(
 
 
 def _line_width(name: str) -> float:
-    return 1.2 if ":" in name else 2.0
+    return 2.0 if base_of(name) == name else 1.2
 
 
 def _draw_panel(axes: Axes, panel: CurvePanel, colours: dict[str, str], styles: dict[str, LineStyle]) -> bool:

@@ -23,7 +23,7 @@ from plotly.subplots import make_subplots  # type: ignore[import-untyped]
 
 from nas_lightning.figures.accuracy import AccuracyPanel, mean_and_deviation
 from nas_lightning.figures.budget import COLOURS, BudgetLine, BudgetPanel, is_long
-from nas_lightning.figures.curves import Curve, CurvePanel, architecture_colours, is_logarithmic
+from nas_lightning.figures.curves import Curve, CurvePanel, architecture_colours, base_of, is_logarithmic
 from nas_lightning.figures.effects import LOOKS, EffectPanel, effect_limits
 from nas_lightning.figures.surface import ALPHA, BETA, SurfacePanel
 from nas_lightning.figures.width_depth import WidthDepthPlane, fan_out
@@ -89,7 +89,7 @@ def live_curves(panels: Sequence[CurvePanel]) -> Live:
     """Curves of trainings with the band of the seeds, a figure a panel; linear or logarithmic."""
     every = {curve.name: curve for panel in panels for curve in panel.curves}
     colours = architecture_colours(list(every), [curve.width for curve in every.values()])
-    colours |= {name: INK for name in every if ":" not in name}
+    colours |= {name: INK for name in every if base_of(name) == name}
     figures = []
     for panel in panels:
         peers = [curve for peer in panels if peer.y_label == panel.y_label for curve in peer.curves]
@@ -386,7 +386,7 @@ def _curve(curve: Curve, colour: str) -> list[go.Scatter]:
     line = go.Scatter(
         x=_short(curve.x),
         y=_short(curve.mean),
-        line={"color": colour, "width": 3 if ":" not in curve.name else 1.8},
+        line={"color": colour, "width": 3 if base_of(curve.name) == curve.name else 1.8},
         marker={"color": colour},
         hovertemplate=f"<b>{_text(curve.shown)}</b><br>epoch %{{x}}: %{{y:.4g}}<extra></extra>",
         **same,

@@ -17,6 +17,7 @@ from nas_lightning.figures.curves import (
     CurvePanel,
     architecture_colours,
     architecture_styles,
+    base_of,
     draw_curves,
     is_logarithmic,
 )
@@ -63,6 +64,14 @@ def test_a_base_cells_colours_do_not_depend_on_other_base_cells() -> None:
     together = architecture_colours(["darts_v2:C1", *ours, "darts_v2:C2"], [2, 5, 1.5, 2, 2])
     assert {name: together[name] for name in ours} == alone
     assert alone["enas:C1"] != alone["enas:C2"]
+
+
+def test_a_published_variant_is_drawn_as_one_of_its_base_cell() -> None:
+    colours = architecture_colours(["darts_v2", "darts_conn1", "darts_v2:C9"], [3.5, 2.5, 3])
+    named = architecture_colours(["darts_v2", "darts_v2:C6", "darts_v2:C9"], [3.5, 2.5, 3])
+    assert list(colours.values()) == list(named.values())
+    assert len(set(colours.values())) == 3
+    assert [base_of(name) for name in ("darts_conn1", "enas:C4", "enas")] == ["darts_v2", "enas", "enas"]
 
 
 def test_neighbouring_colours_have_different_line_styles() -> None:
