@@ -18,6 +18,7 @@ from nas_lightning.report.landscapes import (
     family_contours,
     family_surfaces,
     has_surface,
+    loss_profiles,
     section4_contours,
     section4_heat_maps,
     section4_surfaces,
@@ -128,6 +129,7 @@ FIGURES: tuple[FigureKind, ...] = (
     FigureKind(0, "cells-others", "", "together", "", base_cells, per_data=False, section="more"),
     FigureKind(0, "cells", "", "others", "", variant_cells, per_data=False, section="more"),
     FigureKind(0, "loss-curves", "", "others", "", connection_curves, section="more"),
+    FigureKind(0, "loss-profiles", "", "others", "", loss_profiles, section="more"),
     FigureKind(0, "loss-contours", "", "others", "", family_contours, section="more"),
     FigureKind(0, "gradient-variance", "", "others", "", family_surfaces, section="more"),
 )

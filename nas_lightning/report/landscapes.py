@@ -8,29 +8,36 @@ from functools import partial
 from pathlib import Path
 from typing import Literal, TypeAlias
 
+import numpy as np
 import pandas as pd
 from matplotlib.colors import LogNorm
 
+from nas_lightning.figures.curves import CurvePanel, draw_curves
 from nas_lightning.figures.landscape import LOSS_NORM, draw_loss_contours
+from nas_lightning.figures.profile import RADIUS, finished_losses, profile_curve
 from nas_lightning.figures.scale import Scale, colour_scale
 from nas_lightning.figures.surface import SurfacePanel, read_surface_panel
 from nas_lightning.figures.surface3d import draw_surfaces
 from nas_lightning.figures.variance import draw_heat_maps
 from nas_lightning.netcdf import read_dataset
-from nas_lightning.report.live import Drawing, live_surfaces
+from nas_lightning.report.live import Drawing, live_curves, live_surfaces
 from nas_lightning.report.paper import data_title, family_title
 from nas_lightning.report.selection import (
     Selection,
     Shown,
+    architectures,
     conditions,
     other_connections,
+    panels_by_width,
     section4_cells,
     table2_note,
 )
-from nas_lightning.report.words import say
+from nas_lightning.report.words import listed, say
 
 Variable: TypeAlias = Literal["loss", "standard_deviation", "variance"]
 Look: TypeAlias = Literal["contours", "heat maps", "surfaces"]
+
+_PROFILE_PANELS = 4
 
 STEMS: Mapping[Variable, str] = {
     "loss": "loss_contour",
@@ -153,6 +160,72 @@ def _family(
     notes.append(table2_note(family, shown))
     title = f"{what} of {family_title(family)} and its variants by width, {data_title(data)}"
     return _surfaces(runs, ordered, titles, title, notes, variable, look)
+
+
+def loss_profiles(selection: Selection, families: Sequence[str], data: str) -> Drawing | None:
+    """The loss along random directions: a base cell and its variants, grouped by width."""
+    (family,) = families
+    runs = selection.runs(data)
+    shown = architectures(runs, [family])
+    found, missing = {}, []
+    for one in shown:
+        read = _read_profiles(runs.loc[runs["architecture"] == one.label, "loss_profile_file"])
+        if read is None:
+            missing.append(one.name)
+        else:
+            found[one.label] = read
+    there = [one for one in shown if one.label in found]
+    if not there:
+        return None
+    curves = {
+        one.label: profile_curve(
+            *found[one.label],
+            one.label,
+            width=one.width,
+            label=f"{one.name} ({one.size})".replace(") (", "; "),
+        )
+        for one in there
+    }
+    bases, variants = ([one for one in there if one.is_base is is_base] for is_base in (True, False))
+    groups = panels_by_width(variants, _PROFILE_PANELS) if variants else [("", [])]
+    panels = [
+        CurvePanel(
+            [curves[one.label] for one in (*bases, *group)], title if len(groups) > 1 else "", "loss (nat)"
+        )
+        for title, group in groups
+    ]
+    used = runs[runs["architecture"].isin(list(found))]
+    counts = {len(losses) for losses_of_runs, _ in found.values() for losses in losses_of_runs}
+    caption = say(
+        "profiles",
+        several=any(len(losses) > 1 for losses, _ in found.values()),
+        directions=listed([str(count) for count in sorted(counts)], "or"),
+        broken=any(not np.isfinite(curve.mean).all() for curve in curves.values()),
+        missing=missing,
+        conditions=conditions(used),
+    )
+    return Drawing(
+        f"Loss along random directions, {family_title(family)} and its variants, {data_title(data)}",
+        caption,
+        draw_curves(panels, x_label=RADIUS),
+        live_curves(panels, RADIUS),
+    )
+
+
+def _read_profiles(paths: pd.Series) -> tuple[list[np.ndarray], np.ndarray] | None:
+    """Losses of each run over its finished directions, and the radii; None where no file is readable."""
+    runs: list[np.ndarray] = []
+    radii: np.ndarray | None = None
+    for path in paths.dropna():
+        try:
+            profile = read_dataset(Path(str(path)))
+            losses, own = finished_losses(profile), profile["radius"].values
+        except (OSError, ValueError, KeyError):
+            continue
+        if len(losses) and (radii is None or np.array_equal(own, radii)):
+            radii = own
+            runs.append(losses)
+    return None if radii is None else (runs, radii)
 
 
 section4_contours = partial(_section4, what="Loss contours", variable="loss", look="contours")

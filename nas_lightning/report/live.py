@@ -85,8 +85,8 @@ class Drawing:
     live: Live | None = field(default=None)
 
 
-def live_curves(panels: Sequence[CurvePanel]) -> Live:
-    """Curves of trainings with the band of the seeds, a figure a panel; linear or logarithmic."""
+def live_curves(panels: Sequence[CurvePanel], x_label: str = "epoch") -> Live:
+    """Curves, such as those of trainings, with their bands, a figure a panel; linear or logarithmic."""
     every = {curve.name: curve for panel in panels for curve in panel.curves}
     colours = architecture_colours(list(every), [curve.width for curve in every.values()])
     colours |= {name: INK for name in every if base_of(name) == name}
@@ -98,12 +98,12 @@ def live_curves(panels: Sequence[CurvePanel]) -> Live:
         scales = {kind: {"yaxis.type": kind, "yaxis.dtick": _DECADES[kind]} for kind in (now, other)}
         figure = _figure(
             panel.title,
-            xaxis=_axis("epoch"),
+            xaxis=_axis(x_label),
             yaxis=_axis(_text(panel.y_label), type=now, dtick=_DECADES[now]),
             updatemenus=[_toggle("linear / log", "relayout", scales[other], scales[now])],
         )
         for curve in panel.curves:
-            figure.add_traces(_curve(curve, colours[curve.name]))
+            figure.add_traces(_curve(curve, colours[curve.name], x_label.partition(" ")[0]))
         figures.append(figure)
     unique = len({curve.shown for curve in every.values()}) == len(every)
     legend = [
@@ -380,7 +380,7 @@ def _budget_line(line: BudgetLine, colour: str) -> list[go.Scatter]:
     return [band, drawn]
 
 
-def _curve(curve: Curve, colour: str) -> list[go.Scatter]:
+def _curve(curve: Curve, colour: str, x_name: str = "epoch") -> list[go.Scatter]:
     """The band of the seeds, where there are several, and the mean."""
     same = {"legendgroup": curve.name, "mode": "lines" if len(curve.x) > 1 else "markers"}
     line = go.Scatter(
@@ -388,7 +388,7 @@ def _curve(curve: Curve, colour: str) -> list[go.Scatter]:
         y=_short(curve.mean),
         line={"color": colour, "width": 3 if base_of(curve.name) == curve.name else 1.8},
         marker={"color": colour},
-        hovertemplate=f"<b>{_text(curve.shown)}</b><br>epoch %{{x}}: %{{y:.4g}}<extra></extra>",
+        hovertemplate=f"<b>{_text(curve.shown)}</b><br>{x_name} %{{x}}: %{{y:.4g}}<extra></extra>",
         **same,
     )
     known = np.isfinite(curve.low) & np.isfinite(curve.high)

@@ -180,6 +180,19 @@ def other_connections(runs: pd.DataFrame, family: str) -> list[Shown]:
     return [one for one in shown if one.variant not in SECTION4_CELLS.values()]
 
 
+def panels_by_width(variants: Sequence[Shown], most: int) -> list[tuple[str, list[Shown]]]:
+    """Variants from narrow to wide in panels of nearly equal size, longer ones last, with their titles."""
+    ordered = sorted(variants, key=lambda one: (one.width, -one.depth))
+    count = min(most, max(1, len(ordered) // 3))
+    panels = []
+    for part in range(count):
+        start, end = (len(ordered) * edge // count for edge in (part, part + 1))
+        group = ordered[start:end]
+        low, high = format_width(group[0].width), format_width(group[-1].width)
+        panels.append((f"width {low}" if low == high else f"width {low} to {high}", group))
+    return panels
+
+
 def table2_note(family: str, shown: Sequence[Shown]) -> str:
     """Which of table 2's variants a figure lacks, and which are stand-ins; empty where neither is so."""
     wanted = [entry.variant for entry in paper_table2() if entry.family == family]

@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from nas_lightning.cells import format_width
 from nas_lightning.figures.accuracy import AccuracyPanel, draw_accuracy
 from nas_lightning.figures.curves import Curve, CurvePanel, draw_curves
 from nas_lightning.report.live import Drawing, live_accuracy, live_curves
@@ -19,6 +18,7 @@ from nas_lightning.report.selection import (
     architectures,
     conditions,
     other_connections,
+    panels_by_width,
     section4_cells,
     table2_note,
 )
@@ -86,14 +86,10 @@ def connection_curves(selection: Selection, families: Sequence[str], data: str) 
     if not variants:
         return None
     names = {one.label: one.name for one in shown}
-    count = min(_PANELS, max(1, len(variants) // 3))
-    panels = []
-    for part in range(count):  # of nearly equal length, longer ones last
-        start, end = (len(variants) * edge // count for edge in (part, part + 1))
-        group = variants[start:end]
-        low, high = format_width(group[0].width), format_width(group[-1].width)
-        title = f"width {low}" if low == high else f"width {low} to {high}"
-        panels.append(_panel(selection, runs, [*bases, *group], names, LOSS, title))
+    panels = [
+        _panel(selection, runs, [*bases, *group], names, LOSS, title)
+        for title, group in panels_by_width(variants, _PANELS)
+    ]
     title = f"Loss of {family_title(family)} and its variants by random connections, {data_title(data)}"
     return _curves(title, [table2_note(family, variants)], _used(runs, shown), panels)
 

@@ -9,10 +9,12 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from nas_lightning import figures
+from nas_lightning.analysis import new_profile
 from nas_lightning.analysis.surface import Surface
 from nas_lightning.cli import plot
 from nas_lightning.cli.plot import main
 from nas_lightning.figures import SurfacePanel, draw_loss_contours, figure_to_bytes
+from nas_lightning.netcdf import read_dataset, write_dataset
 from tests.figures.surfaces import heights, planes
 
 NODES = ["preprocess", "2", "3"]
@@ -220,3 +222,40 @@ def test_bad_input_is_said_in_one_line_and_writes_nothing(
         main(["plot", *arguments])
     assert "\n" not in str(caught.value)
     assert {path.name for path in folder.iterdir()} == before
+
+
+def profile_file(path: Path, *, slope: float, title: str, points: int | None = None) -> Path:
+    """A file of loss slope * r + seed, finished or not."""
+    surface = new_profile([0.0, 0.5, 1.0], [0, 1], {"title": title, "num_classes": 10})
+    for point in surface.pending()[:points]:
+        surface.record(point, {"loss": slope * point.alpha + point.direction_seed, "accuracy": 0.5})
+    surface.save(path)
+    return path
+
+
+def test_profiles_stand_in_one_panel(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    first = profile_file(tmp_path / "first.nc", slope=2.0, title="darts_v2")
+    second = profile_file(tmp_path / "second.nc", slope=4.0, title="enas", points=4)
+    [axes] = plot.draw(plot.argument_parser().parse([str(first), str(second)])).axes
+    lines = {str(line.get_label()): line.get_ydata() for line in axes.lines}
+    assert np.asarray(lines["darts_v2"]).tolist() == [0.5, 1.5, 2.5]
+    assert np.asarray(lines["enas"]).tolist() == [0.0, 2.0, 4.0]
+    assert "second.nc is unfinished: 1 of 2 directions are measured" in capsys.readouterr().err
+    main([str(first)])
+    assert first.with_suffix(".png").stat().st_size > 1000
+    for option, message in (("--view=heat", "`view`"), ("--vmax=3", "`vmax` .* no effect")):
+        with pytest.raises(ValueError, match=message):
+            plot.draw(plot.argument_parser().parse([str(first), option]))
+    with pytest.raises(ValueError, match=r"`view` \(=profile\) needs files of kind loss_profile"):
+        contour = loss_file(tmp_path / "contour.nc")
+        plot.draw(plot.argument_parser().parse([str(contour), "--view=profile"]))
+
+
+def test_the_variance_at_the_weights_alone_has_nodes_and_no_surface(tmp_path: Path) -> None:
+    whole = read_dataset(variance_file(tmp_path / "whole.nc"))
+    plane = [name for name in whole.variables if set(whole[name].dims) & {"alpha", "beta", "direction_seed"}]
+    path = tmp_path / "center.nc"
+    write_dataset(path, whole.drop_vars(plane))
+    assert plot.draw(plot.argument_parser().parse([str(path), "--view=nodes"])).axes
+    with pytest.raises(ValueError, match="holds the gradient variance at w\\* alone"):
+        plot.draw(plot.argument_parser().parse([str(path)]))

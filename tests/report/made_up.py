@@ -77,7 +77,8 @@ def made_up_results(
     study = Study("made_up", "Invented numbers", folder / "study.yaml", folder, "made_up", ())
     frame = pd.DataFrame(rows)
     if "loss_contour_file" not in frame:
-        frame[["loss_contour_file", "gradient_variance_file", "hessian_spectrum_file"]] = None
+        stems = ("loss_contour", "loss_profile", "gradient_variance", "hessian_spectrum")
+        frame[[f"{stem}_file" for stem in stems]] = None
     return Results(study, frame, pd.concat(curves, ignore_index=True), tuple(problems))
 
 
@@ -228,11 +229,28 @@ def _surfaces(folder: Path, label: str, width: float, noise: np.random.Generator
             {"kind": "gradient_variance", **attributes},
         ),
     )
+    profile_file = folder / "loss_profile-epoch0007.nc"
+    radii = np.linspace(0.0, 1.0, 5)
+    rise = np.multiply.outer(1 + noise.normal(0, 0.03, 3), radii**2) * 24.0 / width
+    plane = ("direction_seed", "radius")
+    write_dataset(
+        profile_file,
+        xr.Dataset(
+            {
+                "loss": (plane, 0.2 + rise),
+                "accuracy": (plane, np.exp(-rise)),
+                "done": (plane, np.ones(rise.shape, np.int8)),
+            },
+            {"direction_seed": [0, 1, 2], "radius": radii},
+            {"kind": "loss_profile", **attributes},
+        ),
+    )
     radius, curvature = float(np.sqrt(width / 24)), 48.0 / width
     center = float(variance[0, 4, 4])
     return {
         "loss_contour_file": str(loss_file),
         "gradient_variance_file": str(variance_file),
+        "loss_profile_file": str(profile_file),
         "hessian_spectrum_file": None,
         "loss_contour.near_convex_radius": radius,
         "loss_contour.near_convex_radius.sd": np.nan,

@@ -10,12 +10,13 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from nas_lightning.cells import published, published_genotypes
-from nas_lightning.netcdf import write_dataset
+from nas_lightning.netcdf import read_dataset, write_dataset
 from nas_lightning.report.claims import examine_claims
 from nas_lightning.report.figures import FIGURES, report_figures, uncovered
 from nas_lightning.report.forest import forest
 from nas_lightning.report.landscapes import (
     family_contours,
+    loss_profiles,
     read_panel,
     section4_contours,
     section4_heat_maps,
@@ -266,6 +267,28 @@ def test_surfaces_are_those_of_the_lowest_seed(tmp_path: Path, name: str, variab
     np.testing.assert_allclose(surface["z"].T, panel.values, rtol=3e-4)
     assert surface["meta"] == "C1 (stand-in), 2c, 4"
     assert "seed 2." in drawn(picture).caption
+
+
+def test_profiles_are_means_of_directions_and_seeds_with_standard_errors(tmp_path: Path) -> None:
+    variants = ("original", "C12", "C1")
+    chosen = selection(tmp_path, variants=variants, seeds=(0, 1), surfaces=True)
+    runs = chosen.runs("CIFAR10")
+    label = "darts_v2:C12"
+    paths = runs.loc[runs["architecture"] == label, "loss_profile_file"]
+    means = np.stack([read_dataset(Path(path))["loss"].values.mean(axis=0) for path in paths])
+    Path(runs.loc[runs["architecture"] == "darts_v2:C1", "loss_profile_file"].iloc[0]).unlink()
+    Path(runs.loc[runs["architecture"] == "darts_v2:C1", "loss_profile_file"].iloc[1]).write_bytes(b"CDF")
+    picture = drawn(loss_profiles(chosen, ("darts_v2",), "CIFAR10"))
+    [axes] = picture.still.axes
+    line = next(line for line in axes.lines if str(line.get_label()).startswith("C12"))
+    np.testing.assert_allclose(np.asarray(line.get_ydata()), means.mean(axis=0))
+    assert axes.get_xlabel() == "radius (in norms of the filters)"
+    assert "Without a curve: C1 (stand-in)." in picture.caption
+    assert "along 3 random directions" in picture.caption
+    traces = [trace for trace in live(picture)["figures"][0]["data"] if "customdata" in trace]
+    [shown] = [trace for trace in traces if trace["legendgroup"] == label]
+    error = means.std(axis=0, ddof=1) / np.sqrt(2)
+    np.testing.assert_allclose(np.array(shown["customdata"])[:, 1], means.mean(axis=0) + error, rtol=1e-3)
 
 
 def test_a_file_is_read_as_mean_of_its_finished_pairs_of_directions(tmp_path: Path) -> None:
