@@ -246,8 +246,8 @@ def test_profiles_stand_in_one_panel(tmp_path: Path, capsys: pytest.CaptureFixtu
     for option, message in (("--view=heat", "`view`"), ("--vmax=3", "`vmax` .* no effect")):
         with pytest.raises(ValueError, match=message):
             plot.draw(plot.argument_parser().parse([str(first), option]))
+    contour = loss_file(tmp_path / "contour.nc")
     with pytest.raises(ValueError, match=r"`view` \(=profile\) needs files of kind loss_profile"):
-        contour = loss_file(tmp_path / "contour.nc")
         plot.draw(plot.argument_parser().parse([str(contour), "--view=profile"]))
 
 

@@ -438,8 +438,9 @@ def test_base_cells_that_the_paper_lacks_have_figures_of_their_own(tmp_path: Pat
     )
     keys = [figure.key for figure in report_figures(results)]
     assert "figure11" in keys
-    assert keys[-3:] == [
+    assert keys[-4:] == [
         "loss-curves-snas_mild-cifar10",
+        "loss-profiles-snas_mild-cifar10",
         "loss-contours-snas_mild-cifar10",
         "gradient-variance-snas_mild-cifar10",
     ]
