@@ -24,7 +24,7 @@ from benchmarks.record import machine, write
 from nas_lightning.acceleration.level import LEVELS
 from nas_lightning.classifier import CellClassifier
 from nas_lightning.datamodules import Digits
-from nas_lightning.report.effects import holm
+from nas_lightning.report.resampling import holm
 
 
 def train(settings: argparse.Namespace, speed: Any, seed: int) -> float:
