@@ -10,7 +10,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import combinations, permutations
+from itertools import combinations
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -21,6 +21,7 @@ from nas_lightning.report.resampling import (
     SEED,
     Block,
     Effects,
+    ExchangeableBlock,
     Indices,
     Table,
     TestResult,
@@ -38,7 +39,7 @@ Differences = Float[np.ndarray, " _"]
 
 
 @dataclass(frozen=True, eq=False)
-class RankBlock(Block):
+class RankBlock(ExchangeableBlock):
     """The architectures of one base cell: width, depth or path (the predictor), and the statistic by group.
 
     The jitter is the standard deviation of a value that is due to the directions in which it was measured, 0
@@ -50,19 +51,10 @@ class RankBlock(Block):
     jitter: Table | None = None
 
     @property
-    def permutations(self) -> int:
-        """Orders of the predictor."""
-        return math.factorial(self.size)
-
-    @property
     def arrangements(self) -> int:
         """Orders of the predictor that differ."""
         ties = Counter(self.predictor.tolist()).values()
         return self.permutations // math.prod(math.factorial(tie) for tie in ties)
-
-    def every(self) -> Indices:
-        """All orders."""
-        return np.array(list(permutations(range(self.size))))
 
     def observed(self) -> Float[np.ndarray, " groups"]:
         """Tau-b of the groups."""

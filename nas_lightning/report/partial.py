@@ -6,7 +6,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import permutations
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -15,8 +14,8 @@ from scipy import stats
 from nas_lightning.report.effects import draw_values
 from nas_lightning.report.resampling import (
     RESAMPLES,
-    Block,
     Effects,
+    ExchangeableBlock,
     Indices,
     Table,
     TestResult,
@@ -53,7 +52,7 @@ class _Group:
 
 
 @dataclass(frozen=True, eq=False)
-class PartialBlock(Block):
+class PartialBlock(ExchangeableBlock):
     """The architectures of one base cell: predictor, covariates and statistic by group, NaN where unknown.
 
     An architecture without one of the covariates does not count in the group. The jitter is that of
@@ -66,18 +65,9 @@ class PartialBlock(Block):
     jitter: Table | None = None
 
     @property
-    def permutations(self) -> int:
-        """Orders of the residuals."""
-        return math.factorial(self.size)
-
-    @property
     def weights(self) -> Float[np.ndarray, " groups"]:
         """How many architectures have everything, by group."""
         return np.array([group.known.size if group.is_usable else 0 for group in self._groups], float)
-
-    def every(self) -> Indices:
-        """All orders."""
-        return np.array(list(permutations(range(self.size))))
 
     @property
     def freedom(self) -> int:

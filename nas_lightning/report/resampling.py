@@ -14,6 +14,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import permutations
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -114,6 +115,19 @@ class Block(ABC):
     def draw(self, generator: np.random.Generator, count: int) -> Indices:
         """Bootstrap draws of architectures."""
         return generator.integers(0, self.size, (count, self.size))
+
+
+class ExchangeableBlock(Block):
+    """A block whose architectures can stand in any order under the null hypothesis."""
+
+    @property
+    def permutations(self) -> int:
+        """How many orders there are."""
+        return math.factorial(self.size)
+
+    def every(self) -> Indices:
+        """All orders."""
+        return np.array(list(permutations(range(self.size))))
 
 
 @dataclass(frozen=True)
