@@ -26,7 +26,7 @@ from nas_lightning.report.paper import data_title, family_title
 from nas_lightning.report.samples import SETTINGS
 from nas_lightning.report.selection import Selection, conditions
 from nas_lightning.report.table_files import ReportTable
-from nas_lightning.report.words import MISSING, SETTING_NAMES, distinct, say, signed
+from nas_lightning.report.words import MISSING, distinct, say, setting_entries, signed
 from nas_lightning.study.results import Results
 
 LABELS: Mapping[str, str] = MappingProxyType(
@@ -90,7 +90,7 @@ def _rows(pool: Pool, varying: Sequence[str]) -> list[dict[str, object]]:
         "Cells": f"{family_title(str(first['family']))}, {pool.size}",
         "Data": data_title(str(first["data"])),
     }
-    about |= {SETTING_NAMES[name].capitalize(): "".join(distinct([first[name]])) for name in varying}
+    about |= setting_entries(first, varying)
     means = {
         _column(name): f"{values.mean():.{_DIGITS.get(name, 2)}f}" for name, values in pool.quantities.items()
     }

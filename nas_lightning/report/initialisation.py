@@ -6,12 +6,9 @@ import math
 
 import pandas as pd
 
-from nas_lightning.cells import format_width
-from nas_lightning.cells.table2 import is_stand_in
-from nas_lightning.report.paper import data_title
 from nas_lightning.report.samples import SETTINGS, group_columns, group_keys
 from nas_lightning.report.table_files import ReportTable
-from nas_lightning.report.words import SETTING_NAMES, distinct, mean_and_spread, say
+from nas_lightning.report.words import architecture_entries, mean_and_spread, say
 from nas_lightning.study.results import AT_START
 
 _GRADIENT_NORM = "center_mean_gradient_norm"
@@ -54,13 +51,7 @@ def initialisation_table(runs: pd.DataFrame) -> ReportTable | None:
     rows, first_column = [], next(iter(columns.values()))
     for (key, _), group in measured.groupby([keys, measured["architecture"]], sort=False):
         first = group.iloc[0]
-        mark = " (stand-in)" if is_stand_in(first["family"], first["variant"]) else ""
-        row: dict[str, object] = {
-            "Architecture": first["architecture"] + mark,
-            "Data": data_title(first["data"]),
-        }
-        row |= {SETTING_NAMES[name].capitalize(): "".join(distinct([first[name]])) for name in varying}
-        row |= {"Width": format_width(float(first["width"])), "Depth": int(first["depth"])}
+        row = architecture_entries(first, varying)
         if has_path:
             row["Mean path"] = f"{first['network_path']:.1f}"
         row["Seeds"] = len(group)

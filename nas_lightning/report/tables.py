@@ -37,7 +37,7 @@ from nas_lightning.report.table_files import ReportTable
 from nas_lightning.report.words import (
     MISSING,
     SETTING_NAMES,
-    distinct,
+    architecture_entries,
     mean_and_spread,
     p_value_text,
     say,
@@ -275,15 +275,8 @@ def architecture_table(runs: pd.DataFrame) -> ReportTable:
     rows = []
     for _, group in runs.groupby([keys, runs["architecture"]], sort=False):
         first = group.iloc[0]
-        mark = " (stand-in)" if is_stand_in(first["family"], first["variant"]) else ""
-        row: dict[str, object] = {
-            "Architecture": first["architecture"] + mark,
-            "Data": data_title(first["data"]),
-        }
-        row |= {SETTING_NAMES[name].capitalize(): "".join(distinct([first[name]])) for name in varying}
+        row = architecture_entries(first, varying)
         row |= {
-            "Width": format_width(float(first["width"])),
-            "Depth": int(first["depth"]),
             "Mean path": f"{first['network_path']:.1f}" if pd.notna(first["network_path"]) else MISSING,
             "Unread input": _unread(first),
             "Parameters (M)": MISSING if pd.isna(first["parameters"]) else f"{first['parameters'] / 1e6:.3g}",

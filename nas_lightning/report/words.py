@@ -13,6 +13,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from jinja2.environment import TemplateModule
 
 from nas_lightning.cells import format_width
+from nas_lightning.cells.table2 import is_stand_in
 from nas_lightning.report.paper import data_title, family_title
 
 MISSING = "—"
@@ -87,6 +88,23 @@ def distinct(values: Iterable[Any]) -> list[str]:
     if all(isinstance(value, int | float) for value in found):
         found.sort()
     return [f"{value:g}" if isinstance(value, float) else str(value) for value in found]
+
+
+def setting_entries(run: pd.Series, names: Iterable[str]) -> dict[str, object]:
+    """Settings of a run as entries of a table's row."""
+    return {SETTING_NAMES[name].capitalize(): "".join(distinct([run[name]])) for name in names}
+
+
+def architecture_entries(run: pd.Series, settings: Iterable[str]) -> dict[str, object]:
+    """What a row about an architecture begins with: name, data set, some settings, width and depth."""
+    mark = " (stand-in)" if is_stand_in(run["family"], run["variant"]) else ""
+    return {
+        "Architecture": run["architecture"] + mark,
+        "Data": data_title(run["data"]),
+        **setting_entries(run, settings),
+        "Width": format_width(float(run["width"])),
+        "Depth": int(run["depth"]),
+    }
 
 
 def signed(value: float | int, digits: int = 2) -> str:
