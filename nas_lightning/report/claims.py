@@ -471,7 +471,6 @@ def _judge(trials: Sequence[_Trial]) -> list[Claim]:
 def _claim(trial: _Trial, p_adjusted: float) -> Claim:
     result, verdict = trial.result, _verdict(trial, p_adjusted)
     about = {
-        "statement": trial.statement,
         "statistic": trial.statistic,
         "predictor": trial.predictor,
         "given": trial.given,
@@ -483,6 +482,7 @@ def _claim(trial: _Trial, p_adjusted: float) -> Claim:
     else:
         explanation = say(
             "explanation",
+            statement=trial.statement,
             **about,
             verdict=verdict,
             effect_name=trial.effect_name,

@@ -331,8 +331,8 @@ def analysis_statistics(dataset: xr.Dataset) -> Statistics:
     Of every variable without dimensions its value; of every variable over ``direction_seed`` the mean and, as
     ``NAME.sd``, the standard deviation of a sample (divided by the number of seeds less one; NaN for one
     seed). Values that are not finite make both not finite. Of a spectrum ``largest_eigenvalue`` and
-    ``smallest_eigenvalue`` (NaN where none was asked for). Always ``samples``, ``split`` and
-    ``direction_seeds``, where the file has them.
+    ``smallest_eigenvalue`` (NaN where none was asked for). ``samples``, ``split`` and ``direction_seeds``
+    where the file has them.
     """
     if "done" in dataset and (done := int((dataset["done"] == 1).sum())) < dataset["done"].size:
         raise ValueError(f"unfinished, {done} of {dataset['done'].size} points are measured")
