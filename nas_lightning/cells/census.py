@@ -249,23 +249,30 @@ def _measured(
 ) -> Wirings:
     edges, concat = genotype.cell(reduction)
     double_width, depth = widths_and_depths(wirings, concat)
-    path, input_0, tidy = _walks(edges, concat, wirings)
+    path, input_0 = _walks(edges, concat, wirings)
     other_edges, other_concat = genotype.cell(not reduction)
     other = np.array([[edge.source for edge in other_edges]], dtype=np.int8)
-    other_path, other_input_0, _ = _walks(other_edges, other_concat, other)
+    other_path, other_input_0 = _walks(other_edges, other_concat, other)
     before = last = np.full(len(wirings), float(STEM_STAGES))
     reductions = reduction_indices(num_cells)
     for index in range(num_cells):
         rewired = (index in reductions) == reduction
         stages, share = (path, input_0) if rewired else (other_path, other_input_0)
         before, last = last, stages + share * before + (1 - share) * last
-    return Wirings(wirings, double_width / 2, depth, path, last, tidy)
+    return Wirings(wirings, double_width / 2, depth, path, last, _tidy(edges, concat, wirings))
+
+
+def wiring_paths(
+    edges: Sequence[Edge], concat: Sequence[int], wirings: Int[np.ndarray, "wirings edges"]
+) -> Float[np.ndarray, " wirings"]:
+    """Mean path of a cell in every wiring of its edges, in stages; NaN where ``none`` leaves no path."""
+    return _walks(edges, concat, wirings)[0]
 
 
 def _walks(
     edges: Sequence[Edge], concat: Sequence[int], wirings: Int[np.ndarray, "wirings edges"]
-) -> tuple[Float[np.ndarray, " _"], Float[np.ndarray, " _"], Bool[np.ndarray, " _"]]:
-    """Mean path, the chance of leaving through input 0, and whether it is tidy, of every wiring of a cell."""
+) -> tuple[Float[np.ndarray, " _"], Float[np.ndarray, " _"]]:
+    """Mean path, and the chance of leaving through input 0, of every wiring of a cell."""
     count, nodes = len(wirings), len(edges) // 2 + 2
     rows = np.arange(count)
     length, through = np.zeros((count, nodes)), np.zeros((count, nodes))
@@ -287,7 +294,7 @@ def _walks(
     with np.errstate(invalid="ignore", divide="ignore"):
         path = (length[:, list(concat)] * of_output).sum(axis=1) / ways
         input_0 = (through[:, list(concat)] * of_output).sum(axis=1) / ways
-    return path, input_0, _tidy(edges, concat, wirings)
+    return path, input_0
 
 
 def _tidy(

@@ -64,7 +64,7 @@ from nas_lightning.report.words import listed, say
 
 Verdict: TypeAlias = Literal["supported", "contradicted", "undecided", "no data", "exploratory"]
 Predictor: TypeAlias = Literal["width", "depth", "path", "original", "kind", "adaptation"]
-Compare: TypeAlias = Literal["sizes", "kinds", "pairs"]
+Compare: TypeAlias = Literal["sizes", "kinds", "pairs", "census"]
 
 ALPHA = 0.05
 RANK_BOUND = 0.2
@@ -298,12 +298,12 @@ class _Trial:
 
 
 def statements() -> Mapping[str, Statement]:
-    """The claims, by key: convergence, landscape, gradient_variance, operations, generalization."""
+    """The claims by key, in the paper's order; the last, ``observation``, needs no runs."""
     return _claims()[0]
 
 
 def statistics(compare: Compare) -> list[Statistic]:
-    """What claims compare by sizes (width, depth, path), by kinds of variants, or by pairs."""
+    """What claims compare by sizes (width, depth, path), by kinds of variants, by pairs, or by a census."""
     return [statistic for statistic in _claims()[1] if statistic.compare == compare]
 
 

@@ -24,6 +24,7 @@ from nas_lightning.report.landscapes import (
     section4_surfaces,
 )
 from nas_lightning.report.live import Drawing, Live
+from nas_lightning.report.observation_views import observation_figure
 from nas_lightning.report.paper import family_title
 from nas_lightning.report.sampled import sampled_curves
 from nas_lightning.report.selection import Selection
@@ -98,6 +99,8 @@ FIGURES: tuple[FigureKind, ...] = (
     FigureKind(0, "claims-other-statistics", "", (), "", lambda of, *_: forest(of.claims, "statistics"),
                per_data=False, section="claims"),
     FigureKind(0, "width-depth", "", (), "", width_depth_plane, section="plane"),
+    FigureKind(0, "observation", "", (), "", lambda *_: observation_figure(),
+               per_data=False, section="plane"),
     FigureKind(0, "sampled", "", (), "", sampled_curves, section="plane"),
     FigureKind(0, "budget", "", "others", "", budget_picks, section="budget"),
     _paper(1, "cells", _ALL, "original", base_cells),

@@ -19,6 +19,7 @@ _LIMITS = {
     "Kendall's tau-b": (-1.06, 1.06),
     "partial rank correlation": (-1.06, 1.06),
     "mid-percentile": (-0.03, 1.03),
+    "mid-percentile among wirings": (-0.03, 1.03),
 }
 _TITLES: Mapping[Part, str] = MappingProxyType(
     {

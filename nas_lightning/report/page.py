@@ -22,6 +22,7 @@ from nas_lightning.figures.picture import figure_to_bytes
 from nas_lightning.files import atomic_write
 from nas_lightning.report.claims import Claim, examine_claims, statements
 from nas_lightning.report.figures import ReportFigure, report_figures, uncovered
+from nas_lightning.report.observation import observation_claims
 from nas_lightning.report.summary import counts, missing_runs, provenance, settings, study_sentence
 from nas_lightning.report.table_files import ReportTable, html_table, table_files
 from nas_lightning.report.tables import report_tables
@@ -61,7 +62,7 @@ def write_report(results: Results, folder: Path | None = None) -> Path:
         ValueError: If a surface file is damaged.
     """
     folder = results.study.output_folder if folder is None else folder
-    claims = examine_claims(results.runs)
+    claims = [*examine_claims(results.runs), *observation_claims()]
     figures, tables = report_figures(results, claims), report_tables(results, claims)
     stems = file_stems([*(figure.key for figure in figures), *(table.key for table in tables)])
     sharp = _SHARP if len(figures) < _MANY else _COARSE
@@ -166,7 +167,9 @@ def _claim_block(key: str, claims: Sequence[Claim]) -> dict[str, Any]:
     ]
     return {
         "statement": claims[0].statement,
-        "sentence": say("short", claims=primary, others=[claim for claim in claims if not claim.primary]),
+        "sentence": say("short_observation", claims=primary)
+        if key == "observation"
+        else say("short", claims=primary, others=[claim for claim in claims if not claim.primary]),
         "tests": tests,
         "originals": [claim.explanation for claim in claims if _is_known_original(claim)],
         "others": Markup(html_table(pd.DataFrame(others), f"{key}-others")) if others else None,

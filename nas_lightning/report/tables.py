@@ -20,6 +20,7 @@ from nas_lightning.cells.variants import table3_spec
 from nas_lightning.report.budget_picks import budget_table
 from nas_lightning.report.claims import Claim, examine_claims, examine_paper_table1
 from nas_lightning.report.initialisation import initialisation_table
+from nas_lightning.report.observation_views import observation_table
 from nas_lightning.report.paper import (
     Table1Entry,
     data_title,
@@ -61,8 +62,8 @@ def report_tables(results: Results, claims: Sequence[Claim] | None = None) -> li
 
     Returns:
         Table 1, table 2, section 4's variants, table 3, the architectures, their initial weights where runs
-        were measured there, the claims, and, where there are pools of cells with curves, what a search would
-        have picked.
+        were measured there, the claims, the places of published cells, and, where there are pools of cells
+        with curves, what a search would have picked.
     """
     runs = results.runs
     tested = examine_claims(runs) if claims is None else claims
@@ -75,6 +76,7 @@ def report_tables(results: Results, claims: Sequence[Claim] | None = None) -> li
         architecture_table(runs),
         *([] if initial is None else [initial]),
         claim_table(tested),
+        observation_table(),
     ]
     picks = budget_table(results)
     return [*tables, picks] if picks else tables

@@ -394,7 +394,9 @@ def test_covered_and_uncovered_figures_are_all_figures(tmp_path: Path) -> None:
         "claims-other-predictors",
         "claims-other-statistics",
         "width-depth-digits",
+        "observation",
         "budget-darts_v2-digits",
+        "loss-profiles-darts_v2-digits",
     ]
     for picture in pictures:
         assert picture.title

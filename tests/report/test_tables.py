@@ -200,6 +200,7 @@ def test_all_tables_of_a_report(results: Results, tmp_path: Path, empty: bool) -
         "table3",
         "architectures",
         "claims",
+        "observation",
         *([] if empty else ["budget"]),
     ]
     for table in made:
