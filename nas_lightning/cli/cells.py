@@ -297,7 +297,7 @@ def _vary(options: argparse.Namespace) -> None:
     hold = {name: value for name, value in hold.items() if value is not None}
     if options.vary in hold or not hold:
         raise ValueError(f"`--vary {options.vary}` needs another quantity to hold, such as `--width 2.5`")
-    if options.count < 1 or options.tolerance < 0:
+    if options.count < 1 or not options.tolerance >= 0:
         raise ValueError("`--count` must be at least 1 and `--tolerance` at least 0")
     genotype, reduction = get_genotype(spec), options.cell == "reduction"
     space = list_wirings(genotype, reduction=reduction, num_cells=options.num_cells)

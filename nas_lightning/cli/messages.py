@@ -15,8 +15,9 @@ def is_user_error(error: Exception) -> bool:
 
 
 def one_line(error: BaseException) -> str:
-    """The message of an error in one line."""
-    return " ".join(str(error).split()) or type(error).__name__
+    """The message of an error in one line, without the number of an error of the system."""
+    own = isinstance(error, OSError) and error.filename is None and error.strerror
+    return " ".join(str(own or error).split()) or type(error).__name__
 
 
 def plain_message(text: str, known: Iterable[str]) -> str:

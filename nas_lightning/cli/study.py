@@ -257,6 +257,7 @@ def _import_status(study: Study, imported: Imported, *, as_json: bool) -> None:
 def _import(options: argparse.Namespace) -> None:
     from pathlib import Path
 
+    from nas_lightning.report.words import counted
     from nas_lightning.study.import_files import import_study
 
     told = {name: getattr(options, name) for name in ("title", "citation", "url", "licence")}
@@ -265,7 +266,8 @@ def _import(options: argparse.Namespace) -> None:
     for problem in batch.problems:
         print(problem, file=sys.stderr)
     cells = len({run.architecture.genotype for run in batch.runs})
-    print(f"{options.output}: {len(batch.runs)} runs of {cells} cells, {batch.left_out} left out")
+    found, of = counted(len(batch.runs), "run"), counted(cells, "cell")
+    print(f"{options.output}: {found} of {of}, {batch.left_out} left out")
 
 
 def _report(options: argparse.Namespace) -> None:

@@ -12,7 +12,14 @@ from typing import Any
 from nas_lightning.study.import_nds import read_nds
 from nas_lightning.study.import_random_darts import read_random_darts
 from nas_lightning.study.import_table import read_table
-from nas_lightning.study.imported import Batch, declare_operations, sha256, source_facts, write_import
+from nas_lightning.study.imported import (
+    Batch,
+    check_output,
+    declare_operations,
+    sha256,
+    source_facts,
+    write_import,
+)
 
 _READERS = {"random-darts": read_random_darts, "nds": read_nds, "table": read_table}
 _MOST_BYTES = 4 * 2**30
@@ -35,7 +42,8 @@ def import_study(
 
     Raises:
         FileNotFoundError: If a file does not exist.
-        ValueError: If a file has another format, or nothing in it can be used; one line that names it.
+        ValueError: If a file has another format, or nothing in it can be used, or a file that is no import
+            would be overwritten; one line that names it.
     """
     if path.suffix not in (".yaml", ".yml") or re.fullmatch(r"\w[\w.+-]*", path.stem) is None:
         raise ValueError(f"the study {str(path)!r} must be named NAME.yaml: letters, digits, - and _")
@@ -44,11 +52,12 @@ def import_study(
             raise FileNotFoundError(f"{file} is not a file")
         if file.stat().st_size > _MOST_BYTES:
             raise ValueError(f"{file} has {file.stat().st_size} bytes; the limit is {_MOST_BYTES}")
+    check_output(path, files)
     declare_operations(source)
     batch = _READERS[source](files)
     shown = ", ".join(str(file) for file in files)
     if not batch.runs:
-        reason = batch.problems[0] if batch.problems else "there are no runs"
+        reason = next((line for line in batch.problems if ", row " in line), "there are no runs")
         raise ValueError(f"nothing in {shown} can be used: {reason}")
     _note_lengths(batch)
     if len(batch.problems) > _NAMED:

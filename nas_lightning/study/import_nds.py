@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from nas_lightning.cells import Genotype
-from nas_lightning.study.imported import Batch, ImportedRun, stated_settings
+from nas_lightning.study.imported import Batch, ImportedRun, check_names, stated_settings
 from nas_lightning.study.study import Architecture
 
 SPACES = ("NASNet", "Amoeba", "PNAS", "ENAS", "DARTS")
@@ -32,6 +32,7 @@ SPACES = ("NASNet", "Amoeba", "PNAS", "ENAS", "DARTS")
 
 def read_nds(files: Sequence[Path]) -> Batch:
     """The runs of one or more files."""
+    check_names(files)
     batch = Batch()
     for file in files:
         space, _, sample = file.stem.partition("_")
@@ -45,7 +46,7 @@ def read_nds(files: Sequence[Path]) -> Batch:
                 run = _run(entry, space, sample, number)
             except ValueError as error:
                 batch.leave_out(where, error)
-            except (KeyError, TypeError, AttributeError, IndexError) as error:
+            except (KeyError, TypeError, AttributeError, IndexError, OverflowError) as error:
                 batch.leave_out(where, f"it is no training of a cell ({type(error).__name__}: {error})")
             else:
                 batch.add(where, run)
@@ -58,7 +59,8 @@ def _entries(file: Path) -> list[Any]:
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{file} is no JSON: {' '.join(str(error).split())}") from None
     if isinstance(content, dict) and "top" in content and "mid" in content:
-        content = [*content["top"], *content["mid"]]
+        halves = content["top"], content["mid"]
+        content = [*halves[0], *halves[1]] if all(isinstance(half, list) for half in halves) else None
     if not isinstance(content, list):
         raise ValueError(f"{file} must hold a list of trainings, or two under `top` and `mid`")
     return content

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -13,7 +14,7 @@ import pyarrow as pa  # type: ignore[import-untyped]
 import pyarrow.parquet as pq  # type: ignore[import-untyped]
 
 from nas_lightning.study.architectures import expand_architectures
-from nas_lightning.study.imported import METRICS, SETTINGS, Batch, ImportedRun
+from nas_lightning.study.imported import METRICS, SETTINGS, Batch, ImportedRun, check_names
 from nas_lightning.study.study import Architecture
 
 Row: TypeAlias = Mapping[str, str]
@@ -27,7 +28,9 @@ _MOST_EPOCHS = 100_000
 
 def read_table(files: Sequence[Path]) -> Batch:
     """The runs of one or more tables."""
+    check_names(files)
     batch = Batch()
+    cells: dict[str, int] = {}
     for file in files:
         frame = _texts(file)
         held = [str(name) for name in frame]
@@ -35,7 +38,7 @@ def read_table(files: Sequence[Path]) -> Batch:
             raise ValueError(f"{file} lacks the columns {', '.join(missing)}; it has {', '.join(held)}")
         if unknown := [name for name in held if name not in (*REQUIRED, *OPTIONAL)]:
             batch.problems.append(f"{file.name}: columns that are not read: {', '.join(unknown)}")
-        _read_runs(batch, file, frame.reindex(columns=[*REQUIRED, *OPTIONAL], fill_value=""))
+        _read_runs(batch, cells, file, frame.reindex(columns=[*REQUIRED, *OPTIONAL], fill_value=""))
     return batch
 
 
@@ -45,24 +48,31 @@ def _texts(file: Path) -> pd.DataFrame:
         if file.suffix == ".parquet":
             frame = pq.read_table(file).to_pandas(ignore_metadata=True)
         elif file.suffix == ".csv":
-            frame = pd.read_csv(file, dtype=str, keep_default_na=False, encoding="utf-8")
+            with warnings.catch_warnings():
+                warnings.simplefilter("error", pd.errors.ParserWarning)
+                # Else rows longer than the header would shift the columns.
+                frame = pd.read_csv(file, dtype=str, keep_default_na=False, encoding="utf-8", index_col=False)
         else:
             raise ValueError("the name must end in .csv or .parquet")
         texts: pd.DataFrame = frame.astype(object).map(lambda one: "" if pd.isna(one) else str(one).strip())
+    except pd.errors.ParserWarning:
+        raise ValueError(f"{file} cannot be read: it has rows longer than its header") from None
     except (OSError, ValueError, pa.ArrowException) as error:
         raise ValueError(f"{file} cannot be read: {' '.join(str(error).split())}") from None
     return texts
 
 
-def _read_runs(batch: Batch, file: Path, frame: pd.DataFrame) -> None:
-    """Take the runs of a table: rows that agree in everything but epoch and metrics."""
+def _read_runs(batch: Batch, cells: dict[str, int], file: Path, frame: pd.DataFrame) -> None:
+    """Take the runs of a table: rows that agree in everything but epoch and metrics.
+
+    ``cells`` are the numbers of the cells of all tables: those of one space may lie in several.
+    """
     keys = [name for name in frame if name not in ("epoch", *METRICS)]
     trainings: dict[tuple[str, ...], list[int]] = {}
     for row, key in enumerate(frame[keys].itertuples(index=False, name=None)):
         trainings.setdefault(key, []).append(row)
     names = ("epoch", *METRICS)
     metrics = list(frame[list(names)].itertuples(index=False, name=None))
-    cells: dict[str, int] = {}
     for number, (key, rows) in enumerate(trainings.items(), start=1):
         first: Row = dict(zip(map(str, keys), key, strict=True))
         where = f"{file.name}, row {rows[0] + 1}"
@@ -86,7 +96,11 @@ def _architecture(row: Row, cells: dict[str, int], name: str) -> Architecture:
     text = row["genotype"]
     if not text or text.lower().endswith((".yaml", ".yml")):
         raise ValueError("`genotype` must be a literal or the name of a published cell")
-    (architecture,) = expand_architectures([text])
+    try:
+        (architecture,) = expand_architectures([text])
+    except (ValueError, OSError) as error:
+        # The cause, without the key of a study's file.
+        raise ValueError(f"`genotype`: {error.__cause__ or error}") from None
     if architecture.kind != "own":
         return architecture
     genotype = architecture.genotype

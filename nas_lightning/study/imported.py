@@ -17,6 +17,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa  # type: ignore[import-untyped]
+import pyarrow.parquet as pq  # type: ignore[import-untyped]
 import yaml
 
 from nas_lightning.cells import (
@@ -50,6 +52,12 @@ _RUN_TYPES: Mapping[str, str] = {
     **SETTINGS,
 }
 _CURVE_TYPES: Mapping[str, str] = {"run": "str", "epoch": "int64", **dict.fromkeys(METRICS, "float64")}
+_BOUNDS: Mapping[str, tuple[int, int]] = {
+    **dict.fromkeys(("cutout", "learning_rate", "weight_decay", "drop_path", "auxiliary_weight"), (0, 10**6)),
+    **{"seed": (0, 2**63 - 1), "batch_size": (1, 10**9), "num_classes": (1, 10**6)},
+    **{"init_channels": (1, 10**4), "num_cells": (1, 1000)},
+}
+"""Least and largest values of what a source may say: beyond, sizes are no sizes of networks."""
 _SOURCES = Path(__file__).with_name("import_sources.yaml")
 
 
@@ -95,6 +103,11 @@ class Batch:
         if np.isnan(accuracy).all():
             self.leave_out(where, "it has no accuracy")
             return
+        for name, (least, most) in _BOUNDS.items():
+            value = run.seed if name == "seed" else run.settings.get(name)
+            if value is not None and not (least <= value <= most or math.isnan(value)):
+                self.leave_out(where, f"`{name}` (={value}) must be from {least} to {most}")
+                return
         cell = run.architecture
         key = (cell.family, cell.genotype, run.data, run.seed, *map(run.settings.get, SETTINGS))
         if (other := self._seen.setdefault(key, run.name)) != run.name:
@@ -122,11 +135,51 @@ def stated_settings(source: str) -> dict[str, Any]:
     return {name: entry["value"] for name, entry in source_facts(source)["stated"].items()}
 
 
+def check_names(files: Sequence[Path]) -> None:
+    """Runs and cells go by the names of their files: a ValueError if two have one name."""
+    seen: dict[str, Path] = {}
+    for file in files:
+        if file.stem in seen:
+            raise ValueError(
+                f"{seen[file.stem]} and {file} have one name, and runs go by it; rename one of them"
+            )
+        seen[file.stem] = file
+
+
 def declare_operations(source: str) -> None:
     """Make the operations of a source's spaces valid in genotypes: names without a formula."""
     for name in source_facts(source).get("operations", ()):
         if name not in BUILT_IN_OPERATIONS:
             declare_operation(name)
+
+
+def check_output(path: Path, files: Sequence[Path]) -> None:
+    """Refuse to write an imported study over anything but an imported study.
+
+    Raises:
+        ValueError: If a file that would be written is one of the sources ``files``, or exists and is no part
+            of an import.
+    """
+    if path.exists() and "imported" not in read_mapping(path):
+        raise ValueError(f"{path} exists and is no imported study; give another name")
+    for table, types in zip(_tables(path).values(), (_RUN_TYPES, _CURVE_TYPES), strict=True):
+        if table.resolve() in {file.resolve() for file in files}:
+            raise ValueError(f"{path} would overwrite {table}, which it imports; give another name")
+        if table.exists() and not path.exists() and not _has_columns(table, list(types)):
+            raise ValueError(f"{table} exists and is no part of an import; give another name")
+
+
+def _tables(path: Path) -> dict[str, Path]:
+    """The tables beside a study's file."""
+    return {name: path.with_name(f"{path.stem}-{name}.parquet") for name in ("runs", "curves")}
+
+
+def _has_columns(table: Path, columns: Sequence[str]) -> bool:
+    """Whether a file is a Parquet table of these columns, such as a killed import leaves."""
+    try:
+        return list(pq.read_schema(table).names) == list(columns)
+    except (OSError, pa.ArrowException):
+        return False
 
 
 def write_import(path: Path, study: Mapping[str, Any], imported: Mapping[str, Any], batch: Batch) -> None:
@@ -139,18 +192,15 @@ def write_import(path: Path, study: Mapping[str, Any], imported: Mapping[str, An
         batch: The runs.
 
     Raises:
-        ValueError: If the file exists and is no imported study.
         OSError: If a file cannot be written; the message names it.
     """
-    if path.exists() and "imported" not in read_mapping(path):
-        raise ValueError(f"{path} exists and is no imported study; give another name")
     runs = pd.DataFrame([_stored(run) for run in batch.runs])
     curves = pd.concat(
         [pd.DataFrame({"run": run.name, **run.curves}).rename_axis("epoch") for run in batch.runs]
     ).reset_index()
     tables = {}
     for name, frame, types in (("runs", runs, _RUN_TYPES), ("curves", curves, _CURVE_TYPES)):
-        table = path.with_name(f"{path.stem}-{name}.parquet")
+        table = _tables(path)[name]
         with atomic_write(table, "wb") as file:
             frame.reindex(columns=list(types)).astype(dict(types)).to_parquet(file, index=False)
         tables[name] = {"file": table.name, "sha256": sha256(table)}

@@ -251,6 +251,10 @@ def test_draw_writes_whole_files_or_none(capsys: pytest.CaptureFixture[str], tmp
             ["census", "darts", "--width", "2", "--vary", "path", "--count", "0"],
             "`--count` must be at least 1",
         ),
+        (
+            ["census", "darts", "--vary", "path", "--width", "2.5", "--tolerance", "nan"],
+            "`--tolerance` at least 0",
+        ),
         (["show", "darts:wiring=0101"], "must have a digit for each of the normal cell's 8 edges"),
         (["show", "darts:wiring=01010109"], "source 9 must be a node from 0 to 4"),
         (["show", "darts:wiring=x"], "must have a digit"),

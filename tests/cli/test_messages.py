@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from nas_lightning.cli.messages import one_line
 from tests.cli.parsing import ParsedOnly
 
 
@@ -35,6 +36,11 @@ def test_a_wrong_setting_is_one_plain_line(arguments: list[str], line: str) -> N
     with pytest.raises(ValueError, match=r"\S") as error:
         ParsedOnly(["fit", *arguments])
     assert str(error.value) == line
+
+
+def test_an_error_of_the_system_says_what_failed_without_its_number() -> None:
+    assert one_line(OSError(2, "cannot write x.svg: No such file")) == "cannot write x.svg: No such file"
+    assert "there.npy" in one_line(FileNotFoundError(2, "No such file", "there.npy"))
 
 
 def test_choices_are_listed() -> None:

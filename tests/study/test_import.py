@@ -125,6 +125,27 @@ def test_an_import_replaces_an_import_and_no_other_file(tmp_path: Path) -> None:
         imported(tmp_path, "random-darts", *files)
 
 
+@pytest.mark.parametrize("name", ["study-runs.parquet", "study-curves.parquet"])
+def test_a_source_or_a_foreign_table_is_never_overwritten(tmp_path: Path, name: str) -> None:
+    tidy_table().to_parquet(tmp_path / name)
+    before = (tmp_path / name).read_bytes()
+    with pytest.raises(ValueError, match=rf"would overwrite .*{re.escape(name)}, which it imports"):
+        imported(tmp_path, "table", tmp_path / name)
+    with pytest.raises(ValueError, match=rf"{re.escape(name)} exists and is no part of an import"):
+        imported(tmp_path, "random-darts", *write_random_darts(tmp_path))
+    assert (tmp_path / name).read_bytes() == before
+    assert not (tmp_path / "study.yaml").exists()
+
+
+def test_tables_of_a_killed_import_and_damaged_ones_are_replaced(tmp_path: Path) -> None:
+    files = write_random_darts(tmp_path)
+    imported(tmp_path, "random-darts", *files)
+    (tmp_path / "study.yaml").unlink()
+    assert len(imported(tmp_path, "random-darts", *files).runs) == 12
+    (tmp_path / "study-runs.parquet").write_bytes(b"damaged")
+    assert len(imported(tmp_path, "random-darts", *files).runs) == 12
+
+
 # The pickle.
 
 
@@ -213,6 +234,15 @@ def test_rows_that_cannot_be_used_are_named_and_the_others_are_used(tmp_path: Pa
     for line, pattern in zip(results.problems, expected, strict=True):
         assert re.match(pattern, line), line
         assert "\n" not in line
+
+
+def test_two_files_that_do_not_belong_together_are_refused(tmp_path: Path) -> None:
+    pickled, array = write_random_darts(tmp_path, count=9)
+    np.save(array, np.load(array)[::-1])  # the middle row agrees
+    with pytest.raises(
+        ValueError, match=r"do not belong together: 8 rows of 9 disagree; genotypes\.pkl, row 1"
+    ):
+        imported(tmp_path, "random-darts", pickled, array)
 
 
 @pytest.mark.parametrize(
@@ -311,6 +341,21 @@ def test_nds_rows_that_cannot_be_used_are_named(tmp_path: Path) -> None:
         assert re.match(pattern, line), line
 
 
+@pytest.mark.parametrize("key", ["depth", "width"])
+def test_nds_numbers_without_end_are_named(tmp_path: Path, key: str) -> None:
+    first, second = (nds_training(cell, np.full(3, 60.0)) for cell in random_cells(2))
+    first["net"][key] = float("inf")
+    results = imported(tmp_path, "nds", write_nds(tmp_path / "ENAS.json", [first, second]))
+    (line,) = results.problems
+    assert re.match(r"ENAS\.json, row 1 is left out: it is no training of a cell \(OverflowError", line), line
+
+
+def test_nds_halves_must_be_lists(tmp_path: Path) -> None:
+    (tmp_path / "ENAS.json").write_text('{"top": 1, "mid": 2}')
+    with pytest.raises(ValueError, match=r"ENAS\.json must hold a list of trainings, or two under `top`"):
+        imported(tmp_path, "nds", tmp_path / "ENAS.json")
+
+
 # Tables.
 
 
@@ -387,6 +432,59 @@ def test_a_genotype_file_is_not_opened(tmp_path: Path) -> None:
     tidy_table(count=1).assign(genotype="/etc/cells.yaml").to_csv(tmp_path / "curves.csv", index=False)
     with pytest.raises(ValueError, match="`genotype` must be a literal or the name of a published cell"):
         imported(tmp_path, "table", tmp_path / "curves.csv")
+
+
+def test_tables_of_one_name_are_refused_and_cells_are_numbered_through(tmp_path: Path) -> None:
+    table = tidy_table(count=4, space="mine")
+    for name, part in (("first", table[:10]), ("second", table[10:])):
+        part.to_csv(tmp_path / f"{name}.csv", index=False)
+    table[:10].to_parquet(tmp_path / "first.parquet")
+    with pytest.raises(ValueError, match=r"first\.csv and .*first\.parquet have one name"):
+        imported(tmp_path, "table", tmp_path / "first.csv", tmp_path / "first.parquet")
+    results = imported(tmp_path, "table", tmp_path / "first.csv", tmp_path / "second.csv")
+    assert results.runs["variant"].tolist() == [f"cell {number}" for number in range(1, 5)]
+    table[5:].to_csv(tmp_path / "second.csv", index=False)
+    results = imported(tmp_path, "table", tmp_path / "first.csv", tmp_path / "second.csv")
+    assert len(results.runs) == 4
+    (line,) = results.problems
+    assert line == "second.csv, row 1 is left out: first-00002 has the same cells, data, settings and seed"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "shown"),
+    [
+        ("num_cells", 0, "1 to 1000"),
+        ("num_cells", 10**9, "1 to 1000"),
+        ("init_channels", 0, "1 to 10000"),
+        ("init_channels", 10**30, "1 to 10000"),
+        ("seed", 2**63, "0 to 9223372036854775807"),
+        ("batch_size", 0, "1 to 1000000000"),
+    ],
+)
+def test_settings_that_no_network_has_are_named(tmp_path: Path, name: str, value: int, shown: str) -> None:
+    table = tidy_table(count=2, init_channels=16, num_cells=8).astype({"seed": object})
+    table[name] = [value] * 5 + [3] * 5
+    table.to_csv(tmp_path / "curves.csv", index=False)
+    results = imported(tmp_path, "table", tmp_path / "curves.csv")
+    assert len(results.runs) == 1
+    (line,) = results.problems
+    assert re.fullmatch(rf"curves\.csv, row 1 is left out: `{name}` \(=.*\) must be from {shown}", line), line
+
+
+def test_rows_longer_than_the_header_do_not_shift_the_columns(tmp_path: Path) -> None:
+    text = tidy_table(count=1).to_csv(index=False)
+    header, *rows = text.splitlines()
+    (tmp_path / "curves.csv").write_text("\n".join([header, *(f"{row},9" for row in rows)]))
+    with pytest.raises(ValueError, match=r"curves\.csv cannot be read: it has rows longer than its header"):
+        imported(tmp_path, "table", tmp_path / "curves.csv")
+
+
+def test_the_reason_is_the_row_and_not_a_column_that_is_not_read(tmp_path: Path) -> None:
+    tidy_table(count=1, epochs=1).assign(note="x", genotype="resnet").to_csv(tmp_path / "c.csv", index=False)
+    with pytest.raises(
+        ValueError, match=r"c\.csv, row 1, .* left out: `genotype`: unknown genotype 'resnet'"
+    ):
+        imported(tmp_path, "table", tmp_path / "c.csv")
 
 
 # The real files.
