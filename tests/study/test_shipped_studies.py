@@ -155,7 +155,10 @@ def test_the_census_has_twenty_wirings_of_each_space() -> None:
     kinds = Counter((run.architecture.kind, len(run.architecture.genotype.normal) // 2) for run in runs)
     assert kinds["connections", 4] == kinds["connections", 5] == 20
     assert kinds.total() == len(runs) == len(labels("census"))
-    assert stems("census") == {("gradient_variance", "loss_contour", "loss_profile")}
+    landscape = ("gradient_variance", "hessian_spectrum", "loss_contour", "loss_profile")
+    assert stems("census") == {landscape}
+    training = ("gradient_variance_train", "hessian_spectrum_train")
+    assert stems("intervention") == {tuple(sorted(landscape + training))}
     paper = {run.name for run in shipped("paper").runs}
     assert {run.name for run in runs if run.architecture.label in FAMILIES} <= paper
 
