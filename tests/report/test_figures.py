@@ -196,7 +196,7 @@ def test_loss_curves_are_grouped_by_width_in_four_panels(tmp_path: Path) -> None
     ]
     assert len({axes.get_ylim() for axes in picture.still.axes}) == 1
     assert "Missing" not in picture.caption
-    assert "One seed an architecture." in picture.caption
+    assert "One seed per architecture." in picture.caption
     assert inside(picture.still)
 
 
