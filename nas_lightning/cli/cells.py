@@ -616,7 +616,8 @@ def vary_text(records: Sequence[Record], cell: str) -> str:
     ]
     header = ("spec", "width", "depth", "mean path", "network's", "live M", "dead nodes", "duplicates")
     return (
-        f"{table(header, rows)}\n\nof the {cell} cell, but for the network's path; paths in stages; "
+        f"{table(header, rows)}\n\nof the {cell} cell, but for the network's path; paths in stages of "
+        "convolution and batch norm; "
         "duplicates: nodes that read one node twice"
     )
 

@@ -568,4 +568,4 @@ def test_of_cells_that_a_pool_was_drawn_of_it_is_said_that_operations_vary() -> 
         claims=[one for one in mine if one.primary],
         others=[one for one in mine if not one.primary],
     )
-    assert "for which width may stand: given depth and live parameters, its partial rank" in sentence
+    assert "and width may go with them: given depth and live parameters, its partial rank" in sentence
