@@ -1,7 +1,7 @@
 """`nas-lightning cells`: list, show, draw and count cells and their variants.
 
 Starts quickly: torch, NumPy and matplotlib are imported by the subcommands that need them. A subcommand makes
-a record, which is printed as JSON or as text.
+a record, which is printed as JSON or as text (``cells_text``).
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import argparse
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from nas_lightning.cells import (
     Edge,
@@ -23,7 +23,6 @@ from nas_lightning.cells import (
     count_parameters,
     dead_nodes,
     duplicate_edges,
-    format_width,
     genotype_slug,
     get_genotype,
     import_operations,
@@ -37,29 +36,24 @@ from nas_lightning.cells import (
 from nas_lightning.cells.literal import is_literal
 from nas_lightning.cells.published import PublishedGenotype
 from nas_lightning.cells.spec import apply_variant, origin, published_base
-from nas_lightning.cells.table2 import TABLE2, is_stand_in
+from nas_lightning.cells.table2 import TABLE2
 from nas_lightning.cli.argument_parser import ArgumentParser, add_command
-from nas_lightning.cli.tables import table
-
-if TYPE_CHECKING:
-    from nas_lightning.cells.census import Census
-
-Record = dict[str, Any]
+from nas_lightning.cli.cells_text import (
+    QUANTILES,
+    SPACES,
+    Record,
+    census_text,
+    list_text,
+    marked,
+    show_text,
+    variants_text,
+    vary_text,
+)
 
 _SPEC_HELP = (
     "a genotype: NAME, NAME:connections=SEED, NAME:operations=SEED, NAME:wiring=DIGITS, NAME:adapted, "
     "NAME:C4, FILE.yaml, or the literal Genotype(...)"
 )
-_SIZES = ("width", "depth", "parameters M", "live M")
-_STAND_IN = "random connections with table 2's width and depth; the authors' are not public"
-_QUANTILES = (0, 5, 25, 50, 75, 95, 100)
-_QUANTITIES = {
-    "width": "width (c)",
-    "depth": "depth",
-    "path": "mean path",
-    "network_path": "network's path",
-}
-_SPACES = {"ordered": "wirings", "distinct": "wirings with distinct sources"}
 
 
 def main(argv: Sequence[str]) -> None:
@@ -162,12 +156,6 @@ def _title(spec: str) -> str:
     return genotype_slug(spec) if is_literal(spec) else spec
 
 
-def _marked(title: str) -> str:
-    """A title for people: it says which variants of table 2 are stand-ins."""
-    base = published_base(title)
-    return f"{title} (stand-in)" if base is not None and is_stand_in(base[0].name, base[1]) else title
-
-
 def _list(options: argparse.Namespace) -> None:
     settings = _network_settings(options)
     cells, variants = (
@@ -217,7 +205,7 @@ def _draw(options: argparse.Namespace) -> None:
     picture_format(options.output)
     genotypes = [(_title(spec), get_genotype(spec)) for spec in options.specs]
     drawings = [
-        CellDrawing(*genotype.cell(cell == "reduction"), f"{_marked(name)}, {cell} cell")
+        CellDrawing(*genotype.cell(cell == "reduction"), f"{marked(name)}, {cell} cell")
         for cell in ("normal", "reduction")
         for name, genotype in genotypes
         if options.cells in (cell, "both")
@@ -275,7 +263,7 @@ def _census(options: argparse.Namespace) -> None:
         ranks.append({"spec": _title(spec), **describe_rank(*genotype.cell(reduction=False))})
         ranks[-1]["paths"] = describe_space(genotype, options.num_cells)
     record: Record = {"nodes": options.nodes, "concat": list(spaces[0].concat)}
-    for name, space in zip(_SPACES, spaces, strict=True):
+    for name, space in zip(SPACES, spaces, strict=True):
         counts = [{"width": w, "depth": d, "count": count} for (w, d), count in space.counts.items()]
         record[name] = {"total": space.total, "counts": counts}
     record["ranks"] = ranks
@@ -354,7 +342,7 @@ def describe_rank(edges: Sequence[Edge], concat: Sequence[int]) -> Record:
     from nas_lightning.cells.census import rank_cell
 
     record: Record = {"nodes": len(edges) // 2, "concat": sorted(concat)}
-    for name in _SPACES:
+    for name in SPACES:
         rank = asdict(rank_cell(edges, concat, distinct=name == "distinct"))
         record |= {"width": rank.pop("width"), "depth": rank.pop("depth")}
         shares = {f"{key}_share": count / rank["total"] for key, count in rank.items() if key != "total"}
@@ -382,7 +370,7 @@ def describe_space(genotype: Genotype, num_cells: int) -> Record:
             record[name][key] = {
                 "own": own[key if key == "network_path" else f"{prefix}{key}"],
                 "percentile": getattr(percentiles, key),
-                **{f"q{share:g}": float(np.nanquantile(values, share / 100)) for share in _QUANTILES},
+                **{f"q{share:g}": float(np.nanquantile(values, share / 100)) for share in QUANTILES},
             }
     return record
 
@@ -422,225 +410,3 @@ def network_size(genotype: Genotype, settings: Record) -> Record:
             CellNetwork(genotype, **counted, stem_stride=settings["stem_stride"]), settings["image_size"]
         )
         return {name: getattr(size, name) for name in ("parameters", "live_parameters", "multiply_adds")}
-
-
-def list_text(cells: Sequence[Record], variants: Sequence[Record], settings: Record) -> str:
-    """The table of the cells that searches found, and that of the published variants."""
-
-    def reported(record: Record, key: str, form: str) -> str:
-        value = (record["reported"] or {}).get(key)
-        return "-" if value is None else format(value, form)
-
-    rows = [
-        [
-            record["name"],
-            str(record["year"]),
-            *_sizes(record),
-            reported(record, "parameters_M", "g"),
-            reported(record, "error_percent", ".2f"),
-        ]
-        for record in cells
-    ]
-    header = ("name", "year", *_SIZES, "reported M", "reported error %")
-    others = [[r["name"], r["variant_of"], *_sizes(r), r["note"]] for r in variants]
-    return (
-        f"{table(header, rows)}\n\nvariants that the authors of the paper published\n"
-        f"{table(('name', 'variant of', *_SIZES, 'note'), others)}\n\n"
-        f"width and depth: of the normal cell; {_counted_for(settings)}\n"
-        "reported: CIFAR-10 figures of the publication, not counted here; "
-        "`nas-lightning cells show NAME` names their source"
-    )
-
-
-def _sizes(record: Record) -> list[str]:
-    width, depth = format_width(record["width"]), str(record["depth"])
-    return [width, depth, _millions(record["parameters"]), _millions(record["live_parameters"])]
-
-
-def variants_text(records: Sequence[Record], settings: Record) -> str:
-    """The table of a genotype's variants, the base genotype first."""
-    rows = [[r["spec"], *_sizes(r), _millions(r["multiply_adds"], 0), r["origin"]] for r in records]
-    header = ("spec", *_SIZES, "multiply-adds M", "origin")
-    stand_ins = any(r["origin"].startswith("stand-in") for r in records)
-    return f"{table(header, rows)}\n\nwidth and depth: of the normal cell; {_counted_for(settings)}" + (
-        f"\nstand-in: {_STAND_IN}" if stand_ins else ""
-    )
-
-
-def show_text(record: Record) -> str:
-    """Everything about one genotype, from the record of `nas-lightning cells show`."""
-    lines = [_marked(record["spec"])]
-    if "published" in record:
-        whose = "" if record["variant"] is None else f"variant {record['variant']} of "
-        lines.append(_field("method", f"{whose}{record['method']}"))
-        if record["origin"]:
-            meaning = f": {_STAND_IN}" if record["origin"].startswith("stand-in") else ""
-            lines.append(_field("connections", f"{record['origin']}{meaning}"))
-        if record["variant_of"]:
-            lines.append(_field("variant of", record["variant_of"]))
-        fields = {"citation": "citation", "searched on": "searched_on", "source": "source", "note": "note"}
-        lines += [_field(name, record[key]) for name, key in fields.items() if record[key]]
-    if "reported" in record:
-        reported = record["reported"]
-        figures = []
-        if reported["parameters_M"] is not None:
-            figures.append(f"{reported['parameters_M']:g} M parameters")
-        if reported["error_percent"] is not None:
-            figures.append(f"{reported['error_percent']:.2f} % error on CIFAR-10")
-        lines.append(_field("reported", f"{', '.join(figures)} ({reported['where']}); not counted here"))
-    for name in ("normal", "reduction"):
-        lines += ["", *_cell_lines(name, record[name])]
-    network = record["network"]
-    tower = ", with auxiliary tower" if network["auxiliary"] else ""
-    keys = ("init_channels", "num_cells", "num_classes", "stem_stride")
-    lines += ["", f"network: {', '.join(f'{key} {network[key]}' for key in keys)}{tower}"]
-    for name, key in (("parameters", "parameters"), ("live", "live_parameters")):
-        lines.append(_field(name, f"{network[key]:,} ({_millions(network[key])} M)"))
-    size = network["image_size"]
-    lines.append(_field("multiply-adds", f"{network['multiply_adds']:,} for an image of {size} x {size}"))
-    lines.append(
-        _field(
-            "paths",
-            f"mean {network['network_path']:.1f} stages of convolution and batch norm, shortest "
-            f"{network['shortest_path']}, longest {network['longest_path']}",
-        )
-    )
-    width, depth = format_width(round(network["network_width"], 2)), network["network_depth"]
-    lines.append(_field("topology", f"mean width {width}, at most {depth} connections in a row"))
-    if network["dead_cells"]:
-        lines.append(_field("dead cells", _numbers(network["dead_cells"])))
-    return "\n".join([*lines, "", record["genotype"]])
-
-
-def _cell_lines(name: str, cell: Record) -> list[str]:
-    size = f"width {format_width(cell['width'])}, depth {cell['depth']}, mean path {cell['path']:.3g}"
-    lines = [f"{name} cell: {size}"]
-    edges = cell["edges"]
-    for node in range(2, len(edges) // 2 + 2):
-        pair = edges[2 * node - 4 : 2 * node - 2]
-        reads = ", ".join(f"{op} of {f'input {source}' if source < 2 else source}" for op, source in pair)
-        dead = "  (dead: does not reach the output)" if node in cell["dead_nodes"] else ""
-        lines.append(_field(f"node {node}", reads + dead))
-    lines.append(_field("concat", _numbers(cell["concat"])))
-    unread = [str(source) for source, read in enumerate(cell["reads_inputs"]) if not read]
-    if unread:
-        lines.append(_field("never read", f"input {' and input '.join(unread)}"))
-    if twice := _numbers(cell["nodes_reading_one_node_twice"]):
-        lines.append(_field("duplicates", f"nodes that read one node twice: {twice}"))
-    if cell["rank"] is not None:
-        for kind, what in _SPACES.items():
-            wide, shallow, both = _shares(cell["rank"][kind])
-            text = (
-                f"of {cell['rank'][kind]['total']:,} {what}, {wide} are at least as wide, "
-                f"{shallow} at least as shallow, {both} both"
-            )
-            lines.append(_field("rank" if kind == "ordered" else "", text))
-    return lines
-
-
-def census_text(spaces: Sequence[Census], ranks: Sequence[Record]) -> str:
-    """The distribution of width and depth over connection spaces, and the ranks of cells."""
-    parts = []
-    for space in spaces:
-        widths = sorted({width for width, _ in space.counts}, reverse=True)
-        depths = sorted({depth for _, depth in space.counts})
-        rows = []
-        for width in widths:
-            counts = [space.counts.get((width, depth), 0) for depth in depths]
-            shown = [f"{count:,}" if count else "." for count in counts]
-            rows.append([format_width(width), *shown, f"{sum(counts) / space.total:.2%}"])
-        columns = [sum(space.counts.get((width, depth), 0) for width in widths) for depth in depths]
-        rows.append(["share", *(f"{count / space.total:.2%}" for count in columns), ""])
-        kind = "with two distinct sources per node" if space.distinct else "in all, every edge drawn alone"
-        parts.append(
-            f"{space.total:,} wirings {kind} ({space.nodes} nodes, concat {_numbers(space.concat)})\n"
-            + table(["width", *(f"depth {depth}" for depth in depths), "share"], rows)
-        )
-    if ranks:
-        rows = [
-            [
-                _marked(rank["spec"]),
-                format_width(rank["width"]),
-                str(rank["depth"]),
-                _numbers(rank["concat"]),
-                f"{rank[name]['total']:,} {name}",
-                *_shares(rank[name]),
-            ]
-            for rank in ranks
-            for name in _SPACES
-        ]
-        header = ("normal cell of", "width", "depth", "concat", "wirings", "as wide", "as shallow", "both")
-        parts.append(
-            "share of the wirings with a cell's nodes and concat list that are at least as wide, "
-            "as shallow, both\n" + table(header, rows)
-        )
-    parts += [_space_text(rank["spec"], rank["paths"]) for rank in ranks if rank["paths"]]
-    return "\n\n".join(parts)
-
-
-def _space_text(spec: str, cells: Record) -> str:
-    rows = [
-        [
-            cell,
-            _QUANTITIES[key],
-            f"{values['own']:.4g}",
-            f"{100 * values['percentile']:.1f} %",
-            *(f"{values[f'q{share:g}']:.4g}" for share in _QUANTILES),
-        ]
-        for cell, quantities in cells.items()
-        for key, values in quantities.items()
-    ]
-    quantiles = ("least", *(f"{share:g} %" for share in _QUANTILES[1:-1]), "most")
-    return (
-        f"{_marked(spec)} among all wirings of a cell, the operations and the other cell held\n"
-        + table(("cell", "", "own", "percentile", *quantiles), rows)
-        + "\npercentile: share of the wirings below, and half the share of equals; paths in stages"
-    )
-
-
-def vary_text(records: Sequence[Record], cell: str) -> str:
-    """The wirings that `nas-lightning cells census --vary` found."""
-    prefix = "reduce_" if cell == "reduction" else ""
-    rows = [
-        [
-            record["spec"],
-            format_width(record[f"{prefix}width"]),
-            str(record[f"{prefix}depth"]),
-            f"{record[f'{prefix}path']:.2f}",
-            f"{record['network_path']:.2f}",
-            _millions(record["live_parameters"]),
-            str(record["dead_nodes"]),
-            str(record["duplicate_edges"]),
-        ]
-        for record in records
-    ]
-    header = ("spec", "width", "depth", "mean path", "network's", "live M", "dead nodes", "duplicates")
-    return (
-        f"{table(header, rows)}\n\nof the {cell} cell, but for the network's path; paths in stages of "
-        "convolution and batch norm; "
-        "duplicates: nodes that read one node twice"
-    )
-
-
-def _counted_for(settings: Record) -> str:
-    tower = "with" if settings["auxiliary"] else "without"
-    return (
-        f"sizes counted for {settings['init_channels']} channels, {settings['num_cells']} cells, "
-        f"{settings['num_classes']} classes, {tower} auxiliary tower"
-    )
-
-
-def _shares(space: Record) -> list[str]:
-    return [f"{space[f'{key}_share']:.2%}" for key in ("at_least_as_wide", "at_least_as_shallow", "both")]
-
-
-def _millions(count: int, digits: int = 2) -> str:
-    return f"{count / 1e6:.{digits}f}"
-
-
-def _numbers(values: Sequence[int]) -> str:
-    return " ".join(map(str, values))
-
-
-def _field(name: str, text: str) -> str:
-    return f"  {name:<14} {text}"
