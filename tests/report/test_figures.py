@@ -415,7 +415,8 @@ def test_without_a_finished_run_there_is_nothing_and_it_is_said(tmp_path: Path) 
     assert len(lines) == 26
     assert lines[2] == "Figure 3 (loss and accuracy curves): no run is finished"
     assert forest([]) is None
-    assert [picture.key for picture in report_figures(results)] == ["width-depth-cifar10", "figure01"]
+    pictures = [picture.key for picture in report_figures(results)]
+    assert pictures == ["width-depth-cifar10", "observation", "figure01"]
 
 
 def test_the_table_of_figures_has_the_papers_26_and_names_cells_that_exist() -> None:
