@@ -19,7 +19,14 @@ from torchmetrics import Metric
 
 from nas_lightning.acceleration import LEVELS, Accelerated, Level, Speed, accelerate, check_speed, level_of
 from nas_lightning.callbacks.drop_path import DropPathSchedule
-from nas_lightning.cells import cell_depth, cell_width, genotype_slug, get_genotype, import_operations
+from nas_lightning.cells import (
+    Stem,
+    cell_depth,
+    cell_width,
+    genotype_slug,
+    get_genotype,
+    import_operations,
+)
 from nas_lightning.cells.spec import published_base
 from nas_lightning.metrics import PADDING, MeanLoss, top_k_accuracy
 from nas_lightning.networks import CellNetwork, measure_size
@@ -50,6 +57,8 @@ class CellClassifier(LightningModule):
         lr_scheduler: Makes the schedule, stepped once an epoch, from the optimiser; None is the cosine.
         operations: Modules or Python files to import first, which register operations of their own, see
             :func:`nas_lightning.networks.register_operation`.
+        stem: What comes before the first cell: ``"cifar"``, or ``"imagenet"`` for images of 224 pixels (three
+            convolutions of stride 2; DARTS's network has 14 cells and 48 channels there).
         speed: A level, see :mod:`nas_lightning.acceleration.level`: ``"reference"``, the plain network;
             ``"fast"``, the same float32 mathematics with layers fused; ``"compiled"``, compiled as well;
             ``"max"``, compiled and in bfloat16 where that is safe, with CUDA graphs on a GPU; ``"auto"``,
@@ -77,6 +86,7 @@ class CellClassifier(LightningModule):
         lr_scheduler: LRSchedulerCallable | None = None,
         operations: Sequence[str] = (),
         speed: Speed = "auto",
+        stem: Stem = "cifar",
     ) -> None:
         super().__init__()
         check_speed(speed)
@@ -109,6 +119,7 @@ class CellClassifier(LightningModule):
             num_cells=num_cells,
             auxiliary=auxiliary_weight > 0,
             stem_stride=stem_stride,
+            stem=stem,
             drop_path=drop_path > 0,
         )
         self._make_optimizer = optimizer

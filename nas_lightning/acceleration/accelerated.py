@@ -250,7 +250,7 @@ def _kinds(network: nn.Module, training: bool, inputs: Tensor) -> Collection[str
         weight.dtype,
         training=training,
         channels=network.plan.cells[0].channels,
-        image_size=inputs.shape[-1] // network.stem_stride,
+        image_size=inputs.shape[-1] // network.first_cell_stride,
     ).kinds
 
 

@@ -29,6 +29,7 @@ from nas_lightning.networks.operations import (
     RowColumnConvolution,
     SeparableConvolution,
 )
+from nas_lightning.networks.stem import stem_outputs
 
 Shared: TypeAlias = dict[tuple[object, ...], Tensor]
 """What edges of a cell have in common, by source and kind."""
@@ -69,8 +70,12 @@ class FusedNetwork(nn.Module):
         for size in x.shape[2:]:
             check_image_size(network.plan, size, network.stem_stride, tower=self.training)
         live, factors = network.live_cells(), network.drop_path_factors(len(x))
-        nodes: tuple[Tensor, ...] = (self.stem(x),)
+        # The outputs of the stem count as those of cells -2 and -1.
+        before_last, last = stem_outputs(self.stem, x)
+        nodes: tuple[Tensor, ...] = (last,)
         inputs = self._project(-1, nodes, live)
+        if before_last is not last:
+            inputs |= self._project(-2, (before_last,), live)
         read_by_tower: Tensor | None = None
         for index, cell in enumerate(self.cells):
             if live[index]:
@@ -85,9 +90,11 @@ class FusedNetwork(nn.Module):
     def _project(
         self, output: int, nodes: tuple[Tensor, ...], live: Sequence[bool]
     ) -> dict[tuple[int, int], Tensor]:
-        """Projections of the output of a cell (-1: the stem), by number of the reading cell and its input."""
+        """Projections of the output of a cell (below 0: the stem), by the reading cell and its input."""
         (network,) = self._network
-        readers = [(0, 0), (0, 1), (1, 0)] if output < 0 else [(output + 1, 1), (output + 2, 0)]
+        readers = [(output + 1, 1), (output + 2, 0)] if output > -2 else [(0, 0)]
+        if output == -1 and network.plan.stem == "cifar":
+            readers.insert(0, (0, 0))
         projected: dict[tuple[int, int], Tensor] = {}
         together: dict[tuple[int, int], Block] = {}
         rectified: Tensor | None = None

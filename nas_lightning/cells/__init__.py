@@ -16,7 +16,7 @@ from nas_lightning.cells.published import (
 )
 from nas_lightning.cells.size import UnknownOperationSize, count_parameters, multiply_adds
 from nas_lightning.cells.spec import genotype_slug, get_genotype
-from nas_lightning.cells.stack import CellPlan, StackPlan, check_image_size, stack_plan
+from nas_lightning.cells.stack import CellPlan, StackPlan, Stem, check_image_size, stack_plan
 from nas_lightning.cells.topology import (
     cell_depth,
     cell_width,
@@ -44,6 +44,7 @@ __all__ = [
     "PublishedGenotype",
     "Reported",
     "StackPlan",
+    "Stem",
     "Topology",
     "UnknownOperationSize",
     "cell_depth",

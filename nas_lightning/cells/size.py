@@ -14,9 +14,13 @@ from nas_lightning.cells.genotype import Genotype
 from nas_lightning.cells.operations import BUILT_IN_OPERATIONS
 from nas_lightning.cells.stack import (
     AUXILIARY_CHANNELS,
+    IMAGENET_STEM_STRIDE,
     CellPlan,
+    StackPlan,
+    Stem,
     check_image_size,
     check_positive,
+    check_stem_stride,
     stack_plan,
 )
 
@@ -48,6 +52,7 @@ def count_parameters(
     auxiliary: bool = False,
     stem_stride: int = 1,
     live: bool = False,
+    stem: Stem = "cifar",
 ) -> int:
     """Parameters of the network, counted by formula.
 
@@ -60,21 +65,26 @@ def count_parameters(
         stem_stride: Stride of the stem; parameters do not depend on it.
         live: False counts every parameter, dead branches included, as the paper does; True only those whose
             value reaches the classifier (or the tower).
+        stem: What comes before the first cell.
 
     Returns:
         The number of parameters.
 
     Raises:
-        ValueError: If a size is not positive, or ``num_cells`` is under 3 with a tower.
+        ValueError: If a size is not positive or does not suit the stem, or ``num_cells`` is under 3 with a
+            tower.
         UnknownOperationSize: If a counted edge carries an operation without a formula.
     """
-    check_positive(num_classes=num_classes, stem_stride=stem_stride)
-    plan = stack_plan(genotype, init_channels=init_channels, num_cells=num_cells, auxiliary=auxiliary)
-    total = _stem(plan.stem_channels, 1) + _linear(plan.output_channels, num_classes)
+    check_positive(num_classes=num_classes)
+    check_stem_stride(stem, stem_stride)
+    plan = stack_plan(
+        genotype, init_channels=init_channels, num_cells=num_cells, auxiliary=auxiliary, stem=stem
+    )
+    total = _stem(plan, 1, stem_stride) + _linear(plan.output_channels, num_classes)
     for cell in plan.cells:
         total += _cell(genotype, cell, 1, live=live)
         if cell.index == plan.auxiliary_index:
-            total += _tower(cell.output_channels, num_classes)
+            total += _tower(cell.output_channels, num_classes, stem)
     return total.parameters
 
 
@@ -86,6 +96,7 @@ def multiply_adds(
     num_classes: int = 10,
     stem_stride: int = 1,
     image_size: int = 32,
+    stem: Stem = "cifar",
 ) -> int:
     """Multiply-adds of one image's forward pass in evaluation mode, counted by formula.
 
@@ -100,19 +111,21 @@ def multiply_adds(
         num_classes: Outputs of the classifier.
         stem_stride: Stride of the stem's convolution (2 for Tiny-ImageNet).
         image_size: Height and width of the image in pixels.
+        stem: What comes before the first cell.
 
     Returns:
         The number of multiply-adds.
 
     Raises:
-        ValueError: If a size is not positive, or the reduction cells cannot halve the image.
+        ValueError: If a size is not positive or does not suit the stem, or the reduction cells cannot halve
+            the image.
         UnknownOperationSize: If a live edge carries an operation without a formula.
     """
     check_positive(num_classes=num_classes)
-    plan = stack_plan(genotype, init_channels=init_channels, num_cells=num_cells)
+    plan = stack_plan(genotype, init_channels=init_channels, num_cells=num_cells, stem=stem)
     check_image_size(plan, image_size, stem_stride)
-    size = _strided(image_size, stem_stride)
-    total = _stem(plan.stem_channels, size) + _linear(plan.output_channels, num_classes)
+    size = _strided(image_size, IMAGENET_STEM_STRIDE if stem == "imagenet" else stem_stride)
+    total = _stem(plan, image_size, stem_stride) + _linear(plan.output_channels, num_classes)
     for cell in plan.cells:
         total += _cell(genotype, cell, size, live=True)
         if cell.reduction:
@@ -194,16 +207,20 @@ def _preprocessing(inputs: int, outputs: int, size: int) -> Cost:
     return _convolution(inputs, outputs, 1, size) + _batch_norm(outputs)
 
 
-def _stem(channels: int, size: int) -> Cost:
-    return _convolution(3, channels, 3, size) + _batch_norm(channels)
+def _stem(plan: StackPlan, image_size: int, stride: int) -> Cost:
+    """Cost of the stem; ``stride`` is that of the CIFAR stem."""
+    channels = plan.stem_channels
+    layers = [(channels, stride)] if plan.stem == "cifar" else [(channels // 2, 2)] + [(channels, 2)] * 2
+    total, inputs, size = NO_COST, 3, image_size
+    for outputs, layer_stride in layers:
+        size = _strided(size, layer_stride)
+        total += _convolution(inputs, outputs, 3, size) + _batch_norm(outputs)
+        inputs = outputs
+    return total
 
 
-def _tower(inputs: int, num_classes: int) -> Cost:
+def _tower(inputs: int, num_classes: int, stem: Stem) -> Cost:
     first, second = AUXILIARY_CHANNELS
-    return (
-        _convolution(inputs, first, 1, 2)
-        + _batch_norm(first)
-        + _convolution(first, second, 2, 1)
-        + _batch_norm(second)
-        + _linear(second, num_classes)
-    )
+    convolutions = _convolution(inputs, first, 1, 2) + _batch_norm(first) + _convolution(first, second, 2, 1)
+    norm = _batch_norm(second) if stem == "cifar" else NO_COST
+    return convolutions + norm + _linear(second, num_classes)

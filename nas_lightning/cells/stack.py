@@ -9,17 +9,33 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import compress
+from typing import Literal, TypeAlias, get_args
 
 from nas_lightning.cells.genotype import Genotype
 from nas_lightning.cells.topology import live_nodes, reads_inputs
 
-STEM_MULTIPLIER = 3
+Stem: TypeAlias = Literal["cifar", "imagenet"]
+"""What comes before the first cell.
+
+``"cifar"``: one 3x3 convolution to three times the cells' channels, which both inputs of the first cell read.
+``"imagenet"``: three of stride 2, for images of 224 x 224 pixels; the first cell reads the output of the
+second, at a quarter of the resolution, as input 0, and that of the third, at an eighth, as input 1.
+"""
+
+STEM_MULTIPLIERS: dict[Stem, int] = {"cifar": 3, "imagenet": 1}
+"""Channels that a stem hands to the first cell, by those of the cell's nodes."""
+
+IMAGENET_STEM_STRIDE = 8
+"""Pixels of the image for one of the first cell, along each side."""
 
 AUXILIARY_CHANNELS = (128, 768)
 """Channels after the first and the second convolution of the auxiliary tower."""
 
-TOWER_INPUT_SIZES = range(8, 11)
-"""Height and width of the feature maps that the auxiliary tower's 5x5 pooling of stride 3 brings to 2x2."""
+TOWER_STRIDES: dict[Stem, int] = {"cifar": 3, "imagenet": 2}
+"""Stride of the auxiliary tower's 5x5 pooling."""
+
+TOWER_INPUT_SIZES: dict[Stem, range] = {"cifar": range(8, 11), "imagenet": range(7, 9)}
+"""Height and width of the feature maps that the auxiliary tower's pooling brings to 2x2."""
 
 
 @dataclass(frozen=True)
@@ -29,8 +45,8 @@ class CellPlan:
     Attributes:
         index: Position in the stack, from 0.
         reduction: Whether this is a reduction cell: edges that read a cell input have stride 2.
-        follows_reduction: Whether the previous cell is a reduction cell: input 0 then has twice the
-            resolution of input 1, and its preprocessing halves it.
+        follows_reduction: Whether the previous cell is a reduction cell, or the stem reduces like one:
+            input 0 then has twice the resolution of input 1, and its preprocessing halves it.
         input_channels: Channels of input 0 and input 1.
         channels: Channels of every intermediate node.
         output_channels: Channels of the concatenated output.
@@ -63,11 +79,13 @@ class StackPlan:
         stem_channels: Channels after the stem.
         cells: The cells, first to last.
         auxiliary_index: Cell after which the auxiliary tower sits, or None without a tower.
+        stem: What comes before the first cell.
     """
 
     stem_channels: int
     cells: tuple[CellPlan, ...]
     auxiliary_index: int | None
+    stem: Stem
 
     @property
     def output_channels(self) -> int:
@@ -81,7 +99,12 @@ def reduction_indices(num_cells: int) -> tuple[int, int]:
 
 
 def stack_plan(
-    genotype: Genotype, *, init_channels: int = 36, num_cells: int = 20, auxiliary: bool = False
+    genotype: Genotype,
+    *,
+    init_channels: int = 36,
+    num_cells: int = 20,
+    auxiliary: bool = False,
+    stem: Stem = "cifar",
 ) -> StackPlan:
     """Plan the stack of cells of a network.
 
@@ -91,14 +114,23 @@ def stack_plan(
         num_cells: Number of cells; those at ``num_cells // 3`` and ``2 * num_cells // 3`` are reduction
             cells.
         auxiliary: Whether an auxiliary tower reads the output of cell ``2 * num_cells // 3``.
+        stem: What comes before the first cell.
 
     Returns:
         The plan. Liveness is computed back from the classifier and, with ``auxiliary``, from the tower.
 
     Raises:
-        ValueError: If a size is not positive, or ``num_cells`` is under 3 with an auxiliary tower.
+        ValueError: If a size is not positive, the stem does not exist, or ``num_cells`` is under 3 with an
+            auxiliary tower.
     """
     check_positive(init_channels=init_channels, num_cells=num_cells)
+    if stem not in get_args(Stem):
+        raise ValueError(f"`stem` (={stem!r}) must be one of {', '.join(map(repr, get_args(Stem)))}")
+    if stem == "imagenet" and init_channels % 2:
+        raise ValueError(
+            f"`init_channels` (={init_channels}) must be even with `stem` (=imagenet): its first convolution"
+            " has half as many"
+        )
     if auxiliary and num_cells < 3:
         raise ValueError(
             f"`num_cells` (={num_cells}) must be at least 3 with an auxiliary tower: "
@@ -120,7 +152,8 @@ def stack_plan(
             live |= set(compress((index - 2, index - 1), live_inputs[index in reductions]))
 
     cells = []
-    before_last, last, channels = (STEM_MULTIPLIER * init_channels,) * 2 + (init_channels,)
+    stem_channels, channels = STEM_MULTIPLIERS[stem] * init_channels, init_channels
+    before_last, last = stem_channels, stem_channels
     for index in range(num_cells):
         reduction = index in reductions
         if reduction:
@@ -129,7 +162,7 @@ def stack_plan(
         plan = CellPlan(
             index=index,
             reduction=reduction,
-            follows_reduction=index > 0 and index - 1 in reductions,
+            follows_reduction=index - 1 in reductions if index else stem == "imagenet",
             input_channels=(before_last, last),
             channels=channels,
             output_channels=len(concat) * channels,
@@ -139,41 +172,55 @@ def stack_plan(
         )
         cells.append(plan)
         before_last, last = last, plan.output_channels
-    return StackPlan(STEM_MULTIPLIER * init_channels, tuple(cells), auxiliary_index)
+    return StackPlan(stem_channels, tuple(cells), auxiliary_index, stem)
 
 
 def check_image_size(plan: StackPlan, image_size: int, stem_stride: int = 1, *, tower: bool = True) -> None:
     """Refuse images that the reduction cells cannot halve, or that do not fit the auxiliary tower.
 
-    The stem turns H x W into ceil(H / stem_stride) x ceil(W / stem_stride), which every reduction cell must
-    be able to halve exactly; the tower takes feature maps of ``TOWER_INPUT_SIZES`` only.
+    The stem turns H x W into ceil(H / s) x ceil(W / s), with s its stride, which every reduction cell must be
+    able to halve exactly; the ImageNet stem's stride is 8, and the first cell halves its output of stride 4.
+    The tower takes feature maps of ``TOWER_INPUT_SIZES`` only.
 
     Args:
         plan: The stack.
         image_size: Height and width in pixels.
-        stem_stride: Stride of the stem's convolution.
+        stem_stride: Stride of the CIFAR stem's convolution; 1 with the ImageNet stem.
         tower: Whether the plan's auxiliary tower, where there is one, is used, as it is in training only.
 
     Raises:
         ValueError: If the size does not fit; the message names the sizes that do.
     """
-    check_positive(stem_stride=stem_stride)
-    given = f"`image_size` (={image_size}) with `stem_stride` (={stem_stride})"
-    size = -(-image_size // stem_stride)
+    check_stem_stride(plan.stem, stem_stride)
+    is_imagenet = plan.stem == "imagenet"
+    given = f"`image_size` (={image_size}) with "
+    given += "`stem` (=imagenet)" if is_imagenet else f"`stem_stride` (={stem_stride})"
     factor = 2 ** sum(cell.reduction for cell in plan.cells)
-    scale = factor * stem_stride
-    if size < 1 or size % factor:
+    scale = factor * (IMAGENET_STEM_STRIDE if is_imagenet else stem_stride)
+    size = -(-image_size // (IMAGENET_STEM_STRIDE if is_imagenet else stem_stride))
+    is_halved = size % factor == 0 and (not is_imagenet or -(-image_size // 4) == 2 * size)
+    if size < 1 or not is_halved:
         raise ValueError(
-            f"{given} gives {size} pixels after the stem, which the reduction cells cannot halve: use "
-            f"images whose height and width are a multiple of {scale}"
+            f"{given} gives {size} pixels after the stem, which the {'' if is_imagenet else 'reduction '}"
+            f"cells cannot halve: use images whose height and width are a multiple of {scale}"
         )
-    features = size // factor
-    if tower and plan.auxiliary_index is not None and features not in TOWER_INPUT_SIZES:
-        smallest, largest = min(TOWER_INPUT_SIZES), max(TOWER_INPUT_SIZES)
+    features, fitting = size // factor, TOWER_INPUT_SIZES[plan.stem]
+    if tower and plan.auxiliary_index is not None and features not in fitting:
+        smallest, largest = min(fitting), max(fitting)
         raise ValueError(
             f"{given} gives {features} x {features} pixels at the auxiliary tower, which needs "
             f"{smallest} to {largest}: use images of {smallest * scale} to {largest * scale} pixels, "
-            "another `stem_stride`, or no tower"
+            f"another {'`stem`' if is_imagenet else '`stem_stride`'}, or no tower"
+        )
+
+
+def check_stem_stride(stem: Stem, stem_stride: int) -> None:
+    """Refuse a stride under 1, and any but 1 for a stem that has strides of its own."""
+    check_positive(stem_stride=stem_stride)
+    if stem == "imagenet" and stem_stride != 1:
+        raise ValueError(
+            f"`stem_stride` (={stem_stride}) belongs to `stem` (=cifar); the ImageNet stem has its own:"
+            " leave it out"
         )
 
 

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
-
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from nas_lightning.cells import Genotype, check_image_size, stack_plan
-from nas_lightning.cells.stack import check_positive
+from nas_lightning.cells import Genotype, Stem, check_image_size, stack_plan
+from nas_lightning.cells.stack import IMAGENET_STEM_STRIDE, check_positive, check_stem_stride
 from nas_lightning.networks.cell import Cell
 from nas_lightning.networks.regularization import AuxiliaryTower, drop_path_factors
+from nas_lightning.networks.stem import build_stem, stem_outputs
 
 
 class CellNetwork(nn.Module):
@@ -19,7 +18,8 @@ class CellNetwork(nn.Module):
 
     A 3x3 convolution with batch norm to ``3 * init_channels`` channels, ``num_cells`` cells of which those at
     ``num_cells // 3`` and ``2 * num_cells // 3`` reduce the resolution and double the channels, global
-    average pooling and a linear layer. Weights start as PyTorch's layers do.
+    average pooling and a linear layer. Weights start as PyTorch's layers do. For images of ImageNet's size
+    there is the stem ``"imagenet"``, as in DARTS's network of 14 cells and 48 channels.
 
     Parameters that reach neither the classifier nor the tower have ``requires_grad=False`` and are never
     used, so that the sum over all parameters is the size the literature reports and distributed training
@@ -32,6 +32,8 @@ class CellNetwork(nn.Module):
         num_cells: Number of cells.
         auxiliary: Whether an auxiliary tower reads the output of cell ``2 * num_cells // 3`` in training.
         stem_stride: Stride of the first convolution: 2 for Tiny-ImageNet (appendix A.3), otherwise 1.
+        stem: What comes before the first cell: ``"cifar"``, or ``"imagenet"`` for images of 224 pixels; see
+            :data:`nas_lightning.cells.stack.Stem`.
         drop_path: Whether drop path will be used. Its factors are then applied from the first training step,
             whatever the probability, so that compiled training compiles once. Setting a positive probability
             switches it on as well.
@@ -39,14 +41,15 @@ class CellNetwork(nn.Module):
     Attributes:
         genotype: As given.
         plan: How the cells are stacked and what of them is live in training.
-        stem: First convolution and batch norm.
+        stem: What comes before the first cell, see :mod:`nas_lightning.networks.stem`.
         cells: The cells, each with its operations in ``edges``.
         auxiliary_tower: The tower, or None.
         classifier: The linear layer.
         uses_drop_path: Whether drop path's factors are applied in training.
 
     Raises:
-        ValueError: If a size is not positive, or there are fewer than three cells with an auxiliary tower.
+        ValueError: If a size is not positive or does not suit the stem, or there are fewer than three cells
+            with an auxiliary tower.
 
     Example:
         >>> cell = [("sep_conv_3x3", 0), ("skip_connect", 1)]
@@ -66,35 +69,30 @@ class CellNetwork(nn.Module):
         auxiliary: bool = False,
         stem_stride: int = 1,
         *,
+        stem: Stem = "cifar",
         drop_path: bool = False,
     ) -> None:
         super().__init__()
-        check_positive(num_classes=num_classes, stem_stride=stem_stride)
+        check_positive(num_classes=num_classes)
+        check_stem_stride(stem, stem_stride)
         self.genotype = genotype
         self.num_classes = num_classes
         self.stem_stride = stem_stride
         self.plan = stack_plan(
-            genotype, init_channels=init_channels, num_cells=num_cells, auxiliary=auxiliary
+            genotype, init_channels=init_channels, num_cells=num_cells, auxiliary=auxiliary, stem=stem
         )
         self._live_in_training = tuple(cell.live for cell in self.plan.cells)
         # Without the tower, which only training evaluates, some cells may reach nothing.
         without_tower = stack_plan(genotype, init_channels=init_channels, num_cells=num_cells)
         self._live_in_evaluation = tuple(cell.live for cell in without_tower.cells)
 
-        self.stem = nn.Sequential(
-            OrderedDict[str, nn.Module](
-                convolution=nn.Conv2d(
-                    3, self.plan.stem_channels, 3, stride=stem_stride, padding=1, bias=False
-                ),
-                norm=nn.BatchNorm2d(self.plan.stem_channels),
-            )
-        )
+        self.stem = build_stem(self.plan, stem_stride)
         cells = [Cell(genotype, plan) for plan in self.plan.cells]
         self.cells = nn.ModuleList(cells)
         self.auxiliary_tower: AuxiliaryTower | None = None
         if self.plan.auxiliary_index is not None:
             channels = self.plan.cells[self.plan.auxiliary_index].output_channels
-            self.auxiliary_tower = AuxiliaryTower(channels, num_classes)
+            self.auxiliary_tower = AuxiliaryTower(channels, num_classes, stem)
         self.classifier = nn.Linear(self.plan.output_channels, num_classes)
 
         self._droppable_edges = [len(cell.droppable_edges) for cell in cells]
@@ -135,8 +133,10 @@ class CellNetwork(nn.Module):
             check_image_size(self.plan, size, self.stem_stride, tower=self.training)
         tower = self.auxiliary_tower if self.training else None
         live, factors = self.live_cells(), self.drop_path_factors(len(x))
-        before_last: Tensor | None = self.stem(x)
-        last, read_by_tower = before_last, None
+        before_last: Tensor | None
+        last: Tensor | None
+        before_last, last = stem_outputs(self.stem, x)
+        read_by_tower: Tensor | None = None
         for index, cell in enumerate(self.cells):
             output = cell(before_last, last, factors[index]) if live[index] else None
             if index == self.plan.auxiliary_index:
@@ -145,6 +145,11 @@ class CellNetwork(nn.Module):
         assert last is not None  # the last cell is always live
         logits: Tensor = self.classifier(last.mean((2, 3)))
         return logits if tower is None else (logits, tower(read_by_tower))
+
+    @property
+    def first_cell_stride(self) -> int:
+        """Pixels of the image for one of the first cell, along each side."""
+        return IMAGENET_STEM_STRIDE if self.plan.stem == "imagenet" else self.stem_stride
 
     def live_cells(self) -> tuple[bool, ...]:
         """For every cell, whether the classifier or, in training, the auxiliary tower reads it."""

@@ -50,6 +50,10 @@ _LAYERS_OF_OPERATION = {
     "inv_res_5x5": _INVERTED_RESIDUAL,
 }
 _STEM = {"convolution": "0", "norm": "1"}
+_IMAGENET_STEM = {
+    "stem.first.": ("stem0.", {"convolution_1": "0", "norm_1": "1", "convolution_2": "3", "norm_2": "4"}),
+    "stem.second.": ("stem1.", {"convolution": "1", "norm": "2"}),
+}
 _TOWER = {
     "features.convolution_1": "features.2",
     "features.norm_1": "features.3",
@@ -70,7 +74,8 @@ def reference_names(network: CellNetwork) -> dict[str, str]:
     Returns:
         Reference name by own name, for every entry of the network's state dict.
     """
-    prefixes = {"stem.": ("stem.", _STEM), "auxiliary_tower.": (_TOWER_PREFIX, _TOWER)}
+    stem = {"stem.": ("stem.", _STEM)} if network.plan.stem == "cifar" else _IMAGENET_STEM
+    prefixes = stem | {"auxiliary_tower.": (_TOWER_PREFIX, _TOWER)}
     for index, plan in enumerate(network.plan.cells):
         own, reference = f"cells.{index}.", f"cells.{index}."
         layers = _REDUCTION if plan.follows_reduction else _PROJECTION

@@ -12,7 +12,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from nas_lightning.cells.stack import AUXILIARY_CHANNELS
+from nas_lightning.cells import Stem
+from nas_lightning.cells.stack import AUXILIARY_CHANNELS, TOWER_STRIDES
 
 POOLED_SIZE = 2
 """Height and width after the tower's pooling, which its second convolution reduces to one pixel."""
@@ -39,31 +40,34 @@ def drop_path_factors(
 
 
 class AuxiliaryTower(nn.Module):
-    """Classifier on the features after cell 2L/3, used in training only (DARTS's tower for CIFAR).
+    """Classifier on the features after cell 2L/3, used in training only (DARTS's towers).
 
-    ReLU, average pooling 5x5 with stride 3 to 2x2 pixels, 1x1 convolution to 128 channels, batch norm, ReLU,
-    2x2 convolution to 768 channels, batch norm, ReLU, linear layer.
+    ReLU, average pooling 5x5 to 2x2 pixels, 1x1 convolution to 128 channels, batch norm, ReLU, 2x2
+    convolution to 768 channels, batch norm, ReLU, linear layer. The pooling has stride 3; with the ImageNet
+    stem stride 2, and the second batch norm is missing, as in the authors' code and experiments.
 
     Args:
-        channels: Channels of the features, which must be 8 to 10 pixels high and wide.
+        channels: Channels of the features, whose height and width are in ``TOWER_INPUT_SIZES``.
         num_classes: Number of classes.
+        stem: The stem of the network.
     """
 
-    def __init__(self, channels: int, num_classes: int) -> None:
+    def __init__(self, channels: int, num_classes: int, stem: Stem = "cifar") -> None:
         super().__init__()
         first, second = AUXILIARY_CHANNELS
-        self.features = nn.Sequential(
-            OrderedDict[str, nn.Module](
-                relu=nn.ReLU(),
-                pool=nn.AvgPool2d(5, stride=3, padding=0, count_include_pad=False),
-                convolution_1=nn.Conv2d(channels, first, 1, bias=False),
-                norm_1=nn.BatchNorm2d(first),
-                relu_1=nn.ReLU(inplace=True),
-                convolution_2=nn.Conv2d(first, second, POOLED_SIZE, bias=False),
-                norm_2=nn.BatchNorm2d(second),
-                relu_2=nn.ReLU(inplace=True),
-            )
+        layers = OrderedDict[str, nn.Module](
+            relu=nn.ReLU(),
+            pool=nn.AvgPool2d(5, stride=TOWER_STRIDES[stem], padding=0, count_include_pad=False),
+            convolution_1=nn.Conv2d(channels, first, 1, bias=False),
+            norm_1=nn.BatchNorm2d(first),
+            relu_1=nn.ReLU(inplace=True),
+            convolution_2=nn.Conv2d(first, second, POOLED_SIZE, bias=False),
+            norm_2=nn.BatchNorm2d(second),
+            relu_2=nn.ReLU(inplace=True),
         )
+        if stem == "imagenet":
+            del layers["norm_2"]
+        self.features = nn.Sequential(layers)
         self.classifier = nn.Linear(second, num_classes)
 
     def forward(self, x: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch classes"]:

@@ -85,6 +85,17 @@ def test_it_computes_what_the_network_does(name: str, kernels: bool) -> None:
         assert bool(module.kernels) == kernels
 
 
+@pytest.mark.parametrize("name", ["darts_v2", "input 1 free"])
+def test_it_computes_what_the_network_for_imagenet_does(name: str, kernels: bool) -> None:
+    torch.manual_seed(0)
+    network = CellNetwork(all_cases()[name], 5, 2, 3, auxiliary=True, stem="imagenet").double()
+    accelerated = accelerate(network, "fast")
+    x = torch.randn(2, 3, 224, 224, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    assert_equal_training(network, accelerated, x)
+    network.eval()
+    torch.testing.assert_close(evaluated(accelerated, x), evaluated(network, x), rtol=1e-9, atol=1e-11)
+
+
 @pytest.mark.parametrize("name", ["darts_v2", "small"])
 def test_training_is_the_oracle_s_step_by_step(name: str, kernels: bool) -> None:
     oracle, network = networks(SMALL if name == "small" else get_genotype(name))
@@ -463,7 +474,7 @@ def test_what_is_made_in_inference_mode_serves_outside_of_it() -> None:
     with torch.inference_mode():
         accelerated(x)
     with torch.no_grad():
-        network.stem[1].running_mean.add_(1.0)  # type: ignore[operator]
+        network.stem[1].running_mean.add_(1.0)  # type: ignore[index, operator]
     torch.testing.assert_close(evaluated(accelerated, x), evaluated(network, x), rtol=1e-9, atol=1e-11)
 
 

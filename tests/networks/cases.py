@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional
 
-from nas_lightning.cells import Genotype, get_genotype
+from nas_lightning.cells import Genotype, Stem, get_genotype
 from nas_lightning.networks import CellNetwork, load_reference_weights, reference_names
 from nas_lightning.networks.operations import BUILT_IN_FACTORIES
 from tests.oracles.plain_network import PlainNetwork
@@ -81,19 +81,24 @@ def cell_pairs(draw: st.DrawFn) -> list[Any]:
 
 
 def oracle_and_network(
-    genotype: Genotype, num_cells: int = 6, auxiliary: bool = True, init_channels: int = 2
+    genotype: Genotype,
+    num_cells: int = 6,
+    auxiliary: bool = True,
+    init_channels: int = 2,
+    stem: Stem = "cifar",
 ) -> tuple[PlainNetwork, CellNetwork]:
     """The plain network, with batch norm away from its identity start, and ours with the same weights, in
     float64."""
     torch.manual_seed(0)
-    oracle = PlainNetwork(genotype, 5, init_channels, num_cells, auxiliary).double()
+    imagenet = stem == "imagenet"
+    oracle = PlainNetwork(genotype, 5, init_channels, num_cells, auxiliary, imagenet=imagenet).double()
     with torch.no_grad():
         for parameter in oracle.parameters():
             parameter.add_(0.3 * torch.randn_like(parameter))
         for name, buffer in oracle.named_buffers():
             if buffer.is_floating_point():
                 buffer.add_(0.5 * torch.rand_like(buffer) + (0.0 if name.endswith("var") else -0.25))
-    network = CellNetwork(genotype, 5, init_channels, num_cells, auxiliary).double()
+    network = CellNetwork(genotype, 5, init_channels, num_cells, auxiliary, stem=stem).double()
     load_reference_weights(network, oracle.state_dict())
     return oracle, network
 

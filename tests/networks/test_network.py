@@ -62,6 +62,16 @@ def test_any_genotype_equals_the_plain_network(cells: list[Any], num_cells: int,
         assert_equal_networks(oracle, network, images, targets, training)
 
 
+@pytest.mark.parametrize("name", ["darts_v2", "nasnet", "input 1 free", "zero node"])
+def test_equals_the_plain_network_for_imagenet(name: str) -> None:
+    oracle, network = oracle_and_network(all_cases()[name], stem="imagenet")
+    images, targets = batch(size=224)
+    assert count(oracle) == count(network)
+    assert network.parameter_place("stem.first.norm_1.weight") == ("stem", None, None)
+    for training in (True, False):
+        assert_equal_networks(oracle, network, images, targets, training)
+
+
 def count(module: torch.nn.Module, live: bool = False) -> int:
     return sum(p.numel() for p in module.parameters() if p.requires_grad or not live)
 

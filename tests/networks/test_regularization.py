@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from nas_lightning.cells import Stem
 from nas_lightning.cells.stack import TOWER_INPUT_SIZES
 from nas_lightning.networks import AuxiliaryTower, drop_path_factors
 from tests.oracles.plain_network import AuxiliaryHead, drop_path
@@ -38,10 +39,15 @@ def test_drop_path_follows_the_global_generator() -> None:
     assert not torch.equal(draws[0], draws[2])
 
 
-@pytest.mark.parametrize("size", TOWER_INPUT_SIZES)
-def test_tower_equals_the_plain_head(size: int) -> None:
+@pytest.mark.parametrize(
+    ("stem", "size"), [(stem, size) for stem, sizes in TOWER_INPUT_SIZES.items() for size in sizes]
+)
+def test_tower_equals_the_plain_head(stem: Stem, size: int) -> None:
     torch.manual_seed(0)
-    plain, own = AuxiliaryHead(6, 4).double(), AuxiliaryTower(6, 4).double()
+    plain, own = (
+        AuxiliaryHead(6, 4, imagenet=stem == "imagenet").double(),
+        AuxiliaryTower(6, 4, stem).double(),
+    )
     for parameter, reference in zip(own.parameters(), plain.parameters(), strict=True):
         parameter.data.copy_(reference.data)
     x = torch.randn(3, 6, size, size, dtype=torch.float64)

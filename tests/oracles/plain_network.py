@@ -215,16 +215,18 @@ class Cell(nn.Module):
 
 
 class AuxiliaryHead(nn.Module):
-    def __init__(self, channels: int, num_classes: int) -> None:
+    """The head for CIFAR's 8 x 8 pixels, or for the 7 x 7 of ImageNet, which lacks the second batch norm."""
+
+    def __init__(self, channels: int, num_classes: int, imagenet: bool = False) -> None:
         super().__init__()
         self.features = nn.Sequential(
             nn.ReLU(),
-            nn.AvgPool2d(5, stride=3, padding=0, count_include_pad=False),
+            nn.AvgPool2d(5, stride=2 if imagenet else 3, padding=0, count_include_pad=False),
             nn.Conv2d(channels, 128, 1, bias=False),
             nn.BatchNorm2d(128),
             nn.ReLU(),
             nn.Conv2d(128, 768, 2, bias=False),
-            nn.BatchNorm2d(768),
+            *([] if imagenet else [nn.BatchNorm2d(768)]),
             nn.ReLU(),
         )
         self.classifier = nn.Linear(768, num_classes)
@@ -235,6 +237,8 @@ class AuxiliaryHead(nn.Module):
 
 class PlainNetwork(nn.Module):
     """Stem, stacked cells, auxiliary head, classifier; `forward` returns (logits, auxiliary logits or None).
+
+    With `imagenet` the two stems, the head and the channels of the family's network for ImageNet.
 
     `drop_path_prob` is a plain attribute, set from outside before each epoch.
     """
@@ -247,19 +251,35 @@ class PlainNetwork(nn.Module):
         num_cells: int = 20,
         auxiliary: bool = False,
         stem_stride: int = 1,
+        imagenet: bool = False,
     ) -> None:
         super().__init__()
         self.drop_path_prob = 0.0
         reductions = (num_cells // 3, 2 * num_cells // 3)
         self.auxiliary_index = reductions[1]
-        stem_channels = 3 * init_channels
-        self.stem = nn.Sequential(
-            nn.Conv2d(3, stem_channels, 3, stride=stem_stride, padding=1, bias=False),
-            nn.BatchNorm2d(stem_channels),
-        )
+        stem_channels = init_channels if imagenet else 3 * init_channels
+        if imagenet:
+            self.stem0 = nn.Sequential(
+                nn.Conv2d(3, init_channels // 2, 3, stride=2, padding=1, bias=False),
+                nn.BatchNorm2d(init_channels // 2),
+                nn.ReLU(),
+                nn.Conv2d(init_channels // 2, init_channels, 3, stride=2, padding=1, bias=False),
+                nn.BatchNorm2d(init_channels),
+            )
+            self.stem1 = nn.Sequential(
+                nn.ReLU(),
+                nn.Conv2d(init_channels, init_channels, 3, stride=2, padding=1, bias=False),
+                nn.BatchNorm2d(init_channels),
+            )
+        else:
+            self.stem = nn.Sequential(
+                nn.Conv2d(3, stem_channels, 3, stride=stem_stride, padding=1, bias=False),
+                nn.BatchNorm2d(stem_channels),
+            )
+        self.imagenet = imagenet
         before_last, last, channels = stem_channels, stem_channels, init_channels
         auxiliary_channels = 0
-        reduction_before = False
+        reduction_before = imagenet
         self.cells = nn.ModuleList()
         for index in range(num_cells):
             reduction = index in reductions
@@ -269,13 +289,17 @@ class PlainNetwork(nn.Module):
             before_last, last, reduction_before = last, len(cell.concat) * channels, reduction
             if index == self.auxiliary_index:
                 auxiliary_channels = last
-        self.auxiliary_head = AuxiliaryHead(auxiliary_channels, num_classes) if auxiliary else None
+        self.auxiliary_head = AuxiliaryHead(auxiliary_channels, num_classes, imagenet) if auxiliary else None
         self.global_pooling = nn.AdaptiveAvgPool2d(1)
         self.classifier = nn.Linear(last, num_classes)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         auxiliary_logits = None
-        before_last = last = self.stem(x)
+        if self.imagenet:
+            before_last = self.stem0(x)
+            last = self.stem1(before_last)
+        else:
+            before_last = last = self.stem(x)
         for index, cell in enumerate(self.cells):
             before_last, last = last, cell(before_last, last, self.drop_path_prob)
             if self.auxiliary_head is not None and self.training and index == self.auxiliary_index:
