@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
@@ -18,6 +20,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR
 from torchmetrics import Metric
 
 from nas_lightning.acceleration import LEVELS, Accelerated, Level, Speed, accelerate, check_speed, level_of
+from nas_lightning.callbacks.checkpoint_structure import check_structure, refuse_foreign_code
 from nas_lightning.callbacks.drop_path import DropPathSchedule
 from nas_lightning.cells import (
     Stem,
@@ -31,6 +34,7 @@ from nas_lightning.cells.spec import published_base
 from nas_lightning.metrics import PADDING, MeanLoss, top_k_accuracy
 from nas_lightning.networks import CellNetwork, measure_size
 from nas_lightning.provenance import run_seed
+from nas_lightning.torch_files import read_torch_file
 
 
 class CellClassifier(LightningModule):
@@ -285,6 +289,33 @@ class CellClassifier(LightningModule):
                     f"the checkpoint's tensor {name} has shape {shapes[1]}, but the network's has"
                     f" {shapes[0]}: it was trained with another network"
                 )
+
+    @classmethod
+    def load_from_checkpoint(cls, checkpoint_path: Any, *args: Any, **settings: Any) -> CellClassifier:
+        """Make the module of a checkpoint with its weights, as Lightning does.
+
+        A file is checked first: it must be whole, and name no code but this program's, what is imported
+        already, and the ``operations`` among ``settings``.
+
+        Args:
+            checkpoint_path: The file.
+            args: Lightning's own arguments, such as ``map_location``.
+            settings: Settings of the module in place of the checkpoint's.
+
+        Returns:
+            The module.
+
+        Raises:
+            ValueError: If the file is damaged, no checkpoint of a CellClassifier, or names other code.
+        """
+        if isinstance(checkpoint_path, str | os.PathLike) and "://" not in str(checkpoint_path):
+            import_operations(settings.get("operations") or ())
+            checkpoint = read_torch_file(checkpoint_path, mmap=True)
+            check_structure(str(checkpoint_path), checkpoint, inspect.signature(cls).parameters)
+            refuse_foreign_code(
+                str(checkpoint_path), {**(checkpoint.get("hyper_parameters") or {}), **settings}
+            )
+        return super().load_from_checkpoint(checkpoint_path, *args, **settings)
 
     def cell_description(self, image_size: int) -> dict[str, int | float]:
         """What runs are compared by: the normal cell's width (in c) and depth, and the network's size."""

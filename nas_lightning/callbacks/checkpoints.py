@@ -6,15 +6,14 @@ import os
 from pathlib import Path
 from typing import Any
 
-import torch
 from lightning.fabric.plugins.io import TorchCheckpointIO
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from nas_lightning.files import atomic_write
+from nas_lightning.torch_files import read_torch_file, write_torch_file
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes checkpoints atomically: a kill or a full disk keeps the old one."""
+    """Writes checkpoints atomically: a kill or a full disk keeps the old one. Checks those that it reads."""
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any | None = None
@@ -22,8 +21,17 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         """Write a checkpoint and remove temporary files of a killed process; an OSError names the file."""
         for left_over in Path(path).parent.glob(f".{Path(path).name}.*.tmp"):
             left_over.unlink(missing_ok=True)
-        with atomic_write(path, "wb") as file:
-            torch.save(checkpoint, file)
+        write_torch_file(path, checkpoint)
+
+    def load_checkpoint(
+        self,
+        path: str | os.PathLike[str],
+        map_location: Any | None = None,
+        weights_only: bool | None = None,
+    ) -> dict[str, Any]:
+        """Read a checkpoint of tensors and plain values on the CPU; a ValueError names a damaged file."""
+        checkpoint: dict[str, Any] = read_torch_file(path, "ckpt_path")
+        return checkpoint
 
 
 class RunCheckpoint(ModelCheckpoint):

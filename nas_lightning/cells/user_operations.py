@@ -28,6 +28,16 @@ def import_operations(modules: Sequence[str]) -> None:
             _import_named(module)
 
 
+def is_imported(module: str) -> bool:
+    """Whether a module, or a Python file, is imported already."""
+    if Path(module).suffix != ".py":
+        return module in sys.modules
+    path = Path(module).resolve()
+    # Not getattr, which some modules answer by importing what they hold.
+    files = [getattr(loaded, "__dict__", {}).get("__file__") for loaded in list(sys.modules.values())]
+    return any(isinstance(f, str) and f.endswith(path.name) and Path(f).resolve() == path for f in files)
+
+
 def _import_named(module: str) -> None:
     folder = str(Path.cwd())
     if folder not in sys.path:
@@ -48,9 +58,7 @@ def _import_file(file: str) -> None:
     path = Path(file).resolve()
     if not path.is_file():
         raise ValueError(f"`operations` names {file!r}, which is no file ({path})")
-    # Not getattr, which some modules answer by importing what they hold.
-    files = [getattr(module, "__dict__", {}).get("__file__") for module in list(sys.modules.values())]
-    if any(isinstance(f, str) and f.endswith(path.name) and Path(f).resolve() == path for f in files):
+    if is_imported(file):
         return
     name = f"nas_lightning_operations_{hashlib.sha256(bytes(path)).hexdigest()[:16]}"
     spec = importlib.util.spec_from_file_location(name, path)

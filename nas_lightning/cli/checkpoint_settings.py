@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
+from nas_lightning.callbacks.checkpoint_structure import check_structure, refuse_foreign_code
 from nas_lightning.cells import get_genotype
 from nas_lightning.classifier import CellClassifier
+from nas_lightning.datamodules import ImageDataModule
 from nas_lightning.identity import NOT_DECIDING
+from nas_lightning.torch_files import read_torch_file
 
 
 @dataclass(frozen=True)
@@ -82,25 +83,22 @@ class CheckpointSettings:
                 )
 
 
-def read_checkpoint_settings(path: Path) -> CheckpointSettings:
-    """Read the settings that a checkpoint of this program was trained with."""
-    if not path.is_file():
-        raise FileNotFoundError(f"`ckpt_path` (={path}) is not a file")
-    try:
-        checkpoint = torch.load(path, weights_only=True, map_location="cpu", mmap=True)
-    except Exception as error:
-        raise ValueError(f"`ckpt_path` (={path}) is damaged, or not a checkpoint") from error
-    known = inspect.signature(CellClassifier).parameters
-    model = dict(checkpoint.get("hyper_parameters", {})) if isinstance(checkpoint, dict) else {}
-    model = {name: value for name, value in model.items() if not name.startswith("_")}
-    needed = {"genotype", "state_dict", "epoch"}
-    is_checkpoint = isinstance(checkpoint, dict) and needed <= checkpoint.keys()
-    if not is_checkpoint or not isinstance(checkpoint["epoch"], int) or not model.keys() <= known.keys():
-        raise ValueError(f"`ckpt_path` (={path}) is not a checkpoint of a CellClassifier")
-    model.pop("num_classes", None)
-    data = dict(checkpoint.get("datamodule_hyper_parameters", {}))
+def read_checkpoint_settings(path: Path, *, resuming: bool = False) -> CheckpointSettings:
+    """Read the settings that a checkpoint of this program was trained with; it must name known code only."""
+    checkpoint = read_torch_file(path, "ckpt_path", mmap=True)
+    said = f"`ckpt_path` (={path})"
+    check_structure(said, checkpoint, inspect.signature(CellClassifier).parameters, resuming=resuming)
+    model = {
+        name: value
+        for name, value in (checkpoint.get("hyper_parameters") or {}).items()
+        if not name.startswith("_") and name != "num_classes"
+    }
+    data = dict(checkpoint.get("datamodule_hyper_parameters") or {})
     data_class = data.pop("_class_path", None)
-    run = {f"trainer.{name}": value for name, value in checkpoint.get("trainer", {}).items()}
+    refuse_foreign_code(said, model, data_class, data)
+    if data_class is not None and not _is_data_set(data_class):
+        raise ValueError(f"{said} was trained on {data_class!r}, which is no data set")
+    run = {f"trainer.{name}": value for name, value in (checkpoint.get("trainer") or {}).items()}
     if checkpoint.get("seed_everything") is not None:
         run["seed_everything"] = checkpoint["seed_everything"]
     return CheckpointSettings(
@@ -116,3 +114,8 @@ def read_checkpoint_settings(path: Path) -> CheckpointSettings:
         },
         run=run,
     )
+
+
+def _is_data_set(name: str) -> bool:
+    found = pkgutil.resolve_name(name)
+    return isinstance(found, type) and issubclass(found, ImageDataModule)

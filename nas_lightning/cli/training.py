@@ -168,8 +168,8 @@ class TrainingCLI(LightningCLI):
             self.check_without_checkpoint()
             return
         path = str(settings.ckpt_path)
-        trained = read_checkpoint_settings(Path(path))
-        import_operations(trained.model.get("operations") or ())
+        import_operations(settings.model.get("operations") or ())  # what the command names may be imported
+        trained = read_checkpoint_settings(Path(path), resuming=resuming)
         subcommand = self.config["subcommand"]
         self._parser(subcommand).set_defaults(trained.defaults(resuming=resuming))
         self.config[subcommand] = self.parser.parse_args(self.arguments)[subcommand]
@@ -251,7 +251,7 @@ class TrainingCLI(LightningCLI):
                 if settings["enable_checkpointing"] is not False:
                     split = self.datamodule.evaluation_split
                     own += callbacks.run_checkpoints(folder / "checkpoints", split)
-            kwargs["plugins"] = [*as_list(settings["plugins"]), callbacks.AtomicCheckpointIO()]
+        kwargs["plugins"] = [*as_list(settings["plugins"]), callbacks.AtomicCheckpointIO()]
         return super().instantiate_trainer(callbacks=own, **kwargs)
 
     def before_fit(self) -> None:

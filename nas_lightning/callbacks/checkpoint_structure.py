@@ -1,0 +1,123 @@
+"""What a checkpoint must be made of before its settings are used, and which code it may name."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from torch import Tensor
+
+from nas_lightning.cells.user_operations import is_imported
+
+# Entries of a checkpoint of this program, and what they are. Those of the second part are needed to resume.
+_NEEDED = {"state_dict": Mapping, "genotype": str, "epoch": int}
+_RESUMING = {"loops": Mapping, "optimizer_states": list, "lr_schedulers": list, "global_step": int}
+_OPTIONAL = {
+    "hyper_parameters": Mapping,
+    "datamodule_hyper_parameters": Mapping,
+    "trainer": Mapping,
+    "callbacks": Mapping,
+    "seed_everything": int,
+}
+_FACTORIES = ("optimizer", "lr_scheduler")
+_IMPORT_PATH = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)+")
+
+
+def check_structure(
+    said: str, checkpoint: Any, model_settings: Mapping[str, Any], *, resuming: bool = False
+) -> None:
+    """Refuse what is no checkpoint of a CellClassifier, by the entry that is not as it should be.
+
+    Args:
+        said: The file, for messages.
+        checkpoint: What it holds.
+        model_settings: The settings of a CellClassifier, by name.
+        resuming: Whether a training is to go on, which takes more than the weights.
+    """
+    foreign = f"{said} is not a checkpoint of a CellClassifier"
+    if not isinstance(checkpoint, Mapping):
+        raise ValueError(f"{foreign}: it holds a {type(checkpoint).__name__}")
+    needed = _NEEDED | (_RESUMING if resuming else {})
+    for name, kind in (needed | _OPTIONAL).items():
+        value = checkpoint.get(name)
+        if value is None and name in needed:
+            raise ValueError(f"{foreign}: it has no `{name}`")
+        if value is not None and (not isinstance(value, kind) or isinstance(value, bool)):
+            what = {Mapping: "a mapping", str: "text", int: "a whole number", list: "a list"}[kind]
+            raise ValueError(f"{foreign}: its `{name}` is a {type(value).__name__}, not {what}")
+        if isinstance(value, Mapping) and not all(isinstance(key, str) for key in value):
+            raise ValueError(f"{foreign}: a name in its `{name}` is no text")
+    for name, tensor in checkpoint["state_dict"].items():
+        if not isinstance(tensor, Tensor):
+            raise ValueError(f"{foreign}: `{name}` of its state dict is a {type(tensor).__name__}, no tensor")
+    if checkpoint["epoch"] < 0:
+        raise ValueError(f"{foreign}: its `epoch` (={checkpoint['epoch']}) is negative")
+    settings = checkpoint.get("hyper_parameters") or {}
+    unknown = [name for name in settings if not name.startswith("_") and name not in model_settings]
+    if unknown:
+        raise ValueError(f"{foreign}: it has no setting `{unknown[0]}`")
+
+
+def refuse_foreign_code(
+    said: str, settings: Mapping[str, Any], data_class: object = None, data: Mapping[str, Any] | None = None
+) -> None:
+    """Refuse a checkpoint that names code which is neither this program's nor imported already.
+
+    A checkpoint imports nothing: the user decides which code runs. What the command names is imported before
+    this is asked.
+
+    Args:
+        said: The checkpoint, for messages.
+        settings: The settings of its network.
+        data_class: The import path of its data set, None where it has none.
+        data: The settings of its data set.
+    """
+    operations = settings.get("operations") or ()
+    if not isinstance(operations, list | tuple) or not all(isinstance(name, str) for name in operations):
+        raise ValueError(f"{said}: its setting `operations` (={operations!r}) must be a list of modules")
+    for operation in operations:
+        if not is_imported(operation):
+            raise ValueError(
+                f"{said} uses operations of {operation!r}, which it must not import by itself: name it with"
+                f" `--model.operations '[{operation}]'`"
+            )
+    named = [("data", data_class)] if data_class is not None else []
+    named += [("data", name) for name in _class_paths(data)]
+    named += [(f"model.{key}", name) for key in _FACTORIES for name in _import_paths(settings.get(key))]
+    for key, name in named:
+        if not _is_available(name):
+            raise ValueError(
+                f"{said} names {name!r}, which it must not import by itself: name it with `--{key} {name}`"
+            )
+
+
+def _class_paths(value: Any) -> Iterator[object]:
+    """The classes in nested settings."""
+    if isinstance(value, Mapping):
+        if "class_path" in value:
+            yield value["class_path"]
+        value = list(value.values())
+    if isinstance(value, list | tuple):
+        for nested in value:
+            yield from _class_paths(nested)
+
+
+def _import_paths(value: Any) -> Iterator[str]:
+    """All texts in nested settings that the parser could take for the path of a class or function."""
+    if isinstance(value, Mapping):
+        for nested in value.values():
+            yield from _import_paths(nested)
+    elif isinstance(value, list | tuple):
+        for nested in value:
+            yield from _import_paths(nested)
+    elif isinstance(value, str) and _IMPORT_PATH.fullmatch(value):
+        yield value
+
+
+def _is_available(name: object) -> bool:
+    """Whether an import path leads to something in a module that is imported already."""
+    module, _, attribute = str(name).rpartition(".")
+    # Not hasattr, which some modules answer by importing what they hold.
+    return module in sys.modules and attribute in vars(sys.modules[module])
