@@ -140,9 +140,9 @@ class FusedCell(nn.Module):
         nodes: list[Tensor | None] = [before_last, last]
         shared: Shared = {}
         scales = {} if factors is None else dict(zip(cell.droppable_edges, factors, strict=True))
-        for node in range(2, len(self.edges) // 2 + 2):
+        for node, positions in enumerate(cell.positions, start=2):
             total: Tensor | None = None
-            for index in (2 * (node - 2), 2 * (node - 2) + 1):
+            for index in positions:
                 x = nodes[cell.sources[index]]
                 if cell.plan.live_edges[index] and x is not None:
                     total = self.edges[index](total, x, scales.get(index), shared)

@@ -4,7 +4,7 @@ The census of a connection space is in ``nas_lightning.cells.census``, imported 
 NumPy.
 """
 
-from nas_lightning.cells.genotype import Edge, Genotype
+from nas_lightning.cells.genotype import CellEdges, Edge, Genotype, cell_edges, edge_nodes
 from nas_lightning.cells.literal import parse_genotype
 from nas_lightning.cells.operations import declare_operation, operation_names
 from nas_lightning.cells.paths import PathLengths, Topology, cell_path, network_paths, topology
@@ -37,6 +37,7 @@ from nas_lightning.cells.variants import (
 )
 
 __all__ = [
+    "CellEdges",
     "CellPlan",
     "Edge",
     "Genotype",
@@ -48,6 +49,7 @@ __all__ = [
     "Topology",
     "UnknownOperationSize",
     "cell_depth",
+    "cell_edges",
     "cell_path",
     "cell_width",
     "check_image_size",
@@ -55,6 +57,7 @@ __all__ = [
     "dead_nodes",
     "declare_operation",
     "duplicate_edges",
+    "edge_nodes",
     "format_width",
     "genotype_slug",
     "get_genotype",

@@ -7,22 +7,26 @@ one of these and differ in another. It needs NumPy, so ``nas_lightning.cells`` d
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import accumulate, combinations, pairwise
 from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from nas_lightning.cells.genotype import Edge, Genotype
+from nas_lightning.cells.genotype import Edge, Genotype, cell_edges, edge_nodes
 from nas_lightning.cells.paths import PROJECTION_STAGES, STEM_STAGES, operation_stages
 from nas_lightning.cells.stack import reduction_indices
-from nas_lightning.cells.topology import cell_depth, cell_width
+from nas_lightning.cells.topology import cell_depth, cell_width, width_unit
 
 MAX_NODES = 5
-"""Largest number of intermediate nodes: 518,400 wirings; a sixth node would make 25 million."""
+"""Largest number of nodes of two edges each; a sixth would make 25 million wirings."""
+MAX_WIRINGS = 2_000_000
+"""Largest space: five nodes of two edges have 518,400 wirings, four of three 1.7 million."""
 
 _DEPTH_CODES = 64
 
@@ -44,13 +48,19 @@ class Census:
     """Number of wirings of a space for every (width, depth) that occurs, ascending.
 
     The space has all ordered wirings, every edge reading any node before its own; or, where ``distinct``,
-    those in which every node reads two distinct nodes, in any order (the space DARTS searches).
+    those in which no node reads one node twice, in any order (the space DARTS searches). ``edge_counts`` is
+    the number of edges of every node.
     """
 
-    nodes: int
+    edge_counts: tuple[int, ...]
     concat: tuple[int, ...]
     distinct: bool
     counts: Mapping[tuple[float, int], int]
+
+    @property
+    def nodes(self) -> int:
+        """Number of intermediate nodes."""
+        return len(self.edge_counts)
 
     @property
     def total(self) -> int:
@@ -65,70 +75,137 @@ class Census:
         return Rank(width, depth, self.total, wide, shallow, both)
 
 
-def take_census(nodes: int, concat: Sequence[int] | None = None, *, distinct: bool = False) -> Census:
+def take_census(
+    nodes: int | Sequence[int], concat: Sequence[int] | None = None, *, distinct: bool = False
+) -> Census:
     """Count width and depth over every wiring of a space with two cell inputs.
 
     Four intermediate nodes have 14,400 ordered wirings, five have 518,400; 180 and 2,700 with distinct
     sources. All of them are concatenated by default.
 
+    Args:
+        nodes: Number of intermediate nodes of two edges each, or the number of edges of every node.
+        concat: Nodes that the output concatenates.
+        distinct: Whether the space has only wirings in which no node reads one node twice.
+
     Raises:
-        ValueError: If ``nodes`` is out of range, or ``concat`` is empty, repeats a node or names one that
-            does not exist.
+        ValueError: If ``nodes`` is out of range, the space too large, or ``concat`` is empty, repeats a
+            node or names one that does not exist.
     """
-    if not 1 <= nodes <= MAX_NODES:
+    if isinstance(nodes, int) and not 1 <= nodes <= MAX_NODES:
         raise ValueError(f"`nodes` (={nodes}) must be from 1 to {MAX_NODES}")
+    edge_counts = (2,) * nodes if isinstance(nodes, int) else tuple(nodes)
+    _check_size(edge_counts)
+    nodes = len(edge_counts)
     chosen = tuple(range(2, nodes + 2)) if concat is None else tuple(sorted(concat))
     if not chosen or len(set(chosen)) != len(chosen) or not set(chosen) <= set(range(2, nodes + 2)):
         raise ValueError(
             f"`concat` (={list(chosen)}) must name one or more distinct intermediate nodes, "
             f"from 2 to {nodes + 1}"
         )
-    return _census(nodes, chosen, distinct)
+    return _census(edge_counts, chosen, distinct)
 
 
 def rank_cell(edges: Sequence[Edge], concat: Sequence[int], *, distinct: bool = False) -> Rank:
-    """Rank a cell among all wirings with its number of nodes, at most 5, and its concat list."""
-    census = take_census(len(edges) // 2, concat, distinct=distinct)
+    """Rank a cell among all wirings with its numbers of edges and its concat list."""
+    census = take_census(cell_edges(edges).counts, concat, distinct=distinct)
     return census.rank(cell_width(edges, concat), cell_depth(edges, concat))
 
 
-def all_wirings(nodes: int) -> Int[np.ndarray, "wirings edges"]:
-    """Sources of every ordered wiring of a space with two cell inputs; edge i belongs to node i // 2 + 2."""
-    choices = [edge // 2 + 2 for edge in range(2 * nodes)]
-    return np.indices(choices, dtype=np.int8).reshape(2 * nodes, -1).T
+def count_wirings(edges: Sequence[Edge]) -> int:
+    """Number of wirings of a cell, each edge reading any node before its own."""
+    return math.prod(edge_nodes(edges))
+
+
+def all_wirings(edge_counts: Sequence[int]) -> Int[np.ndarray, "wirings edges"]:
+    """Sources of every ordered wiring of a space with two cell inputs and so many edges a node."""
+    nodes = _nodes(edge_counts)
+    small = np.int8 if len(edge_counts) < 100 else np.int64
+    return np.indices(nodes, dtype=small).reshape(len(nodes), -1).T
+
+
+def has_distinct_sources(
+    wirings: Int[np.ndarray, "wirings edges"], edge_counts: Sequence[int], *, ascending: bool = False
+) -> Bool[np.ndarray, " wirings"]:
+    """Whether no node of a wiring reads one node twice; if ``ascending``, also whether its sources ascend."""
+    distinct = np.ones(len(wirings), dtype=bool)
+    for place in _places(edge_counts):
+        for first, second in combinations(place, 2):
+            one, other = wirings[:, first], wirings[:, second]
+            distinct &= one < other if ascending else one != other
+    return distinct
 
 
 def widths_and_depths(
-    wirings: Int[np.ndarray, "wirings edges"], concat: Sequence[int]
+    wirings: Int[np.ndarray, "wirings edges"], edge_counts: Sequence[int], concat: Sequence[int]
+) -> tuple[Float[np.ndarray, " wirings"], Int[np.ndarray, " wirings"]]:
+    """The width in units of c, and the depth, of every wiring."""
+    parts, depth = _parts_and_depths(wirings, edge_counts, concat)
+    return parts / width_unit(edge_counts), depth
+
+
+def _parts_and_depths(
+    wirings: Int[np.ndarray, "wirings edges"], edge_counts: Sequence[int], concat: Sequence[int]
 ) -> tuple[Int[np.ndarray, " wirings"], Int[np.ndarray, " wirings"]]:
-    """Twice the width in units of c (an integer), and the depth, of every wiring."""
-    count, edges = wirings.shape
+    """The width in parts of its unit, an integer, and the depth of every wiring."""
+    count, nodes, unit = len(wirings), len(edge_counts) + 2, width_unit(edge_counts)
     rows = np.arange(count)
-    depth = np.zeros((count, edges // 2 + 2), dtype=np.int8)
-    for node in range(2, edges // 2 + 2):
-        first, second = wirings[:, 2 * node - 4], wirings[:, 2 * node - 3]
-        depth[:, node] = 1 + np.maximum(depth[rows, first], depth[rows, second])
+    depth = np.zeros((count, nodes), dtype=np.int8)
+    for node, place in enumerate(_places(edge_counts), start=2):
+        reached = [np.where(wirings[:, e] < 2, 1, _one_deeper(depth[rows, wirings[:, e]])) for e in place]
+        if reached:
+            depth[:, node] = np.max(reached, axis=0)
     feeding = np.zeros(depth.shape, dtype=bool)
     feeding[:, list(concat)] = True
-    for edge in range(edges - 1, -1, -1):
+    parts = np.zeros(count, dtype=np.int64)
+    for edge, node in reversed(list(enumerate(_nodes(edge_counts)))):
         # One column after the other: a row may name the same node in both.
-        feeding[rows, wirings[:, edge]] |= feeding[:, edge // 2 + 2]
-    from_inputs: Bool[np.ndarray, "wirings edges"] = (wirings < 2) & np.repeat(feeding[:, 2:], 2, axis=1)
-    return from_inputs.sum(axis=1), 1 + depth[:, list(concat)].max(axis=1).astype(np.int64)
+        feeding[rows, wirings[:, edge]] |= feeding[:, node]
+        parts += ((wirings[:, edge] < 2) & feeding[:, node]) * (unit // edge_counts[node - 2])
+    return parts, 1 + depth[:, list(concat)].max(axis=1).astype(np.int64)
+
+
+def _one_deeper(depth: Int[np.ndarray, " wirings"]) -> Int[np.ndarray, " wirings"]:
+    """A depth and one more, but 0 where no path leads."""
+    deeper: np.ndarray = np.where(depth > 0, depth + 1, 0)
+    return deeper
+
+
+def _nodes(edge_counts: Sequence[int]) -> list[int]:
+    """Node of every edge."""
+    return [node for node, count in enumerate(edge_counts, start=2) for _ in range(count)]
+
+
+def _places(edge_counts: Sequence[int]) -> list[range]:
+    """Positions of every node's edges."""
+    ends = list(accumulate(edge_counts, initial=0))
+    return [range(*ends) for ends in pairwise(ends)]
+
+
+def _check_size(edge_counts: Sequence[int]) -> None:
+    """Refuse spaces that are too large to list."""
+    count = math.prod(_nodes(edge_counts))
+    if count > MAX_WIRINGS:
+        edges = ", ".join(map(str, edge_counts))
+        raise ValueError(
+            f"a cell whose nodes have {edges} edges has {count:,} wirings; "
+            f"a census lists at most {MAX_WIRINGS:,}"
+        )
 
 
 @cache
-def _census(nodes: int, concat: tuple[int, ...], distinct: bool) -> Census:
-    wirings = all_wirings(nodes)
+def _census(edge_counts: tuple[int, ...], concat: tuple[int, ...], distinct: bool) -> Census:
+    wirings = all_wirings(edge_counts)
     if distinct:
-        # One of the 2**nodes orders of each wiring: the first source below the second.
-        wirings = wirings[np.all(wirings[:, ::2] < wirings[:, 1::2], axis=1)]
-    double_width, depth = widths_and_depths(wirings, concat)
+        # One of the orders of every node's sources.
+        wirings = wirings[has_distinct_sources(wirings, edge_counts, ascending=True)]
+    parts, depth = _parts_and_depths(wirings, edge_counts, concat)
     # Numbers sort far faster than pairs; depths stay far below the factor.
-    codes, counts = np.unique(double_width * _DEPTH_CODES + depth, return_counts=True)
-    widths, depths = codes // _DEPTH_CODES / 2, codes % _DEPTH_CODES
+    codes, counts = np.unique(parts * _DEPTH_CODES + depth, return_counts=True)
+    widths, depths = codes // _DEPTH_CODES / width_unit(edge_counts), codes % _DEPTH_CODES
     pairs = zip(widths.tolist(), depths.tolist(), strict=True)
-    return Census(nodes, concat, distinct, MappingProxyType(dict(zip(pairs, counts.tolist(), strict=True))))
+    found = MappingProxyType(dict(zip(pairs, counts.tolist(), strict=True)))
+    return Census(edge_counts, concat, distinct, found)
 
 
 @dataclass(frozen=True, eq=False)
@@ -172,21 +249,20 @@ def list_wirings(
         genotype: Gives the operations, the concat lists, and the cell that stays as it is.
         reduction: Whether the reduction cell is rewired, not the normal one.
         num_cells: Number of cells of the network.
-        distinct: Whether the space has only wirings in which every node reads two distinct nodes.
+        distinct: Whether the space has only wirings in which no node reads one node twice.
 
     Returns:
         The wirings: 14,400 of four nodes, 518,400 of five (2,880 and 86,400 distinct ones: both orders of two
         sources count, since an operation stays on its edge).
 
     Raises:
-        ValueError: If the cell has more than ``MAX_NODES`` nodes.
+        ValueError: If there are more than ``MAX_WIRINGS``.
     """
-    nodes = len(genotype.cell(reduction)[0]) // 2
-    if nodes > MAX_NODES:
-        raise ValueError(f"a census takes cells of at most {MAX_NODES} nodes; this one has {nodes}")
-    wirings = all_wirings(nodes)
+    edge_counts = genotype.cell(reduction)[0].counts
+    _check_size(edge_counts)
+    wirings = all_wirings(edge_counts)
     if distinct:
-        wirings = wirings[np.all(wirings[:, ::2] != wirings[:, 1::2], axis=1)]
+        wirings = wirings[has_distinct_sources(wirings, edge_counts)]
     return _measured(genotype, reduction, num_cells, wirings)
 
 
@@ -248,7 +324,7 @@ def _measured(
     genotype: Genotype, reduction: bool, num_cells: int, wirings: Int[np.ndarray, "wirings edges"]
 ) -> Wirings:
     edges, concat = genotype.cell(reduction)
-    double_width, depth = widths_and_depths(wirings, concat)
+    width, depth = widths_and_depths(wirings, edges.counts, concat)
     path, input_0 = _walks(edges, concat, wirings)
     other_edges, other_concat = genotype.cell(not reduction)
     other = np.array([[edge.source for edge in other_edges]], dtype=np.int8)
@@ -259,7 +335,7 @@ def _measured(
         rewired = (index in reductions) == reduction
         stages, share = (path, input_0) if rewired else (other_path, other_input_0)
         before, last = last, stages + share * before + (1 - share) * last
-    return Wirings(wirings, double_width / 2, depth, path, last, _tidy(edges, concat, wirings))
+    return Wirings(wirings, width, depth, path, last, _tidy(edges, concat, wirings))
 
 
 def wiring_paths(
@@ -273,14 +349,15 @@ def _walks(
     edges: Sequence[Edge], concat: Sequence[int], wirings: Int[np.ndarray, "wirings edges"]
 ) -> tuple[Float[np.ndarray, " _"], Float[np.ndarray, " _"]]:
     """Mean path, and the chance of leaving through input 0, of every wiring of a cell."""
-    count, nodes = len(wirings), len(edges) // 2 + 2
+    places = cell_edges(edges).positions
+    count, nodes = len(wirings), len(places) + 2
     rows = np.arange(count)
     length, through = np.zeros((count, nodes)), np.zeros((count, nodes))
     carries = np.zeros((count, nodes), dtype=bool)
     length[:, :2], through[:, 0], carries[:, :2] = PROJECTION_STAGES, 1, True
-    for node in range(2, nodes):
+    for node, place in enumerate(places, start=2):
         ways = np.zeros(count)
-        for edge in (2 * node - 4, 2 * node - 3):
+        for edge in place:
             source = wirings[:, edge]
             walked = carries[rows, source] & (edges[edge].op != "none")
             length[:, node] += walked * (operation_stages(edges[edge].op) + length[rows, source])
@@ -300,14 +377,14 @@ def _walks(
 def _tidy(
     edges: Sequence[Edge], concat: Sequence[int], wirings: Int[np.ndarray, "wirings edges"]
 ) -> Bool[np.ndarray, " wirings"]:
-    rows = np.arange(len(wirings))
-    live = np.zeros((len(wirings), len(edges) // 2 + 2), dtype=bool)
+    rows, edge_counts = np.arange(len(wirings)), cell_edges(edges).counts
+    live = np.zeros((len(wirings), len(edge_counts) + 2), dtype=bool)
     live[:, list(concat)] = True
-    for edge in range(len(edges) - 1, -1, -1):
+    for edge, node in reversed(list(enumerate(edge_nodes(edges)))):
         if edges[edge].op != "none":
-            live[rows, wirings[:, edge]] |= live[:, edge // 2 + 2]
-    distinct: Bool[np.ndarray, " wirings"] = np.all(wirings[:, ::2] != wirings[:, 1::2], axis=1)
-    return distinct & live.all(axis=1)
+            live[rows, wirings[:, edge]] |= live[:, node]
+    tidy: Bool[np.ndarray, " wirings"] = has_distinct_sources(wirings, edge_counts) & live.all(axis=1)
+    return tidy
 
 
 def _mid_percentile(space: np.ndarray, own: float | np.number) -> float:

@@ -31,8 +31,8 @@ def parse_genotype(text: str) -> Genotype:
     Args:
         text: ``Genotype(normal=[('sep_conv_3x3', 0), ...], normal_concat=range(2, 6), reduce=...,
             reduce_concat=...)``; arguments by keyword or by position, white space and line breaks at will,
-            ``NAME =`` before it allowed. The edges may be grouped by node, as some search codes print them:
-            ``[[('sep_conv_3x3', 0), ('skip_connect', 1)], ...]``.
+            ``NAME =`` before it allowed. The edges may be grouped by node, in any number:
+            ``[[('sep_conv_3x3', 0), ('skip_connect', 1)], [], ...]``.
 
     Returns:
         The genotype.
@@ -52,8 +52,7 @@ def parse_genotype(text: str) -> Genotype:
             ast.Expr(ast.Call(ast.Name("Genotype")) as call)
             | ast.Assign([ast.Name()], ast.Call(ast.Name("Genotype")) as call)
         ]:
-            arguments = {name: _by_edge(name, value) for name, value in _arguments(call).items()}
-            return Genotype.from_mapping(arguments, "genotype literal", "argument")
+            return Genotype.from_mapping(_arguments(call), "genotype literal", "argument")
     raise ValueError(f"{shown(text)} is no genotype literal; expected {_FORM}")
 
 
@@ -67,21 +66,6 @@ def _arguments(call: ast.Call) -> dict[str, Any]:
             raise ValueError(f"genotype literal: argument {name!r} is given twice")
         arguments[name] = _value(argument.value)
     return arguments
-
-
-def _by_edge(name: str, value: Any) -> Any:
-    """Edges that are grouped by node as one list; anything else as it is."""
-    is_grouped = isinstance(value, list) and all(
-        isinstance(group, list) and group and isinstance(group[0], list) for group in value
-    )
-    if not value or not is_grouped:
-        return value
-    for index, group in enumerate(value):
-        if len(group) != 2:
-            raise ValueError(
-                f"genotype literal: {name!r} groups {len(group)} edges at node {index + 2}; it must be two"
-            )
-    return [edge for group in value for edge in group]
 
 
 def _value(node: ast.expr) -> Any:

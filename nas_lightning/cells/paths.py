@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from nas_lightning.cells.genotype import Edge, Genotype
+from nas_lightning.cells.genotype import Edge, Genotype, cell_edges
 from nas_lightning.cells.stack import reduction_indices
 from nas_lightning.cells.topology import (
     cell_depth,
@@ -65,7 +65,7 @@ class Topology:
         longest_path: Longest path through the network in stages.
         reads_input_0: Whether the normal cell reads the cell before the last.
         reads_input_1: Whether the normal cell reads the last cell.
-        duplicate_edges: Nodes of both cells that read one node twice.
+        duplicate_edges: Nodes of both cells that read one node more than once.
     """
 
     width: float
@@ -163,8 +163,8 @@ def _network_depth(genotype: Genotype, num_cells: int) -> int:
         for start in (0, 1):
             reached = [-math.inf, -math.inf]
             reached[start] = 0
-            for one, other in zip(edges[::2], edges[1::2], strict=True):
-                reached.append(1 + max(reached[one.source], reached[other.source]))
+            for own in edges.by_node:
+                reached.append(1 + max((reached[source] for _, source in own), default=-math.inf))
             of_inputs.append(1 + max(reached[node] for node in concat))
         depths[reduction] = of_inputs
     longest: list[float] = [0, 0]
@@ -190,8 +190,8 @@ def _walk(edges: Sequence[Edge], concat: Sequence[int]) -> _Walk:
         _Walk(start, 1.0, (start, math.inf), (start, -math.inf)),
         _Walk(start, 0.0, (math.inf, start), (-math.inf, start)),
     ]
-    for pair in zip(edges[::2], edges[1::2], strict=True):
-        walked = [(operation_stages(op), nodes[source]) for op, source in pair if op != "none"]
+    for own in cell_edges(edges).by_node:
+        walked = [(operation_stages(op), nodes[source]) for op, source in own if op != "none"]
         nodes.append(_choose([(stages, node) for stages, node in walked if node is not None]))
     walked = [(0, nodes[node]) for node in concat]
     found = _choose([(stages, node) for stages, node in walked if node is not None])

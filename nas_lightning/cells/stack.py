@@ -144,7 +144,9 @@ def stack_plan(
     for reduction in (False, True):
         edges, concat = genotype.cell(reduction)
         nodes = live_nodes(edges, concat)
-        live_edges[reduction] = tuple(e.op != "none" and i // 2 + 2 in nodes for i, e in enumerate(edges))
+        live_edges[reduction] = tuple(
+            edge.op != "none" and node in nodes for edge, node in zip(edges, edges.nodes, strict=True)
+        )
         live_inputs[reduction] = reads_inputs(edges, concat)
     live = {num_cells - 1, auxiliary_index}
     for index in range(num_cells - 1, -1, -1):

@@ -1,9 +1,8 @@
 """Width, depth and liveness of a cell, in plain Python.
 
-Every function takes ``edges``, two per intermediate node, and most take ``concat``, the nodes that the cell's
-output concatenates. Nodes 0 and 1 are the cell inputs; intermediate node ``n``, from 2, owns
-``edges[2 * (n - 2)]`` and ``edges[2 * (n - 2) + 1]``. Sources precede their node, so edges are in topological
-order.
+Every function takes ``edges``, a cell's ``CellEdges`` or a plain sequence with two edges a node, and most
+take ``concat``, the nodes that the cell's output concatenates. Nodes 0 and 1 are the cell inputs,
+intermediate nodes count from 2. Sources precede their node, so edges are in topological order.
 
 Source of width and depth: Shu, Wang and Cai, Understanding Architectures Learnt by Cell-based Neural
 Architecture Search, ICLR 2020, section 3.
@@ -11,9 +10,10 @@ Architecture Search, ICLR 2020, section 3.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 
-from nas_lightning.cells.genotype import Edge
+from nas_lightning.cells.genotype import Edge, cell_edges, edge_nodes
 
 
 def live_nodes(edges: Sequence[Edge], concat: Sequence[int]) -> frozenset[int]:
@@ -26,7 +26,7 @@ def live_nodes(edges: Sequence[Edge], concat: Sequence[int]) -> frozenset[int]:
 
 def dead_nodes(edges: Sequence[Edge], concat: Sequence[int]) -> frozenset[int]:
     """Intermediate nodes whose value does not reach the cell's output."""
-    return frozenset(range(2, len(edges) // 2 + 2)) - live_nodes(edges, concat)
+    return frozenset(range(2, cell_edges(edges).node_count + 2)) - live_nodes(edges, concat)
 
 
 def reads_inputs(edges: Sequence[Edge], concat: Sequence[int]) -> tuple[bool, bool]:
@@ -35,24 +35,43 @@ def reads_inputs(edges: Sequence[Edge], concat: Sequence[int]) -> tuple[bool, bo
     An edge counts unless its operation is ``none``. A network of cells that never read input 0 is a chain.
     """
     live = live_nodes(edges, concat)
-    read = {edge.source for i, edge in enumerate(edges) if edge.op != "none" and i // 2 + 2 in live}
+    nodes = edge_nodes(edges)
+    read = {
+        edge.source for edge, node in zip(edges, nodes, strict=True) if edge.op != "none" and node in live
+    }
     return 0 in read, 1 in read
 
 
 def duplicate_edges(edges: Sequence[Edge]) -> tuple[int, ...]:
-    """Intermediate nodes whose two edges read the same node, ascending; random wirings may have some."""
-    pairs = zip(edges[::2], edges[1::2], strict=True)
-    return tuple(node for node, (one, other) in enumerate(pairs, start=2) if one.source == other.source)
+    """Intermediate nodes that read one node more than once, ascending; random wirings may have some."""
+    return tuple(
+        node
+        for node, own in enumerate(cell_edges(edges).by_node, start=2)
+        if len({edge.source for edge in own}) < len(own)
+    )
 
 
 def cell_width(edges: Sequence[Edge], concat: Sequence[int]) -> float:
-    """Width of a cell in units of c, the width of one intermediate node: a multiple of one half.
+    """Width of a cell in units of c, the width of one intermediate node.
 
     The sum, over the intermediate nodes that lead to the output, of the fraction of the node's edges that
-    read a cell input. Edges count whatever their operation, ``none`` included; other nodes count nothing.
+    read a cell input: a multiple of one half where every node has two edges. Edges count whatever their
+    operation, ``none`` included; nodes without edges and other nodes count nothing.
     """
     counting = _feeding(edges, concat, through_none=True)
-    return sum(edge.source < 2 for index, edge in enumerate(edges) if index // 2 + 2 in counting) / 2
+    by_node = cell_edges(edges).by_node
+    unit = width_unit(map(len, by_node))
+    parts = (
+        sum(edge.source < 2 for edge in own) * (unit // len(own))
+        for node, own in enumerate(by_node, start=2)
+        if own and node in counting
+    )
+    return sum(parts) / unit
+
+
+def width_unit(counts: Iterable[int]) -> int:
+    """The number whose fractions all widths are, from the number of edges of every node: 2 for two a node."""
+    return math.lcm(*(count for count in counts if count))
 
 
 def cell_depth(edges: Sequence[Edge], concat: Sequence[int]) -> int:
@@ -66,22 +85,25 @@ def cell_depth(edges: Sequence[Edge], concat: Sequence[int]) -> int:
 
 
 def node_depths(edges: Sequence[Edge]) -> tuple[int, ...]:
-    """Number of edges on the longest path from a cell input to every node; 0 for the two inputs."""
+    """Number of edges on the longest path from a cell input to every node.
+
+    It is 0 for the two inputs and for nodes that no path reaches, as those without edges.
+    """
     depths = [0, 0]
-    for first, second in zip(edges[::2], edges[1::2], strict=True):
-        depths.append(1 + max(depths[first.source], depths[second.source]))
+    for own in cell_edges(edges).by_node:
+        reached = [depths[source] for _, source in own if source < 2 or depths[source]]
+        depths.append(1 + max(reached, default=-1))
     return tuple(depths)
 
 
 def format_width(width: float) -> str:
-    """A width in units of c as the paper prints it: ``"3.5c"``, ``"4c"``."""
-    return f"{width:g}c"
+    """A width in units of c as the paper prints it: ``"3.5c"``, ``"4c"``; thirds as ``"2.33c"``."""
+    return f"{round(width, 2):g}c"
 
 
 def _feeding(edges: Sequence[Edge], concat: Sequence[int], *, through_none: bool) -> frozenset[int]:
     feeding = set(concat)
-    for index in range(len(edges) - 1, -1, -1):
-        op, source = edges[index]
-        if source >= 2 and index // 2 + 2 in feeding and (through_none or op != "none"):
+    for (op, source), node in zip(reversed(edges), reversed(edge_nodes(edges)), strict=True):
+        if source >= 2 and node in feeding and (through_none or op != "none"):
             feeding.add(source)
     return frozenset(feeding)

@@ -6,11 +6,11 @@ cells).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from itertools import zip_longest
 from typing import TYPE_CHECKING
 
-from nas_lightning.cells.genotype import Edge, Genotype
+from nas_lightning.cells.genotype import CellEdges, Edge, Genotype
 from nas_lightning.cells.published import published_genotypes, published_variants
 from nas_lightning.cells.table2 import TABLE2
 
@@ -52,11 +52,13 @@ def random_connections(genotype: Genotype, seed: int) -> Genotype:
     generator = _generator(seed)
     normal: list[Edge] = []
     reduce: list[Edge] = []
-    for index, pair in enumerate(zip_longest(genotype.normal, genotype.reduce)):
-        for edge, rewired in zip(pair, (normal, reduce), strict=True):
-            if edge is not None:
-                rewired.append(Edge(edge.op, int(generator.choice(index // 2 + 2))))
-    return Genotype(normal, genotype.normal_concat, reduce, genotype.reduce_concat)
+    cells = [list(zip(edges, edges.nodes, strict=True)) for edges in (genotype.normal, genotype.reduce)]
+    for pair in zip_longest(*cells):
+        for found, rewired in zip(pair, (normal, reduce), strict=True):
+            if found is not None:
+                edge, node = found
+                rewired.append(Edge(edge.op, int(generator.choice(node))))
+    return _with_edges(genotype, normal, reduce)
 
 
 def random_operations(genotype: Genotype, seed: int) -> Genotype:
@@ -81,7 +83,7 @@ def random_operations(genotype: Genotype, seed: int) -> Genotype:
     for edges in (genotype.normal, genotype.reduce):
         draws = generator.choice(len(RANDOM_OPERATIONS), len(edges))
         cells.append([Edge(RANDOM_OPERATIONS[d], e.source) for d, e in zip(draws, edges, strict=True)])
-    return Genotype(cells[0], genotype.normal_concat, cells[1], genotype.reduce_concat)
+    return _with_edges(genotype, *cells)
 
 
 def rewired(genotype: Genotype, normal: str, reduce: str | None = None) -> Genotype:
@@ -107,28 +109,28 @@ def rewired(genotype: Genotype, normal: str, reduce: str | None = None) -> Genot
             )
         sources = [edge.source for edge in edges] if digits is None else list(map(int, digits))
         cells.append([Edge(edge.op, source) for edge, source in zip(edges, sources, strict=True)])
-    return Genotype(cells[0], genotype.normal_concat, cells[1], genotype.reduce_concat)
+    return _with_edges(genotype, *cells)
 
 
 def widest_shallowest(genotype: Genotype) -> Genotype:
     """The adapted genotype of section 5: the widest and shallowest cells.
 
-    In both cells, one edge of each node reads input 0 and the other input 1; operations and concat lists
-    stay. Width, depth and size do not depend on which edge reads which input. As many edges as possible keep
-    their source, and in a tie the first edge reads input 0, so adapting twice changes nothing.
+    In both cells, one edge of each node reads input 0 and the other input 1 (where a node has another number
+    of edges, they read the two in turn); operations and concat lists stay. Width, depth and size do not
+    depend on which edge reads which input. As many edges as possible keep their source, and in a tie the
+    first edge reads input 0, so adapting twice changes nothing.
 
     Args:
         genotype: The base cells.
 
     Returns:
         The adapted genotype: every concatenated node at depth 1, so depth 2 and the width of the concat
-        list's length.
+        list's length, where all nodes have edges.
 
     Raises:
         ValueError: If ``none`` operations leave no path from an input to the output.
     """
-    normal, reduce = _from_inputs(genotype.normal), _from_inputs(genotype.reduce)
-    return Genotype(normal, genotype.normal_concat, reduce, genotype.reduce_concat)
+    return _with_edges(genotype, _from_inputs(genotype.normal), _from_inputs(genotype.reduce))
 
 
 def adapted(base: str) -> Genotype | None:
@@ -185,11 +187,21 @@ def _generator(seed: int) -> np.random.RandomState:
     return np.random.RandomState(seed)
 
 
-def _from_inputs(edges: Sequence[Edge]) -> list[Edge]:
+def _from_inputs(edges: CellEdges) -> list[Edge]:
     adapted = []
-    for first, second in zip(edges[::2], edges[1::2], strict=True):
-        kept = (first.source == 0) + (second.source == 1)
-        kept_when_swapped = (first.source == 1) + (second.source == 0)
-        sources = (1, 0) if kept_when_swapped > kept else (0, 1)
-        adapted += [Edge(first.op, sources[0]), Edge(second.op, sources[1])]
+    for own in edges.by_node:
+        orders = [[(first + place) % 2 for place in range(len(own))] for first in (0, 1)]
+        kept = [sum(e.source == source for e, source in zip(own, o, strict=True)) for o in orders]
+        sources = orders[kept[1] > kept[0]]
+        adapted += [Edge(edge.op, source) for edge, source in zip(own, sources, strict=True)]
     return adapted
+
+
+def _with_edges(genotype: Genotype, normal: Iterable[Edge], reduce: Iterable[Edge]) -> Genotype:
+    """A genotype with other edges of the same nodes."""
+    return Genotype(
+        genotype.normal.with_edges(normal),
+        genotype.normal_concat,
+        genotype.reduce.with_edges(reduce),
+        genotype.reduce_concat,
+    )

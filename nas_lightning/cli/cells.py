@@ -17,12 +17,14 @@ from nas_lightning.cells import (
     Genotype,
     UnknownOperationSize,
     cell_depth,
+    cell_edges,
     cell_path,
     cell_width,
     check_image_size,
     count_parameters,
     dead_nodes,
     duplicate_edges,
+    edge_nodes,
     genotype_slug,
     get_genotype,
     import_operations,
@@ -316,11 +318,13 @@ def describe_variant(genotype: Genotype, settings: Record) -> Record:
 
 
 def describe_cell(edges: Sequence[Edge], concat: Sequence[int]) -> Record:
-    """Everything about one cell; ``rank`` is None where the census does not take so many nodes."""
-    from nas_lightning.cells.census import MAX_NODES
+    """Everything about one cell; ``rank`` is None where it has too many wirings for a census."""
+    from nas_lightning.cells.census import MAX_WIRINGS, count_wirings
 
     return {
         "edges": [[edge.op, edge.source] for edge in edges],
+        "edge_nodes": list(edge_nodes(edges)),
+        "node_count": cell_edges(edges).node_count,
         "concat": list(concat),
         "width": cell_width(edges, concat),
         "depth": cell_depth(edges, concat),
@@ -328,23 +332,26 @@ def describe_cell(edges: Sequence[Edge], concat: Sequence[int]) -> Record:
         "reads_inputs": list(reads_inputs(edges, concat)),
         "dead_nodes": sorted(dead_nodes(edges, concat)),
         "nodes_reading_one_node_twice": list(duplicate_edges(edges)),
-        "rank": describe_rank(edges, concat) if len(edges) // 2 <= MAX_NODES else None,
+        "rank": describe_rank(edges, concat) if count_wirings(edges) <= MAX_WIRINGS else None,
     }
 
 
 def describe_rank(edges: Sequence[Edge], concat: Sequence[int]) -> Record:
-    """Where a cell ranks among all wirings with its number of nodes and its concat list.
+    """Where a cell ranks among all wirings with its numbers of edges and its concat list.
 
     For the ``ordered`` wirings and those with ``distinct`` sources: the total, how many are at least as wide,
-    at least as shallow and both, and the shares of these. The census takes few nodes; a ValueError names the
-    limit.
+    at least as shallow and both, and the shares of these; None where there are no such wirings. A census has
+    a largest space; a ValueError names it.
     """
     from nas_lightning.cells.census import rank_cell
 
-    record: Record = {"nodes": len(edges) // 2, "concat": sorted(concat)}
+    record: Record = {"nodes": cell_edges(edges).node_count, "concat": sorted(concat)}
     for name in SPACES:
         rank = asdict(rank_cell(edges, concat, distinct=name == "distinct"))
         record |= {"width": rank.pop("width"), "depth": rank.pop("depth")}
+        if rank["total"] == 0:  # a node with more edges than there are nodes before it
+            record[name] = None
+            continue
         shares = {f"{key}_share": count / rank["total"] for key, count in rank.items() if key != "total"}
         record[name] = rank | shares
     return record
@@ -354,13 +361,13 @@ def describe_space(genotype: Genotype, num_cells: int) -> Record:
     """Width, depth and path over all wirings of each cell: quantiles, own value and mid-percentile."""
     import numpy as np
 
-    from nas_lightning.cells.census import MAX_NODES, census_percentiles, list_wirings
+    from nas_lightning.cells.census import MAX_WIRINGS, census_percentiles, count_wirings, list_wirings
 
     own = asdict(topology(genotype, num_cells))
     record: Record = {}
     for name, prefix in (("normal", ""), ("reduction", "reduce_")):
         reduction = name == "reduction"
-        if len(genotype.cell(reduction)[0]) // 2 > MAX_NODES:
+        if count_wirings(genotype.cell(reduction)[0]) > MAX_WIRINGS:
             continue
         space = list_wirings(genotype, reduction=reduction, num_cells=num_cells)
         percentiles = census_percentiles(genotype, reduction=reduction, num_cells=num_cells)

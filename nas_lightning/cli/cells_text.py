@@ -124,10 +124,14 @@ def show_text(record: Record) -> str:
 def _cell_lines(name: str, cell: Record) -> list[str]:
     size = f"width {format_width(cell['width'])}, depth {cell['depth']}, mean path {cell['path']:.3g}"
     lines = [f"{name} cell: {size}"]
-    edges = cell["edges"]
-    for node in range(2, len(edges) // 2 + 2):
-        pair = edges[2 * node - 4 : 2 * node - 2]
-        reads = ", ".join(f"{op} of {f'input {source}' if source < 2 else source}" for op, source in pair)
+    edges = list(zip(cell["edges"], cell["edge_nodes"], strict=True))
+    for node in range(2, cell["node_count"] + 2):
+        reads = ", ".join(
+            f"{op} of {f'input {source}' if source < 2 else source}"
+            for (op, source), own in edges
+            if own == node
+        )
+        reads = reads or "no edges: zero"
         dead = "  (dead: does not reach the output)" if node in cell["dead_nodes"] else ""
         lines.append(_field(f"node {node}", reads + dead))
     lines.append(_field("concat", _numbers(cell["concat"])))
@@ -135,9 +139,11 @@ def _cell_lines(name: str, cell: Record) -> list[str]:
     if unread:
         lines.append(_field("never read", f"input {' and input '.join(unread)}"))
     if twice := _numbers(cell["nodes_reading_one_node_twice"]):
-        lines.append(_field("duplicates", f"nodes that read one node twice: {twice}"))
+        lines.append(_field("duplicates", f"nodes that read one node more than once: {twice}"))
     if cell["rank"] is not None:
         for kind, what in SPACES.items():
+            if cell["rank"][kind] is None:
+                continue
             wide, shallow, both = _shares(cell["rank"][kind])
             text = (
                 f"of {cell['rank'][kind]['total']:,} {what}, {wide} are at least as wide, "
@@ -177,6 +183,7 @@ def census_text(spaces: Sequence[Census], ranks: Sequence[Record]) -> str:
             ]
             for rank in ranks
             for name in SPACES
+            if rank[name] is not None
         ]
         header = ("normal cell of", "width", "depth", "concat", "wirings", "as wide", "as shallow", "both")
         parts.append(
@@ -227,7 +234,7 @@ def vary_text(records: Sequence[Record], cell: str) -> str:
     return (
         f"{table(header, rows)}\n\nof the {cell} cell, but for the network's path; paths in stages of "
         "convolution and batch norm; "
-        "duplicates: nodes that read one node twice"
+        "duplicates: nodes that read one node more than once"
     )
 
 

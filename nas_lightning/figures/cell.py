@@ -12,7 +12,7 @@ from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 from matplotlib.path import Path
 from matplotlib.textpath import TextPath
 
-from nas_lightning.cells.genotype import Edge
+from nas_lightning.cells.genotype import Edge, edge_nodes
 from nas_lightning.cells.paths import cell_path
 from nas_lightning.cells.topology import (
     cell_depth,
@@ -56,7 +56,7 @@ class CellDrawing(NamedTuple):
     """One cell to draw.
 
     Attributes:
-        edges: Two edges per intermediate node.
+        edges: Edges of the cell.
         concat: Nodes that the output concatenates.
         title: Title of the caption, above width and depth.
     """
@@ -134,8 +134,9 @@ def draw_cells(drawings: Sequence[CellDrawing], columns: int | None = None) -> F
 
 def _draw(axes: Axes, drawing: CellDrawing, layout: CellLayout) -> None:
     live = live_nodes(drawing.edges, drawing.concat)
-    for index, (edge, line, label) in enumerate(zip(drawing.edges, layout.edges, layout.labels, strict=True)):
-        is_live = edge.op != "none" and index // 2 + 2 in live
+    nodes = edge_nodes(drawing.edges)
+    for edge, node, line, label in zip(drawing.edges, nodes, layout.edges, layout.labels, strict=True):
+        is_live = edge.op != "none" and node in live
         colours = (colour for family, colour in _FAMILY_COLOURS.items() if edge.op.startswith(family))
         colour = next(colours, _OTHER_COLOUR) if is_live else _DEAD_COLOUR
         bend = line.bend[0] - GAP

@@ -8,19 +8,20 @@ label or a node: lines change rows only in the gaps between columns.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import permutations
+from itertools import accumulate, permutations
 from typing import NamedTuple
 
-from nas_lightning.cells.genotype import Edge
-from nas_lightning.cells.topology import node_depths
+from nas_lightning.cells.genotype import CellEdges, Edge, cell_edges
 
 GAP = 0.55
 """Free space right of a column, where lines change rows."""
 NODE_WIDTH = 0.30
 NODE_HEIGHT = 0.42
+"""Height of a node of at most two edges."""
 ROW_PITCH = 0.66
-LANE_OFFSET = 0.13
-"""Distance of a node's two lanes from the middle of its row."""
+"""Height of the row of a node of at most two edges."""
+LANE_PITCH = 0.26
+"""Distance of a node's lanes; by so much a further edge makes node and row higher."""
 LABEL_HEIGHT = 0.20
 ARROW = 0.16
 """Free space between a label and its node, for the arrow head."""
@@ -79,38 +80,58 @@ def lay_out(edges: Sequence[Edge], concat: Sequence[int], label_width: float) ->
     Rows are assigned by trying every order of up to six intermediate nodes and taking the one with the
     fewest crossings and shortest ways; cells with more nodes keep the order of their nodes.
     """
-    count = len(edges) // 2
+    own = cell_edges(edges)
+    count = own.node_count
     orders = permutations(range(count)) if count <= _SEARCHED_NODES else iter([tuple(range(count))])
-    best = min(orders, key=lambda order: _cost(edges, concat, _heights(order)))
-    return _place(edges, concat, _heights(best), label_width)
+    best = min(orders, key=lambda order: _cost(own, concat, _heights(own, order)))
+    return _place(own, concat, _heights(own, best), label_width)
 
 
-def _heights(order: Sequence[int]) -> list[float]:
+def _extra(edge_count: int) -> float:
+    """By how much a node of so many edges is higher than one of two."""
+    return max(0, edge_count - 2) * LANE_PITCH
+
+
+def _total_height(edges: CellEdges) -> float:
+    """Height of all rows."""
+    return sum(ROW_PITCH + _extra(count) for count in edges.counts)
+
+
+def _heights(edges: CellEdges, order: Sequence[int]) -> list[float]:
     """Height of every node, inputs first, where intermediate node n has row ``order[n - 2]``."""
-    top = (len(order) - 1) / 2 * ROW_PITCH
-    spread = max(ROW_PITCH, len(order) * ROW_PITCH / 2) / 2
-    return [spread, -spread] + [top - row * ROW_PITCH for row in order]
+    total = _total_height(edges)
+    pitches = [ROW_PITCH + _extra(edges.counts[order.index(row)]) for row in range(len(order))]
+    tops = list(accumulate(pitches, initial=0.0))
+    spread = max(ROW_PITCH, total / 2) / 2
+    return [spread, -spread] + [total / 2 - tops[row] - pitches[row] / 2 for row in order]
 
 
-def _lanes(edges: Sequence[Edge], heights: Sequence[float]) -> list[float]:
-    """Height of every edge's lane; a node's upper lane goes to the edge from the higher source."""
+def _lanes(edges: CellEdges, heights: Sequence[float]) -> list[float]:
+    """Height of every edge's lane; a node's upper lanes go to the edges from higher sources."""
     lanes = []
-    for index in range(0, len(edges), 2):
-        middle = heights[index // 2 + 2]
-        upper_first = heights[edges[index].source] >= heights[edges[index + 1].source]
-        sign = 1 if upper_first else -1
-        lanes += [middle + sign * LANE_OFFSET, middle - sign * LANE_OFFSET]
+    for middle, own in zip(heights[2:], edges.by_node, strict=True):
+        downwards = sorted(range(len(own)), key=lambda place: -heights[own[place].source])
+        top = middle + (len(own) - 1) / 2 * LANE_PITCH
+        lanes += [top - downwards.index(place) * LANE_PITCH for place in range(len(own))]
     return lanes
 
 
-def _cost(edges: Sequence[Edge], concat: Sequence[int], heights: Sequence[float]) -> float:
-    depths = node_depths(edges)
+def _columns(edges: CellEdges) -> list[int]:
+    """Column of every node: its depth, where nodes without edges count as 1; inputs stand in column 0."""
+    columns = [0, 0]
+    for own in edges.by_node:
+        columns.append(1 + max((columns[source] for _, source in own), default=0))
+    return columns
+
+
+def _cost(edges: CellEdges, concat: Sequence[int], heights: Sequence[float]) -> float:
+    depths = _columns(edges)
     lanes = _lanes(edges, heights)
     last = max(depths) + 1
     # (column of the gap where the line changes rows, from, to, column where it ends)
     moves = [
-        (depths[edge.source], heights[edge.source], lane, depths[index // 2 + 2])
-        for index, (edge, lane) in enumerate(zip(edges, lanes, strict=True))
+        (depths[edge.source], heights[edge.source], lane, depths[node])
+        for edge, lane, node in zip(edges, lanes, edges.nodes, strict=True)
     ]
     moves += [(last - 1, heights[node], 0.0, last) for node in concat]
     # Until the last gap, a line to the output runs in the middle of its node's row.
@@ -127,21 +148,21 @@ def _cost(edges: Sequence[Edge], concat: Sequence[int], heights: Sequence[float]
 
 
 def _place(
-    edges: Sequence[Edge], concat: Sequence[int], heights: Sequence[float], label_width: float
+    edges: CellEdges, concat: Sequence[int], heights: Sequence[float], label_width: float
 ) -> CellLayout:
-    depths = node_depths(edges)
+    depths = _columns(edges)
     pitch = GAP + label_width + ARROW + NODE_WIDTH
     nodes = [Box(END_WIDTH / 2, heights[node], END_WIDTH, NODE_HEIGHT) for node in (0, 1)]
     nodes += [
-        Box(END_WIDTH + depth * pitch - NODE_WIDTH / 2, height, NODE_WIDTH, NODE_HEIGHT)
-        for depth, height in zip(depths[2:], heights[2:], strict=True)
+        Box(END_WIDTH + depth * pitch - NODE_WIDTH / 2, height, NODE_WIDTH, NODE_HEIGHT + _extra(count))
+        for depth, height, count in zip(depths[2:], heights[2:], edges.counts, strict=True)
     ]
     last_gap = END_WIDTH + max(depths) * pitch
     output = Box(last_gap + GAP + ARROW + END_WIDTH / 2, 0.0, END_WIDTH, NODE_HEIGHT)
 
     lines, labels = [], []
-    for index, (edge, lane) in enumerate(zip(edges, _lanes(edges, heights), strict=True)):
-        source, target = nodes[edge.source], nodes[index // 2 + 2]
+    for edge, lane, node in zip(edges, _lanes(edges, heights), edges.nodes, strict=True):
+        source, target = nodes[edge.source], nodes[node]
         column = END_WIDTH + depths[edge.source] * pitch
         lines.append(Line((source.right, source.y), (column + GAP, lane), (target.left, lane)))
         labels.append(Box(target.left - ARROW - label_width / 2, lane, label_width, LABEL_HEIGHT))
@@ -150,7 +171,7 @@ def _place(
     ]
     return CellLayout(
         width=output.right,
-        height=max(len(edges) // 2 * ROW_PITCH, nodes[0].y - nodes[1].y + ROW_PITCH),
+        height=max(_total_height(edges), nodes[0].y - nodes[1].y + ROW_PITCH),
         nodes=tuple(nodes),
         output=output,
         edges=tuple(lines),

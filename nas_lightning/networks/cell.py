@@ -15,10 +15,10 @@ class Cell(nn.Module):
     """One cell of the stack.
 
     Both inputs are brought to the cell's channels (and, behind a reduction cell, input 0 to input 1's
-    resolution); every intermediate node sums its two edges; the output concatenates the nodes of the concat
+    resolution); every intermediate node sums its edges; the output concatenates the nodes of the concat
     list. What does not reach the classifier (``plan.live``, ``live_inputs``, ``live_edges``) exists as
     parameters with ``requires_grad=False`` and is never called, nor is an edge that carries ``none``; a node
-    all of whose edges carry ``none`` is zero.
+    without edges, or with none but ``none``, is zero.
 
     Args:
         genotype: The cells.
@@ -27,7 +27,9 @@ class Cell(nn.Module):
     Attributes:
         plan: As given.
         preprocess: Projections of input 0 and input 1.
-        edges: Operations in the order of the genotype, two for each node; see :meth:`node_edges`.
+        edges: Operations in the order of the genotype; see :meth:`node_edges`.
+        edge_nodes: Node of every edge, from 2.
+        positions: For every intermediate node, the positions of its edges.
         droppable_edges: Positions of the live edges that drop path may drop: all but stride-1 skips.
     """
 
@@ -37,6 +39,7 @@ class Cell(nn.Module):
         self.plan = plan
         self.concat = genotype.reduce_concat if plan.reduction else genotype.normal_concat
         self.sources = tuple(source for _, source in edges)
+        self.edge_nodes, self.positions = edges.nodes, edges.positions
         self.live_nodes = live_nodes(edges, self.concat)
         self.droppable_edges = tuple(
             index
@@ -55,9 +58,9 @@ class Cell(nn.Module):
                 if not is_live:
                     module.requires_grad_(False)
 
-    def node_edges(self, node: int) -> tuple[nn.Module, nn.Module]:
-        """The two operations that intermediate node ``node`` (from 2) sums."""
-        return self.edges[2 * (node - 2)], self.edges[2 * (node - 2) + 1]
+    def node_edges(self, node: int) -> tuple[nn.Module, ...]:
+        """The operations that intermediate node ``node`` (from 2) sums."""
+        return tuple(self.edges[index] for index in self.positions[node - 2])
 
     def forward(
         self,
@@ -83,10 +86,10 @@ class Cell(nn.Module):
             )
         ]
         scales = {} if factors is None else dict(zip(self.droppable_edges, factors, strict=True))
-        for node in range(2, len(self.edges) // 2 + 2):
+        for node, positions in enumerate(self.positions, start=2):
             values = [
                 self._edge(index, nodes, scales.get(index))
-                for index in (2 * (node - 2), 2 * (node - 2) + 1)
+                for index in positions
                 if self.plan.live_edges[index]
             ]
             if values:

@@ -186,8 +186,10 @@ class CellNetwork(nn.Module):
         part, *inside = name.split(".")
         if part != "cells":
             return part, None, None
-        node = int(inside[2]) // 2 + 2 if inside[1] == "edges" else None
-        return part, int(inside[0]), node
+        index = int(inside[0])
+        cell = self.cells[index]
+        assert isinstance(cell, Cell)
+        return part, index, cell.edge_nodes[int(inside[2])] if inside[1] == "edges" else None
 
     def check_image_size(self, image_size: int) -> None:
         """Refuse images that the reduction cells cannot halve, or that do not fit the auxiliary tower.

@@ -29,8 +29,23 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from nas_lightning.cells import PublishedGenotype, cell_depth, cell_path, cell_width, published_genotypes
-from nas_lightning.cells.census import MAX_NODES, Census, all_wirings, take_census, wiring_paths
+from nas_lightning.cells import (
+    PublishedGenotype,
+    cell_depth,
+    cell_path,
+    cell_width,
+    duplicate_edges,
+    published_genotypes,
+)
+from nas_lightning.cells.census import (
+    MAX_WIRINGS,
+    Census,
+    all_wirings,
+    count_wirings,
+    has_distinct_sources,
+    take_census,
+    wiring_paths,
+)
 from nas_lightning.report.claims import ALPHA, Claim, Predictor, Verdict, statements, statistics
 from nas_lightning.report.resampling import CONFIDENCE, RESAMPLES, SEED, TestResult, holm
 from nas_lightning.report.samples import GROUP_COLUMNS
@@ -95,25 +110,21 @@ def places() -> tuple[Place, ...]:
     """Places of the normal and the reduction cell of every searched genotype in both spaces.
 
     A cell in which a node reads one node twice is not in the space of distinct sources; nor has a cell of
-    more than five nodes a census. Takes some seconds the first time: a space of five nodes has 518,400
-    wirings.
+    more than ``MAX_WIRINGS`` wirings a census. Takes some seconds the first time: a space of five
+    nodes has 518,400 wirings.
     """
     found = []
     for cell in published_genotypes().values():
         for reduction in (False, True):
             edges, concat = cell.genotype.cell(reduction)
-            nodes = len(edges) // 2
-            if nodes > MAX_NODES:
+            if count_wirings(edges) > MAX_WIRINGS:
                 continue
             own = (cell_width(edges, concat), cell_depth(edges, concat), cell_path(edges, concat))
-            wirings = all_wirings(nodes)
+            wirings = all_wirings(edges.counts)
             path = wiring_paths(edges, concat, wirings)
-            apart = np.all(wirings[:, ::2] != wirings[:, 1::2], axis=1)
-            repeats = any(
-                one.source == other.source for one, other in zip(edges[::2], edges[1::2], strict=True)
-            )
-            for distinct in (False, True)[: 1 if repeats else 2]:
-                census = take_census(nodes, concat, distinct=distinct)
+            apart = has_distinct_sources(wirings, edges.counts)
+            for distinct in (False, True)[: 1 if duplicate_edges(edges) else 2]:
+                census = take_census(edges.counts, concat, distinct=distinct)
                 paths = path[apart] if distinct else path
                 spaces = dict(zip(QUANTITIES, (*_of_census(census), _of_values(paths)), strict=True))
                 percentiles = {

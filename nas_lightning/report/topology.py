@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from nas_lightning.cells.census import MAX_NODES, take_census
+from nas_lightning.cells import CellEdges
+from nas_lightning.cells.census import MAX_WIRINGS, count_wirings, take_census
 from nas_lightning.cells.variants import adapted
 from nas_lightning.figures.cell import CellDrawing, draw_cells
 from nas_lightning.figures.width_depth import WidthDepthPlane, draw_width_depth
@@ -108,7 +109,7 @@ def width_depth_plane(selection: Selection, families: Sequence[str], data: str) 
     planes: list[WidthDepthPlane] = []
     names: list[list[str]] = []
     values: dict[str, list[np.ndarray]] = {key: [] for key in means}
-    for title, nodes, concat, members in _spaces(selection, shown):
+    for title, concat, members in _spaces(selection, shown):
         names.append([one.full_name for one in members])
         labels = [one.label for one in members]
         for key, mean in means.items():
@@ -119,7 +120,7 @@ def width_depth_plane(selection: Selection, families: Sequence[str], data: str) 
                 [one.width for one in members],
                 [one.depth for one in members],
                 values[label][-1],
-                take_census(nodes, concat).counts if nodes <= MAX_NODES else {},
+                _counts(members[0].genotype.normal, concat),
                 title,
             )
         )
@@ -138,23 +139,28 @@ def width_depth_plane(selection: Selection, families: Sequence[str], data: str) 
     )
 
 
-def _spaces(
-    selection: Selection, shown: Sequence[Shown]
-) -> list[tuple[str, int, tuple[int, ...], list[Shown]]]:
-    """Title, nodes, concatenated nodes and architectures of every panel."""
+def _spaces(selection: Selection, shown: Sequence[Shown]) -> list[tuple[str, tuple[int, ...], list[Shown]]]:
+    """Title, concatenated nodes and architectures of every panel."""
     by_family = len(_families(shown)) <= _FAMILIES
-    groups: dict[tuple[str, int, tuple[int, ...]], list[Shown]] = {}
+    groups: dict[tuple[str, tuple[int, ...], tuple[int, ...]], list[Shown]] = {}
     for one in sorted(shown, key=lambda one: selection.families.index(one.family)):
         genotype = one.genotype
-        nodes, concat = len(genotype.normal) // 2, tuple(sorted(genotype.normal_concat))
-        groups.setdefault((one.family if by_family else "", nodes, concat), []).append(one)
+        edge_counts, concat = genotype.normal.counts, tuple(sorted(genotype.normal_concat))
+        groups.setdefault((one.family if by_family else "", edge_counts, concat), []).append(one)
     found = []
-    for (_, nodes, concat), members in groups.items():
+    for (_, edge_counts, concat), members in groups.items():
+        nodes = len(edge_counts)
         space = "all" if len(concat) == nodes else ", ".join(map(str, concat))
         families = _families(members)
         name = family_title(families[0]) if len(families) == 1 else f"{len(families)} base cells"
-        found.append((f"{name} ({nodes} nodes, {space} concatenated)", nodes, concat, members))
+        edges = "" if set(edge_counts) == {2} else f" of {', '.join(map(str, edge_counts))} edges"
+        found.append((f"{name} ({nodes} nodes{edges}, {space} concatenated)", concat, members))
     return found
+
+
+def _counts(edges: CellEdges, concat: tuple[int, ...]) -> Mapping[tuple[float, int], int]:
+    """Number of wirings of a cell by width and depth; none where they are too many."""
+    return take_census(edges.counts, concat).counts if count_wirings(edges) <= MAX_WIRINGS else {}
 
 
 def _means(runs: pd.DataFrame, column: str) -> pd.Series:

@@ -131,7 +131,7 @@ def _variants(text: str) -> list[str]:
 
 
 def _published(nodes: str | None) -> list[str]:
-    counts = {name: len(entry.genotype.normal) // 2 for name, entry in published_genotypes().items()}
+    counts = {name: entry.genotype.normal.node_count for name, entry in published_genotypes().items()}
     names = [name for name, count in counts.items() if nodes is None or count == int(nodes)]
     if not names:
         known = ", ".join(str(count) for count in sorted(set(counts.values())))

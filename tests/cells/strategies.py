@@ -6,23 +6,33 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from nas_lightning.cells import Edge
+from nas_lightning.cells import CellEdges, Edge
 from nas_lightning.cells.operations import BUILT_IN_OPERATIONS
 
 
 @st.composite
-def cells(draw: st.DrawFn, max_nodes: int = 6) -> tuple[tuple[Edge, ...], tuple[int, ...]]:
-    """A valid cell: any operations, `none` among them, any sources, any concat list in any order."""
+def cells(
+    draw: st.DrawFn, max_nodes: int = 6, max_edges: int = 5
+) -> tuple[tuple[Edge, ...], tuple[int, ...]]:
+    """A valid cell: any operations, `none` among them, any sources, any concat list in any order.
+
+    Its nodes have any number of edges each, or all two: then the edges may be a plain tuple.
+    """
     nodes = draw(st.integers(1, max_nodes))
-    edges = [
-        Edge(draw(st.sampled_from(BUILT_IN_OPERATIONS)), draw(st.integers(0, index // 2 + 1)))
-        for index in range(2 * nodes)
+    paired = draw(st.booleans())
+    by_node = [
+        [
+            Edge(draw(st.sampled_from(BUILT_IN_OPERATIONS)), draw(st.integers(0, node - 1)))
+            for _ in range(2 if paired else draw(st.integers(0, max_edges)))
+        ]
+        for node in range(2, nodes + 2)
     ]
     order = draw(st.permutations(range(2, nodes + 2)))
     concat = tuple(order[: draw(st.integers(1, nodes))])
     # One path without `none` makes the cell valid whatever the others are.
-    edges[2 * concat[0] - 4] = Edge("skip_connect", draw(st.integers(0, 1)))
-    return tuple(edges), concat
+    by_node[concat[0] - 2][:1] = [Edge("skip_connect", draw(st.integers(0, 1)))]
+    edges = CellEdges(by_node)
+    return tuple(edges) if paired and draw(st.booleans()) else edges, concat
 
 
 @st.composite

@@ -35,7 +35,7 @@ def test_genotypes_are_frozen_hashable_and_survive_pickling() -> None:
     assert len({make(), make(), make(reduce_concat=[2])}) == 2
     assert pickle.loads(pickle.dumps(make())) == make()
     with pytest.raises(AttributeError):
-        make().normal = ()  # type: ignore[misc]
+        make().normal_concat = ()  # type: ignore[misc]
 
 
 def test_the_literal_of_darts_is_the_one_its_authors_printed() -> None:

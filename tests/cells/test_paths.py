@@ -12,7 +12,7 @@ from tests.oracles import network_paths as oracle
 
 
 @settings(max_examples=60)
-@given(cells(max_nodes=3), cells(max_nodes=3), st.integers(1, 4))
+@given(cells(max_nodes=3, max_edges=3), cells(max_nodes=3, max_edges=3), st.integers(1, 4))
 def test_lengths_equal_the_listing_of_all_walks(normal: Any, reduction: Any, num_cells: int) -> None:
     genotype = Genotype(*normal, *reduction)
     walks = list(oracle.all_walks(genotype, num_cells))

@@ -3,8 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from fractions import Fraction
 
-from nas_lightning.cells import Edge
+from nas_lightning.cells import CellEdges, Edge
+
+
+def edges_of(edges: Sequence[Edge], node: int) -> list[Edge]:
+    """The edges of an intermediate node; a plain sequence has two a node."""
+    nodes = edges.nodes if isinstance(edges, CellEdges) else [index // 2 + 2 for index in range(len(edges))]
+    return [edge for edge, owner in zip(edges, nodes, strict=True) if owner == node]
 
 
 def paths_to_output(
@@ -17,7 +24,7 @@ def paths_to_output(
         if node < 2:
             yield path
             return
-        for edge in edges[2 * node - 4 : 2 * node - 2]:
+        for edge in edges_of(edges, node):
             if through_none or edge.op != "none":
                 yield from backwards((edge.source, *path))
 
@@ -27,18 +34,19 @@ def paths_to_output(
 
 def depth(edges: Sequence[Edge], concat: Sequence[int]) -> int:
     # As many connections as nodes on the path: the last one leads to the output.
-    return max(len(path) for path in paths_to_output(edges, concat, through_none=True))
+    return max((len(path) for path in paths_to_output(edges, concat, through_none=True)), default=0)
 
 
 def width(edges: Sequence[Edge], concat: Sequence[int]) -> float:
     counting = {
         node for path in paths_to_output(edges, concat, through_none=True) for node in path if node >= 2
     }
-    total = 0.0
+    total = Fraction()
     for node in counting:
-        sources = [edge.source for edge in edges[2 * node - 4 : 2 * node - 2]]
-        total += sum(source in (0, 1) for source in sources) / len(sources)
-    return total
+        sources = [edge.source for edge in edges_of(edges, node)]
+        if sources:
+            total += Fraction(sum(source in (0, 1) for source in sources), len(sources))
+    return float(total)
 
 
 def reaches_output(edges: Sequence[Edge], concat: Sequence[int], node: int) -> bool:
@@ -46,6 +54,7 @@ def reaches_output(edges: Sequence[Edge], concat: Sequence[int], node: int) -> b
     if node in concat:
         return True
     return any(
-        edge.source == node and edge.op != "none" and reaches_output(edges, concat, index // 2 + 2)
-        for index, edge in enumerate(edges)
+        edge.source == node and edge.op != "none" and reaches_output(edges, concat, reader)
+        for reader in range(node + 1, node + len(edges) + 10)
+        for edge in edges_of(edges, reader)
     )

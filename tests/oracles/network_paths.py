@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import numpy as np
 
 from nas_lightning.cells import Edge, Genotype
+from tests.oracles.cells_paths import edges_of
 
 STAGES = {
     "skip_connect": 0,
@@ -26,14 +28,12 @@ STAGES = {
 
 def carries(edges: tuple[Edge, ...], node: int) -> bool:
     """Whether a node's value is not zero by its `none` operations alone."""
-    return node < 2 or any(
-        op != "none" and carries(edges, source) for op, source in edges[2 * node - 4 : 2 * node - 2]
-    )
+    return node < 2 or any(op != "none" and carries(edges, source) for op, source in edges_of(edges, node))
 
 
 def ways(edges: tuple[Edge, ...], node: int) -> list[Edge]:
-    pair = edges[2 * node - 4 : 2 * node - 2]
-    return [edge for edge in pair if edge.op != "none" and carries(edges, edge.source)]
+    own = edges_of(edges, node)
+    return [edge for edge in own if edge.op != "none" and carries(edges, edge.source)]
 
 
 def cell_at(genotype: Genotype, index: int, cells: int) -> tuple[tuple[Edge, ...], list[int]]:
@@ -86,15 +86,16 @@ def simulated(genotype: Genotype, cells: int, walks: int, seed: int = 0) -> floa
 def longest_connections(genotype: Genotype, cells: int) -> int:
     """Connections on the longest path, whatever the operations."""
 
-    def of_cell(index: int) -> int:
+    def of_cell(index: int) -> float:
         if index < 0:
             return 0
         edges, concat = genotype.cell(index in (cells // 3, 2 * cells // 3))
         return 1 + max(of_node(index, edges, node) for node in concat)
 
-    def of_node(index: int, edges: tuple[Edge, ...], node: int) -> int:
+    def of_node(index: int, edges: tuple[Edge, ...], node: int) -> float:
         if node < 2:
             return of_cell(index - 2 + node)
-        return 1 + max(of_node(index, edges, edge.source) for edge in edges[2 * node - 4 : 2 * node - 2])
+        lengths = (of_node(index, edges, edge.source) for edge in edges_of(edges, node))
+        return 1 + max(lengths, default=-math.inf)
 
-    return of_cell(cells - 1)
+    return int(of_cell(cells - 1))

@@ -194,23 +194,27 @@ class Cell(nn.Module):
             else ReLUConvBN(channels_before_last, channels)
         )
         self.preprocess1 = ReLUConvBN(channels_last, channels)
+        self.stride = 2 if reduction else 1
         edges = genotype.reduce if reduction else genotype.normal
         self.concat = genotype.reduce_concat if reduction else genotype.normal_concat
-        self.sources = [source for _, source in edges]
+        self.by_node = [[edge.source for edge in own] for own in edges.by_node]
         self._ops = nn.ModuleList(
             OPERATIONS[op](channels, 2 if reduction and source < 2 else 1) for op, source in edges
         )
 
     def forward(self, before_last: Tensor, last: Tensor, drop_probability: float) -> Tensor:
         nodes = [self.preprocess0(before_last), self.preprocess1(last)]
-        for first in range(0, len(self._ops), 2):
-            values = []
-            for op, source in zip(self._ops[first : first + 2], self.sources[first:], strict=False):
+        operations = iter(self._ops)
+        for sources in self.by_node:
+            # The sum of no edges is zero at the resolution of the cell's nodes.
+            total = nodes[1][:, :, :: self.stride, :: self.stride] * 0.0
+            for source in sources:
+                op = next(operations)
                 value = op(nodes[source])
                 if self.training and drop_probability > 0 and not isinstance(op, Identity):
                     value = drop_path(value, drop_probability)
-                values.append(value)
-            nodes.append(values[0] + values[1])
+                total = total + value
+            nodes.append(total)
         return torch.cat([nodes[node] for node in self.concat], dim=1)
 
 
