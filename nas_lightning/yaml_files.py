@@ -13,6 +13,9 @@ import yaml
 _SafeLoader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
+_GROUPS = ("model", "data", "trainer")
+
+
 class _Loader(_SafeLoader):  # type: ignore[misc]
     """Reads ``3e-4`` as a number, and refuses a mapping that names one key twice."""
 
@@ -42,7 +45,7 @@ def read_yaml(path: Path) -> Any:
         ValueError: If it is not valid YAML, or a mapping names one key twice; one line that names the file
             and the line.
     """
-    if not path.is_file():
+    if not _is_file(path):
         raise FileNotFoundError(f"{path} is not a file")
     try:
         return yaml.load(path.read_text(encoding="utf-8"), _Loader)
@@ -50,8 +53,21 @@ def read_yaml(path: Path) -> Any:
         mark = error.problem_mark or error.context_mark
         where = "" if mark is None else f" (line {mark.line + 1})"
         raise ValueError(f"{path} is no valid YAML: {error.problem or error.context}{where}") from error
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError, TypeError) as error:
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is no text in UTF-8 (byte {error.start})") from error
+    except OSError:
+        raise
+    except (yaml.YAMLError, RecursionError, TypeError) as error:
         raise ValueError(f"{path} is no valid YAML: {' '.join(str(error).split())}") from error
+    except Exception as error:  # whatever PyYAML makes of `!!timestamp 7`
+        raise ValueError(f"{path} is no valid YAML: a value is not what its tag says") from error
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # such as a name that is too long
+        return False
 
 
 def read_mapping(path: Path) -> dict[str, Any]:
@@ -72,15 +88,35 @@ def read_config(path: Path, including: tuple[Path, ...] = ()) -> list[dict[str, 
     """
     if path.resolve() in including:
         raise ValueError(f"{path} includes itself: `include` must not go round in a circle")
-    settings = read_mapping(path)
-    for key in ("model", "trainer"):
-        if not isinstance(settings.get(key) or {}, dict):
-            raise ValueError(f"{path}: `{key}` (={settings[key]!r}) must be a mapping of settings")
+    settings = {
+        key: value for key, value in read_mapping(path).items() if key not in _GROUPS or value is not None
+    }
+    for key, value in settings.items():
+        if key in _GROUPS and not isinstance(value, dict | str if key == "data" else dict):
+            raise ValueError(f"{path}: `{key}` (={_short(value)}) must be a mapping of settings")
+        if "." in key:
+            outer, _, inner = key.partition(".")
+            raise ValueError(f"{path}: `{key}` must be nested: `{outer}: {{{inner}: ...}}`")
+        _check_keys(path, key, value)
     included = settings.pop("include", None) or []
     names = [included] if isinstance(included, str) else included
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise ValueError(f"{path}: `include` (={included!r}) must be a file or a list of files")
+        raise ValueError(f"{path}: `include` (={_short(included)}) must be a file or a list of files")
     parts: list[dict[str, Any]] = []
     for name in names:
         parts += read_config(path.parent / name, (*including, path.resolve()))
     return [*parts, settings] if settings else parts
+
+
+def _check_keys(path: Path, where: str, value: Any) -> None:
+    """Refuse keys of nested settings that are no text; an empty one would name the mapping itself."""
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, inner in items:
+        if isinstance(value, dict) and (not isinstance(key, str) or not key):
+            raise ValueError(f"{path}: the key {key!r} in `{where}` must be the name of a setting")
+        _check_keys(path, key if isinstance(key, str) else where, inner)
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:80]}..."

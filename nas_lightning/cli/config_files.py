@@ -15,14 +15,17 @@ def with_included_files(arguments: Sequence[str]) -> list[str]:
 
     ``--config darts.yaml``, where ``darts.yaml`` says ``include: base.yaml``, becomes the same as ``--config
     base.yaml --config darts.yaml``. A file that includes others, and each of these, is given as the YAML text
-    of its settings.
+    of its settings, and so is one with an empty group of settings, which is left out.
     """
     expanded: list[str] = []
     remaining = iter(arguments)
     for argument in remaining:
         name, equals, value = argument.partition("=")
         if name in ("--config", "-c"):
-            expanded += _settings(Path(value if equals else next(remaining, "")))
+            file = value if equals else next(remaining, "")
+            if not file:
+                raise ValueError(f"`config` needs a file: `{argument} FILE`")
+            expanded += _settings(Path(file))
         else:
             expanded.append(argument)
     return expanded
@@ -35,6 +38,6 @@ def _settings(path: Path) -> list[str]:
         raise type(error)(f"`config`: {error}") from error
     if not parts:
         raise ValueError(f"`config`: {path} must hold settings, such as `model: {{num_cells: 8}}`")
-    if "include" not in read_mapping(path):
+    if parts == [read_mapping(path)]:
         return [f"--config={path}"]
     return [f"--config={yaml.safe_dump(settings)}" for settings in parts]

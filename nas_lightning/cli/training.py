@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import logging
 import os
 import sys
@@ -26,6 +25,7 @@ from nas_lightning.cli.config_files import with_included_files
 from nas_lightning.cli.deciding import TRAINER_DEFAULTS, decisive, plain_settings
 from nas_lightning.cli.main import SUBCOMMANDS
 from nas_lightning.cli.messages import plain_message
+from nas_lightning.cli.setting_names import class_names, known_settings, refuse_missing_values
 from nas_lightning.datamodules import ImageDataModule
 from nas_lightning.files import atomic_write
 from nas_lightning.identity import as_list
@@ -36,9 +36,7 @@ class OneLineErrorParser(LightningArgumentParser):
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raise the parser's message as a ValueError in one line."""
-        known = [action.dest for action in self._actions]
-        known += [f"data.{name}" for name in inspect.signature(ImageDataModule).parameters]
-        raise ValueError(plain_message(message, known)) from ex
+        raise ValueError(plain_message(message, known_settings(self), class_names)) from ex
 
 
 class SaveRunConfig(SaveConfigCallback):
@@ -121,6 +119,7 @@ class TrainingCLI(LightningCLI):
         self.arguments = with_included_files(self.arguments)
         self.config = parser.parse_args(self.arguments)
         settings = self.settings
+        refuse_missing_values(settings.as_dict())
         if settings.seed_everything is False:
             raise ValueError("`seed_everything` (=False) must be a number, or true for a random one")
         if not 0 <= int(settings.seed_everything) < 2**32:
