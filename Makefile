@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: quickstart test lint typecheck benchmark
+.PHONY: quickstart test lint typecheck docs benchmark
 
 # Train darts_v2 on the embedded data set; a run folder of its own each time. Watch it with
 # `.venv/bin/tensorboard --logdir tb_logs`.
@@ -20,6 +20,10 @@ lint: $(VENV)/.dev
 
 typecheck: $(VENV)/.dev
 	$(BIN)/mypy
+
+# The site, into site/; a broken link is an error.
+docs: $(VENV)/.docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
 # Ratios against plain implementations; prints them and writes benchmarks/results/*.json.
 benchmark: $(VENV)/.tests
@@ -47,4 +51,8 @@ $(VENV)/.tests: $(VENV)/.runs
 
 $(VENV)/.dev: $(VENV)/.tests
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	touch $@
+
+$(VENV)/.docs: $(VENV)/.dev
+	$(BIN)/python -m pip install --quiet --editable '.[docs]'
 	touch $@

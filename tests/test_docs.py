@@ -1,27 +1,17 @@
-"""The documents: their lines, their links, the files they name, and CONTRIBUTING's examples."""
+"""The documents: their lines, their links, and the files they name."""
 
 from __future__ import annotations
 
 import re
-import shlex
-import sys
 import unicodedata
 from pathlib import Path
 
 import pytest
 
-from nas_lightning.cli.main import main
-
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
 CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text()
 LINE_LENGTH = 100
-SMALL = (
-    "--model.init_channels=4",
-    "--model.num_cells=3",
-    "--trainer.max_epochs=1",
-    "--trainer.limit_train_batches=2",
-)
 
 
 def without_code(text: str) -> str:
@@ -61,8 +51,8 @@ def test_files_in_the_text_exist(path: Path) -> None:
         ROOT / "configs" / "studies",
         ROOT / "docs" / "cluster",
     ]
-    absent = {"mine.yaml", "gated.yaml", "config.yaml"} | set(
-        re.findall(r"`(\S+\.py)`:$", CONTRIBUTING, re.MULTILINE)
+    absent = {"mine.yaml", "config.yaml", "stripes.py"} | set(
+        re.findall(r"`(\S+\.(?:py|yaml))`:$", path.read_text(), re.MULTILINE)
     )
     steps = re.findall(r"^Into the package.*?(?=^#|\Z)", CONTRIBUTING, re.DOTALL | re.MULTILINE)
     absent |= {
@@ -72,65 +62,3 @@ def test_files_in_the_text_exist(path: Path) -> None:
     }
     for name in re.findall(r"`([\w./-]+\.(?:py|yaml|c|h|sbatch))`", without_code(path.read_text())):
         assert name in absent or any((folder / name).exists() for folder in folders), name
-
-
-def block(name: str) -> str:
-    """The code that follows the name of its file."""
-    found = re.search(rf"`{re.escape(name)}`:\n\n```\w+\n(.*?)```", CONTRIBUTING, re.DOTALL)
-    assert found is not None, name
-    return found.group(1)
-
-
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with the files of CONTRIBUTING's examples."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(str(tmp_path))
-    for name in ("gated.py", "gated.yaml", "confidence.py", "stripes.py", "reliability.py"):
-        if name != "gated.py" or "gated" not in sys.modules:  # an operation is registered once in a process
-            (tmp_path / name).write_text(block(name))
-    (tmp_path / "configs").symlink_to(ROOT / "configs")
-    return tmp_path
-
-
-def command(containing: str) -> list[str]:
-    lines = [
-        line
-        for text in re.findall(r"```bash\n(.*?)```", CONTRIBUTING, re.DOTALL)
-        for line in text.splitlines()
-        if containing in line
-    ]
-    arguments = shlex.split(lines[0])
-    return arguments[arguments.index("fit") if "fit" in arguments else 1 :]
-
-
-def test_the_operation_is_drawn_and_trains(folder: Path) -> None:
-    main(command("cells draw gated.yaml"))
-    assert (folder / "gated.png").stat().st_size > 1000
-    main(
-        [
-            *command("fit --config configs/quickstart.yaml --model.genotype"),
-            *SMALL,
-            "--trainer.callbacks=null",
-        ]
-    )
-    assert "gated_conv_3x3" in (folder / "tb_logs" / "quickstart" / "gated" / "result.json").read_text()
-
-
-def test_the_analysis_measures_the_data_set(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
-    data = command("--data stripes.Stripes")
-    analysis = command("confidence.ConfidenceGap")
-    analysis = [
-        argument.replace("callbacks+", "callbacks") for argument in analysis[analysis.index("--config") + 2 :]
-    ]
-    with caplog.at_level("INFO"):
-        main([*data, *analysis, *SMALL])
-    gap = re.search(r"confidence gap (-?\d\.\d+)", caplog.text)
-    assert gap is not None
-    assert -1 <= float(gap.group(1)) <= 1
-    assert (folder / "tb_logs" / "quickstart" / "darts_v2" / "result.json").is_file()
-
-
-def test_the_figure_is_drawn(folder: Path) -> None:
-    exec(compile(block("reliability.py"), "reliability.py", "exec"), {"__name__": "__main__"})
-    assert (folder / "reliability.png").stat().st_size > 1000

@@ -165,7 +165,7 @@ def test_the_census_has_twenty_wirings_of_each_space() -> None:
 
 def test_the_example_of_the_documentation_is_a_study(tmp_path: Path) -> None:
     shutil.copytree(CONFIGS, tmp_path / "configs")
-    text = (CONFIGS.parent / "docs" / "reproduce.md").read_text()
+    text = (CONFIGS.parent / "docs" / "studies.md").read_text()
     [example] = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
     path = tmp_path / "configs" / "studies" / "mine.yaml"
     path.with_name("study.yaml").write_text(example)
