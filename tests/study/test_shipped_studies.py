@@ -20,7 +20,7 @@ from nas_lightning.study.read import read_study
 from nas_lightning.study.study import Run
 from tests.study.shipped import CONFIGS, read, shipped
 
-SMALL = ("quickstart", "digits", "initialisation")
+SMALL = ("quickstart", "digits", "initialisation", "small", "small_figure4")
 STUDIES = sorted((CONFIGS / "studies").glob("*.yaml"))
 SEEDS = 3
 FAMILIES = ("darts_v2", "enas", "amoebanet", "nasnet")
@@ -38,10 +38,11 @@ def stems(name: str) -> set[tuple[str, ...]]:
 def test_a_study_is_named_as_its_file_and_trains_nothing_twice(path: Path) -> None:
     study = read(path)
     assert study.name == path.stem
-    assert study.experiment == (f"{study.name}-study" if study.name in SMALL else "paper")
+    assert study.experiment == (f"{study.name.partition('_')[0]}-study" if study.name in SMALL else "paper")
     identities = {identity_hash(run.deciding) for run in study.runs}
     assert len(identities) == len(study.runs) == len({run.name for run in study.runs}) > 0
-    assert len({run.seed for run in study.runs}) == (2 if study.name == "quickstart" else SEEDS)
+    seeds = {"quickstart": 2, "small": 1, "small_figure4": 1}.get(study.name, SEEDS)
+    assert len({run.seed for run in study.runs}) == seeds
 
 
 def test_the_whole_paper_counted_by_hand() -> None:
@@ -207,7 +208,9 @@ def test_the_small_study_of_section_4_trains_the_authors_cells() -> None:
     assert {"gradient_variance", "loss_contour"} < set(*stems("digits"))  # figures 6, 7 and 8
 
 
-@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path", [p for p in STUDIES if not p.stem.startswith("small")], ids=lambda path: path.stem
+)
 def test_surfaces_have_five_pairs_of_directions(path: Path) -> None:
     for run in read(path).runs:
         for analysis in run.analyses:
@@ -248,3 +251,12 @@ def test_the_initialisation_trains_next_to_nothing() -> None:
         assert run.settings["model.init_channels"] == 8
         assert run.limited_batches(40) == 2
         assert [analysis.measured_after(run.epochs) for analysis in run.analyses] == [(0,), (0,)]
+
+
+def test_the_small_study_has_every_cell_of_the_paper() -> None:
+    section4 = {*SECTION4_CELLS.values()}
+    of_paper = set(labels("paper")) - {f"snas_mild:connections={seed}" for seed in range(14)}
+    assert of_paper | section4 <= {"snas_mild", *labels("small")}
+    rates = {run.learning_rate for run in shipped("small").runs}
+    assert rates == {0.0025, 0.1, 0.25}
+    assert {run.data for run in shipped("small").runs} == {"Digits"}
