@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import traceback
 import warnings
 from pathlib import Path
 from typing import Any, NoReturn
@@ -14,7 +15,6 @@ from jsonargparse import Namespace
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
-from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_info
 
 from nas_lightning import callbacks
@@ -24,10 +24,10 @@ from nas_lightning.cli.checkpoint_settings import read_checkpoint_settings
 from nas_lightning.cli.config_files import with_included_files
 from nas_lightning.cli.deciding import TRAINER_DEFAULTS, decisive, plain_settings
 from nas_lightning.cli.main import SUBCOMMANDS
-from nas_lightning.cli.messages import plain_message
+from nas_lightning.cli.messages import is_user_error, one_line, plain_message
 from nas_lightning.cli.setting_names import class_names, known_settings, refuse_missing_values
 from nas_lightning.datamodules import ImageDataModule
-from nas_lightning.files import atomic_write
+from nas_lightning.files import FULL_DISK, atomic_write, naming
 from nas_lightning.identity import as_list
 
 
@@ -261,10 +261,12 @@ class TrainingCLI(LightningCLI):
         self.datamodule.prepare_data()
         self.datamodule.setup("fit")
         if not self.settings.trainer.fast_dev_run:
-            self.run_folder.mkdir(parents=True, exist_ok=True)
-            self._lock = FileLock(self.run_folder / ".lock", timeout=0)
+            lock = self.run_folder / ".lock"
             try:
-                self._lock.acquire()  # until the training ends, however it does
+                with naming(lock):
+                    self.run_folder.mkdir(parents=True, exist_ok=True)
+                    self._lock = FileLock(lock, timeout=0)
+                    self._lock.acquire()  # until the training ends, however it does
             except Timeout:
                 raise ValueError(
                     f"{self.run_folder} is being written by another process; use another `--run NAME`"
@@ -281,6 +283,18 @@ class TrainingCLI(LightningCLI):
             how = "`--ckpt_path last`" if subcommand == "fit" else "the same command"
             print(f"nas-lightning: stopped by {by}; resume with {how}", file=sys.stderr)
             raise SystemExit(code) from None
+        except OSError as error:
+            if error.errno not in FULL_DISK:
+                raise
+            again = "resume with `--ckpt_path last`" if subcommand == "fit" else "repeat the command"
+            raise OSError(error.errno, f"{one_line(error)}; make room, then {again}") from error
+        except Exception as error:
+            if is_user_error(error) or not _is_restoring(error):
+                raise
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            raise ValueError(
+                f"`ckpt_path` (={self.settings.ckpt_path}) cannot be restored: {reason}"
+            ) from error
         finally:
             if self._lock is not None:
                 self._lock.release()
@@ -298,9 +312,9 @@ class TrainingCLI(LightningCLI):
         self.model.network.check_image_size(self.datamodule.image_size)
 
 
-def run_logger(folder: Path) -> TensorBoardLogger:
+def run_logger(folder: Path) -> callbacks.EventLogger:
     """The logger whose files lie in a run's folder."""
-    return TensorBoardLogger(
+    return callbacks.EventLogger(
         folder.parent.parent, name=folder.parent.name, version=folder.name, default_hp_metric=False
     )
 
@@ -309,6 +323,12 @@ def _rank() -> int:
     """Rank of this process according to its launcher (torchrun, SLURM or Lightning)."""
     names = ("RANK", "SLURM_PROCID", "LOCAL_RANK")
     return next((int(os.environ[name]) for name in names if name in os.environ), 0)
+
+
+def _is_restoring(error: BaseException) -> bool:
+    """Whether Lightning raised an error while it restored a checkpoint, whose contents must be at fault."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return any(Path(f.filename).stem == "checkpoint_connector" and "restore" in f.name for f in frames)
 
 
 def main(arguments: list[str]) -> None:
