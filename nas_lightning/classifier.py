@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -199,11 +200,20 @@ class CellClassifier(LightningModule):
         classification_loss = functional.cross_entropy(logits, targets)
         self.train_loss.update(classification_loss.detach() * len(targets), len(targets))
         self.train_accuracy.update(logits.detach(), targets)
-        self._log({"loss/train": self.train_loss, "accuracy/train": self.train_accuracy})
+        self.log_training_metrics()
         if auxiliary_logits is None:
             return classification_loss
         auxiliary_loss = functional.cross_entropy(auxiliary_logits, targets)
         return classification_loss + self.auxiliary_weight * auxiliary_loss
+
+    @property
+    def training_metrics(self) -> dict[str, Metric]:
+        """The metrics of the epoch so far, by tag; a checkpoint within the epoch keeps them."""
+        return {"loss/train": self.train_loss, "accuracy/train": self.train_accuracy}
+
+    def log_training_metrics(self) -> None:
+        """Make the metrics of the epoch so far known to the trainer."""
+        self._log(self.training_metrics)
 
     def on_validation_start(self) -> None:
         """Evaluate the network that the checkpoint holds."""
@@ -269,6 +279,9 @@ class CellClassifier(LightningModule):
             "accumulate_grad_batches": self.trainer.accumulate_grad_batches,
         }
         checkpoint["genotype"] = str(self.genotype)
+        root = getattr(getattr(self.trainer, "datamodule", None), "root", None)
+        if isinstance(root, str):
+            checkpoint["data_root"] = str(Path(root).absolute())
         for state in checkpoint.get("optimizer_states", ()):
             for group in state["param_groups"]:  # how a step was computed is no part of its state
                 group.update({name: None for name in ("fused", "foreach") if name in group})

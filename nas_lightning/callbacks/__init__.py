@@ -10,18 +10,24 @@ from nas_lightning.callbacks.hessian_spectrum import HessianSpectrum
 from nas_lightning.callbacks.loss_contour import LossContour
 from nas_lightning.callbacks.loss_profile import LossProfile
 from nas_lightning.callbacks.progress import TrainingProgress
+from nas_lightning.callbacks.requeue import EXIT_CODE as REQUEUE_EXIT_CODE
+from nas_lightning.callbacks.requeue import Requeue
+from nas_lightning.callbacks.resuming import ExactResume
 from nas_lightning.callbacks.run_record import RunRecord
 
 __all__ = [
+    "REQUEUE_EXIT_CODE",
     "Analysis",
     "AtomicCheckpointIO",
     "CellSummary",
     "DropPathSchedule",
     "EventLogger",
+    "ExactResume",
     "GradientVariance",
     "HessianSpectrum",
     "LossContour",
     "LossProfile",
+    "Requeue",
     "RunRecord",
     "TrainingProgress",
     "run_checkpoints",

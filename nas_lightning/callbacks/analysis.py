@@ -23,6 +23,7 @@ from torch import nn
 from nas_lightning.acceleration import Speed, check_speed
 from nas_lightning.analysis import estimate_running_statistics
 from nas_lightning.callbacks.context import AnalysisContext
+from nas_lightning.callbacks.ending import ending
 from nas_lightning.callbacks.protocols import cell_module, image_data
 from nas_lightning.callbacks.split_batches import check_split, split_batches
 from nas_lightning.netcdf import read_dataset
@@ -150,7 +151,7 @@ class Analysis(Callback, ABC):
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Measure a finished training that is resumed: the trainer then skips `on_train_end`."""
-        if not self._has_trained and trainer.current_epoch >= (trainer.max_epochs or 1) > 0:
+        if not self._has_trained and ending(trainer) is not None:
             if self.at_start:
                 self._say_if_start_is_lost(trainer)
             if self.at_end:

@@ -42,6 +42,11 @@ def check_structure(
     needed = _NEEDED | (_RESUMING if resuming else {})
     for name, kind in (needed | _OPTIONAL).items():
         value = checkpoint.get(name)
+        if value is None and name in needed and name in _RESUMING:
+            raise ValueError(
+                f"{said} cannot resume a training: it holds weights without `{name}`;"
+                " use `--ckpt_path last` or another checkpoint"
+            )
         if value is None and name in needed:
             raise ValueError(f"{foreign}: it has no `{name}`")
         if value is not None and (not isinstance(value, kind) or isinstance(value, bool)):

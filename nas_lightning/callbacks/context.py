@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from nas_lightning.acceleration import Accelerated, Level, Speed, accelerate, level_of
 from nas_lightning.callbacks.protocols import CellModule, image_data
+from nas_lightning.callbacks.requeue import requeue_requested
 from nas_lightning.callbacks.split_batches import SplitBatches
 from nas_lightning.figures import figure_to_array
 from nas_lightning.provenance import run_seed, software_versions, weights_hash
@@ -136,8 +137,11 @@ class AnalysisContext:
         return result  # type: ignore[no-any-return]
 
     def stop_if_asked(self) -> None:
-        """End the analysis if the process received SIGTERM; Lightning itself checks only between batches."""
-        if self.trainer.received_sigterm:
+        """End the analysis if the process received SIGTERM, or SLURM's signal before the time limit.
+
+        Lightning itself checks only between batches.
+        """
+        if self.trainer.received_sigterm or requeue_requested(self.trainer):
             raise SIGTERMException
 
     def log_scalars(self, scalars: dict[str, float]) -> None:

@@ -20,6 +20,10 @@ class DropPathSchedule(Callback):
     run drops the same as an unbroken one, whatever else draws random numbers.
     """
 
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Set the probability where a training goes on within an epoch."""
+        self.on_train_epoch_start(trainer, pl_module)
+
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Set this epoch's probability."""
         module = cell_module(pl_module)

@@ -15,6 +15,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 
+from nas_lightning.callbacks.ending import ending, is_within_epoch
 from nas_lightning.callbacks.protocols import cell_module, image_data
 from nas_lightning.files import atomic_write
 from nas_lightning.identity import identity_hash
@@ -46,6 +47,8 @@ class RunRecord(Callback):
         self._learning_rate = 0.0
         self._images = 0
         self._training_time = 0.0
+        self._started = 0.0
+        self._ended: str | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Give TensorBoard's ``hparams.yaml`` the settings before Lightning writes it."""
@@ -55,12 +58,44 @@ class RunRecord(Callback):
                 logger.hparams.update(settings)
 
     def state_dict(self) -> dict[str, Any]:
-        """The rows so far, for the checkpoint."""
-        return {"rows": [dict(row) for row in self.rows]}
+        """The rows so far, what is known of the next one, and what decides the training."""
+        so_far = {
+            "evaluation": dict(self._evaluation),
+            "learning_rate": self._learning_rate,
+            "images": self._images,
+            "training_time": self._training_time,
+        }
+        deciding = None if self.deciding is None else dict(self.deciding)
+        return {"rows": [dict(row) for row in self.rows], "epoch_so_far": so_far, "deciding": deciding}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue the rows of a checkpoint."""
         self.rows = [dict(row) for row in state_dict["rows"]]
+        so_far = state_dict.get("epoch_so_far")
+        if so_far is not None:  # an earlier version kept whole epochs only
+            self._evaluation = dict(so_far["evaluation"])
+            self._learning_rate = so_far["learning_rate"]
+            self._images = so_far["images"]
+            self._training_time = so_far["training_time"]
+
+    def on_save_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Say of the end of a training that it is one."""
+        if not is_within_epoch(trainer):
+            checkpoint["ended"] = self._ended or ending(trainer)
+
+    def on_load_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Do not train past the end of a training that was stopped early."""
+        self._ended = checkpoint.get("ended")
+        if self._ended is not None:
+            trainer.should_stop = True
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the clock, also where a training goes on within an epoch."""
+        self._started = time.perf_counter() - self._training_time
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock, and note the learning rate before the schedule steps."""
@@ -111,8 +146,10 @@ class RunRecord(Callback):
         best = _best(self.rows, f"accuracy/{split}")
         cell = module.cell_description(data.image_size)
         settings = _settings(trainer, pl_module)
+        ended = self._ended or ending(trainer)
         result = {
-            "finished": _is_finished(trainer),
+            "finished": ended is not None,
+            "ended": ended,
             "epochs": len(self.rows),
             "evaluation_split": split,
             "final": final,
@@ -144,12 +181,6 @@ class RunRecord(Callback):
 
 def _values(trainer: Trainer, suffix: str) -> Row:
     return {name: float(value) for name, value in trainer.callback_metrics.items() if name.endswith(suffix)}
-
-
-def _is_finished(trainer: Trainer) -> bool:
-    """Whether the training went as far as it was asked to, by epochs or by steps."""
-    epochs, steps = trainer.max_epochs or -1, trainer.max_steps
-    return 0 < epochs <= trainer.current_epoch or 0 < steps <= trainer.global_step
 
 
 def _best(rows: list[Row], metric: str) -> Row:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from nas_lightning.callbacks.checkpoint_structure import check_structure, refuse_foreign_code
+from nas_lightning.callbacks.resuming import place_of
 from nas_lightning.cells import get_genotype
 from nas_lightning.classifier import CellClassifier
 from nas_lightning.datamodules import ImageDataModule
@@ -25,6 +26,9 @@ class CheckpointSettings:
     arguments of CellClassifier, without the number of classes, which the data set decides. ``data_class`` is
     an import path, None where the checkpoint has none, and ``data`` its arguments without those that change
     no result. ``run`` are the settings of the trainer that decide the schedule, and ``seed_everything``.
+    ``roots`` are the folder of the data sets as it was given and, where the checkpoint says it, its absolute
+    path. ``deciding`` are the settings that decided the training, None if the checkpoint does not say.
+    ``blocking`` says why no training can resume from it, None if one can.
     """
 
     path: Path
@@ -34,6 +38,25 @@ class CheckpointSettings:
     data_class: str | None
     data: dict[str, Any]
     run: dict[str, Any]
+    roots: tuple[str, ...] = ()
+    deciding: dict[str, Any] | None = None
+    blocking: str | None = None
+
+    @property
+    def root(self) -> str | None:
+        """The folder of the data sets, as it was given where that is still the same one."""
+        if not self.roots or Path(self.roots[0]).absolute() == Path(self.roots[-1]):
+            return next(iter(self.roots), None)
+        given, absolute = self.roots[0], self.roots[-1]
+        return given if Path(given).is_dir() and not Path(absolute).is_dir() else absolute
+
+    def refuse_to_resume(self) -> None:
+        """Refuse a training that could not go on from here as if there had been no break."""
+        if self.blocking is not None:
+            raise ValueError(
+                f"`ckpt_path` (={self.path}) cannot resume a training: {self.blocking};"
+                " use `--ckpt_path last` or another checkpoint"
+            )
 
     def defaults(self, *, resuming: bool) -> dict[str, Any]:
         """The settings by parser key, as defaults of settings that are not given.
@@ -42,7 +65,8 @@ class CheckpointSettings:
         """
         defaults: dict[str, Any] = {f"model.{name}": value for name, value in self.model.items()}
         if self.data_class is not None:
-            defaults["data"] = {"class_path": self.data_class, "init_args": self.data}
+            root = {} if self.root is None else {"root": self.root}
+            defaults["data"] = {"class_path": self.data_class, "init_args": self.data | root}
         return defaults | (self.run if resuming else {})
 
     def refuse_contradictions(self, settings: Mapping[str, Any], *, resuming: bool) -> None:
@@ -101,6 +125,8 @@ def read_checkpoint_settings(path: Path, *, resuming: bool = False) -> Checkpoin
     run = {f"trainer.{name}": value for name, value in (checkpoint.get("trainer") or {}).items()}
     if checkpoint.get("seed_everything") is not None:
         run["seed_everything"] = checkpoint["seed_everything"]
+    roots = [root for root in (data.get("root"), checkpoint.get("data_root")) if isinstance(root, str)]
+    record = _record_of(checkpoint)
     return CheckpointSettings(
         path,
         epoch=checkpoint["epoch"],
@@ -113,9 +139,33 @@ def read_checkpoint_settings(path: Path, *, resuming: bool = False) -> Checkpoin
             if f"data.init_args.{name}" not in NOT_DECIDING and name != "_instantiator"
         },
         run=run,
+        roots=tuple(roots),
+        deciding=record.get("deciding"),
+        blocking=_blocking(checkpoint, record),
     )
 
 
 def _is_data_set(name: str) -> bool:
     found = pkgutil.resolve_name(name)
     return isinstance(found, type) and issubclass(found, ImageDataModule)
+
+
+def _record_of(checkpoint: Mapping[str, Any]) -> Mapping[str, Any]:
+    """State of the run record, empty if there is none."""
+    callbacks = checkpoint.get("callbacks")
+    record = callbacks.get("RunRecord") if isinstance(callbacks, dict) else None
+    return record if isinstance(record, dict) else {}
+
+
+def _blocking(checkpoint: Mapping[str, Any], record: Mapping[str, Any]) -> str | None:
+    """Why no training can resume from a checkpoint exactly."""
+    try:
+        place = place_of(checkpoint)
+    except ValueError as error:
+        return str(error)
+    steps = (checkpoint.get("trainer") or {}).get("accumulate_grad_batches") or 1
+    if place.batches and not place.is_last and place.batches % steps:
+        return f"it was written between {steps} batches whose gradients are added up"
+    if place.batches and "epoch_so_far" not in record:
+        return "it was written within an epoch, without the metrics of the epoch so far"
+    return None

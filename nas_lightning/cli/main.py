@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Sequence
 
+from nas_lightning.cli.launcher import check_launcher
 from nas_lightning.cli.messages import is_user_error, one_line
 from nas_lightning.cli.waiting import sleep_while_waiting
 
@@ -57,6 +58,7 @@ def _run(arguments: list[str]) -> None:
 
         print(version("nas-lightning"))
     elif name in SUBCOMMANDS:
+        check_launcher(os.environ)  # before lightning reads it
         importlib.import_module(f"nas_lightning.cli.{SUBCOMMANDS[name][0]}").main(arguments)
     else:
         raise ValueError(f"no subcommand {name!r}; there are {', '.join(SUBCOMMANDS)}")

@@ -32,9 +32,6 @@ class SettingsOnly(TrainingCLI):
         """What the checks ask of a trainer."""
         return SimpleNamespace(max_epochs=self.settings.trainer.max_epochs)
 
-    def before_instantiate_classes(self) -> None:
-        """Look at no folder."""
-
     def _set_seed(self) -> None: ...
 
     def _run_subcommand(self, subcommand: str) -> None: ...

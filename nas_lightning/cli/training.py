@@ -7,28 +7,45 @@ import os
 import sys
 import traceback
 import warnings
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NoReturn
 
-from filelock import FileLock, Timeout
+from filelock import FileLock
 from jsonargparse import Namespace
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
-from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
 from nas_lightning import callbacks
-from nas_lightning.cells import genotype_slug, get_genotype, import_operations
+from nas_lightning.cells import get_genotype, import_operations
 from nas_lightning.classifier import CellClassifier
-from nas_lightning.cli.checkpoint_settings import read_checkpoint_settings
+from nas_lightning.cli.checkpoint_settings import CheckpointSettings, read_checkpoint_settings
 from nas_lightning.cli.config_files import with_included_files
 from nas_lightning.cli.deciding import TRAINER_DEFAULTS, decisive, plain_settings
+from nas_lightning.cli.launcher import check_tasks, draw_seed, has_slurm_tasks, is_requeued
 from nas_lightning.cli.main import SUBCOMMANDS
 from nas_lightning.cli.messages import is_user_error, one_line, plain_message
+from nas_lightning.cli.run_folder import (
+    actual_folder,
+    check_folder_name,
+    check_path,
+    check_run_folder,
+    drawn_run,
+    is_given,
+    latest_checkpoint,
+    lock_folder,
+    named_folder,
+)
 from nas_lightning.cli.setting_names import class_names, known_settings, refuse_missing_values
 from nas_lightning.datamodules import ImageDataModule
-from nas_lightning.files import FULL_DISK, atomic_write, naming
-from nas_lightning.identity import as_list
+from nas_lightning.datamodules.download import files_at_hand
+from nas_lightning.files import FULL_DISK, atomic_write
+from nas_lightning.identity import as_list, differing_settings
+
+_ROOT_KEYS = ("data.root", "data.init_args.root")
 
 
 class OneLineErrorParser(LightningArgumentParser):
@@ -69,6 +86,8 @@ class TrainingCLI(LightningCLI):
     def __init__(self, arguments: list[str], trainer_class: type[Trainer] = Trainer) -> None:
         self.arguments = arguments
         self._lock: FileLock | None = None
+        self._seed_is_drawn = False
+        self._data_is_remembered = False
         fitting = arguments[0] == "fit"
         usage = {
             "usage": f"nas-lightning {arguments[0]} [--config FILE ...] [--KEY VALUE ...]",
@@ -122,14 +141,34 @@ class TrainingCLI(LightningCLI):
         refuse_missing_values(settings.as_dict())
         if settings.seed_everything is False:
             raise ValueError("`seed_everything` (=False) must be a number, or true for a random one")
-        if not 0 <= int(settings.seed_everything) < 2**32:
+        if settings.seed_everything is not True and not 0 <= settings.seed_everything < 2**32:
             raise ValueError(f"`seed_everything` (={settings.seed_everything}) must be from 0 to 2**32 - 1")
         clip = settings.trainer.gradient_clip_val
         if clip is not None and clip < 0:
             raise ValueError(f"`trainer.gradient_clip_val` (={clip}) must not be negative; null: no clipping")
         for name in ("experiment", "run"):
-            if settings[name] is not None and Path(settings[name]).name != settings[name]:
-                raise ValueError(f"`{name}` (={settings[name]}) must be the name of one folder")
+            if settings[name] is not None:
+                check_folder_name(name, settings[name])
+        for key in ("ckpt_path", "trainer.default_root_dir"):
+            check_path(key, str(settings.get(key)))
+        self._place_run()
+
+    def _place_run(self) -> None:
+        """Draw the seed if a random one is asked for, and find a run that was moved."""
+        settings = self.settings
+        if settings.seed_everything is True:
+            goes_on = settings.ckpt_path == "last" or has_slurm_tasks(os.environ)
+            is_named = settings.run is not None or not goes_on
+            seed = None if is_named else drawn_run(settings)
+            settings.seed_everything = draw_seed(os.environ) if seed is None else seed
+            self._seed_is_drawn = True
+            rank_zero_info(f"seed_everything: {settings.seed_everything}, a random one")
+        moved = actual_folder(settings, self.arguments)
+        if moved is not None:
+            if self.config["subcommand"] == "fit":
+                rank_zero_info(f"the run goes on in {moved}, where its files are")
+            settings.trainer.default_root_dir = str(moved.parent.parent)
+            settings.experiment, settings.run = moved.parent.name, moved.name
 
     @property
     def settings(self) -> Namespace:
@@ -140,45 +179,96 @@ class TrainingCLI(LightningCLI):
     @property
     def run_folder(self) -> Path:
         """``default_root_dir/experiment/run``."""
-        settings = self.settings
-        data_name = settings.data.class_path.rsplit(".", 1)[-1].lower()
-        run = settings.run
-        if run is None:
-            run = genotype_slug(settings.model.genotype)
-            if settings.seed_everything:
-                run += f"-seed{int(settings.seed_everything)}"
-        if not run:
-            raise ValueError(f"`run` (={run!r}) must be the name of a folder")
-        root: str = settings.trainer.default_root_dir
-        experiment: str = settings.experiment or data_name
-        return Path(root, experiment, run)
+        return named_folder(self.settings, is_random=self._seed_is_drawn)
 
     def _parse_ckpt_path(self) -> None:
         """Resolve ``last``, and take the settings that were not given from the checkpoint."""
         settings = self.settings
-        resuming = self.config["subcommand"] == "fit"
         self._may_start = settings.ckpt_path == "last"
-        if self._may_start:
-            last = self.run_folder / "checkpoints" / "last.ckpt"
-            settings.ckpt_path = str(last) if last.is_file() or not resuming else None
-            if settings.ckpt_path is None:
-                rank_zero_info(f"{last} does not exist yet: starting from scratch")
-        if settings.ckpt_path is None:
-            self.check_without_checkpoint()
-            return
-        path = str(settings.ckpt_path)
         import_operations(settings.model.get("operations") or ())  # what the command names may be imported
-        trained = read_checkpoint_settings(Path(path), resuming=resuming)
+        if self.config["subcommand"] == "fit" and not settings.trainer.fast_dev_run:
+            path = self._checkpoint_to_resume()
+        else:
+            path = settings.ckpt_path
+            if path == "last":
+                path = self.run_folder / "checkpoints" / "last.ckpt"
+        settings.ckpt_path = None if path is None else str(path)
+        if path is None:
+            self.check_without_checkpoint()
+        else:
+            self._take_settings(Path(path))
+
+    def _checkpoint_to_resume(self) -> Path | None:
+        """The checkpoint that a training resumes from; None if it starts.
+
+        A job that SLURM has queued again resumes by itself, if it is the same training.
+        """
+        settings, folder = self.settings, self.run_folder
+        for left_over in sorted(Path(settings.trainer.default_root_dir).glob("hpc_ckpt_*.ckpt")):
+            rank_zero_info(f"{left_over} lies in no run's folder: it is left alone")
+        if settings.ckpt_path not in (None, "last"):
+            return Path(settings.ckpt_path)
+        path = latest_checkpoint(folder)
+        if self._may_start:
+            if path is None:
+                rank_zero_info(
+                    f"{folder / 'checkpoints' / 'last.ckpt'} does not exist yet: starting from scratch"
+                )
+            return path
+        goes_on = is_requeued(os.environ) or (path is not None and path.name != "last.ckpt")
+        if not goes_on or not has_slurm_tasks(os.environ):
+            return None
+        self._may_start = True
+        if path is not None:
+            self._refuse_another_training(path)
+        return path
+
+    def _refuse_another_training(self, path: Path) -> None:
+        """Refuse to resume, without being asked, a training that other settings decided."""
+        trained = read_checkpoint_settings(path)
+        settings = plain_settings(self.settings.as_dict())
+        if self._seed_is_drawn:
+            settings["seed_everything"] = trained.run.get("seed_everything")
+        found = trained.deciding
+        differences = ["unknown settings"] if found is None else differing_settings(decisive(settings), found)
+        if differences:
+            raise ValueError(
+                f"{path} is of another training ({'; '.join(differences)}): name a new run with `--run NAME`,"
+                " or move the checkpoint away"
+            )
+
+    def _take_settings(self, path: Path) -> None:
+        """Take the settings that were not given from a checkpoint, and refuse what contradicts it."""
         subcommand = self.config["subcommand"]
+        resuming = subcommand == "fit"
+        placed = self.settings
+        trained = read_checkpoint_settings(path, resuming=resuming)
+        if resuming:
+            trained.refuse_to_resume()
         self._parser(subcommand).set_defaults(trained.defaults(resuming=resuming))
         self.config[subcommand] = self.parser.parse_args(self.arguments)[subcommand]
-        self.settings.ckpt_path = path
+        settings = self.settings
+        settings.ckpt_path = str(path)
+        settings.trainer.default_root_dir = placed.trainer.default_root_dir
+        settings.experiment, settings.run = placed.experiment, placed.run
+        if self._seed_is_drawn:
+            settings.seed_everything = trained.run.get("seed_everything", placed.seed_everything)
         try:
-            get_genotype(self.settings.model.genotype)
+            get_genotype(settings.model.genotype)
         except FileNotFoundError:
-            self.settings.model.genotype = trained.genotype
-        trained.refuse_contradictions(self.settings.as_dict(), resuming=resuming)
-        self.trained = trained
+            settings.model.genotype = trained.genotype
+        self._find_data(trained)
+        trained.refuse_contradictions(settings.as_dict(), resuming=resuming)
+        self.trained: CheckpointSettings = trained
+
+    def _find_data(self, trained: CheckpointSettings) -> None:
+        """Read the data where the checkpoint was trained, unless another place is given."""
+        arguments = self.settings.data.get("init_args") or {}
+        if trained.root is None or "root" not in arguments or is_given(self.arguments, *_ROOT_KEYS):
+            return
+        if arguments["root"] in trained.roots:
+            arguments["root"] = trained.root
+            self._data_is_remembered = True
 
     def check_without_checkpoint(self) -> None:
         """Refuse to evaluate an untrained network."""
@@ -201,31 +291,6 @@ class TrainingCLI(LightningCLI):
         except ValueError as error:
             raise ValueError(plain_message(str(error), ())) from error
 
-    def before_instantiate_classes(self) -> None:
-        """Refuse a folder of another run before anything is made."""
-        if self.config["subcommand"] == "fit" and not self.settings.trainer.fast_dev_run and _rank() == 0:
-            self._check_run_folder()
-
-    def _check_run_folder(self) -> None:
-        """Refuse to write over another run, into another run, or where nothing can be written."""
-        settings, folder = self.settings, self.run_folder
-        if settings.ckpt_path is not None:
-            if folder.resolve() not in Path(settings.ckpt_path).resolve().parents:
-                raise ValueError(
-                    f"`ckpt_path` (={settings.ckpt_path}) belongs to another run than {folder}: a run resumes"
-                    " in its own folder, with `--config RUN/config.yaml --ckpt_path last`"
-                )
-        elif (folder / "checkpoints" / "last.ckpt").exists() or (
-            (folder / "metrics.csv").exists() and not self._may_start
-        ):
-            raise ValueError(
-                f"{folder} already holds a run: continue it with `--ckpt_path last`,"
-                " or name a new one with `--run NAME`"
-            )
-        existing = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
-        if not existing.is_dir() or not os.access(existing, os.W_OK):
-            raise ValueError(f"cannot write the run's folder {folder}: {existing} is not a writable folder")
-
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Make the trainer with the run's logger, callbacks and atomic checkpoints."""
         subcommand = self.config["subcommand"]
@@ -236,47 +301,67 @@ class TrainingCLI(LightningCLI):
         if settings["enable_progress_bar"] is not False and not any(isinstance(c, ProgressBar) for c in own):
             own.append(callbacks.TrainingProgress())
         folder = self.run_folder
+        # Lightning looks for the checkpoint of a requeued job, and puts files of no logger, into this folder.
+        kwargs["default_root_dir"] = str(folder)
         for analysis in [callback for callback in own if isinstance(callback, callbacks.Analysis)]:
             analysis.folder = analysis.folder or str(folder / "landscape")
         if subcommand != "fit":
-            kwargs = {"logger": False, "enable_checkpointing": False} | kwargs
+            kwargs.setdefault("logger", False)
+            kwargs.setdefault("enable_checkpointing", False)
         else:
             if settings["logger"] in (None, True):
                 kwargs["logger"] = run_logger(folder)
             if not settings["fast_dev_run"]:
                 deciding = decisive(plain_settings(self.settings.as_dict()))
-                own.append(callbacks.RunRecord(folder, deciding))
+                own = [callbacks.ExactResume(), *own, callbacks.RunRecord(folder, deciding)]
                 self.save_config_kwargs["folder"] = folder
                 if settings["enable_checkpointing"] is not False:
                     split = self.datamodule.evaluation_split
                     own += callbacks.run_checkpoints(folder / "checkpoints", split)
+                    own.append(callbacks.Requeue(folder / "checkpoints"))
         kwargs["plugins"] = [*as_list(settings["plugins"]), callbacks.AtomicCheckpointIO()]
-        return super().instantiate_trainer(callbacks=own, **kwargs)
+        trainer: Trainer = super().instantiate_trainer(callbacks=own, **kwargs)
+        if isinstance(trainer._accelerator_connector.cluster_environment, SLURMEnvironment):
+            check_tasks(os.environ, trainer.world_size)
+        # It came from the environment, where it may be another program's.
+        rank_zero_only.rank = trainer.global_rank  # type: ignore[attr-defined]
+        return trainer
 
     def before_fit(self) -> None:
         """Prepare the data before the run writes anything, and lock its folder."""
-        if _rank() > 0:
+        for callback in self._requeues:
+            callback.listen(self.trainer)
+        if not self.trainer.is_global_zero:
             return
+        writes = not self.settings.trainer.fast_dev_run
+        if writes:
+            self._check_run_folder()
         self.datamodule.trainer = self.trainer
         self.datamodule.prepare_data()
         self.datamodule.setup("fit")
-        if not self.settings.trainer.fast_dev_run:
-            lock = self.run_folder / ".lock"
-            try:
-                with naming(lock):
-                    self.run_folder.mkdir(parents=True, exist_ok=True)
-                    self._lock = FileLock(lock, timeout=0)
-                    self._lock.acquire()  # until the training ends, however it does
-            except Timeout:
-                raise ValueError(
-                    f"{self.run_folder} is being written by another process; use another `--run NAME`"
-                ) from None
+        if writes:
+            self._lock = lock_folder(self.run_folder)  # until the training ends, however it does
             self._check_run_folder()  # another process may have finished a run there meanwhile
 
+    def _check_run_folder(self) -> None:
+        """Refuse a folder of another run."""
+        check_run_folder(self.run_folder, self.settings.ckpt_path, may_start=self._may_start)
+
+    @property
+    def _requeues(self) -> list[callbacks.Requeue]:
+        """The trainer's answers to SLURM's signal: one, or none."""
+        return [callback for callback in self.trainer.callbacks if isinstance(callback, callbacks.Requeue)]  # type: ignore[attr-defined]
+
     def _run_subcommand(self, subcommand: str) -> None:
+        # The data may be gone from where the checkpoint was trained: nobody meant to download them.
+        needs_files = self._data_is_remembered and subcommand != "fit"
         try:
-            super()._run_subcommand(subcommand)
+            with files_at_hand(self.datamodule) if needs_files else nullcontext():
+                super()._run_subcommand(subcommand)
         except SystemExit:  # Lightning's bare answer to signals
+            if any(callback.requeued for callback in self._requeues):
+                print("nas-lightning: stopped to be requeued; the same command resumes", file=sys.stderr)
+                raise SystemExit(callbacks.REQUEUE_EXIT_CODE) from None
             by, code = ("SIGTERM", 143) if self.trainer.received_sigterm else ("Ctrl-C", 130)
             if not (self.trainer.received_sigterm or self.trainer.interrupted):
                 raise
@@ -296,6 +381,8 @@ class TrainingCLI(LightningCLI):
                 f"`ckpt_path` (={self.settings.ckpt_path}) cannot be restored: {reason}"
             ) from error
         finally:
+            for callback in self._requeues:
+                callback.stop_listening()
             if self._lock is not None:
                 self._lock.release()
 
@@ -317,12 +404,6 @@ def run_logger(folder: Path) -> callbacks.EventLogger:
     return callbacks.EventLogger(
         folder.parent.parent, name=folder.parent.name, version=folder.name, default_hp_metric=False
     )
-
-
-def _rank() -> int:
-    """Rank of this process according to its launcher (torchrun, SLURM or Lightning)."""
-    names = ("RANK", "SLURM_PROCID", "LOCAL_RANK")
-    return next((int(os.environ[name]) for name in names if name in os.environ), 0)
 
 
 def _is_restoring(error: BaseException) -> bool:

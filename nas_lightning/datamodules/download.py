@@ -8,13 +8,17 @@ import http.client
 import io
 import socket
 from collections.abc import Iterator
+from contextvars import ContextVar
 from pathlib import Path
+
+from lightning.pytorch import LightningDataModule
 
 from nas_lightning.datamodules.storage import DiskError, locked, partial_folder, reason
 
 TIMEOUT = 60.0
 """Seconds without a byte after which a connection counts as broken."""
 
+_downloads = ContextVar("_downloads", default=True)
 _DISK_FAULTS = {errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ENOSPC}
 
 
@@ -50,6 +54,10 @@ def fetch(url: str, path: Path, md5: str) -> None:
         if path.exists():
             check_md5(path, md5, f"delete it, or replace it by the file from {url}")
             return
+        if not _downloads.get():
+            raise FileNotFoundError(
+                f"{path}: missing where the checkpoint was trained; say where the data are with `--data.root`"
+            )
         with partial_folder(path) as partial:
             arrived = partial / path.name
             try:
@@ -67,6 +75,27 @@ def fetch(url: str, path: Path, md5: str) -> None:
             )
             check_md5(arrived, md5, remedy, shown=path)
             arrived.replace(path)
+
+
+@contextlib.contextmanager
+def files_at_hand(data: LightningDataModule) -> Iterator[None]:
+    """Download nothing in this context: the files of a data module are there, or an error names the missing.
+
+    Raises:
+        FileNotFoundError: If the data module fetches or converts files and its folder does not exist.
+    """
+    root = getattr(data, "root", None)
+    needs_files = type(data).prepare_data is not LightningDataModule.prepare_data
+    if needs_files and isinstance(root, str) and not Path(root).is_dir():
+        raise FileNotFoundError(
+            f"`data.root` (={root}), where the checkpoint was trained, is not there; say where the data are"
+            " with `--data.root`"
+        )
+    token = _downloads.set(False)
+    try:
+        yield
+    finally:
+        _downloads.reset(token)
 
 
 @contextlib.contextmanager

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -94,9 +95,37 @@ class EvaluationSampler(DistributedSampler[int]):
             yield position if position < self.count else -1
 
 
-def index_loader(
-    split: str, sampler: TrainingSampler | EvaluationSampler, batch_size: int
-) -> DataLoader[Any]:
+class IndexLoader(DataLoader[Any]):
+    """A loader that goes on where a checkpoint within an epoch was written.
+
+    Its state is the number of batches that it gave in the epoch. Lightning makes the iterator before the
+    sampler knows the epoch, so the order is drawn when the first batch is asked for.
+    """
+
+    _given = 0
+    _skipped = 0
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+        """The batches, without those that were given before the checkpoint."""
+        skipped, self._skipped = self._skipped, 0
+        return self._batches(skipped)
+
+    def _batches(self, skipped: int) -> Iterator[Any]:
+        self._given = skipped
+        for batch in islice(super().__iter__(), skipped, None):
+            self._given += 1
+            yield batch
+
+    def state_dict(self) -> dict[str, int]:
+        """Number of batches given in this epoch; 0 at its end."""
+        return {"batches": self._given % max(len(self), 1)}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Leave out so many batches, once."""
+        self._skipped = int(state["batches"])
+
+
+def index_loader(split: str, sampler: TrainingSampler | EvaluationSampler, batch_size: int) -> IndexLoader:
     """A loader of IndexBatches. It drops an incomplete batch in training and keeps it in evaluation."""
     warnings.filterwarnings("ignore", ".*does not have many workers which may be a bottleneck.*")
     training = isinstance(sampler, TrainingSampler)
@@ -105,7 +134,7 @@ def index_loader(
         epoch = int(sampler.epoch) if training else None
         return IndexBatch(split, epoch, torch.tensor(positions, dtype=torch.int64))
 
-    return DataLoader(
+    return IndexLoader(
         sampler.dataset,
         batch_size=batch_size,
         sampler=sampler,
