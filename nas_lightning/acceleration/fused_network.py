@@ -25,9 +25,11 @@ from nas_lightning.networks.network import CellNetwork
 from nas_lightning.networks.operations import (
     DilatedConvolution,
     FactorizedReduction,
+    PlainConvolution,
     ReLUConvBN,
     RowColumnConvolution,
     SeparableConvolution,
+    SingleSeparableConvolution,
 )
 from nas_lightning.networks.stem import stem_outputs
 
@@ -146,6 +148,9 @@ class FusedCell(nn.Module):
                 x = nodes[cell.sources[index]]
                 if cell.plan.live_edges[index] and x is not None:
                     total = self.edges[index](total, x, scales.get(index), shared)
+                elif index in cell.noise_edges and cell.training:
+                    noise = cell.noise(nodes, scales.get(index))
+                    total = noise if total is None else total + noise
             if total is None and node in cell.live_nodes:
                 total = cell.zero_node(nodes)
             nodes.append(total)
@@ -280,7 +285,14 @@ def blocks_of(operation: nn.Module) -> tuple[Block, ...]:
     return tuple(blocks)
 
 
-_SEQUENCES = (ReLUConvBN, SeparableConvolution, DilatedConvolution, RowColumnConvolution)
+_SEQUENCES = (
+    ReLUConvBN,
+    SeparableConvolution,
+    SingleSeparableConvolution,
+    DilatedConvolution,
+    RowColumnConvolution,
+    PlainConvolution,
+)
 """Operations that are layers one after the other."""
 
 

@@ -19,6 +19,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from nas_lightning.cells.genotype import Edge, Genotype, cell_edges, edge_nodes
+from nas_lightning.cells.operations import carries
 from nas_lightning.cells.paths import PROJECTION_STAGES, STEM_STAGES, operation_stages
 from nas_lightning.cells.stack import reduction_indices
 from nas_lightning.cells.topology import cell_depth, cell_width, width_unit
@@ -353,20 +354,20 @@ def _walks(
     count, nodes = len(wirings), len(places) + 2
     rows = np.arange(count)
     length, through = np.zeros((count, nodes)), np.zeros((count, nodes))
-    carries = np.zeros((count, nodes), dtype=bool)
-    length[:, :2], through[:, 0], carries[:, :2] = PROJECTION_STAGES, 1, True
+    reached = np.zeros((count, nodes), dtype=bool)
+    length[:, :2], through[:, 0], reached[:, :2] = PROJECTION_STAGES, 1, True
     for node, place in enumerate(places, start=2):
         ways = np.zeros(count)
         for edge in place:
             source = wirings[:, edge]
-            walked = carries[rows, source] & (edges[edge].op != "none")
+            walked = reached[rows, source] & carries(edges[edge].op)
             length[:, node] += walked * (operation_stages(edges[edge].op) + length[rows, source])
             through[:, node] += walked * through[rows, source]
             ways += walked
-        carries[:, node] = ways > 0
+        reached[:, node] = ways > 0
         length[:, node] /= np.maximum(ways, 1)
         through[:, node] /= np.maximum(ways, 1)
-    of_output = carries[:, list(concat)]
+    of_output = reached[:, list(concat)]
     ways = of_output.sum(axis=1)
     with np.errstate(invalid="ignore", divide="ignore"):
         path = (length[:, list(concat)] * of_output).sum(axis=1) / ways
@@ -381,7 +382,7 @@ def _tidy(
     live = np.zeros((len(wirings), len(edge_counts) + 2), dtype=bool)
     live[:, list(concat)] = True
     for edge, node in reversed(list(enumerate(edge_nodes(edges)))):
-        if edges[edge].op != "none":
+        if carries(edges[edge].op):
             live[rows, wirings[:, edge]] |= live[:, node]
     tidy: Bool[np.ndarray, " wirings"] = has_distinct_sources(wirings, edge_counts) & live.all(axis=1)
     return tidy

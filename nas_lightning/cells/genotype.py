@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any, NamedTuple
 
-from nas_lightning.cells.operations import nearest, operation_names
+from nas_lightning.cells.operations import OTHER_NAMES, carries, nearest, operation_names
 
 FIELDS = ("normal", "normal_concat", "reduce", "reduce_concat")
 
@@ -137,8 +137,8 @@ class Genotype:
     Raises:
         ValueError: If a flat list has an odd number of edges or none, an edge names an unknown operation or
             reads a node that does not precede its own, a concat list is empty, repeats a node or names one
-            that does not exist, or no path of operations other than ``none`` leads from a cell input to the
-            output.
+            that does not exist, or no path of operations other than ``none`` and ``noise``
+            leads from a cell input to the output.
 
     Example:
         >>> cell = [("sep_conv_3x3", 0), ("skip_connect", 1)]
@@ -260,7 +260,7 @@ def _edge(where: str, node: int, item: Any) -> Edge:
     op, source = pair[0], _integer(f"{where}: the source", pair[1])
     if not isinstance(op, str):
         raise ValueError(f"{where}: the operation must be a name, not {op!r}")
-    known = operation_names()
+    known, op = operation_names(), OTHER_NAMES.get(op, op)
     if op not in known:
         hint = nearest(op, known) or f"; known are {', '.join(known)}"
         raise ValueError(
@@ -290,10 +290,10 @@ def _concat(cell: str, value: object, nodes: int) -> tuple[int, ...]:
 def _check_path(cell: str, edges: CellEdges, concat: tuple[int, ...]) -> None:
     reached = {0, 1}
     for node, own in enumerate(edges.by_node, start=2):
-        if any(op != "none" and source in reached for op, source in own):
+        if any(carries(op) and source in reached for op, source in own):
             reached.add(node)
     if reached.isdisjoint(concat):
         raise ValueError(
             f"{cell} cell: no path leads from a cell input to the output (concat {list(concat)}) without an "
-            "operation 'none': replace a 'none' on such a path, or concatenate a node that is reached"
+            "operation 'none' or 'noise': replace one on such a path, or concatenate a node that is reached"
         )

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import difflib
 import keyword
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 
 BUILT_IN_OPERATIONS: tuple[str, ...] = (
     "none",
@@ -23,8 +24,33 @@ BUILT_IN_OPERATIONS: tuple[str, ...] = (
     "conv_3x1_1x3",
     "inv_res_3x3",
     "inv_res_5x5",
+    "noise",
+    "max_pool_5x5",
+    "max_pool_7x7",
+    "avg_pool_5x5",
+    "avg_pool_7x7",
+    "conv_1x1",
+    "conv_3x3",
+    "conv_5x5",
+    "nor_conv_1x1",
+    "nor_conv_3x3",
+    "nor_conv_5x5",
+    "nor_conv_7x7",
+    "sep_conv_3x3_single",
+    "sep_conv_5x5_single",
+    "sep_conv_7x7_single",
 )
 """Operations that every genotype may use. ``none`` contributes zero and is never computed."""
+
+OTHER_NAMES: Mapping[str, str] = MappingProxyType(
+    {"conv 1x1": "conv_1x1", "conv 3x3": "conv_3x3"}
+    | {f"sep_{size}x{size}": f"sep_conv_{size}x{size}" for size in (3, 5, 7)}
+    | {f"dua_sepc_{size}x{size}": f"sep_conv_{size}x{size}" for size in (3, 5)}
+    | {f"dil_sepc_{size}x{size}": f"dil_conv_{size}x{size}" for size in (3, 5)}
+)
+"""What NASP's and AutoDL's repositories call built-in operations; genotypes hold our names."""
+
+_READING_NOTHING = ("none", "noise")
 
 # Insertion order is kept, so that listings are stable.
 _declared: dict[str, None] = {}
@@ -33,6 +59,11 @@ _declared: dict[str, None] = {}
 def operation_names() -> tuple[str, ...]:
     """Names an edge may carry: the built-in ones, then the user's in order of declaration."""
     return BUILT_IN_OPERATIONS + tuple(_declared)
+
+
+def carries(op: str) -> bool:
+    """Whether an operation's output depends on its input, so that values and gradients pass."""
+    return op not in _READING_NOTHING
 
 
 def declare_operation(name: str) -> None:
@@ -48,7 +79,7 @@ def declare_operation(name: str) -> None:
     """
     if not isinstance(name, str) or not name.isidentifier() or keyword.iskeyword(name):
         raise ValueError(f"operation name {name!r} must be a Python identifier, for example 'my_conv_3x3'")
-    if name in BUILT_IN_OPERATIONS:
+    if name in BUILT_IN_OPERATIONS or name in OTHER_NAMES:
         raise ValueError(f"operation name {name!r} belongs to a built-in operation: choose another")
     _declared[name] = None
 

@@ -9,8 +9,8 @@ along one of its edges, from a cell input to the cell that made it, from the fir
 length counts stages: 2 for a separable convolution, 3 for an inverted residual, 1 for every other convolution
 (operations of your own count as one), 0 for pooling and skips; 1 for the projection of each cell input, and 1
 for the stem. The mean path is the expected length of a random walk that chooses uniformly among the nodes of
-a concatenation and among the edges of a node. ``none`` and what it alone feeds carry nothing and are never
-walked.
+a concatenation and among the edges of a node. ``none`` and
+``noise`` carry nothing; they and what they alone feed are never walked.
 
 The mean path is this project's own; Shu, Wang and Cai (ICLR 2020) know width and depth.
 """
@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from nas_lightning.cells.genotype import Edge, Genotype, cell_edges
+from nas_lightning.cells.operations import carries
 from nas_lightning.cells.stack import reduction_indices
 from nas_lightning.cells.topology import (
     cell_depth,
@@ -35,7 +36,8 @@ PROJECTION_STAGES = 1
 """Stages of the projection that brings a cell input to the cell's channels."""
 STEM_STAGES = 1
 """Stages of the stem."""
-_STAGES = {"none": 0, "skip_connect": 0, "max_pool_3x3": 0, "avg_pool_3x3": 0}
+_STAGES = {"none": 0, "noise": 0, "skip_connect": 0}
+_STAGES |= {f"{kind}_pool_{size}x{size}": 0 for kind in ("max", "avg") for size in (3, 5, 7)}
 _STAGES |= {f"sep_conv_{size}x{size}": 2 for size in (3, 5, 7)} | {"inv_res_3x3": 3, "inv_res_5x5": 3}
 
 
@@ -191,7 +193,7 @@ def _walk(edges: Sequence[Edge], concat: Sequence[int]) -> _Walk:
         _Walk(start, 0.0, (math.inf, start), (-math.inf, start)),
     ]
     for own in cell_edges(edges).by_node:
-        walked = [(operation_stages(op), nodes[source]) for op, source in own if op != "none"]
+        walked = [(operation_stages(op), nodes[source]) for op, source in own if carries(op)]
         nodes.append(_choose([(stages, node) for stages, node in walked if node is not None]))
     walked = [(0, nodes[node]) for node in concat]
     found = _choose([(stages, node) for stages, node in walked if node is not None])

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from nas_lightning.cells.genotype import Genotype
-from nas_lightning.cells.operations import BUILT_IN_OPERATIONS
+from nas_lightning.cells.operations import BUILT_IN_OPERATIONS, carries
 from nas_lightning.cells.stack import (
     AUXILIARY_CHANNELS,
     IMAGENET_STEM_STRIDE,
@@ -163,21 +163,23 @@ def operation_cost(op: str, channels: int, stride: int, size: int) -> Cost:
     out = _strided(size, stride)
     norm = _batch_norm(channels)
     pointwise = _convolution(channels, channels, 1, out)
-    if op == "none" or op.endswith("_pool_3x3"):
+    if not carries(op) or "_pool_" in op:
         return NO_COST
     if op == "skip_connect":
         return NO_COST if stride == 1 else _preprocessing(channels, channels, out)
-    if op.startswith("conv_"):
+    kernel = int(op.removesuffix("_single")[-1])
+    if op.startswith(("conv_7x1", "conv_3x1")):
         # A 1 x k convolution strides along the width, then a k x 1 convolution along the height.
         taps = channels * channels * int(op[5])
         return Cost(2 * taps, taps * size * out + taps * out * out) + norm
-    kernel = int(op[-1])
+    if op.startswith(("conv_", "nor_conv_")):
+        return _convolution(channels, channels, kernel, out) + norm
     depthwise = _convolution(channels, channels, kernel, out, groups=channels)
-    if op.startswith("dil_conv"):
-        return depthwise + pointwise + norm
+    separable = depthwise + pointwise + norm
+    if op.startswith("dil_conv") or op.endswith("_single"):
+        return separable
     if op.startswith("sep_conv"):
-        half = depthwise + pointwise + norm
-        return half + half
+        return separable + separable
     # Inverted residual with expansion 1: pointwise, depthwise and pointwise, a batch norm after each.
     return _convolution(channels, channels, 1, size) + norm + depthwise + norm + pointwise + norm
 

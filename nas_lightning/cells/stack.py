@@ -12,6 +12,7 @@ from itertools import compress
 from typing import Literal, TypeAlias, get_args
 
 from nas_lightning.cells.genotype import Genotype
+from nas_lightning.cells.operations import carries
 from nas_lightning.cells.topology import live_nodes, reads_inputs
 
 Stem: TypeAlias = Literal["cifar", "imagenet"]
@@ -145,7 +146,7 @@ def stack_plan(
         edges, concat = genotype.cell(reduction)
         nodes = live_nodes(edges, concat)
         live_edges[reduction] = tuple(
-            edge.op != "none" and node in nodes for edge, node in zip(edges, edges.nodes, strict=True)
+            carries(edge.op) and node in nodes for edge, node in zip(edges, edges.nodes, strict=True)
         )
         live_inputs[reduction] = reads_inputs(edges, concat)
     live = {num_cells - 1, auxiliary_index}

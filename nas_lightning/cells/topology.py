@@ -14,12 +14,14 @@ import math
 from collections.abc import Iterable, Sequence
 
 from nas_lightning.cells.genotype import Edge, cell_edges, edge_nodes
+from nas_lightning.cells.operations import carries
 
 
 def live_nodes(edges: Sequence[Edge], concat: Sequence[int]) -> frozenset[int]:
     """Intermediate nodes whose value reaches the cell's output.
 
-    A node is live when it is concatenated or feeds a live node through an operation other than ``none``.
+    A node is live when it is concatenated or feeds a live node through an operation that reads it: any but
+    ``none`` and ``noise``.
     """
     return _feeding(edges, concat, through_none=False)
 
@@ -32,13 +34,12 @@ def dead_nodes(edges: Sequence[Edge], concat: Sequence[int]) -> frozenset[int]:
 def reads_inputs(edges: Sequence[Edge], concat: Sequence[int]) -> tuple[bool, bool]:
     """Whether an edge that reaches the output reads input 0, and whether one reads input 1.
 
-    An edge counts unless its operation is ``none``. A network of cells that never read input 0 is a chain.
+    An edge counts unless its operation is ``none`` or ``noise``. A network of cells that never read input 0
+    is a chain.
     """
     live = live_nodes(edges, concat)
     nodes = edge_nodes(edges)
-    read = {
-        edge.source for edge, node in zip(edges, nodes, strict=True) if edge.op != "none" and node in live
-    }
+    read = {edge.source for edge, node in zip(edges, nodes, strict=True) if carries(edge.op) and node in live}
     return 0 in read, 1 in read
 
 
@@ -104,6 +105,6 @@ def format_width(width: float) -> str:
 def _feeding(edges: Sequence[Edge], concat: Sequence[int], *, through_none: bool) -> frozenset[int]:
     feeding = set(concat)
     for (op, source), node in zip(reversed(edges), reversed(edge_nodes(edges)), strict=True):
-        if source >= 2 and node in feeding and (through_none or op != "none"):
+        if source >= 2 and node in feeding and (through_none or carries(op)):
             feeding.add(source)
     return frozenset(feeding)

@@ -13,6 +13,7 @@ from matplotlib.path import Path
 from matplotlib.textpath import TextPath
 
 from nas_lightning.cells.genotype import Edge, edge_nodes
+from nas_lightning.cells.operations import carries
 from nas_lightning.cells.paths import cell_path
 from nas_lightning.cells.topology import (
     cell_depth,
@@ -33,6 +34,7 @@ _FAMILY_COLOURS = {
     "avg_pool": "#009E73",
     "skip_connect": "#000000",
     "conv": "#CC79A7",
+    "nor_conv": "#CC79A7",
     "inv_res": "#56B4E9",
 }
 _OTHER_COLOUR = "#D55E00"
@@ -74,7 +76,7 @@ class CellDrawing(NamedTuple):
         unread = [f"input {source}" for source, read in enumerate(reads_inputs(*cell)) if not read]
         if unread:
             caption += f", {unread[0]} unread"
-        if dead_nodes(*cell) or any(edge.op == "none" for edge in self.edges):
+        if dead_nodes(*cell) or not all(carries(edge.op) for edge in self.edges):
             caption += " (grey: does not reach the output)"
         return caption
 
@@ -136,7 +138,7 @@ def _draw(axes: Axes, drawing: CellDrawing, layout: CellLayout) -> None:
     live = live_nodes(drawing.edges, drawing.concat)
     nodes = edge_nodes(drawing.edges)
     for edge, node, line, label in zip(drawing.edges, nodes, layout.edges, layout.labels, strict=True):
-        is_live = edge.op != "none" and node in live
+        is_live = carries(edge.op) and node in live
         colours = (colour for family, colour in _FAMILY_COLOURS.items() if edge.op.startswith(family))
         colour = next(colours, _OTHER_COLOUR) if is_live else _DEAD_COLOUR
         bend = line.bend[0] - GAP

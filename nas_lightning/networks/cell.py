@@ -30,7 +30,9 @@ class Cell(nn.Module):
         edges: Operations in the order of the genotype; see :meth:`node_edges`.
         edge_nodes: Node of every edge, from 2.
         positions: For every intermediate node, the positions of its edges.
-        droppable_edges: Positions of the live edges that drop path may drop: all but stride-1 skips.
+        noise_edges: Positions of the edges that add noise to a live node in training.
+        droppable_edges: Positions of the edges that drop path may drop: the noisy ones, and the live ones but
+            for stride-1 skips.
     """
 
     def __init__(self, genotype: Genotype, plan: CellPlan) -> None:
@@ -41,10 +43,16 @@ class Cell(nn.Module):
         self.sources = tuple(source for _, source in edges)
         self.edge_nodes, self.positions = edges.nodes, edges.positions
         self.live_nodes = live_nodes(edges, self.concat)
+        self.noise_edges = tuple(
+            index
+            for index, (edge, node) in enumerate(zip(edges, self.edge_nodes, strict=True))
+            if edge.op == "noise" and node in self.live_nodes and plan.live
+        )
         self.droppable_edges = tuple(
             index
             for index, (op, source) in enumerate(edges)
-            if plan.live_edges[index] and not (op == "skip_connect" and plan.stride(source) == 1)
+            if index in self.noise_edges
+            or (plan.live_edges[index] and not (op == "skip_connect" and plan.stride(source) == 1))
         )
 
         before_last, last = plan.input_channels
@@ -88,9 +96,11 @@ class Cell(nn.Module):
         scales = {} if factors is None else dict(zip(self.droppable_edges, factors, strict=True))
         for node, positions in enumerate(self.positions, start=2):
             values = [
-                self._edge(index, nodes, scales.get(index))
+                self.noise(nodes, scales.get(index))
+                if index in self.noise_edges
+                else self._edge(index, nodes, scales.get(index))
                 for index in positions
-                if self.plan.live_edges[index]
+                if self.plan.live_edges[index] or (index in self.noise_edges and self.training)
             ]
             if values:
                 nodes.append(sum(values[1:], values[0]))
@@ -104,8 +114,13 @@ class Cell(nn.Module):
         assert x is not None  # a live edge reads a live node
         if getattr(edge, "rectified_input", False):  # a registered operation may ask for it
             x = functional.relu(x)
-        value: Tensor = edge(x)
-        return value if factors is None else value * factors.to(value.dtype).view(-1, 1, 1, 1)
+        return _scaled(edge(x), factors)
+
+    def noise(
+        self, nodes: list[Tensor | None], factors: Tensor | None
+    ) -> Float[Tensor, "batch channels _ _"]:
+        """Noise for a node, times drop path's factor of every sample; ``nodes`` as in `zero_node`."""
+        return _scaled(torch.randn_like(self.zero_node(nodes)), factors)
 
     def zero_node(self, nodes: list[Tensor | None]) -> Float[Tensor, "batch channels _ _"]:
         """Value of a node without live edges, at the resolution of the cell's nodes.
@@ -118,3 +133,7 @@ class Cell(nn.Module):
         if self.plan.reduction:
             height, width = (height + 1) // 2, (width + 1) // 2
         return x.new_zeros(batch, channels, height, width)
+
+
+def _scaled(value: Tensor, factors: Tensor | None) -> Tensor:
+    return value if factors is None else value * factors.to(value.dtype).view(-1, 1, 1, 1)

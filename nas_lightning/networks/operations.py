@@ -1,8 +1,9 @@
 """Primitive operations: what an edge of a cell computes.
 
 The operations of DARTS (Liu et al., ICLR 2019, section 3.1 and the authors' code), those that NASNet,
-AmoebaNet and ENAS cells need (``sep_conv_7x7``, ``conv_7x1_1x7``), SETN's ``conv_3x1_1x3`` and EEEA-Net's
-inverted residuals, and the user's own. Every operation maps ``[batch, channels, height, width]`` to as many
+AmoebaNet and ENAS cells need (``sep_conv_7x7``, ``conv_7x1_1x7``), SETN's ``conv_3x1_1x3``, EEEA-Net's
+inverted residuals, NASP's and NAS-Bench-201's plain convolutions, NASP's larger poolings, RobustDARTS's
+noise, and the user's own. Every operation maps ``[batch, channels, height, width]`` to as many
 channels, at the same resolution or, with stride 2, at half of it.
 """
 
@@ -16,7 +17,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from nas_lightning.cells.operations import declare_operation
+from nas_lightning.cells.operations import BUILT_IN_OPERATIONS, declare_operation
 
 OperationFactory = Callable[[int, int, bool], nn.Module]
 """Makes the operation of one edge from (channels, stride, affine): channels in and out, stride 1 or 2."""
@@ -69,8 +70,11 @@ class SeparableConvolution(_Layers):
         )
 
 
-class DilatedConvolution(_Layers):
-    """ReLU, depthwise convolution with dilation 2, 1x1 convolution, batch norm.
+class SingleSeparableConvolution(_Layers):
+    """ReLU, depthwise convolution, 1x1 convolution, batch norm: one half of a separable convolution.
+
+    The usual ``sep_conv_3x3`` is two of them, one after the other. Repositories that have both call this one
+    ``sep_conv_3x3_single``.
 
     Args:
         channels: Channels of input and output.
@@ -79,11 +83,42 @@ class DilatedConvolution(_Layers):
         affine: Whether the batch norm has scale and shift.
     """
 
+    dilation = 1
+
     def __init__(self, channels: int, kernel_size: int, stride: int, affine: bool = True) -> None:
         super().__init__(
             relu=nn.ReLU(),
-            depthwise=_depthwise(channels, kernel_size, stride, dilation=2),
+            depthwise=_depthwise(channels, kernel_size, stride, self.dilation),
             pointwise=_pointwise(channels),
+            norm=nn.BatchNorm2d(channels, affine=affine),
+        )
+
+
+class DilatedConvolution(SingleSeparableConvolution):
+    """ReLU, depthwise convolution with dilation 2, 1x1 convolution, batch norm."""
+
+    dilation = 2
+
+
+class PlainConvolution(_Layers):
+    """ReLU, convolution, batch norm.
+
+    ``conv_3x3`` of NASP and of NNI's spaces, and in the same order ``nor_conv_3x3`` of NAS-Bench-201 (Dong
+    and Yang, ICLR 2020).
+
+    Args:
+        channels: Channels of input and output.
+        kernel_size: Height and width of the kernels, an odd number.
+        stride: 1 or 2.
+        affine: Whether the batch norm has scale and shift.
+    """
+
+    def __init__(self, channels: int, kernel_size: int, stride: int, affine: bool = True) -> None:
+        super().__init__(
+            relu=nn.ReLU(),
+            convolution=nn.Conv2d(
+                channels, channels, kernel_size, stride, padding=kernel_size // 2, bias=False
+            ),
             norm=nn.BatchNorm2d(channels, affine=affine),
         )
 
@@ -173,6 +208,25 @@ class Zero(nn.Module):
         return torch.zeros_like(x[:, :, :: self.stride, :: self.stride])
 
 
+class Noise(nn.Module):
+    """The operation ``noise``: normal noise instead of the input, in training; zero in evaluation.
+
+    Space S4 of RobustDARTS (Zela et al., ICLR 2020, section 3) offers it to catch searches that prefer it.
+    The authors' network draws N(0, 1) in evaluation as well. Here evaluation takes its mean, zero, so that a
+    trained network is a function and its loss surface exists. Nothing passes from input to output, so for
+    liveness the edge does not exist, as one of ``none``.
+    """
+
+    def __init__(self, stride: int) -> None:
+        super().__init__()
+        self.stride = stride
+
+    def forward(self, x: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch channels _ _"]:
+        """Noise for every stride-th pixel."""
+        pixels = x[:, :, :: self.stride, :: self.stride]
+        return torch.randn_like(pixels) if self.training else torch.zeros_like(pixels)
+
+
 def _depthwise(channels: int, kernel_size: int, stride: int, dilation: int = 1) -> nn.Conv2d:
     padding = dilation * (kernel_size - 1) // 2
     return nn.Conv2d(channels, channels, kernel_size, stride, padding, dilation, groups=channels, bias=False)
@@ -186,26 +240,39 @@ def _skip(channels: int, stride: int, affine: bool) -> nn.Module:
     return nn.Identity() if stride == 1 else FactorizedReduction(channels, channels, affine)
 
 
-def _average_pool(channels: int, stride: int, affine: bool) -> nn.Module:
+def _max_pool(channels: int, size: int, stride: int, affine: bool) -> nn.Module:
+    return nn.MaxPool2d(size, stride, padding=size // 2)
+
+
+def _average_pool(channels: int, size: int, stride: int, affine: bool) -> nn.Module:
     # The mean is over the pixels inside the image.
-    return nn.AvgPool2d(3, stride, padding=1, count_include_pad=False)
+    return nn.AvgPool2d(size, stride, padding=size // 2, count_include_pad=False)
 
 
-BUILT_IN_FACTORIES: dict[str, OperationFactory] = {
+def _of_size(make: Callable[[int, int, int, bool], nn.Module], size: int) -> OperationFactory:
+    """The factory of a kind of operation for one kernel size."""
+    return lambda channels, stride, affine: make(channels, size, stride, affine)
+
+
+_SIZED: tuple[tuple[str, Callable[[int, int, int, bool], nn.Module], tuple[int, ...]], ...] = (
+    ("max_pool_{0}x{0}", _max_pool, (3, 5, 7)),
+    ("avg_pool_{0}x{0}", _average_pool, (3, 5, 7)),
+    ("sep_conv_{0}x{0}", SeparableConvolution, (3, 5, 7)),
+    ("sep_conv_{0}x{0}_single", SingleSeparableConvolution, (3, 5, 7)),
+    ("dil_conv_{0}x{0}", DilatedConvolution, (3, 5)),
+    ("conv_{0}x1_1x{0}", RowColumnConvolution, (3, 7)),
+    ("conv_{0}x{0}", PlainConvolution, (1, 3, 5)),
+    ("nor_conv_{0}x{0}", PlainConvolution, (1, 3, 5, 7)),
+    ("inv_res_{0}x{0}", InvertedResidual, (3, 5)),
+)
+
+_MADE: dict[str, OperationFactory] = {
     "none": lambda channels, stride, affine: Zero(stride),
-    "max_pool_3x3": lambda channels, stride, affine: nn.MaxPool2d(3, stride, padding=1),
-    "avg_pool_3x3": _average_pool,
+    "noise": lambda channels, stride, affine: Noise(stride),
     "skip_connect": _skip,
-    "sep_conv_3x3": lambda channels, stride, affine: SeparableConvolution(channels, 3, stride, affine),
-    "sep_conv_5x5": lambda channels, stride, affine: SeparableConvolution(channels, 5, stride, affine),
-    "sep_conv_7x7": lambda channels, stride, affine: SeparableConvolution(channels, 7, stride, affine),
-    "dil_conv_3x3": lambda channels, stride, affine: DilatedConvolution(channels, 3, stride, affine),
-    "dil_conv_5x5": lambda channels, stride, affine: DilatedConvolution(channels, 5, stride, affine),
-    "conv_7x1_1x7": lambda channels, stride, affine: RowColumnConvolution(channels, 7, stride, affine),
-    "conv_3x1_1x3": lambda channels, stride, affine: RowColumnConvolution(channels, 3, stride, affine),
-    "inv_res_3x3": lambda channels, stride, affine: InvertedResidual(channels, 3, stride, affine),
-    "inv_res_5x5": lambda channels, stride, affine: InvertedResidual(channels, 5, stride, affine),
-}
+} | {name.format(size): _of_size(make, size) for name, make, sizes in _SIZED for size in sizes}
+
+BUILT_IN_FACTORIES: dict[str, OperationFactory] = {name: _MADE[name] for name in BUILT_IN_OPERATIONS}
 """The built-in operations by name."""
 
 _registered: dict[str, OperationFactory] = {}

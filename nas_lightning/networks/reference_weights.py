@@ -37,18 +37,16 @@ _INVERTED_RESIDUAL = {
     "layers.projection": "op.2.conv",
     "layers.norm_3": "op.2.norm",
 }
-_LAYERS_OF_OPERATION = {
-    "skip_connect": _REDUCTION,
-    "sep_conv_3x3": _SEPARABLE,
-    "sep_conv_5x5": _SEPARABLE,
-    "sep_conv_7x7": _SEPARABLE,
-    "dil_conv_3x3": _DILATED,
-    "dil_conv_5x5": _DILATED,
-    "conv_7x1_1x7": _ROW_COLUMN,
-    "conv_3x1_1x3": _ROW_COLUMN,
-    "inv_res_3x3": _INVERTED_RESIDUAL,
-    "inv_res_5x5": _INVERTED_RESIDUAL,
-}
+_LAYERS_OF_OPERATION = (
+    {"skip_connect": _REDUCTION}
+    | {f"sep_conv_{size}x{size}": _SEPARABLE for size in (3, 5, 7)}
+    | {f"sep_conv_{size}x{size}_single": _DILATED for size in (3, 5, 7)}
+    | {f"dil_conv_{size}x{size}": _DILATED for size in (3, 5)}
+    | {f"conv_{size}x1_1x{size}": _ROW_COLUMN for size in (3, 7)}
+    | {f"conv_{size}x{size}": _PROJECTION for size in (1, 3, 5)}
+    | {f"nor_conv_{size}x{size}": _PROJECTION for size in (1, 3, 5, 7)}
+    | {f"inv_res_{size}x{size}": _INVERTED_RESIDUAL for size in (3, 5)}
+)
 _STEM = {"convolution": "0", "norm": "1"}
 _IMAGENET_STEM = {
     "stem.first.": ("stem0.", {"convolution_1": "0", "norm_1": "1", "convolution_2": "3", "norm_2": "4"}),

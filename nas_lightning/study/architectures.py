@@ -131,8 +131,15 @@ def _variants(text: str) -> list[str]:
 
 
 def _published(nodes: str | None) -> list[str]:
-    counts = {name: entry.genotype.normal.node_count for name, entry in published_genotypes().items()}
-    names = [name for name, count in counts.items() if nodes is None or count == int(nodes)]
+    if nodes is None:
+        return list(published_genotypes())
+    # A space has nodes of two edges.
+    counts = {
+        name: entry.genotype.normal.node_count
+        for name, entry in published_genotypes().items()
+        if entry.genotype.normal.has_pairs and entry.genotype.reduce.has_pairs
+    }
+    names = [name for name, count in counts.items() if count == int(nodes)]
     if not names:
         known = ", ".join(str(count) for count in sorted(set(counts.values())))
         raise ValueError(f"no published cell has {nodes} intermediate nodes; there are such of {known}")

@@ -9,12 +9,14 @@ import numpy as np
 import pytest
 
 from nas_lightning.cells import (
+    CellEdges,
     Edge,
     Genotype,
     cell_depth,
     cell_width,
     dead_nodes,
     duplicate_edges,
+    edge_nodes,
     get_genotype,
     reads_inputs,
     topology,
@@ -74,6 +76,26 @@ def test_one_to_three_nodes_equal_the_listing_of_paths() -> None:
                 assert dict(take_census(nodes, concat).counts) == counts
 
 
+@pytest.mark.parametrize("distinct", [False, True])
+@pytest.mark.parametrize("edge_counts", [(1, 0, 2), (3, 1), (2, 3, 0, 1), (0, 2, 3)])
+def test_any_number_of_edges_equals_the_listing_of_paths(
+    edge_counts: tuple[int, ...], distinct: bool
+) -> None:
+    concat = tuple(range(2, len(edge_counts) + 2))[-2:]
+    choices = [
+        list(combinations(range(node), count)) if distinct else list(product(range(node), repeat=count))
+        for node, count in enumerate(edge_counts, start=2)
+    ]
+    counts: Counter[tuple[float, int]] = Counter()
+    for sources in product(*choices):
+        edges = CellEdges([Edge("skip_connect", source) for source in own] for own in sources)
+        depth = oracle.depth(edges, concat)
+        counts[oracle.width(edges, concat), max(1, depth)] += 1
+    census = take_census(edge_counts, concat, distinct=distinct)
+    assert dict(census.counts) == counts
+    assert (census.nodes, census.total) == (len(edge_counts), counts.total())
+
+
 def test_five_nodes_in_seconds() -> None:
     start = time.perf_counter()
     census = take_census(5, [6, 4, 5])
@@ -119,14 +141,15 @@ def test_impossible_spaces_are_refused(
 
 
 @pytest.mark.parametrize("reduction", [False, True])
-@pytest.mark.parametrize("spec", ["darts_v2", "amoebanet", FEW_PATHS])
+@pytest.mark.parametrize("spec", ["darts_v2", "amoebanet", FEW_PATHS, "fairdarts_c"])
 def test_listed_wirings_equal_the_plain_functions(spec: str, reduction: bool) -> None:
     genotype = get_genotype(spec)
     edges, concat = genotype.cell(reduction)
     space = list_wirings(genotype, reduction=reduction, num_cells=5)
-    assert len(space.sources) == {4: 36, 8: 14_400, 10: 518_400}[len(edges)]
+    assert len(space.sources) == math.prod(edge_nodes(edges))
     for row in np.random.default_rng(0).choice(len(space.sources), 150):
-        rewired = [Edge(e.op, int(s)) for e, s in zip(edges, space.sources[row], strict=True)]
+        sources = space.sources[row].tolist()
+        rewired = edges.with_edges(Edge(e.op, s) for e, s in zip(edges, sources, strict=True))
         cells = {"reduce": rewired} if reduction else {"normal": rewired}
         try:
             variant = Genotype.from_mapping(genotype.as_mapping() | cells)

@@ -1,12 +1,21 @@
 from __future__ import annotations
 
+import copy
 import pickle
 from typing import Any
 
 import pytest
 from hypothesis import given
 
-from nas_lightning.cells import Edge, Genotype, declare_operation, get_genotype, operation_names
+from nas_lightning.cells import (
+    CellEdges,
+    Edge,
+    Genotype,
+    declare_operation,
+    edge_nodes,
+    get_genotype,
+    operation_names,
+)
 from nas_lightning.cells.operations import BUILT_IN_OPERATIONS
 from tests.cells.strategies import genotype_arguments
 
@@ -38,6 +47,43 @@ def test_genotypes_are_frozen_hashable_and_survive_pickling() -> None:
         make().normal_concat = ()  # type: ignore[misc]
 
 
+MANY = [[("sep_conv_3x3", 0)], [], [("skip_connect", 3), ("noise", 1), ("conv_3x3", 2)]]
+
+
+def test_nodes_may_have_any_number_of_edges() -> None:
+    genotype = make(normal=MANY, normal_concat=[2, 4])
+    edges = genotype.normal
+    assert edges == CellEdges([[Edge(*pair) for pair in node] for node in MANY])
+    assert (edges.nodes, edges.counts, edges.node_count) == ((2, 4, 4, 4), (1, 0, 3), 3)
+    assert edge_nodes(edges) == edges.nodes
+    assert list(edges[1:3]) == [Edge("skip_connect", 3), Edge("noise", 1)]
+    assert genotype.as_mapping()["normal"] == [[list(pair) for pair in node] for node in MANY]
+    assert f"normal={MANY!r}, " in repr(genotype)
+    assert genotype == get_genotype(repr(genotype)) == get_genotype(genotype.as_mapping())
+    assert hash(genotype) == hash(get_genotype(repr(genotype)))
+    assert pickle.loads(pickle.dumps(genotype)) == genotype
+    assert copy.deepcopy(edges) == edges
+
+
+def test_edges_of_other_nodes_are_others_and_pairs_are_a_plain_tuple() -> None:
+    flat = [Edge(op, source) for op, source in CELL]
+    pairs, ones = CellEdges([flat[:2], flat[2:]]), CellEdges([[edge] for edge in flat])
+    more = CellEdges([flat[:2], flat[2:], []])
+    assert pairs == tuple(flat) == pairs
+    assert hash(pairs) == hash(tuple(flat))
+    assert len({pairs, ones, more, tuple(flat)}) == 3
+    assert ones != tuple(flat) != more
+    assert edge_nodes(flat) == pairs.nodes == (2, 2, 3, 3)
+    assert make(normal=[CELL[:2], CELL[2:]]) == make()
+    assert repr(make(normal=[CELL[:2], CELL[2:]])) == repr(make())
+
+
+def test_names_of_other_repositories_become_ours() -> None:
+    genotype = make(normal=[("conv 3x3", 0), ("sep_5x5", 1), ("dua_sepc_3x3", 0), ("dil_sepc_5x5", 2)])
+    ops = ["conv_3x3", "sep_conv_5x5", "sep_conv_3x3", "dil_conv_5x5"]
+    assert [edge.op for edge in genotype.normal] == ops
+
+
 def test_the_literal_of_darts_is_the_one_its_authors_printed() -> None:
     assert str(get_genotype("darts_v2")) == (
         "Genotype(normal=[('sep_conv_3x3', 0), ('sep_conv_3x3', 1), ('sep_conv_3x3', 0), "
@@ -66,6 +112,14 @@ def test_the_literal_of_darts_is_the_one_its_authors_printed() -> None:
         ({"normal": [("skip_connect", 1.0), *CELL[1:]]}, ["node number", "1.0"]),
         ({"normal": [("skip_connect", 0, 2), *CELL[1:]]}, ["pair (operation, source)"]),
         ({"normal": [(0, "skip_connect"), *CELL[1:]]}, ["node number", "'skip_connect'"]),
+        ({"normal": [CELL[:2], ("none", 0)]}, ["('none', 0) stands beside lists of edges"]),
+        ({"normal": [[], [("skip_connect", 3)]]}, ["node 3, edge 1 of 1", "source 3"]),
+        ({"normal": [[], []]}, ["normal cell", "no path"]),
+        ({"normal": [[("noise", 0)], [("skip_connect", 2)]]}, ["normal cell", "no path", "'noise'"]),
+        (
+            {"normal": [[CELL[:2]], [("skip_connect", 0)]]},
+            ["node 2, edge 1 of 1", "must be a node number"],
+        ),
         ({"normal": [(None, 0), *CELL[1:]]}, ["operation must be a name", "None"]),
         ({"normal_concat": []}, ["normal cell", "concat list is empty", "2 to 3"]),
         ({"reduce_concat": [2, 4]}, ["reduction cell", "node 4", "2 to 3"]),

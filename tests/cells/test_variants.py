@@ -13,6 +13,7 @@ from nas_lightning.cells import (
     get_genotype,
     random_connections,
     random_operations,
+    rewired,
     table2_variant,
     widest_shallowest,
 )
@@ -220,3 +221,31 @@ def test_a_wiring_gives_the_sources_of_every_edge() -> None:
     assert genotype_slug("darts_v2:wiring=01011002/00112233") == "darts_v2-wiring01011002_00112233"
     with pytest.raises(ValueError, match=r"must have a digit for each of the reduction cell's 8 edges"):
         get_genotype("darts_v2:wiring=01011002/0")
+
+
+FEW_AND_MANY = Genotype(
+    [[("sep_conv_3x3", 1)], [], [("conv_1x1", 3), ("skip_connect", 2), ("max_pool_5x5", 0)]],
+    [2, 4],
+    [("skip_connect", 0), ("sep_conv_3x3", 1), ("skip_connect", 2), ("none", 0)],
+    [2, 3],
+)
+
+
+def test_variants_keep_the_nodes_of_edges_in_any_number() -> None:
+    drawn = [random_connections(FEW_AND_MANY, seed) for seed in range(200)]
+    read = np.array([[edge.source for edge in variant.normal] for variant in drawn])
+    assert [sorted(set(column)) for column in read.T.tolist()] == [[0, 1], *[[0, 1, 2, 3]] * 3]
+    generator = np.random.RandomState(5)  # edge by edge, one draw of each cell
+    own = [[int(generator.choice(node)) for node in pair] for pair in ((2, 2), (4, 2), (4, 3), (4, 3))]
+    assert sources(random_connections(FEW_AND_MANY, 5)) == tuple(map(list, zip(*own, strict=True)))
+    adapted_cells = widest_shallowest(FEW_AND_MANY)
+    assert sources(adapted_cells) == ([1, 0, 1, 0], [0, 1, 1, 0])
+    assert widest_shallowest(adapted_cells) == adapted_cells
+    assert (cell_width(*adapted_cells.cell(False)), cell_depth(*adapted_cells.cell(False))) == (2, 2)
+    changed = rewired(FEW_AND_MANY, "0123", "0120")
+    assert sources(changed) == ([0, 1, 2, 3], [0, 1, 2, 0])
+    for variant in (*drawn, adapted_cells, changed, random_operations(FEW_AND_MANY, 3)):
+        assert variant.normal.counts == FEW_AND_MANY.normal.counts == (1, 0, 3)
+        assert variant.reduce.counts == (2, 2)
+    with pytest.raises(ValueError, match="each of the normal cell's 4 edges"):
+        rewired(FEW_AND_MANY, "012")

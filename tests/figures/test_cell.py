@@ -8,7 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.figure import Figure
 
-from nas_lightning.cells import Edge, Genotype, get_genotype, node_depths, published_genotypes
+from nas_lightning.cells import (
+    CellEdges,
+    Edge,
+    Genotype,
+    cell_edges,
+    get_genotype,
+    node_depths,
+    published_genotypes,
+)
 from nas_lightning.figures import (
     CellDrawing,
     draw_cell,
@@ -75,11 +83,15 @@ def check(edges: tuple[Edge, ...], concat: tuple[int, ...]) -> None:
     for line in layout.concat:
         points = way(line, to_output=True)
         assert not [box for box in [*layout.nodes, *layout.labels] if crosses(points, box)]
-    # Two edges of one node end apart, so two edges from one source are two lines.
-    for first, second in zip(layout.edges[::2], layout.edges[1::2], strict=True):
-        assert abs(first.end[1] - second.end[1]) > 0.2
-    # Nodes stand further right the deeper they are, all within the drawing.
-    depths = node_depths(edges)
+    # The edges of one node end apart, so two edges from one source are two lines.
+    for places in cell_edges(edges).positions:
+        for first, second in combinations(places, 2):
+            assert abs(layout.edges[first].end[1] - layout.edges[second].end[1]) > 0.2
+    # Nodes stand right of what they read: further right the deeper they are, but for nodes without edges.
+    own = cell_edges(edges)
+    for (_, source), node in zip(own, own.nodes, strict=True):
+        assert layout.nodes[source].x < layout.nodes[node].x
+    depths = node_depths(edges) if all(own.counts) else (0, 0)
     columns = {depth: layout.nodes[node].x for node, depth in enumerate(depths)}
     ordered = [columns[depth] for depth in sorted(columns)]
     assert ordered == sorted(set(ordered))
@@ -97,6 +109,23 @@ def test_nothing_overlaps_in_the_papers_cells(spec: str) -> None:
 def test_nothing_overlaps_in_any_published_cell_or_variant(spec: str) -> None:
     for edges, concat in both_cells(get_genotype(spec)):
         check(edges, concat)
+
+
+MANY = CellEdges(
+    [
+        [],
+        [Edge("skip_connect", 2)],
+        [Edge("sep_conv_3x3_single", source) for source in (0, 1, 2, 3, 0)],
+        [Edge("nor_conv_7x7", 4), Edge("noise", 0), Edge("conv_3x3", 1)],
+    ]
+)
+
+
+def test_nothing_overlaps_where_nodes_have_any_number_of_edges() -> None:
+    check(MANY, (2, 3, 4, 5))
+    drawn = texts(draw_cell(MANY, (2, 3, 4, 5), "many"))
+    assert [drawn.count(op) for op in ("sep_conv_3x3_single", "noise", "skip_connect")] == [5, 1, 1]
+    assert "width 1.27c, depth 3, path 2.25 (grey: does not reach the output)" in drawn
 
 
 @given(cells(max_nodes=4), st.booleans())

@@ -46,6 +46,18 @@ WIRINGS = {
         [("max_pool_3x3", 1), ("skip_connect", 0), *_NODES],
         [2, 3],
     ),
+    # nodes of one, no, three and two edges; the one without edges is read and concatenated
+    "any number of edges": Genotype(
+        [
+            [("sep_conv_3x3", 0)],
+            [],
+            [("dil_conv_3x3", 3), ("skip_connect", 3), ("max_pool_5x5", 1)],
+            [("conv_3x3", 2), ("sep_conv_3x3_single", 4)],
+        ],
+        [3, 4, 5],
+        [[], [("nor_conv_5x5", 0), ("avg_pool_5x5", 1), ("skip_connect", 2)], [("conv_1x1", 3)]],
+        [2, 3, 4],
+    ),
     # a zero node is read by live edges and concatenated
     "zero node": Genotype(
         [("none", 0), ("none", 1), ("sep_conv_3x3", 2), ("skip_connect", 0)],
@@ -65,17 +77,24 @@ def all_cases() -> dict[str, Genotype]:
 
 @st.composite
 def cell_pairs(draw: st.DrawFn) -> list[Any]:
-    """Arguments of a genotype of one to four nodes, with many `none` and dead nodes."""
-    names = st.one_of(st.just("none"), st.sampled_from(sorted(BUILT_IN_FACTORIES)))
+    """Arguments of a genotype of one to four nodes of any number of edges, with many `none` and dead nodes.
+
+    None of them is `noise`, which differs between two networks in training.
+    """
+    names = st.one_of(st.just("none"), st.sampled_from(sorted(set(BUILT_IN_FACTORIES) - {"noise"})))
     nodes = draw(st.integers(1, 4))
     cells: list[Any] = []
     for _ in range(2):
+        counts = draw(
+            st.one_of(st.just([2] * nodes), st.lists(st.integers(0, 5), min_size=nodes, max_size=nodes))
+        )
         edges = [
-            (draw(names), draw(st.integers(0, node - 1))) for node in range(2, nodes + 2) for _ in range(2)
+            [(draw(names), draw(st.integers(0, node - 1))) for _ in range(count)]
+            for node, count in enumerate(counts, start=2)
         ]
         concat = draw(st.lists(st.integers(2, nodes + 1), min_size=1, unique=True))
         # Without a path from an input to the output there is no cell: give the last concatenated node one.
-        edges[2 * (concat[-1] - 2)] = ("skip_connect", draw(st.integers(0, 1)))
+        edges[concat[-1] - 2][:1] = [("skip_connect", draw(st.integers(0, 1)))]
         cells += [edges, concat]
     return cells
 

@@ -13,7 +13,7 @@ from nas_lightning.networks import (
     register_operation,
 )
 from nas_lightning.networks.operations import BUILT_IN_FACTORIES
-from tests.networks.cases import batch, loss_of
+from tests.networks.cases import assert_equal_networks, batch, loss_of, oracle_and_network
 from tests.oracles.plain_network import OPERATIONS
 
 
@@ -42,7 +42,10 @@ def test_equals_the_plain_operation(name: str, stride: int) -> None:
     x = torch.randn(3, channels, 8, 8, dtype=torch.float64, requires_grad=True)
     y = x.detach().clone().requires_grad_()
     for training in (True, False):
-        expected, actual = plain.train(training)(x), own.train(training)(y)
+        torch.manual_seed(1)
+        expected = plain.train(training)(x)
+        torch.manual_seed(1)
+        actual = own.train(training)(y)
         assert actual.shape == (3, channels, 8 // stride, 8 // stride)
         torch.testing.assert_close(actual, expected, rtol=1e-12, atol=1e-12)
         if expected.requires_grad and actual.requires_grad:
@@ -197,3 +200,36 @@ def test_registration_is_refused() -> None:
         ValueError, match="operation 'unheard_of' is not registered; known are none, max_pool_3x3"
     ):
         build_operation("unheard_of", 4, 1)
+
+
+def test_noise_is_drawn_in_training_and_zero_in_evaluation() -> None:
+    torch.manual_seed(0)
+    x = torch.ones(4, 8, 16, 16, requires_grad=True)
+    noise = build_operation("noise", 8, 2)
+    drawn = noise(x)
+    assert drawn.shape == (4, 8, 8, 8)
+    assert abs(float(drawn.mean())) < 0.1
+    assert abs(float(drawn.std()) - 1) < 0.1
+    assert not drawn.requires_grad
+    assert not bool(noise.eval()(x).any())
+
+
+NOISY = Genotype(
+    [[("sep_conv_3x3", 0), ("noise", 1)], [("noise", 2)], [("noise", 0), ("dil_conv_3x3", 1), ("noise", 3)]],
+    [2, 3, 4],
+    [("skip_connect", 0), ("noise", 1), ("max_pool_3x3", 1), ("skip_connect", 2)],
+    [3, 2],
+)
+
+
+def test_a_network_with_noise_equals_the_plain_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    oracle, network = oracle_and_network(NOISY)
+    images, targets = batch()
+    assert_equal_networks(oracle, network, images, targets, training=False)
+    first, second = (network.train()(images)[0] for _ in range(2))
+    assert not torch.equal(first, second)
+    # The two draw in another order, so both get the same "noise".
+    monkeypatch.setattr(torch, "randn_like", lambda x: torch.full_like(x, 0.7))
+    assert_equal_networks(oracle, network, images, targets, training=True)
+    network.drop_path_probability = 0.3
+    loss_of(network(images), targets).backward()  # type: ignore[no-untyped-call]

@@ -25,7 +25,7 @@ def paths_to_output(
             yield path
             return
         for edge in edges_of(edges, node):
-            if through_none or edge.op != "none":
+            if through_none or edge.op not in ("none", "noise"):
                 yield from backwards((edge.source, *path))
 
     for node in concat:
@@ -50,11 +50,11 @@ def width(edges: Sequence[Edge], concat: Sequence[int]) -> float:
 
 
 def reaches_output(edges: Sequence[Edge], concat: Sequence[int], node: int) -> bool:
-    """Whether a walk forward from a node, along edges other than `none`, ends in a concatenated node."""
+    """Whether a walk forward from a node ends in a concatenated node, along edges that read their source."""
     if node in concat:
         return True
     return any(
-        edge.source == node and edge.op != "none" and reaches_output(edges, concat, reader)
+        edge.source == node and edge.op not in ("none", "noise") and reaches_output(edges, concat, reader)
         for reader in range(node + 1, node + len(edges) + 10)
         for edge in edges_of(edges, reader)
     )

@@ -23,17 +23,23 @@ STAGES = {
     "conv_3x1_1x3": 1,
     "inv_res_3x3": 3,
     "inv_res_5x5": 3,
+    **dict.fromkeys(("max_pool_5x5", "max_pool_7x7", "avg_pool_5x5", "avg_pool_7x7"), 0),
+    **dict.fromkeys(("conv_1x1", "conv_3x3", "conv_5x5"), 1),
+    **dict.fromkeys(("nor_conv_1x1", "nor_conv_3x3", "nor_conv_5x5", "nor_conv_7x7"), 1),
+    **dict.fromkeys(("sep_conv_3x3_single", "sep_conv_5x5_single", "sep_conv_7x7_single"), 1),
 }
 
 
 def carries(edges: tuple[Edge, ...], node: int) -> bool:
     """Whether a node's value is not zero by its `none` operations alone."""
-    return node < 2 or any(op != "none" and carries(edges, source) for op, source in edges_of(edges, node))
+    return node < 2 or any(
+        op not in ("none", "noise") and carries(edges, source) for op, source in edges_of(edges, node)
+    )
 
 
 def ways(edges: tuple[Edge, ...], node: int) -> list[Edge]:
     own = edges_of(edges, node)
-    return [edge for edge in own if edge.op != "none" and carries(edges, edge.source)]
+    return [edge for edge in own if edge.op not in ("none", "noise") and carries(edges, edge.source)]
 
 
 def cell_at(genotype: Genotype, index: int, cells: int) -> tuple[tuple[Edge, ...], list[int]]:

@@ -151,6 +151,47 @@ def _row_column_convolution(channels: int, length: int, stride: int) -> nn.Seque
     )
 
 
+class Noise(nn.Module):
+    def __init__(self, stride: int) -> None:
+        super().__init__()
+        self.stride = stride
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x[:, :, :: self.stride, :: self.stride]
+        return torch.randn_like(x) if self.training else x * 0.0
+
+
+class SingleSepConv(nn.Module):
+    """Depthwise-separable convolution, applied once."""
+
+    def __init__(self, channels: int, kernel: int, stride: int) -> None:
+        super().__init__()
+        self.op = nn.Sequential(
+            nn.ReLU(),
+            _depthwise(channels, kernel, stride),
+            _pointwise(channels),
+            nn.BatchNorm2d(channels),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.op(x)  # type: ignore[no-any-return]
+
+
+class PlainConv(nn.Module):
+    """NAS-Bench-201's convolution: ReLU, convolution, batch norm."""
+
+    def __init__(self, channels: int, kernel: int, stride: int) -> None:
+        super().__init__()
+        self.op = nn.Sequential(
+            nn.ReLU(),
+            nn.Conv2d(channels, channels, kernel, stride, kernel // 2, bias=False),
+            nn.BatchNorm2d(channels),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.op(x)  # type: ignore[no-any-return]
+
+
 OPERATIONS: dict[str, Callable[[int, int], nn.Module]] = {
     "none": lambda channels, stride: Zero(stride),
     "max_pool_3x3": lambda channels, stride: nn.MaxPool2d(3, stride=stride, padding=1),
@@ -167,6 +208,21 @@ OPERATIONS: dict[str, Callable[[int, int], nn.Module]] = {
     "conv_3x1_1x3": lambda channels, stride: _row_column_convolution(channels, 3, stride),
     "inv_res_3x3": lambda channels, stride: InvertedResidual(channels, 3, stride),
     "inv_res_5x5": lambda channels, stride: InvertedResidual(channels, 5, stride),
+    "noise": lambda channels, stride: Noise(stride),
+    "max_pool_5x5": lambda channels, stride: nn.MaxPool2d(5, stride=stride, padding=2),
+    "max_pool_7x7": lambda channels, stride: nn.MaxPool2d(7, stride=stride, padding=3),
+    "avg_pool_5x5": lambda channels, stride: nn.AvgPool2d(5, stride, padding=2, count_include_pad=False),
+    "avg_pool_7x7": lambda channels, stride: nn.AvgPool2d(7, stride, padding=3, count_include_pad=False),
+    "conv_1x1": lambda channels, stride: PlainConv(channels, 1, stride),
+    "conv_3x3": lambda channels, stride: PlainConv(channels, 3, stride),
+    "conv_5x5": lambda channels, stride: PlainConv(channels, 5, stride),
+    "nor_conv_1x1": lambda channels, stride: PlainConv(channels, 1, stride),
+    "nor_conv_3x3": lambda channels, stride: PlainConv(channels, 3, stride),
+    "nor_conv_5x5": lambda channels, stride: PlainConv(channels, 5, stride),
+    "nor_conv_7x7": lambda channels, stride: PlainConv(channels, 7, stride),
+    "sep_conv_3x3_single": lambda channels, stride: SingleSepConv(channels, 3, stride),
+    "sep_conv_5x5_single": lambda channels, stride: SingleSepConv(channels, 5, stride),
+    "sep_conv_7x7_single": lambda channels, stride: SingleSepConv(channels, 7, stride),
 }
 
 
