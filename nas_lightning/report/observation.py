@@ -109,16 +109,21 @@ class Place:
 def places() -> tuple[Place, ...]:
     """Places of the normal and the reduction cell of every searched genotype in both spaces.
 
-    The spaces are those of two edges a node, so a cell with other nodes is in none; a cell in which a node
+    The spaces are those of two edges a node, so a genotype with other nodes is in none; a cell in which a node
     reads one node twice is not in that of distinct sources; nor has a cell of more than ``MAX_WIRINGS``
     wirings a census. Takes some seconds the first time: a space of five
     nodes has 518,400 wirings.
     """
     found = []
-    for cell in published_genotypes().values():
+    cells = [
+        cell
+        for cell in published_genotypes().values()
+        if cell.genotype.normal.has_pairs and cell.genotype.reduce.has_pairs
+    ]
+    for cell in cells:
         for reduction in (False, True):
             edges, concat = cell.genotype.cell(reduction)
-            if not edges.has_pairs or count_wirings(edges) > MAX_WIRINGS:
+            if count_wirings(edges) > MAX_WIRINGS:
                 continue
             own = (cell_width(edges, concat), cell_depth(edges, concat), cell_path(edges, concat))
             wirings = all_wirings(edges.counts)
