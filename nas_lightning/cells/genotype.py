@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any, NamedTuple
 
-from nas_lightning.cells.operations import OTHER_NAMES, carries, nearest, operation_names
+from nas_lightning.cells.operations import carries, nearest, operation_names
 
 FIELDS = ("normal", "normal_concat", "reduce", "reduce_concat")
 
@@ -260,7 +260,7 @@ def _edge(where: str, node: int, item: Any) -> Edge:
     op, source = pair[0], _integer(f"{where}: the source", pair[1])
     if not isinstance(op, str):
         raise ValueError(f"{where}: the operation must be a name, not {op!r}")
-    known, op = operation_names(), OTHER_NAMES.get(op, op)
+    known = operation_names()
     if op not in known:
         hint = nearest(op, known) or f"; known are {', '.join(known)}"
         raise ValueError(

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import difflib
 import keyword
-from collections.abc import Iterable, Mapping
-from types import MappingProxyType
+from collections.abc import Iterable
 
 BUILT_IN_OPERATIONS: tuple[str, ...] = (
     "none",
@@ -42,14 +41,6 @@ BUILT_IN_OPERATIONS: tuple[str, ...] = (
 )
 """Operations that every genotype may use. ``none`` contributes zero and is never computed."""
 
-OTHER_NAMES: Mapping[str, str] = MappingProxyType(
-    {"conv 1x1": "conv_1x1", "conv 3x3": "conv_3x3"}
-    | {f"sep_{size}x{size}": f"sep_conv_{size}x{size}" for size in (3, 5, 7)}
-    | {f"dua_sepc_{size}x{size}": f"sep_conv_{size}x{size}" for size in (3, 5)}
-    | {f"dil_sepc_{size}x{size}": f"dil_conv_{size}x{size}" for size in (3, 5)}
-)
-"""What NASP's and AutoDL's repositories call built-in operations; genotypes hold our names."""
-
 _READING_NOTHING = ("none", "noise")
 
 # Insertion order is kept, so that listings are stable.
@@ -79,7 +70,7 @@ def declare_operation(name: str) -> None:
     """
     if not isinstance(name, str) or not name.isidentifier() or keyword.iskeyword(name):
         raise ValueError(f"operation name {name!r} must be a Python identifier, for example 'my_conv_3x3'")
-    if name in BUILT_IN_OPERATIONS or name in OTHER_NAMES:
+    if name in BUILT_IN_OPERATIONS:
         raise ValueError(f"operation name {name!r} belongs to a built-in operation: choose another")
     _declared[name] = None
 

@@ -109,10 +109,9 @@ class Place:
 def places() -> tuple[Place, ...]:
     """Places of the normal and the reduction cell of every searched genotype in both spaces.
 
-    The spaces are those of two edges a node, so a genotype with other nodes is in none; a cell in which a node
-    reads one node twice is not in that of distinct sources; nor has a cell of more than ``MAX_WIRINGS``
-    wirings a census. Takes some seconds the first time: a space of five
-    nodes has 518,400 wirings.
+    The spaces are those of two edges a node, so a genotype with other nodes is in none. A cell in which a
+    node reads one node twice is not in that of distinct sources; nor has a cell of more than ``MAX_WIRINGS``
+    wirings a census. Takes some seconds the first time: a space of five nodes has 518,400 wirings.
     """
     found = []
     cells = [

@@ -30,7 +30,7 @@ from tests.acceleration.cases import (
     trained_losses,
     without_kernels,
 )
-from tests.networks.cases import all_cases
+from tests.networks.cases import NOISY, all_cases
 
 
 @pytest.fixture(params=KERNELS)
@@ -83,6 +83,16 @@ def test_it_computes_what_the_network_does(name: str, kernels: bool) -> None:
     for module in forms:
         assert isinstance(module, FusedNetwork)
         assert bool(module.kernels) == kernels
+
+
+def test_it_draws_the_noise_that_the_network_draws(kernels: bool) -> None:
+    network = networks(NOISY, num_cells=6, init_channels=2, auxiliary=True)[1]
+    network.drop_path_probability = 0.3
+    accelerated = accelerate(network, "fast")
+    x = torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    assert_equal_training(network, accelerated, x)
+    network.eval()
+    torch.testing.assert_close(evaluated(accelerated, x), evaluated(network, x), rtol=1e-9, atol=1e-11)
 
 
 @pytest.mark.parametrize("name", ["darts_v2", "input 1 free"])

@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -177,6 +178,44 @@ def test_census_counts_and_ranks(capsys: pytest.CaptureFixture[str]) -> None:
     assert "12.44%" in text
     assert re.search(r"normal +network's path +33.37 +12.4 %", text)
     assert darts["paths"]["normal"]["width"]["percentile"] == pytest.approx(0.929, abs=1e-3)
+
+
+FEW_AND_MANY = (
+    "Genotype(normal=[[('sep_conv_3x3', 0)], [], [('conv_3x3', 3), ('noise', 1), ('skip_connect', 1)]], "
+    "normal_concat=[2, 4], "
+    "reduce=[[('skip_connect', 0), ('max_pool_5x5', 1), ('sep_conv_3x3', 0)], [('nor_conv_1x1', 2)]], "
+    "reduce_concat=[2, 3])"
+)
+
+
+def test_nodes_of_any_number_of_edges_are_shown_counted_and_drawn(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    text = run_text(capsys, "cells", "show", FEW_AND_MANY)
+    assert "node 2         sep_conv_3x3 of input 0\n  node 3         no edges: zero\n" in text
+    assert "node 4         conv_3x3 of 3, noise of input 1, skip_connect of input 1\n" in text
+    assert "normal cell: width 1.67c, depth 2, mean path 2" in text
+    # No node has three nodes before it but the last, so no wiring of the reduction cell is distinct.
+    assert text.count("wirings with distinct sources") == 1
+    assert text.rstrip().endswith(FEW_AND_MANY)
+    record = run_json(capsys, "show", FEW_AND_MANY)["normal"]
+    assert (record["edge_nodes"], record["node_count"]) == ([2, 4, 4, 4], 3)
+    census = run_json(capsys, "census", FEW_AND_MANY)["ranks"][0]
+    assert (census["ordered"]["total"], census["distinct"]["total"]) == (2 * 4**3, 2 * 4)
+    assert census["ordered"]["at_least_as_wide"] == sum(
+        (first < 2) + (inputs >= 2) == 2
+        for first in (0, 1)
+        for inputs in [sum(s < 2 for s in sources) for sources in product(range(4), repeat=3)]
+    )
+    found = run_json(capsys, "census", FEW_AND_MANY, "--vary", "depth", "--width", "1")["wirings"]
+    assert {one["width"] for one in found} == {1}
+    assert len(found) > 1
+    main(["draw", FEW_AND_MANY, "-o", str(tmp_path / "cell.svg")])
+    assert (tmp_path / "cell.svg").stat().st_size > 1000
+    large = FEW_AND_MANY.replace("[]", str([("none", 0)] * 10))
+    with pytest.raises(ValueError, match="1, 10, 3 edges has 7,558,272 wirings; a census lists at most 2,0"):
+        main(["census", large])
+    assert "rank" not in run_text(capsys, "show", large).partition("reduction cell")[0]
 
 
 def test_census_finds_wirings_that_hold_width_and_vary_the_path(capsys: pytest.CaptureFixture[str]) -> None:

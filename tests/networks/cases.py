@@ -67,6 +67,14 @@ WIRINGS = {
     ),
 }
 
+NOISY = Genotype(
+    [[("sep_conv_3x3", 0), ("noise", 1)], [("noise", 2)], [("noise", 0), ("dil_conv_3x3", 1), ("noise", 3)]],
+    [2, 3, 4],
+    [("noise", 0), ("noise", 1), ("noise", 2), ("sep_conv_5x5_single", 1)],
+    [3],
+)
+"""Noise beside other edges, alone in a node, and behind a node that only it reads."""
+
 
 def all_cases() -> dict[str, Genotype]:
     """Base cells, their adapted cells, variants with dead nodes, and the wirings above, by name."""

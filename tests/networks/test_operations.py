@@ -13,7 +13,7 @@ from nas_lightning.networks import (
     register_operation,
 )
 from nas_lightning.networks.operations import BUILT_IN_FACTORIES
-from tests.networks.cases import assert_equal_networks, batch, loss_of, oracle_and_network
+from tests.networks.cases import NOISY, assert_equal_networks, batch, loss_of, oracle_and_network
 from tests.oracles.plain_network import OPERATIONS
 
 
@@ -212,14 +212,6 @@ def test_noise_is_drawn_in_training_and_zero_in_evaluation() -> None:
     assert abs(float(drawn.std()) - 1) < 0.1
     assert not drawn.requires_grad
     assert not bool(noise.eval()(x).any())
-
-
-NOISY = Genotype(
-    [[("sep_conv_3x3", 0), ("noise", 1)], [("noise", 2)], [("noise", 0), ("dil_conv_3x3", 1), ("noise", 3)]],
-    [2, 3, 4],
-    [("skip_connect", 0), ("noise", 1), ("max_pool_3x3", 1), ("skip_connect", 2)],
-    [3, 2],
-)
 
 
 def test_a_network_with_noise_equals_the_plain_one(monkeypatch: pytest.MonkeyPatch) -> None:
