@@ -48,19 +48,29 @@ def read_yaml(path: Path) -> Any:
     if not _is_file(path):
         raise FileNotFoundError(f"{path} is not a file")
     try:
-        return yaml.load(path.read_text(encoding="utf-8"), _Loader)
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is no text in UTF-8 (byte {error.start})") from error
+    return parse_yaml(text, str(path))
+
+
+def parse_yaml(text: str, what: str) -> Any:
+    """Read YAML of plain values; None for an empty text.
+
+    Raises:
+        ValueError: If it is not valid YAML, or a mapping names one key twice; one line that begins with
+            ``what``.
+    """
+    try:
+        return yaml.load(text, _Loader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = "" if mark is None else f" (line {mark.line + 1})"
-        raise ValueError(f"{path} is no valid YAML: {error.problem or error.context}{where}") from error
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is no text in UTF-8 (byte {error.start})") from error
-    except OSError:
-        raise
+        raise ValueError(f"{what} is no valid YAML: {error.problem or error.context}{where}") from error
     except (yaml.YAMLError, RecursionError, TypeError) as error:
-        raise ValueError(f"{path} is no valid YAML: {' '.join(str(error).split())}") from error
+        raise ValueError(f"{what} is no valid YAML: {' '.join(str(error).split())}") from error
     except Exception as error:  # whatever PyYAML makes of `!!timestamp 7`
-        raise ValueError(f"{path} is no valid YAML: a value is not what its tag says") from error
+        raise ValueError(f"{what} is no valid YAML: a value is not what its tag says") from error
 
 
 def _is_file(path: Path) -> bool:

@@ -15,7 +15,7 @@ from nas_lightning.cells.published import (
     published_variants,
 )
 from nas_lightning.cells.size import UnknownOperationSize, count_parameters, multiply_adds
-from nas_lightning.cells.spec import genotype_slug, get_genotype
+from nas_lightning.cells.spec import genotype_notes, genotype_slug, get_genotype
 from nas_lightning.cells.stack import CellPlan, StackPlan, Stem, check_image_size, stack_plan
 from nas_lightning.cells.topology import (
     cell_depth,
@@ -59,6 +59,7 @@ __all__ = [
     "duplicate_edges",
     "edge_nodes",
     "format_width",
+    "genotype_notes",
     "genotype_slug",
     "get_genotype",
     "import_operations",

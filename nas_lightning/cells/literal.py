@@ -1,103 +1,421 @@
-"""Reads the genotype literal that search codes print, without evaluating anything."""
+"""Finds genotypes in text: what search codes print, in a program, a log, a note or a data file.
+
+Nothing is evaluated: brackets are matched, and what they hold is read by
+:mod:`nas_lightning.cells.python_text`.
+"""
 
 from __future__ import annotations
 
-import ast
+import contextlib
 import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
+from nas_lightning.cells.forms import THIS_NETWORK, Reading, form_of, read_mapping_form
 from nas_lightning.cells.genotype import FIELDS, Genotype
+from nas_lightning.cells.python_text import MAX_LENGTH, Call, NotAValue, bracketed, read_value, shown
+from nas_lightning.yaml_files import parse_yaml
 
-_START = re.compile(r"\s*([A-Za-z_]\w*\s*=\s*)?Genotype\s*\(")
-# A genotype of 20 nodes has about 2,000 characters; far longer texts do not reach the parser.
-_MAX_LENGTH = 100_000
-_MAX_RANGE = 1000
-_FORM = (
-    "Genotype(normal=[('sep_conv_3x3', 0), ...], normal_concat=[2, 3], reduce=[...], reduce_concat=[2, 3])"
+FORM = "Genotype(normal=[('sep_conv_3x3', 0), ...], normal_concat=[2, 3], reduce=[...], reduce_concat=[2, 3])"
+
+# Not the name of a downloaded copy, `Genotype (1).txt`.
+_CALL = re.compile(r"Genotype\s*\((?!\d+\)\.)")
+_DICT = re.compile(r"\b(?:dict|OrderedDict)\s*\((?=\s*\[?\s*\(?\s*[\"']?(?:normal|reduc))")
+_KEY = re.compile(
+    r"""["'](?:normal|reduce|reduction|normal_cell|reduce_cell|(?:normal|reduce)_\d{1,4}
+    |(?:[^"'\n]{1,60}/)?(?:normal|reduce)/op_\d{1,4}_\d{1,4}|(?:normal|reduce)_n\d{1,4}_(?:p\d{1,4}|switch)
+    |[^"'\n]{0,60}edge_(?:normal|reduce)_\d{1,4}
+    |recurrent|arch_str|module_adjacency|adjacency_matrix|matrix)["']\s*:""",
+    re.VERBOSE,
 )
+_ASSIGNED = re.compile(r"""((?:[A-Za-z_]\w*\s*(?::[^=\n]{0,80})?=\s*)+)["']?[\w.]*$""")
+_QUOTED_KEY = re.compile(r"""["']([^"'\n]{1,80})["']\s*:\s*["']?[\w.]*$""")
+_YAML_KEY = re.compile(r"""^\s*(?:-\s+)?([A-Za-z_][\w.-]{0,80})\s*:\s*["']?[\w.]*$""")
+_SECOND_NAME = re.compile(r"^([A-Za-z_]\w*)[ \t]*=[ \t]*([A-Za-z_]\w*)[ \t]*(?:#.*)?$", re.MULTILINE)
+_COMMENT = re.compile(r"\s*(?:#|//)")
+_NASBENCH201 = re.compile(r"\|[\w-]{1,40}~\d")
+_ADJACENCY = re.compile(r"ModelSpec\s*\(|conv3x3-bn-relu|maxpool3x3|module_adjacency")
+
+# Words of names that every search prints: they name no genotype among several.
+_COMMON_WORDS = frozenset(
+    [
+        "genotype",
+        "genotypes",
+        "geno",
+        "gene",
+        "genes",
+        "arch",
+        "archs",
+        "architecture",
+        "architectures",
+        "cell",
+        "cells",
+        "model",
+        "config",
+        "cfg",
+        "best",
+        "final",
+        "derived",
+        "searched",
+        "search",
+        "current",
+        "cur",
+        "new",
+        "result",
+        "results",
+        "discovered",
+        "found",
+        "str",
+        "string",
+        "value",
+        "valid",
+        "val",
+        "test",
+        "train",
+        "last",
+        "top",
+        "info",
+        "debug",
+        "warning",
+        "error",
+        "exp",
+        "export",
+        "exported",
+        "json",
+        "dict",
+        "data",
+        "net",
+        "network",
+    ]
+)
+_LONGEST_NAME_PREFIX = 300
+_MOST_FOUND = 20_000
+_MAX_YAML = 2**20
+_MAX_PROGRAM = 2**18
+
+
+@dataclass(frozen=True)
+class Found:
+    """A genotype in a text.
+
+    Attributes:
+        name: The variable or key that it stands under; empty where that says no more than ``genotype``.
+        line: Its line in the text, from 1.
+        value: A ``Genotype(...)`` call or a mapping of one of the forms; None where it cannot be read.
+        fault: Why it cannot be read; empty if it can.
+    """
+
+    name: str
+    line: int
+    value: Call | Mapping[str, Any] | None
+    fault: str = ""
+
+    def read(self) -> Reading:
+        """Its cells, and remarks on how they were read."""
+        match self.value:
+            case Call():
+                return read_call(self.value)
+            case None:
+                raise ValueError(self.fault)
+            case mapping:
+                return read_mapping_form(mapping)
 
 
 def is_literal(text: str) -> bool:
-    """Whether a text starts as a genotype literal does, with or without ``NAME =`` before it."""
-    return _START.match(text) is not None
-
-
-def parse_genotype(text: str) -> Genotype:
-    """Read a genotype literal.
-
-    The text is parsed into a syntax tree of which only the call ``Genotype(...)``, lists, tuples, strings,
-    integers and ``range(start, stop)`` are read; nothing is ever evaluated.
-
-    Args:
-        text: ``Genotype(normal=[('sep_conv_3x3', 0), ...], normal_concat=range(2, 6), reduce=...,
-            reduce_concat=...)``; arguments by keyword or by position, white space and line breaks at will,
-            ``NAME =`` before it allowed. The edges may be grouped by node, in any number:
-            ``[[('sep_conv_3x3', 0), ('skip_connect', 1)], [], ...]``.
-
-    Returns:
-        The genotype.
-
-    Raises:
-        ValueError: If the text is anything else, or the genotype is not valid.
-    """
-    if len(text) > _MAX_LENGTH:
-        raise ValueError(f"a genotype literal of {len(text)} characters is too long (limit {_MAX_LENGTH})")
-    try:
-        statements = ast.parse(text.strip()).body
-    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        reason = error.msg if isinstance(error, SyntaxError) else str(error) or type(error).__name__
-        raise ValueError(f"{shown(text)} is no genotype literal ({reason}); expected {_FORM}") from None
-    match statements:
-        case [
-            ast.Expr(ast.Call(ast.Name("Genotype")) as call)
-            | ast.Assign([ast.Name()], ast.Call(ast.Name("Genotype")) as call)
-        ]:
-            return Genotype.from_mapping(_arguments(call), "genotype literal", "argument")
-    raise ValueError(f"{shown(text)} is no genotype literal; expected {_FORM}")
-
-
-def _arguments(call: ast.Call) -> dict[str, Any]:
-    if len(call.args) > len(FIELDS):
-        raise ValueError(f"genotype literal: {len(call.args)} arguments; it takes {', '.join(FIELDS)}")
-    arguments = dict(zip(FIELDS, (_value(node) for node in call.args), strict=False))
-    for argument in call.keywords:
-        name = argument.arg or "**"
-        if name in arguments:
-            raise ValueError(f"genotype literal: argument {name!r} is given twice")
-        arguments[name] = _value(argument.value)
-    return arguments
-
-
-def _value(node: ast.expr) -> Any:
-    match node:
-        case ast.List(elements) | ast.Tuple(elements):
-            return [_value(element) for element in elements]
-        case ast.Constant(value) if type(value) in (str, int):
-            return value
-        case ast.UnaryOp(ast.USub(), ast.Constant(int(value))) if type(value) is int:
-            return -value
-        case ast.Call(ast.Name("range"), [_] | [_, _] as arguments, []):
-            bounds = [_value(argument) for argument in arguments]
-            if all(type(bound) is int for bound in bounds):
-                numbers = range(*bounds)
-                # `len` of an enormous range overflows; its bounds do not.
-                if numbers.stop - numbers.start > _MAX_RANGE:
-                    raise ValueError(f"genotype literal: range({bounds[0]}, ...) names too many nodes")
-                return list(numbers)
-    raise ValueError(
-        f"genotype literal: {_source(node)} is not allowed; only lists, tuples, operation names, node "
-        "numbers and range(start, stop) are"
+    """Whether a spec is a text that holds a genotype, rather than a name or a file."""
+    return (
+        _CALL.search(text) is not None
+        or "\n" in text.strip()
+        or text.lstrip()[:1] in ("{", "[", "(", "|")
+        or _DICT.search(text) is not None
+        or _KEY.search(text) is not None
+        or _ADJACENCY.search(text) is not None
     )
 
 
-def _source(node: ast.expr) -> str:
-    try:
-        return shown(ast.unparse(node))
-    except RecursionError:
-        return "a deeply nested expression"
+def parse_genotype(text: str) -> Genotype:
+    """Read the genotype in a text, such as the literal that search codes print.
+
+    Args:
+        text: ``Genotype(normal=[('sep_conv_3x3', 0), ...], normal_concat=range(2, 6), reduce=...,
+            reduce_concat=...)`` or a mapping of any form of :mod:`nas_lightning.cells.forms`, with anything
+            before and after it: a name, a time stamp, comments. The edges may stand in any of the ways of
+            :mod:`nas_lightning.cells.edge_lists`.
+
+    Returns:
+        The genotype, the last one if the text has several under one name.
+
+    Raises:
+        ValueError: If the text has none, has several names, or the genotype is not valid.
+    """
+    return read_text(text).genotype
 
 
-def shown(text: str) -> str:
-    """The start of a text in one line, for messages."""
-    line = " ".join(text.split())
-    return repr(line if len(line) <= 60 else f"{line[:57]}...")
+def read_text(text: str) -> Reading:
+    """Read the genotype in a text, with remarks on how it was read; otherwise as :func:`parse_genotype`."""
+    found = find_genotypes(text)
+    if not found:
+        raise ValueError(f"{shown(text)} is no genotype literal; expected {FORM}")
+    return choose(found, "", "the text").read()
+
+
+def choose(found: Sequence[Found], which: str, where: str) -> Found:
+    """One genotype of several.
+
+    Args:
+        found: All genotypes of a text, in their order.
+        which: A name, or a number from 1; empty for the only one, or for the last of one name.
+        where: Name of the text for messages.
+
+    Raises:
+        ValueError: If there is none of that name or number, or none is chosen of several names.
+    """
+    names = list(dict.fromkeys(one.name for one in found))
+    if which:
+        named = [one for one in found if one.name == which] or [
+            one for one in found if one.name.lower() == which.lower()
+        ]
+        if named:
+            return named[-1]
+        if which.isdecimal() and len(which) < 9 and 1 <= int(which) <= len(found):
+            return found[int(which) - 1]
+        raise ValueError(f"{where} has no genotype {which!r}; it has {_told(found)}")
+    readable = [one for one in found if one.value is not None]
+    same = bool(readable) and all(one.value == readable[0].value for one in readable)
+    if len(names) > 1 and not same:
+        example = next(name for name in names if name)
+        raise ValueError(
+            f"{where} has several genotypes: {_told(found)}; choose one, such as {where}#{example}"
+        )
+    return readable[-1] if same else found[-1]
+
+
+def _told(found: Sequence[Found]) -> str:
+    """The names and numbers of genotypes, for a message of one line."""
+    names = list(dict.fromkeys(one.name for one in found if one.name))
+    told = ", ".join([*names[:12], *([f"{len(names) - 12} more names"] if len(names) > 12 else [])])
+    if len(names) == len(found):
+        return told
+    numbers = "#1" if len(found) == 1 else f"#1 to #{len(found)}"
+    return f"{numbers}, {told}" if names else numbers
+
+
+def find_genotypes(text: str) -> list[Found]:
+    """All genotypes of a text, in their order.
+
+    A text of calls ``Genotype(...)`` is searched for these alone; otherwise for mappings, and read as YAML
+    where there are none. What stands in comments counts only where nothing else does, and so does what only a
+    running program could read, such as ``Genotype(normal=normal)``.
+    """
+    found = _scan(text)
+    # A text of merge keys, `<<`, may grow beyond all limits when it is read.
+    if not any(one.value is not None for one in found) and len(text) <= _MAX_YAML and "<<" not in text:
+        with contextlib.suppress(ValueError):
+            found = find_in_data(parse_yaml(text, "the text")) or found
+    if not found:
+        if _NASBENCH201.search(text):
+            return [Found("", 1, None, f"this is a NAS-Bench-201 cell; {THIS_NETWORK}")]
+        if _ADJACENCY.search(text):
+            return [Found("", 1, None, f"this is a NAS-Bench-101 cell; {THIS_NETWORK}")]
+    return found
+
+
+def _scan(text: str) -> list[Found]:
+    """The genotypes of a text in calls and braces."""
+    found: list[tuple[Found, bool, bool]] = []
+    places = _Places(text)
+    line, at = 1, 0
+    for start, body, prefix in places.calls():
+        line, at = line + text.count("\n", at, start), start
+        found.append(_found(text, start, line, prefix, "Genotype", body))
+    if not any(one.value is not None for one, _, _ in found):
+        line, at = 1, 0
+        for start, body, prefix in places.mappings():
+            line, at = line + text.count("\n", at, start), start
+            entry = _found(text, start, line, prefix, "", body)
+            if body is not None and (entry[0].value is None or _is_form(entry[0].value)):
+                found.append(entry)
+        found.sort(key=lambda entry: entry[0].line)
+    written = [(one, commented) for one, commented, code in found if not code]
+    kept = [one for one, commented in written if not commented] or [one for one, *_ in (written or found)]
+    return _with_other_names(text, kept)
+
+
+def _with_other_names(text: str, found: list[Found]) -> list[Found]:
+    """The genotypes of a program, those that it gives a second name, ``DARTS = DARTS_V2``, under both."""
+    by_name = {one.name: one for one in found if one.name}
+    if by_name and len(text) <= _MAX_PROGRAM:
+        for match in _SECOND_NAME.finditer(text):
+            name, first = match.groups()
+            if first in by_name and name not in by_name and _own_name(name):
+                line = text.count("\n", 0, match.start()) + 1
+                by_name[name] = replace(by_name[first], name=name, line=line)
+                found.append(by_name[name])
+    return sorted(found, key=lambda one: one.line)
+
+
+def _is_form(value: Any) -> bool:
+    """Whether a mapping is a genotype rather than one that has a key of that name."""
+    return isinstance(value, Mapping) and (
+        form_of(value) not in (None, "genotype")
+        or any(isinstance(value.get(key), list) for key in ("normal", "reduce", "reduction", "normal_cell"))
+    )
+
+
+def find_in_data(data: Any) -> list[Found]:
+    """All genotypes in nested lists and mappings, as YAML and JSON hold them; their names are their keys."""
+    found: list[Found] = []
+    seen: set[int] = set()
+
+    def search(value: Any, name: str, depth: int) -> None:
+        if depth > 40 or len(seen) > 100_000 or len(found) >= _MOST_FOUND:
+            return
+        if isinstance(value, str):
+            if _CALL.search(value[:MAX_LENGTH]):
+                found.extend(Found(one.name or name, 1, one.value, one.fault) for one in _scan(value))
+            return
+        if not isinstance(value, Mapping | list) or id(value) in seen:
+            return
+        seen.add(id(value))
+        if isinstance(value, Mapping):
+            if _is_form(value):
+                found.append(Found(name, 1, {str(key): item for key, item in value.items()}))
+                return
+            for key, item in value.items():
+                search(item, _own_name(str(key)) or name, depth + 1)
+        else:
+            for item in value:
+                search(item, name, depth + 1)
+
+    search(data, "", 0)
+    return found
+
+
+class _Places:
+    """Where a text has calls and mappings, with a limit on what is read of unfinished ones."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self._left = 4 * len(text) + 20 * MAX_LENGTH
+        self._count = 0
+
+    def calls(self) -> Iterator[tuple[int, str | None, str]]:
+        """The start of each call, its brackets with their content, and what stands before it on its line.
+
+        The content is None where the brackets do not close.
+        """
+        end = 0
+        for match in _CALL.finditer(self.text):
+            if match.start() < end or not self._may_go_on():
+                continue
+            opening = match.end() - 1
+            body = self._bracketed(opening)
+            end = opening + len(body or "")
+            yield match.start(), body, self._before(match.start())
+
+    def mappings(self) -> Iterator[tuple[int, str | None, str]]:
+        """The same for mappings in braces and ``dict(...)``."""
+        end = 0
+        for match in sorted([*_KEY.finditer(self.text), *_DICT.finditer(self.text)], key=re.Match.start):
+            if match.start() < end or not self._may_go_on():
+                continue
+            if match.group().endswith("("):
+                start, opening = match.start(), match.end() - 1
+                body = self._bracketed(opening)
+                if body is not None:
+                    body = f"dict{body}"
+            else:
+                opening, body = self._braces_around(match.start(), max(end, match.start() - MAX_LENGTH))
+                start = opening
+            if body is not None:
+                end = opening + len(body)
+                yield start, body, self._before(start)
+
+    def _braces_around(self, position: int, first: int) -> tuple[int, str | None]:
+        """Where the braces around a position open, and all that they hold."""
+        opening = position
+        for _ in range(20):
+            opening = self.text.rfind("{", first, opening)
+            if opening < 0:
+                break
+            body = self._bracketed(opening)
+            if body is not None and opening + len(body) > position:
+                return opening, body
+        return position, None
+
+    def _bracketed(self, opening: int) -> str | None:
+        body = bracketed(self.text, opening)
+        self._left -= MAX_LENGTH if body is None else len(body)
+        return body
+
+    def _may_go_on(self) -> bool:
+        self._count += 1
+        return self._left > 0 and self._count <= _MOST_FOUND
+
+    def _before(self, start: int) -> str:
+        """What stands before a position on its line."""
+        first = max(self.text.rfind("\n", 0, start) + 1, start - _LONGEST_NAME_PREFIX)
+        return self.text[first:start]
+
+
+def _found(
+    text: str, start: int, line: int, prefix: str, call: str, body: str | None
+) -> tuple[Found, bool, bool]:
+    """A genotype with whether it stands in a comment, and whether only a program could read it."""
+    name = _name(prefix)
+    commented = _COMMENT.match(prefix) is not None
+    value: Any = None
+    fault, code = "", False
+    for source in _spellings(text, start, call, body):
+        try:
+            value = read_value(f"{call}{source}")
+        except NotAValue as error:
+            fault, code = fault or f"genotype literal: {error}", True
+        except ValueError as error:
+            fault = fault or f"genotype literal: {error}"
+        else:
+            return Found(name, line, value), commented, False
+    unfinished = f"{shown(text[start : start + 100])} is no genotype literal (a bracket is not closed)"
+    fault = fault or f"{unfinished}; expected {FORM}"
+    return Found(name, line, None, fault), commented, code
+
+
+def _spellings(text: str, start: int, call: str, body: str | None) -> Iterator[str]:
+    r"""The text in brackets as it stands, and without the quotes of JSON (``\"``) and YAML (``''``)."""
+    if body is not None:
+        yield body
+    opening = text.find("(" if call else "{", start)
+    rest = text[opening : opening + MAX_LENGTH]
+    for quoted, plain in (('\\"', '"'), ("\\'", "'"), ("''", "'")):
+        if quoted in rest and call:
+            spelt = bracketed(rest.replace(quoted, plain), 0)
+            if spelt is not None:
+                yield spelt
+
+
+def _name(prefix: str) -> str:
+    """The variable or key at the end of a line's start; empty where it is one that every search prints."""
+    assigned = _ASSIGNED.search(prefix)
+    if assigned is not None:
+        names = [part.partition(":")[0].strip() for part in assigned.group(1).split("=")]
+        return next((own for name in names if (own := _own_name(name))), "")
+    key = _QUOTED_KEY.search(prefix) or _YAML_KEY.search(prefix)
+    return _own_name(key.group(1)) if key is not None else ""
+
+
+def _own_name(name: str) -> str:
+    words = re.findall(r"[a-z]+", name.lower())
+    return "" if set(words) <= _COMMON_WORDS else name
+
+
+def read_call(call: Call) -> Reading:
+    """The cells of ``Genotype(...)`` with arguments by keyword or by position."""
+    if len(call.positional) > len(FIELDS):
+        raise ValueError(f"genotype literal: {len(call.positional)} arguments; it takes {', '.join(FIELDS)}")
+    arguments = dict(zip(FIELDS, call.positional, strict=False))
+    for name, value in call.keywords.items():
+        if name in arguments:
+            raise ValueError(f"genotype literal: argument {name!r} is given twice")
+        arguments[name] = value
+    return read_mapping_form(arguments, "genotype literal", "argument")

@@ -16,10 +16,6 @@ from typing import Any, Literal, TypeAlias
 from nas_lightning.cells.genotype import FIELDS, Genotype
 from nas_lightning.yaml_files import read_yaml
 
-ALIASES: Mapping[str, str] = MappingProxyType({"darts": "darts_v2", "snas": "snas_mild"})
-"""Short names: the paper's DARTS is the second-order cell, its SNAS the one with the mild constraint."""
-
-
 Kind: TypeAlias = Literal["original", "connections", "operations", "adapted"]
 
 SECTION4_CELLS: Mapping[str, str] = MappingProxyType({f"C{i}": f"darts_conn{i}" for i in range(1, 5)})
@@ -91,12 +87,6 @@ def published_genotypes() -> Mapping[str, PublishedGenotype]:
 def published_variants() -> Mapping[str, PublishedGenotype]:
     """Variants of searched cells that the paper's authors published, by name; no search found them."""
     return _split()[1]
-
-
-def find_published(name: str) -> PublishedGenotype | None:
-    """The searched cell or published variant of a name or alias; None if there is none."""
-    name = ALIASES.get(name, name)
-    return published_genotypes().get(name) or published_variants().get(name)
 
 
 @cache

@@ -1,4 +1,4 @@
-"""`nas-lightning cells`: list, show, draw and count cells and their variants.
+"""`nas-lightning cells`: list, show, draw, convert and count cells and their variants.
 
 Starts quickly: torch, NumPy and matplotlib are imported by the subcommands that need them. A subcommand makes
 a record, which is printed as JSON or as text (``cells_text``).
@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from nas_lightning.cells import (
@@ -26,7 +28,6 @@ from nas_lightning.cells import (
     duplicate_edges,
     edge_nodes,
     genotype_slug,
-    get_genotype,
     import_operations,
     multiply_adds,
     published_genotypes,
@@ -35,16 +36,19 @@ from nas_lightning.cells import (
     stack_plan,
     topology,
 )
+from nas_lightning.cells.genotype_files import list_genotypes
 from nas_lightning.cells.literal import is_literal
 from nas_lightning.cells.published import PublishedGenotype
-from nas_lightning.cells.spec import apply_variant, origin, published_base
+from nas_lightning.cells.spec import apply_variant, origin, published_base, read_genotype
 from nas_lightning.cells.table2 import TABLE2
+from nas_lightning.cells.writing import FORMS, write_genotype
 from nas_lightning.cli.argument_parser import ArgumentParser, add_command
 from nas_lightning.cli.cells_text import (
     QUANTILES,
     SPACES,
     Record,
     census_text,
+    file_text,
     list_text,
     marked,
     show_text,
@@ -54,7 +58,7 @@ from nas_lightning.cli.cells_text import (
 
 _SPEC_HELP = (
     "a genotype: NAME, NAME:connections=SEED, NAME:operations=SEED, NAME:wiring=DIGITS, NAME:adapted, "
-    "NAME:C4, FILE.yaml, or the literal Genotype(...)"
+    "NAME:C4, a FILE of any kind, FILE#3 or FILE#NAME for one of several in it, or the text itself"
 )
 
 
@@ -67,11 +71,15 @@ def main(argv: Sequence[str]) -> None:
 
 def _parser() -> ArgumentParser:
     parser = ArgumentParser(
-        prog="nas-lightning cells", description="List, show, draw and count cells and their variants."
+        prog="nas-lightning cells",
+        description="List, show, draw, convert and count cells and their variants.",
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
 
-    command = _command(commands, "list", _list, "the published cells and variants, with their sizes")
+    command = _command(
+        commands, "list", _list, "the published cells and variants, or those of a file, with sizes"
+    )
+    command.add_argument("file", metavar="FILE", nargs="?", help="list the genotypes of this file instead")
     _add_size_options(command)
 
     command = _command(commands, "show", _show, "everything about one genotype")
@@ -85,6 +93,10 @@ def _parser() -> ArgumentParser:
         "--cells", choices=("both", "normal", "reduction"), default="both", help="which cells to draw (both)"
     )
     command.add_argument("--columns", type=int, help="drawings side by side (one per SPEC, at most 4)")
+
+    command = _command(commands, "convert", _convert, "print a genotype in another form", json_too=False)
+    command.add_argument("spec", metavar="SPEC", help=_SPEC_HELP)
+    command.add_argument("--to", metavar="FORM", required=True, help=f"one of {', '.join(FORMS)}")
 
     command = _command(commands, "variants", _variants, "variants of a genotype, with sizes")
     command.add_argument("spec", metavar="SPEC", help=_SPEC_HELP)
@@ -158,13 +170,41 @@ def _title(spec: str) -> str:
     return genotype_slug(spec) if is_literal(spec) else spec
 
 
+def _genotype(spec: str) -> Genotype:
+    """The genotype of a spec; remarks on how it was read go to the terminal."""
+    reading = read_genotype(spec)
+    for note in reading.notes:
+        print(f"note: {note}", file=sys.stderr)
+    return reading.genotype
+
+
 def _list(options: argparse.Namespace) -> None:
     settings = _network_settings(options)
+    if options.file is not None:
+        _list_file(options, settings)
+        return
     cells, variants = (
         [_listed(entry, settings) for entry in entries.values()]
         for entries in (published_genotypes(), published_variants())
     )
     _print(options, [*cells, *variants], list_text(cells, variants, settings))
+
+
+def _list_file(options: argparse.Namespace, settings: Record) -> None:
+    """The genotypes of a file; one that cannot be read has its fault instead of a size."""
+    records: list[Record] = []
+    for number, found in enumerate(list_genotypes(Path(options.file)), start=1):
+        record: Record = {"number": number, "name": found.name or None, "line": found.line}
+        try:
+            record |= describe_variant(found.read().genotype, settings) | {"fault": None}
+        except ValueError as error:
+            record["fault"] = str(error)
+        records.append(record)
+    _print(options, records, file_text(options.file, records, settings))
+
+
+def _convert(options: argparse.Namespace) -> None:
+    print(write_genotype(_genotype(options.spec), options.to))
 
 
 def _listed(entry: PublishedGenotype, settings: Record) -> Record:
@@ -180,7 +220,7 @@ def _listed(entry: PublishedGenotype, settings: Record) -> Record:
 
 
 def _show(options: argparse.Namespace) -> None:
-    genotype = get_genotype(options.spec)
+    genotype = _genotype(options.spec)
     record: Record = {"spec": _title(options.spec)}
     base = published_base(options.spec)
     if base is not None:
@@ -205,7 +245,7 @@ def _draw(options: argparse.Namespace) -> None:
     from nas_lightning.figures import CellDrawing, draw_cells, picture_format, write_figure
 
     picture_format(options.output)
-    genotypes = [(_title(spec), get_genotype(spec)) for spec in options.specs]
+    genotypes = [(_title(spec), _genotype(spec)) for spec in options.specs]
     drawings = [
         CellDrawing(*genotype.cell(cell == "reduction"), f"{marked(name)}, {cell} cell")
         for cell in ("normal", "reduction")
@@ -225,7 +265,7 @@ def _variants(options: argparse.Namespace) -> None:
         raise ValueError(f"{options.spec!r} is a variant already; name its base, {base[0].name}")
     if base is not None and base[0].variant_of:
         raise ValueError(f"{options.spec!r} is a variant already; name its base, {base[0].variant_of}")
-    genotype = get_genotype(options.spec)
+    genotype = _genotype(options.spec)
     name = options.spec if base is None else base[0].name
     suffixes = ["adapted"]
     if base is not None and name in TABLE2:
@@ -261,7 +301,7 @@ def _census(options: argparse.Namespace) -> None:
     spaces = [take_census(options.nodes, options.concat, distinct=distinct) for distinct in (False, True)]
     ranks = []
     for spec in options.specs:
-        genotype = get_genotype(spec)
+        genotype = _genotype(spec)
         ranks.append({"spec": _title(spec), **describe_rank(*genotype.cell(reduction=False))})
         ranks[-1]["paths"] = describe_space(genotype, options.num_cells)
     record: Record = {"nodes": options.nodes, "concat": list(spaces[0].concat)}
@@ -289,7 +329,7 @@ def _vary(options: argparse.Namespace) -> None:
         raise ValueError(f"`--vary {options.vary}` needs another quantity to hold, such as `--width 2.5`")
     if options.count < 1 or not options.tolerance >= 0:
         raise ValueError("`--count` must be at least 1 and `--tolerance` at least 0")
-    genotype, reduction = get_genotype(spec), options.cell == "reduction"
+    genotype, reduction = _genotype(spec), options.cell == "reduction"
     space = list_wirings(genotype, reduction=reduction, num_cells=options.num_cells)
     rows = choose_wirings(space, options.vary, hold, options.count, options.tolerance)
     stays = "".join(str(edge.source) for edge in genotype.normal)

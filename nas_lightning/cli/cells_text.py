@@ -33,6 +33,19 @@ def marked(title: str) -> str:
     return f"{title} (stand-in)" if base is not None and is_stand_in(base[0].name, base[1]) else title
 
 
+def file_text(file: str, records: Sequence[Record], settings: Record) -> str:
+    """The table of the genotypes of a file, and why others cannot be read."""
+    named = [(f"#{record['number']} {record['name'] or ''}".rstrip(), record) for record in records]
+    rows = [[name, str(record["line"]), *_sizes(record)] for name, record in named if record["fault"] is None]
+    faults = [
+        f"{name} (line {record['line']}): {record['fault']}" for name, record in named if record["fault"]
+    ]
+    parts = [table(("genotype", "line", *_SIZES), rows)] if rows else []
+    parts += ["\n".join(faults)] if faults else []
+    chosen = next((record["name"] for record in records if record["name"]), None) or records[-1]["number"]
+    return "\n\n".join([*parts, f"{file}#{chosen} is one of them; {_counted_for(settings)}"])
+
+
 def list_text(cells: Sequence[Record], variants: Sequence[Record], settings: Record) -> str:
     """The table of the cells that searches found, and that of the published variants."""
 

@@ -116,6 +116,10 @@ def _study_of_runs(options: argparse.Namespace) -> Study:
         raise ValueError(
             f"{options.file} holds imported results: there is nothing to run; use `study report`"
         )
+    architectures = {run.architecture.label: run.architecture for run in study.runs}
+    for label, architecture in architectures.items():
+        for note in architecture.notes:
+            print(f"note: {label}: {note}", file=sys.stderr)
     return study
 
 

@@ -20,7 +20,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveCon
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
 from nas_lightning import callbacks
-from nas_lightning.cells import get_genotype, import_operations
+from nas_lightning.cells import genotype_notes, get_genotype, import_operations
 from nas_lightning.classifier import CellClassifier
 from nas_lightning.cli.checkpoint_settings import CheckpointSettings, read_checkpoint_settings
 from nas_lightning.cli.config_files import with_included_files
@@ -290,6 +290,8 @@ class TrainingCLI(LightningCLI):
             super().instantiate_classes()
         except ValueError as error:
             raise ValueError(plain_message(str(error), ())) from error
+        for note in genotype_notes(self.settings.model.genotype):
+            rank_zero_info(f"note: {note}")
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Make the trainer with the run's logger, callbacks and atomic checkpoints."""

@@ -2,7 +2,8 @@
 
 =====================================  =======================================================
 ``darts_v2``, ``enas:C4``, ...         any genotype spec, see :mod:`nas_lightning.cells.spec`
-``cells/mine.yaml``                    a genotype file, relative to the study's file
+``cells/mine.yaml``                    a genotype file of any kind, relative to the study's file
+``{name: mine, genotype: SPEC}``       a genotype under a name of one's own; the spec may be a literal
 ``darts_v2 and C1..C13``               the cell, then its variants; more may follow with `and`
 ``{base: enas, variants: [C1..C13]}``  the same as a mapping; a list of ``C1``, ``C1..C4``,
                                        ``connections=1..10``, ``operations=1..5`` or ``adapted``
@@ -24,9 +25,10 @@ from typing import Any, TypeAlias
 
 from nas_lightning.cells import Genotype, genotype_slug, get_genotype, published_genotypes
 from nas_lightning.cells.literal import is_literal
+from nas_lightning.cells.names import full_name
 from nas_lightning.cells.operations import nearest
-from nas_lightning.cells.published import ALIASES, SECTION4_CELLS, published_variants
-from nas_lightning.cells.spec import apply_variant, published_base
+from nas_lightning.cells.published import SECTION4_CELLS, published_variants
+from nas_lightning.cells.spec import apply_variant, file_and_variant, published_base, read_genotype
 from nas_lightning.cells.table2 import TABLE2
 from nas_lightning.study.study import Architecture, VariantKind
 
@@ -50,8 +52,7 @@ def expand_architectures(entries: Sequence[Entry], folder: Path | None = None) -
     found: dict[Genotype, Architecture] = {}
     for entry in entries:
         try:
-            for spec in _specs(entry):
-                architecture = _architecture(spec, folder)
+            for architecture in _architectures(entry, folder):
                 found.setdefault(architecture.genotype, architecture)
         except (ValueError, OSError) as error:
             shown = repr(entry) if len(repr(entry)) <= 70 else f"{repr(entry)[:67]}..."
@@ -68,7 +69,7 @@ def check_labels(architectures: Iterable[Architecture]) -> None:
         if other.genotype != architecture.genotype:
             raise ValueError(
                 f"`architectures`: {other.spec} and {architecture.spec} differ, but both would be called"
-                f" {architecture.label!r}; rename a file"
+                f" {architecture.label!r}; rename a file, or give names, as in {{name: mine, genotype: SPEC}}"
             )
 
 
@@ -77,20 +78,49 @@ def figure2_number(architecture: Architecture) -> str | None:
     return next((number for number, name in SECTION4_CELLS.items() if name == architecture.variant), None)
 
 
+def _architectures(entry: Entry, folder: Path | None) -> list[Architecture]:
+    if not isinstance(entry, str) and "genotype" in entry:
+        return [_named(entry, folder)]
+    written = is_literal(entry) if isinstance(entry, str) else not {"base", "variants"} & set(entry)
+    notes = read_genotype(entry).notes if written else ()
+    return [_architecture(spec, folder, notes) for spec in _specs(entry)]
+
+
+def _named(entry: Mapping[str, Any], folder: Path | None) -> Architecture:
+    """``{name: mine, genotype: SPEC}``: a genotype under a name of one's own."""
+    for key in entry:
+        if key not in ("name", "genotype"):
+            hint = nearest(str(key), ("name", "genotype")) or "; there are `name` and `genotype`"
+            raise ValueError(f"unknown key {key!r}{hint}")
+    name, spec = entry.get("name"), entry["genotype"]
+    if not isinstance(name, str) or re.fullmatch(r"\w[\w.+-]{0,59}", name) is None:
+        raise ValueError(f"`name` (={name!r}) must be a word of letters, digits, '_', '-', '+' and '.'")
+    if not isinstance(spec, str | Mapping):
+        raise ValueError(f"`genotype` (={spec!r}) must be a genotype spec or a mapping")
+    if isinstance(spec, str) and not is_literal(spec):
+        spec = _with_absolute_file(spec.strip(), folder)
+    genotype, notes = read_genotype(spec)
+    published = full_name(name)
+    if published is not None and get_genotype(published) != genotype:
+        raise ValueError(f"`name` (={name}) is that of the published cell {published}; choose another")
+    spec = spec if isinstance(spec, str) and not is_literal(spec) else str(genotype)
+    return Architecture(spec, genotype, name, "own", "own", notes)
+
+
 def _specs(entry: Entry) -> list[str]:
     """The specs of single genotypes that an entry stands for."""
     if not isinstance(entry, str):
         return _of_mapping(entry) if "base" in entry or "variants" in entry else [str(get_genotype(entry))]
+    if is_literal(entry):
+        return [entry]
     text = " ".join(entry.split())
-    if is_literal(text):
-        return [text]
     published = _ALL_PUBLISHED.fullmatch(text)
     if published is not None:
         return _published(published.group(1))
     figure2 = _FIGURE2.fullmatch(text)
     if figure2 is not None:
-        base = ALIASES.get(figure2.group(1), figure2.group(1))
-        if base != "darts_v2":
+        base = "darts_v2"
+        if full_name(figure2.group(1)) != base:
             raise ValueError("figure 2 shows darts_v2 and its variants only")
         return [base, *SECTION4_CELLS.values()]
     base, *variants = text.split(" and ")
@@ -146,9 +176,11 @@ def _published(nodes: str | None) -> list[str]:
     return names
 
 
-def _architecture(spec: str, folder: Path | None) -> Architecture:
+def _architecture(spec: str, folder: Path | None, notes: tuple[str, ...]) -> Architecture:
+    """The architecture of a spec; ``notes`` are those on reading the literal that the spec was."""
     spec = str(get_genotype(spec)) if is_literal(spec) else _with_absolute_file(spec, folder)
-    genotype = get_genotype(spec)
+    genotype, of_file = read_genotype(spec)
+    notes += of_file
     spec = _known_genotypes().get(genotype, spec)
     published = published_base(spec)
     if published is not None:
@@ -157,29 +189,23 @@ def _architecture(spec: str, folder: Path | None) -> Architecture:
             return Architecture(spec, genotype, entry.variant_of, entry.name, entry.kind)
         family = entry.name
     else:
-        base, variant = _file_and_variant(spec)
+        base, variant = file_and_variant(spec) or (spec, None)
         family = genotype_slug(base)
     if variant is None:
         kind: VariantKind = "own" if published is None else "original"
-        return Architecture(spec if published is None else family, genotype, family, kind, kind)
+        return Architecture(spec if published is None else family, genotype, family, kind, kind, notes)
     full = spec if published is None else f"{family}:{variant}"
     if variant == "adapted":
-        return Architecture(full, genotype, family, variant, "adapted")
+        return Architecture(full, genotype, family, variant, "adapted", notes)
     kind = "operations" if variant.startswith("operations=") else "connections"
-    return Architecture(full, genotype, family, variant, kind)
-
-
-def _file_and_variant(spec: str) -> tuple[str, str | None]:
-    """A spec of the user's own cells in two; literals have no variants."""
-    base, separator, variant = spec.rpartition(":")
-    is_variant = not is_literal(spec) and separator and not spec.lower().endswith((".yaml", ".yml"))
-    return (base.strip(), variant.strip()) if is_variant else (spec, None)
+    return Architecture(full, genotype, family, variant, kind, notes)
 
 
 def _with_absolute_file(spec: str, folder: Path | None) -> str:
-    base, variant = _file_and_variant(spec)
-    if not base.lower().endswith((".yaml", ".yml")):
+    found = file_and_variant(spec, folder)
+    if found is None:
         return spec
+    base, variant = found
     path = str((Path() if folder is None else folder).joinpath(base).resolve())
     return path if variant is None else f"{path}:{variant}"
 

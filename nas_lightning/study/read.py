@@ -350,10 +350,10 @@ def _run(architecture: Architecture, setting: _Setting, seed: int, root: Path, e
 
 
 def _name(architecture: Architecture, data: str, rate: float | None, seed: int, identity: str) -> str:
-    spec = architecture.genotype if architecture.spec == str(architecture.genotype) else architecture.spec
+    cells = architecture.family if architecture.kind == "own" else genotype_slug(architecture.spec)
     known = "" if rate is None else f"-lr{rate:g}"
     end = f"-{data.lower()}{known}-seed{seed}-{identity[:_HASH_DIGITS]}"
-    return genotype_slug(spec)[: _LONGEST_NAME - len(end)] + end
+    return cells[: _LONGEST_NAME - len(end)] + end
 
 
 def _analysis(class_name: str, callback: Mapping[str, Any]) -> AnalysisFile:

@@ -24,6 +24,7 @@ class Architecture:
             ``"adapted"``, the name of a published variant, such as ``"darts_conn1"``, or ``"own"``.
         kind: What the variant changes; C1 to C13 have other connections. ``"sampled"`` is a cell drawn from a
             search space: its family is the space, its variant an identifier such as ``"cell 17"``.
+        notes: What a user should know of how its genotype was read.
     """
 
     spec: str
@@ -31,6 +32,7 @@ class Architecture:
     family: str
     variant: str
     kind: VariantKind
+    notes: tuple[str, ...] = field(default=(), compare=False)
 
     @property
     def label(self) -> str:

@@ -250,7 +250,7 @@ def test_draw_writes_whole_files_or_none(capsys: pytest.CaptureFixture[str], tmp
     assert sorted(file.name for file in path.parent.iterdir()) == ["a.png", "b.svg", "c.pdf"]
     kept = path.parent / "a.png"
     before = kept.read_bytes()
-    with pytest.raises(ValueError, match="did you mean 'snas'"):
+    with pytest.raises(ValueError, match="unknown genotype 'snaz'"):
         main(["draw", "snaz", "-o", str(kept)])
     with pytest.raises(ValueError, match=r"must end in \.png, \.svg or \.pdf"):
         main(["draw", "snas", "-o", str(tmp_path / "a.jpeg")])
@@ -260,14 +260,48 @@ def test_draw_writes_whole_files_or_none(capsys: pytest.CaptureFixture[str], tmp
     assert [file.name for file in tmp_path.iterdir()] == ["new folder"]
 
 
+def test_convert_prints_a_genotype_in_another_form_that_is_read_back(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    for form in ("literal", "nested", "yaml", "json", "nni", "nasbench301", "aw_nas", "autodl", "fairdarts"):
+        text = run_text(capsys, "convert", "PC-DARTS", "--to", form)
+        path = tmp_path / f"cell.{form}"
+        path.write_text(text)
+        assert run_text(capsys, "convert", str(path), "--to", "nasbench301") == run_text(
+            capsys, "convert", "pc_darts_cifar", "--to", "nasbench301"
+        )
+    with pytest.raises(ValueError, match=r"`to` \(=xml\) must be one of literal, nested"):
+        main(["convert", "darts", "--to", "xml"])
+
+
+def test_a_file_of_several_genotypes_is_listed_and_remarks_go_to_the_terminal(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    path = tmp_path / "search.py"
+    darts = str(get_genotype("darts_v2"))
+    path.write_text(f"A = {darts[:-1]}, connects=None)\nB = Genotype(recurrent=[('tanh', 0)], concat=[1])\n")
+    first, second = run_json(capsys, "list", str(path))
+    assert (first["number"], first["name"], first["line"], first["fault"]) == (1, "A", 1, None)
+    assert first["parameters"] == COUNTED["darts_v2"]["parameters"][0]
+    assert second["name"] == "B"
+    assert "this is a recurrent cell" in second["fault"]
+    table = run_text(capsys, "list", str(path))
+    assert table.splitlines()[2].startswith("#1 A")
+    assert "#2 B (line 2): genotype literal: this is a recurrent cell" in table
+    main(["convert", f"{path}#A", "--to", "literal"])
+    captured = capsys.readouterr()
+    assert captured.out == f"{darts}\n"
+    assert captured.err == "note: says nothing of the cells and is left out: connects\n"
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["show", "darts_v3"], "did you mean 'darts_v2'?"),
+        (["show", "darts_v3"], "there are darts_v1, darts_v2"),
         (["shw"], "invalid choice: 'shw'"),
         (["show"], "required: SPEC"),
         (["draw", "darts"], "required: -o"),
-        (["list", "--init_channel", "3"], "unrecognized arguments: --init_channel 3"),
+        (["list", "--init_channel", "3"], "unrecognized arguments: --init_channel"),
         (["list", "--init_channels", "x"], "invalid int value: 'x'"),
         (["list", "--num_cells", "0"], "`num_cells` (=0) must be at least 1"),
         (["show", "darts", "--num_cells", "2", "--auxiliary"], "must be at least 3"),

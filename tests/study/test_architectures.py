@@ -134,7 +134,7 @@ def test_two_files_of_one_name_are_refused(tmp_path: Path) -> None:
         ("darts_v2:C4..C1", "'C4..C1' must rise"),
         ("enas:connections=0..99999", "at most 10000"),
         ("darts_conn1 and C2", "darts_conn1 is a variant of darts_v2 already; vary that one"),
-        ("darts_conn7", "unknown genotype 'darts_conn7'; did you mean"),
+        ("darts_conn7", "unknown genotype 'darts_conn7'; there are darts_conn1"),
         ("figure2 of enas", "darts_v2 and its variants only"),
         ("all published cells of the 7-node space", "no published cell has 7 .*there are such of 4, 5"),
         ({"normal": []}, "entry .*missing key"),
@@ -146,7 +146,7 @@ def test_two_files_of_one_name_are_refused(tmp_path: Path) -> None:
         ({"base": "enas", "variants": []}, r"entry .*`variants` \(=\[\]\) must be a list"),
         ({"base": "enas", "variants": ["C14"]}, "entry .*C14"),
         ({"base": "enas", "variants": ["C3..C1"]}, "'C3..C1' must rise"),
-        ({"base": "enos", "variants": ["C1"]}, "unknown genotype 'enos'; did you mean 'enas'"),
+        ({"base": "enos", "variants": ["C1"]}, "unknown genotype 'enos'"),
     ],
 )
 def test_a_wrong_entry_is_named(entry: Entry, message: str) -> None:
@@ -169,3 +169,41 @@ def test_section_4_has_the_authors_cells() -> None:
     assert [(v.width, v.depth) for v in variants] == [(2.5, 3), (2.5, 3), (2, 4), (2, 4)]
     assert figure2_number(expand_architectures(["enas:C6"])[0]) is None
     assert figure2_number(expand_architectures(["darts_v2:C6"])[0]) is None
+
+
+def test_a_genotype_under_a_name_of_one_s_own(tmp_path: Path) -> None:
+    literal = str(get_genotype("darts_v2:connections=77"))
+    (tmp_path / "search.log").write_text(f"genotype = {get_genotype('pdarts')}\ngenotype = {literal}\n")
+    (architecture,) = expand_architectures([{"name": "mine", "genotype": literal}])
+    assert (architecture.label, architecture.family, architecture.kind) == ("mine", "mine", "own")
+    assert architecture.genotype == get_genotype(architecture.spec) == get_genotype(literal)
+    (last,) = expand_architectures([{"name": "last", "genotype": "search.log"}], tmp_path)
+    assert last.genotype == get_genotype(literal)
+    assert "has 2 genotypes: the last (line 2) is taken" in last.notes[0]
+    (first,) = expand_architectures(["search.log#1:connections=3"], tmp_path)
+    assert first.genotype == random_connections(get_genotype("pdarts"), 3)
+    assert first.label == "search-1:connections=3"
+    (mapped,) = expand_architectures([{"name": "mapped", "genotype": get_genotype("enas").as_mapping()}])
+    assert mapped.label == "mapped"  # though it is published: the name is the user's
+    (again,) = expand_architectures([{"name": "PC-DARTS", "genotype": "pc_darts_cifar"}])
+    assert again.label == "PC-DARTS"
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ({"name": "a/b", "genotype": "darts"}, "`name` \\(='a/b'\\) must be a word"),
+        ({"name": 3, "genotype": "darts"}, "`name` \\(=3\\) must be a word"),
+        ({"genotype": "darts"}, "`name` \\(=None\\) must be a word"),
+        ({"name": "mine", "genotype": 3}, "`genotype` \\(=3\\) must be a genotype spec or a mapping"),
+        ({"name": "mine", "genotyp": "darts"}, "genotyp"),
+        (
+            {"name": "mine", "genotype": "darts", "seed": 1},
+            "unknown key 'seed'; there are `name` and `genotype`",
+        ),
+        ({"name": "enas", "genotype": "darts"}, "is that of the published cell enas; choose another"),
+    ],
+)
+def test_a_wrong_name_is_refused(entry: Entry, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        expand_architectures([entry])
