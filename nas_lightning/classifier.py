@@ -5,7 +5,9 @@ from __future__ import annotations
 import inspect
 import os
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any, cast
 
 import torch
@@ -105,6 +107,8 @@ class CellClassifier(LightningModule):
                 f" (={auxiliary_weight}) is above 0: the tower sits after cell 2L/3"
             )
         self.save_hyperparameters(logger=False)
+        self._make_optimizer = _picklable(optimizer, self.hparams.get("optimizer"))
+        self._make_lr_scheduler = _picklable(lr_scheduler, self.hparams.get("lr_scheduler"))
         for name in ("optimizer", "lr_scheduler"):  # checkpoints hold primitive values only
             if callable(self.hparams.get(name)):
                 self.hparams.pop(name)
@@ -127,8 +131,7 @@ class CellClassifier(LightningModule):
             stem=stem,
             drop_path=drop_path > 0,
         )
-        self._make_optimizer = optimizer
-        self._make_lr_scheduler = lr_scheduler
+        self._learning_rate: float | None = None
         self.speed: Speed = speed
         self._level = LEVELS["reference" if speed == "reference" else "fast"]
         self._accelerated: Accelerated | None = None
@@ -258,9 +261,32 @@ class CellClassifier(LightningModule):
     def make_optimizer(self) -> Optimizer:
         """The optimiser over the live parameters; a ValueError if its settings are not valid."""
         try:
-            return self._make_optimizer([p for p in self.network.parameters() if p.requires_grad])
+            optimizer: Optimizer = self._make_optimizer(
+                [p for p in self.network.parameters() if p.requires_grad]
+            )
         except (TypeError, ValueError) as error:
             raise ValueError(f"`model.optimizer` is not valid: {error}") from error
+        if self._learning_rate is not None:
+            for group in optimizer.param_groups:
+                group["lr"] = self._learning_rate
+        return optimizer
+
+    @property
+    def learning_rate(self) -> float | None:
+        """The first learning rate, as Lightning's LearningRateFinder sets it; None: the optimiser's own."""
+        return self._learning_rate
+
+    @learning_rate.setter
+    def learning_rate(self, value: float | None) -> None:
+        self._learning_rate = value
+        if value is None or self._trainer is None:
+            return
+        for optimizer in self.trainer.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = group["initial_lr"] = value
+        for config in self.trainer.lr_scheduler_configs:
+            if hasattr(config.scheduler, "base_lrs"):
+                config.scheduler.base_lrs = [value] * len(config.scheduler.base_lrs)
 
     def check_epochs(self, epochs: int | None) -> None:
         """Refuse a training without an end, over which the cosine cannot take the learning rate to zero."""
@@ -364,3 +390,23 @@ class CellClassifier(LightningModule):
                 prog_bar=name.startswith(("loss/", "accuracy/")) and not name.endswith("/train"),
                 batch_size=1,  # the metrics carry their own weights
             )
+
+
+def _default_optimizer(parameters: Any) -> Optimizer:
+    return cast(Optimizer, inspect.signature(CellClassifier).parameters["optimizer"].default(parameters))
+
+
+def _picklable(make: Any, spec: Any) -> Any:
+    """A maker of an optimiser or a schedule that processes can exchange and that does the same.
+
+    What jsonargparse makes of `spec`, a class and its arguments, holds the whole command line; a lambda has
+    no name to be found by.
+    """
+    if make is inspect.signature(CellClassifier).parameters["optimizer"].default:
+        return _default_optimizer
+    if not isinstance(make, partial) or not isinstance(spec, Mapping) or "class_path" not in spec:
+        return make
+    settings = {**spec.get("init_args", {}), **spec.get("dict_kwargs", {})}
+    if any(isinstance(value, Mapping) and "class_path" in value for value in settings.values()):
+        return make
+    return partial(resolve_name(spec["class_path"]), **settings)

@@ -6,7 +6,7 @@ from nas_lightning.analysis.directions import (
     random_direction,
     random_directions,
 )
-from nas_lightning.analysis.evaluation import Forward
+from nas_lightning.analysis.evaluation import Forward, Loss
 from nas_lightning.analysis.filters import filter_scale
 from nas_lightning.analysis.gradient_variance import (
     BatchSums,
@@ -26,6 +26,7 @@ from nas_lightning.analysis.loss import (
     evaluate,
     loss_at_points,
     loss_surface,
+    loss_variables,
 )
 from nas_lightning.analysis.loss_profile import (
     DIRECTION_SEEDS,
@@ -51,6 +52,7 @@ __all__ = [
     "GradientStatistics",
     "HessianProduct",
     "HessianSpectrum",
+    "Loss",
     "PerSampleGradients",
     "Point",
     "ProfileSurface",
@@ -71,6 +73,7 @@ __all__ = [
     "loss_profile",
     "loss_scalars",
     "loss_surface",
+    "loss_variables",
     "measure_pending",
     "new_profile",
     "profile_directions",

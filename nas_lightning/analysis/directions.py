@@ -9,11 +9,17 @@ from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
 Direction: TypeAlias = Mapping[str, Tensor]
 Directions: TypeAlias = Sequence[Mapping[str, Tensor]]
 """Two directions, each keyed as ``named_parameters()``."""
 Normalization: TypeAlias = Literal["filter", "layer", "none"]
+
+_WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel, AveragedModel)
+"""Classes that hold what they wrap as ``module``."""
+_WRAPPED = frozenset({"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_forward_module"})
+"""Names under which torch.compile, sharding, activation checkpoints and Fabric hold what they wrap."""
 
 _EPSILON = 1e-10
 # A remainder that is this much smaller than the whole is rounding. This is so with units of one element.
@@ -40,7 +46,8 @@ def random_direction(
       2020) reads. A short step then leaves weights of small norm far behind.
 
     A tensor is drawn on the CPU in float32 from a generator seeded by (seed, name of the parameter), so that
-    the direction depends on no device, precision, rank or other parameter; norms are taken in float64.
+    the direction depends on no device, precision, rank or other parameter; norms are taken in float64. What
+    DataParallel, DistributedDataParallel, torch.compile and their like add to names does not count.
 
     Args:
         module: Module whose parameters with ``requires_grad=True`` have a direction.
@@ -66,7 +73,7 @@ def random_direction(
     """
     with torch.inference_mode(False), torch.no_grad():
         parameters = _live_parameters(module, names)
-        return _placed(_draw(parameters, seed, normalization), parameters)
+        return _placed(_draw(module, parameters, seed, normalization), parameters)
 
 
 def random_directions(
@@ -95,7 +102,7 @@ def random_directions(
     """
     with torch.inference_mode(False), torch.no_grad():
         parameters = _live_parameters(module, names)
-        first, second = (_draw(parameters, 2 * seed + i, normalization) for i in (0, 1))
+        first, second = (_draw(module, parameters, 2 * seed + i, normalization) for i in (0, 1))
         if orthogonal:
             second = _made_orthogonal(first, second, normalization)
         return _placed(first, parameters), _placed(second, parameters)
@@ -121,6 +128,21 @@ def cosine(first: Direction, second: Direction) -> float:
     return product / math.prod(norms) if all(norms) else math.nan
 
 
+def unwrapped_name(module: nn.Module, name: str) -> str:
+    """A parameter's name without what wrappers of modules insert into it.
+
+    Example:
+        >>> unwrapped_name(nn.DataParallel(nn.Linear(1, 1)), "module.weight")
+        'weight'
+    """
+    kept, holder = [], module
+    for part in name.split("."):
+        if not (part in _WRAPPED or (part == "module" and isinstance(holder, _WRAPPERS))):
+            kept.append(part)
+        holder = getattr(holder, part)
+    return ".".join(kept)
+
+
 def _live_parameters(module: nn.Module, names: Collection[str] | None) -> dict[str, nn.Parameter]:
     parameters = dict(module.named_parameters())
     unknown = sorted(set(names or ()) - parameters.keys())
@@ -136,12 +158,16 @@ def _live_parameters(module: nn.Module, names: Collection[str] | None) -> dict[s
     return live
 
 
-def _draw(parameters: Mapping[str, Tensor], seed: int, normalization: Normalization) -> dict[str, Tensor]:
+def _draw(
+    module: nn.Module, parameters: Mapping[str, Tensor], seed: int, normalization: Normalization
+) -> dict[str, Tensor]:
     """A normalised direction on the CPU in float64."""
     if normalization not in ("filter", "layer", "none"):
         raise ValueError(f"`normalization` (={normalization!r}) must be 'filter', 'layer' or 'none'")
     return {
-        name: _scaled(_gaussian(name, parameter.shape, seed), parameter, normalization)
+        name: _scaled(
+            _gaussian(unwrapped_name(module, name), parameter.shape, seed), parameter, normalization
+        )
         for name, parameter in parameters.items()
     }
 
@@ -151,8 +177,6 @@ def _placed(direction: Direction, parameters: Mapping[str, Tensor]) -> dict[str,
 
 
 def _gaussian(name: str, shape: torch.Size, seed: int) -> Tensor:
-    # torch.compile inserts this into the names of what it wraps.
-    name = name.replace("_orig_mod.", "")
     digest = hashlib.sha256(f"{seed} {name}".encode()).digest()
     generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
     return torch.randn(shape, generator=generator, dtype=torch.float32).double()

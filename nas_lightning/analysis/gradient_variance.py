@@ -30,6 +30,7 @@ from nas_lightning.analysis.directions import Directions, cosine
 from nas_lightning.analysis.displacement import at_points
 from nas_lightning.analysis.evaluation import (
     Batches,
+    Loss,
     differentiating,
     evaluating,
     first_batch,
@@ -231,7 +232,7 @@ def estimate_statistics(
             if tolerance and len(terms) >= BATCHES_FOR_AN_ERROR and _relative_error(terms) <= tolerance:
                 is_partial = True
                 break
-            loss = sample_losses(module, inputs, targets).mean()
+            loss = sample_losses(module, inputs, targets, gradients.loss).mean()
             total += size * float(loss.detach())
             found = [g.double() for g in torch.autograd.grad(loss, parameters)]
             if not means:
@@ -274,6 +275,7 @@ def gradient_statistics(
     *,
     method: Method = "exact",
     unsupported: Unsupported = "refuse",
+    loss: Loss | None = None,
 ) -> GradientStatistics:
     """Compute mean and variance of the gradient over samples, at the module's weights.
 
@@ -283,6 +285,7 @@ def gradient_statistics(
         method: ``"exact"``, from the gradient of every sample, or ``"minibatch"``, an estimate that needs
             batches of samples in random order; see :func:`estimate_statistics`.
         unsupported: What to do with layers that have no rule, see :class:`PerSampleGradients`.
+        loss: See :func:`~nas_lightning.analysis.loss.evaluate`.
 
     Returns:
         The statistics.
@@ -296,7 +299,7 @@ def gradient_statistics(
         >>> gradient_statistics(linear, batches).count
         3
     """
-    gradients = PerSampleGradients(module, *first_batch(batches), unsupported)
+    gradients = PerSampleGradients(module, *first_batch(batches), unsupported, loss)
     return _statistics(gradients, batches, method)
 
 
@@ -309,6 +312,7 @@ def gradient_variance_surface(
     *,
     method: Method = "exact",
     unsupported: Unsupported = "refuse",
+    loss: Loss | None = None,
 ) -> xr.Dataset:
     """Compute the gradient variance g(a, b) = Var(grad f_i(w* + a w1 + b w2)) on a grid.
 
@@ -320,6 +324,7 @@ def gradient_variance_surface(
         betas: Steps along w2.
         method: See :func:`gradient_statistics`.
         unsupported: See :class:`PerSampleGradients`.
+        loss: See :func:`~nas_lightning.analysis.loss.evaluate`.
 
     Returns:
         ``variance`` and ``mean_gradient_norm`` (and, estimated, ``standard_error``) over (alpha, beta).
@@ -334,7 +339,7 @@ def gradient_variance_surface(
         "method": method,
         "cosine": cosine(*directions),
     }
-    gradients = PerSampleGradients(module, *first_batch(batches), unsupported)
+    gradients = PerSampleGradients(module, *first_batch(batches), unsupported, loss)
     with variance_at_points(gradients, batches, {0: directions}, method) as measure:
         return measured_plane(measure, variance_variables(method), alphas, betas, attributes)
 

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from nas_lightning.analysis.evaluation import (
     Batches,
+    Loss,
     check_batches,
     differentiating,
     evaluating,
@@ -54,6 +55,7 @@ class HessianProduct:
         module: Returns logits ``[batch, classes]`` in evaluation mode.
         batches: The samples, on the module's device; with several processes, those of this one.
         total: Number n of samples of all processes; None counts those of ``batches``.
+        loss: See :func:`~nas_lightning.analysis.loss.evaluate`.
 
     Attributes:
         size: Number of live parameters.
@@ -72,9 +74,12 @@ class HessianProduct:
         array([ 0.  ,  0.  ,  0.25, -0.25])
     """
 
-    def __init__(self, module: nn.Module, batches: Batches, *, total: int | None = None) -> None:
+    def __init__(
+        self, module: nn.Module, batches: Batches, *, total: int | None = None, loss: Loss | None = None
+    ) -> None:
         check_batches(batches)
         self._module = module
+        self._loss = loss
         self._batches = batches
         self._parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
         self.size = sum(parameter.numel() for parameter in self._parameters)
@@ -116,12 +121,13 @@ class HessianProduct:
         no_autocast = torch.autocast(device.type, enabled=False)
         with evaluating(self._module), torch.no_grad(), no_autocast:
             for inputs, targets in self._batches:
-                total += sample_losses(self._module, inputs, targets).sum(dtype=torch.float64)
+                losses = sample_losses(self._module, inputs, targets, self._loss)
+                total += losses.sum(dtype=torch.float64)
         return float(total) / self.total
 
     def _batch_sum(self, inputs: Tensor, targets: Tensor, tangents: list[Tensor]) -> Tensor:
         """Sum over a batch's samples of their Hessians, times the vector."""
-        loss = sample_losses(self._module, inputs, targets).sum()
+        loss = sample_losses(self._module, inputs, targets, self._loss).sum()
         if not loss.requires_grad:  # it depends on no live parameter
             return torch.zeros(self.size, dtype=torch.float64, device=loss.device)
         gradients = torch.autograd.grad(loss, self._parameters, create_graph=True, allow_unused=True)
@@ -174,6 +180,7 @@ def hessian_eigenvalues(
     max_products: int = 300,
     product: Product | None = None,
     scale: Float64[np.ndarray, " parameters"] | None = None,
+    loss: Loss | None = None,
 ) -> HessianSpectrum:
     """Compute the largest and smallest eigenvalues and the trace of the Hessian of the mean loss.
 
@@ -204,6 +211,7 @@ def hessian_eigenvalues(
             several processes' shares; ``batches`` are then not read.
         scale: Diagonal of a matrix D: the spectrum is that of D H D, in nat. With
             :func:`~nas_lightning.analysis.filters.filter_scale` it does not depend on the scale of weights.
+        loss: See :func:`~nas_lightning.analysis.loss.evaluate`.
 
     Returns:
         The spectrum. Where a product is not finite (w* has no finite loss or gradient), all values are NaN.
@@ -216,7 +224,7 @@ def hessian_eigenvalues(
     _check_settings(size, k, smallest, trace_samples, tolerance, max_products)
     if scale is not None and scale.shape != (size,):
         raise ValueError(f"`scale` has {scale.size} entries, the module {size} live parameters")
-    multiply = product or HessianProduct(module, batches).partial
+    multiply = product or HessianProduct(module, batches, loss=loss).partial
     products = 0
 
     def counted(vector: np.ndarray) -> np.ndarray:

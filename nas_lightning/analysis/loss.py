@@ -11,12 +11,20 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from nas_lightning.analysis.directions import Directions, cosine
 from nas_lightning.analysis.displacement import at_points
-from nas_lightning.analysis.evaluation import Batches, Forward, check_batches, evaluating, logits_of
+from nas_lightning.analysis.evaluation import (
+    Batches,
+    Forward,
+    Loss,
+    check_batches,
+    evaluating,
+    has_classes,
+    loss_name,
+    losses_of,
+)
 from nas_lightning.analysis.surface import Point, measured_plane
 from nas_lightning.provenance import weights_hash
 
@@ -32,7 +40,16 @@ LOSS_VARIABLES: Mapping[str, Mapping[str, str]] = {
 """What a loss contour measures at every point."""
 
 
-def evaluate(module: nn.Module, batches: Batches, *, forward: Forward | None = None) -> tuple[float, float]:
+def loss_variables(loss: Loss | None = None) -> Mapping[str, Mapping[str, str]]:
+    """:data:`LOSS_VARIABLES`, in the words of an own loss where there is one."""
+    if loss is None:
+        return LOSS_VARIABLES
+    return {**LOSS_VARIABLES, "loss": {"long_name": "mean loss", "units": "1"}}
+
+
+def evaluate(
+    module: nn.Module, batches: Batches, *, forward: Forward | None = None, loss: Loss | None = None
+) -> tuple[float, float]:
     """Compute the mean loss (1/n) sum_i f_i and the accuracy over all samples, in evaluation mode.
 
     Every sample counts once, whatever the sizes of the batches. Sums are in float64 and stay on the device
@@ -42,10 +59,13 @@ def evaluate(module: nn.Module, batches: Batches, *, forward: Forward | None = N
         module: Maps inputs to logits ``[batch, classes]``.
         batches: (inputs, targets), on the module's device.
         forward: Computes the module's logits in its place; None is the module itself.
+        loss: Maps outputs and targets to the losses f_i, see :data:`~nas_lightning.analysis.evaluation.Loss`;
+            None is the cross entropy of the logits.
 
     Returns:
-        Mean cross entropy in nats, and the fraction of samples whose largest logit is the target's. A sample
-        whose loss is NaN counts as misclassified.
+        Mean loss (cross entropy: in nats), and the fraction of samples whose largest logit is the target's. A
+        sample whose loss is NaN counts as misclassified. With an own loss whose outputs are not logits
+        ``[batch, classes]`` of integer targets the accuracy is NaN.
 
     Raises:
         ValueError: If there is no sample, or the output is not one tensor of logits.
@@ -61,16 +81,18 @@ def evaluate(module: nn.Module, batches: Batches, *, forward: Forward | None = N
     sums: Tensor | None = None
     with evaluating(module), torch.no_grad():
         for inputs, targets in batches:
-            logits = logits_of(forward or module, inputs)
-            losses = functional.cross_entropy(logits, targets, reduction="none")
-            correct = (logits.argmax(1) == targets) & ~losses.isnan()
-            added = torch.stack([losses.sum(dtype=torch.float64), correct.sum(dtype=torch.float64)])
+            outputs, losses = losses_of(forward or module, inputs, targets, loss)
+            total = losses.sum(dtype=torch.float64)
+            correct = torch.full_like(total, torch.nan)
+            if has_classes(outputs, targets):
+                correct = ((outputs.argmax(1) == targets) & ~losses.isnan()).sum(dtype=torch.float64)
+            added = torch.stack([total, correct])
             sums = added if sums is None else sums + added
             count += len(targets)
     if sums is None or not count:
         raise ValueError("`batches` hold no sample")
-    loss, accuracy = (sums / count).tolist()
-    return loss, accuracy
+    mean_loss, accuracy = (sums / count).tolist()
+    return mean_loss, accuracy
 
 
 def loss_surface(
@@ -82,6 +104,7 @@ def loss_surface(
     batch_norm: BatchNorm = "frozen",
     *,
     forward: Forward | None = None,
+    loss: Loss | None = None,
 ) -> xr.Dataset:
     """Compute the loss surface s(alpha, beta) = E_i[f_i(w* + alpha w1 + beta w2)].
 
@@ -96,10 +119,12 @@ def loss_surface(
         betas: Steps along w2.
         batch_norm: See :func:`loss_at_points`.
         forward: See :func:`loss_at_points`.
+        loss: See :func:`evaluate`.
 
     Returns:
         ``loss`` (nat) and ``accuracy`` (fraction) over (alpha, beta). NaN and infinity are kept. Attributes:
-        ``kind``, ``weights_sha256``, ``samples``, ``batch_norm`` and ``cosine`` between the directions.
+        ``kind``, ``weights_sha256``, ``samples``, ``batch_norm`` and ``cosine`` between the directions; the
+        name of an own ``loss``.
 
     Raises:
         ValueError: If an argument is refused; the message names it.
@@ -118,9 +143,10 @@ def loss_surface(
         "samples": sum(len(targets) for _, targets in batches),
         "batch_norm": batch_norm,
         "cosine": cosine(*directions),
+        **({} if loss is None else {"loss": loss_name(loss)}),
     }
-    with loss_at_points(module, batches, {0: directions}, batch_norm, forward=forward) as measure:
-        return measured_plane(measure, LOSS_VARIABLES, alphas, betas, attributes)
+    with loss_at_points(module, batches, {0: directions}, batch_norm, forward=forward, loss=loss) as measure:
+        return measured_plane(measure, loss_variables(loss), alphas, betas, attributes)
 
 
 @contextmanager
@@ -131,6 +157,7 @@ def loss_at_points(
     batch_norm: BatchNorm = "frozen",
     *,
     forward: Forward | None = None,
+    loss: Loss | None = None,
 ) -> Iterator[Callable[[Point], dict[str, float]]]:
     """Measure loss and accuracy at the points of a surface.
 
@@ -148,6 +175,7 @@ def loss_at_points(
         directions_by_seed: Directions of every direction seed.
         batch_norm: As above.
         forward: Computes the module's logits at every point in its place; None is the module itself.
+        loss: See :func:`evaluate`.
 
     Yields:
         Function of a point that gives its ``loss`` and ``accuracy``. When the block ends, also by an
@@ -165,7 +193,8 @@ def loss_at_points(
             move_to(point)
             if batch_norm == "reestimated":
                 _reestimate(module, layers, batches)
-            return dict(zip(LOSS_VARIABLES, evaluate(module, batches, forward=forward), strict=True))
+            found = evaluate(module, batches, forward=forward, loss=loss)
+            return dict(zip(LOSS_VARIABLES, found, strict=True))
 
         yield measure
 

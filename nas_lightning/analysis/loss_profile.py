@@ -20,9 +20,18 @@ from jaxtyping import Float, Float64
 from torch import nn
 
 from nas_lightning.analysis.directions import Directions, Normalization, random_direction
-from nas_lightning.analysis.evaluation import Batches, Forward, evaluating, first_batch, logits_of
+from nas_lightning.analysis.evaluation import (
+    Batches,
+    Forward,
+    Loss,
+    evaluating,
+    first_batch,
+    has_classes,
+    logits_of,
+    loss_name,
+)
 from nas_lightning.analysis.grid import check_axis, check_seeds
-from nas_lightning.analysis.loss import LOSS_VARIABLES, BatchNorm, loss_at_points
+from nas_lightning.analysis.loss import BatchNorm, loss_at_points, loss_variables
 from nas_lightning.analysis.surface import Surface, SurfaceType, measure_pending
 from nas_lightning.netcdf import read_dataset, refuse, write_dataset
 from nas_lightning.provenance import weights_hash
@@ -114,6 +123,7 @@ def loss_profile(
     *,
     normalization: Normalization = "filter",
     forward: Forward | None = None,
+    loss: Loss | None = None,
 ) -> xr.Dataset:
     """Compute the mean loss and the accuracy at w* + r d for random directions d and radii r.
 
@@ -126,6 +136,7 @@ def loss_profile(
         batch_norm: See :func:`~nas_lightning.analysis.loss.loss_at_points`.
         normalization: Of the directions, see :func:`~nas_lightning.analysis.directions.random_direction`.
         forward: Computes the module's logits at every point in its place; None is the module itself.
+        loss: See :func:`~nas_lightning.analysis.loss.evaluate`.
 
     Returns:
         ``loss`` (nat) and ``accuracy`` (fraction) over (direction_seed, radius), and the scalars of
@@ -147,11 +158,12 @@ def loss_profile(
         "samples": sum(len(targets) for _, targets in batches),
         "batch_norm": batch_norm,
         "normalization": normalization,
-        "num_classes": count_classes(module, batches),
+        "num_classes": count_classes(module, batches, loss),
+        **({} if loss is None else {"loss": loss_name(loss)}),
     }
-    surface = new_profile(radii, seeds, attributes)
+    surface = new_profile(radii, seeds, attributes, loss)
     directions = {seed: profile_directions(module, seed, normalization) for seed in seeds}
-    with loss_at_points(module, batches, directions, batch_norm, forward=forward) as measure:
+    with loss_at_points(module, batches, directions, batch_norm, forward=forward, loss=loss) as measure:
         measure_pending(surface, measure)
     profile = surface.profile.drop_vars("done")
     return profile.merge(profile_scalars(profile))
@@ -161,19 +173,25 @@ def new_profile(
     radii: Float[np.ndarray, " radius"] | Iterable[float | int],
     direction_seeds: Iterable[int],
     attributes: Mapping[str, str | int | float],
+    loss: Loss | None = None,
 ) -> ProfileSurface:
     """A profile of which no point is measured; a ValueError if an argument is refused."""
     steps = check_axis("radii", radii)
     if steps[0] != 0 or len(steps) < 2:
         raise ValueError(f"`radii` (={steps.tolist()}) must be two or more, from 0")
-    return ProfileSurface.create("loss_profile", LOSS_VARIABLES, steps, [0.0], direction_seeds, attributes)
+    return ProfileSurface.create(
+        "loss_profile", loss_variables(loss), steps, [0.0], direction_seeds, attributes
+    )
 
 
-def count_classes(module: nn.Module, batches: Batches) -> int:
-    """Number K of classes, which is that of a sample's logits."""
-    inputs, _ = first_batch(batches)
+def count_classes(module: nn.Module, batches: Batches, loss: Loss | None = None) -> int:
+    """Number K of classes, which is that of a sample's logits; 0 with an own loss of other outputs."""
+    inputs, targets = first_batch(batches)
     with evaluating(module), torch.no_grad():
-        return int(logits_of(module, inputs[:1]).shape[1])
+        if loss is None:
+            return int(logits_of(module, inputs[:1]).shape[1])
+        outputs = module(inputs[:1])
+        return int(outputs.shape[1]) if has_classes(outputs, targets[:1]) else 0
 
 
 def profile_scalars(profile: xr.Dataset) -> xr.Dataset:
@@ -183,7 +201,8 @@ def profile_scalars(profile: xr.Dataset) -> xr.Dataset:
       largest radius, K the number of classes, by the trapezoid rule over the radii. ln K is the loss of a
       network that does not know anything: the cap keeps one exploding point from deciding the mean, and is
       the same for every network, whatever its s(0). A loss at r > 0 that is NaN or infinite counts as ln K
-      above s(0). The number grows with every s(r), is at most ln K, and negative where the loss falls.
+      above s(0). The number grows with every s(r), is at most ln K, and negative where the loss falls. A loss
+      without classes has no cap (``num_classes`` is 0): one value that is not finite makes it infinite.
     - ``one_nat_radius``: smallest radius at which the loss is 1 nat above s(0), between radii by linear
       interpolation; before a loss that is not finite the last radius with a finite one. R where the loss
       never rises so far.
@@ -200,7 +219,8 @@ def profile_scalars(profile: xr.Dataset) -> xr.Dataset:
 
     radii = profile["radius"].values.astype(np.float64)
     losses = profile["loss"].transpose(*PROFILE_DIMENSIONS).values.astype(np.float64)
-    chance = math.log(int(profile.attrs["num_classes"]))
+    classes = int(profile.attrs["num_classes"])
+    chance = math.log(classes) if classes else math.inf
     rises = [_mean_rise(loss, radii, chance) for loss in losses]
     reached = [_first_radius(loss, radii) for loss in losses]
     text = {

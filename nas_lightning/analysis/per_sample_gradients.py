@@ -19,13 +19,13 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.hooks import RemovableHandle
 
-from nas_lightning.analysis.evaluation import differentiating, evaluating, sample_losses
+from nas_lightning.analysis.evaluation import Loss, differentiating, evaluating, sample_losses
 
 Unsupported: TypeAlias = Literal["refuse", "vmap"]
 """What to do with a layer that has no rule: raise an error, or use ``torch.func.vmap`` over its samples."""
@@ -60,8 +60,10 @@ class PerSampleGradients:
         inputs: One sample or more, to find out which module holds which parameter: ``[batch, ...]``.
         targets: Their classes.
         unsupported: What to do with layers that have no rule.
+        loss: See :func:`~nas_lightning.analysis.loss.evaluate`.
 
     Attributes:
+        loss: As given.
         parameters: The parameters that count, by name.
         rules: The rule of each layer that has one, by the layer's name.
         by_vmap: Names of the modules that are measured by ``vmap``.
@@ -74,11 +76,13 @@ class PerSampleGradients:
     def __init__(
         self,
         module: nn.Module,
-        inputs: Float[Tensor, "batch *_"],
-        targets: Int[Tensor, " batch"],
+        inputs: Shaped[Tensor, "batch *_"],
+        targets: Shaped[Tensor, "batch *_targets"],
         unsupported: Unsupported = "refuse",
+        loss: Loss | None = None,
     ) -> None:
         self.module = module
+        self.loss = loss
         for name, layer in module.named_modules():
             if isinstance(layer, _BatchNorm) and layer.running_mean is None:
                 raise ValueError(
@@ -89,7 +93,9 @@ class PerSampleGradients:
             raise ValueError(f"`unsupported` (={unsupported!r}) must be 'refuse' or 'vmap'")
         inputs, targets = inputs[:2], targets[:2]
         with evaluating(module), differentiating(inputs.device.type):
-            trials = [_trial(module, inputs[i : i + 1], targets[i : i + 1]) for i in range(len(targets))]
+            trials = [
+                _trial(module, inputs[i : i + 1], targets[i : i + 1], loss) for i in range(len(targets))
+            ]
         gradients, calls = trials[0]
         if not gradients:
             raise ValueError(
@@ -113,14 +119,14 @@ class PerSampleGradients:
             if next(iter(self.parameters.values())).dtype == torch.float64:
                 raise
             precise = copy.deepcopy(module).cpu().double()
-            PerSampleGradients(precise, inputs.cpu().double(), targets.cpu(), unsupported)
+            PerSampleGradients(precise, in_double(inputs), in_double(targets), unsupported, loss)
 
     def backward(
         self,
-        inputs: Float[Tensor, "batch *_"],
-        targets: Int[Tensor, " batch"],
+        inputs: Shaped[Tensor, "batch *_"],
+        targets: Shaped[Tensor, "batch *_targets"],
         consume: Consumer,
-        outputs: SampleOutputs = sample_losses,
+        outputs: SampleOutputs | None = None,
     ) -> Float[Tensor, " batch"]:
         """Run a batch forward and backward: give the losses f_i and, to `consume`, the samples' gradients.
 
@@ -132,7 +138,10 @@ class PerSampleGradients:
         with evaluating(self.module), differentiating(inputs.device.type), left_out:
             handles = [_watch(unit, len(targets), anchors, consume) for unit in self._units]
             try:
-                values = outputs(self.module, inputs, targets)
+                if outputs is None:
+                    values = sample_losses(self.module, inputs, targets, self.loss)
+                else:
+                    values = outputs(self.module, inputs, targets)
                 torch.autograd.grad(values.sum(), anchors)
             finally:
                 for handle in handles:
@@ -345,8 +354,13 @@ def _places(module: nn.Module, parameter: nn.Parameter) -> list[str]:
     ]
 
 
+def in_double(values: Tensor) -> Tensor:
+    """Values on the CPU, those that are not integers in float64."""
+    return values.cpu().double() if values.is_floating_point() else values.cpu()
+
+
 def _trial(
-    module: nn.Module, inputs: Tensor, targets: Tensor
+    module: nn.Module, inputs: Tensor, targets: Tensor, loss: Loss | None
 ) -> tuple[dict[str, Tensor], dict[nn.Module, list[bool]]]:
     """Gradient of one sample by autograd, and every call of every module: whether it maps tensor to tensor.
 
@@ -361,7 +375,7 @@ def _trial(
     handles = [layer.register_forward_hook(record, with_kwargs=True) for layer in calls]
     live = {name: p for name, p in module.named_parameters() if p.requires_grad}
     try:
-        losses = sample_losses(module, inputs, targets)
+        losses = sample_losses(module, inputs, targets, loss)
         found: tuple[Tensor | None, ...] = ()
         if losses.requires_grad:
             found = torch.autograd.grad(losses.sum(), list(live.values()), allow_unused=True)
@@ -386,7 +400,7 @@ def _find_units(
         root = holders[0]
         while not all(_is_inside(holder, root) for holder in holders) or calls[modules[root]] != [True]:
             if not root:
-                raise ValueError(f"{type(module).__name__} must map one tensor to one tensor of logits")
+                raise ValueError(f"{type(module).__name__} must map one tensor to one tensor")
             root = root.rpartition(".")[0]
         roots.setdefault(root, set()).add(name)
     units = []

@@ -7,10 +7,10 @@ import os
 import signal
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from filelock import FileLock, Timeout
@@ -22,10 +22,14 @@ from torch import nn
 
 from nas_lightning.acceleration import Speed, check_speed
 from nas_lightning.analysis import estimate_running_statistics
-from nas_lightning.callbacks.context import AnalysisContext
+from nas_lightning.analysis.trial import check_evaluation
+from nas_lightning.callbacks.averaging import averaged_weights
+from nas_lightning.callbacks.context import FEW, AnalysisContext
 from nas_lightning.callbacks.ending import ending
-from nas_lightning.callbacks.protocols import cell_module, image_data
-from nas_lightning.callbacks.split_batches import check_split, split_batches
+from nas_lightning.callbacks.loader_batches import check_data, read_batches
+from nas_lightning.callbacks.loggers import run_folder
+from nas_lightning.callbacks.protocols import CellModule
+from nas_lightning.callbacks.split_batches import SplitBatches
 from nas_lightning.netcdf import read_dataset
 
 START = "start"
@@ -35,7 +39,10 @@ START = "start"
 class Analysis(Callback, ABC):
     """Measures the network at the end of training, and at its start and after chosen epochs if asked.
 
-    The results go to ``FOLDER/NAME-epochEEEE.nc`` and, as pictures and numbers, to TensorBoard under
+    It works in any trainer, with any module whose forward gives logits (or what `loss` takes) and any
+    loader of pairs (inputs, targets). Before the training it tries on a few samples what it will need.
+
+    The results go to ``FOLDER/NAME-epochEEEE.nc`` and, as pictures and numbers, to all loggers under
     ``landscape/`` (under the analysis's ``name`` if it has one); the step is the epoch. Those of the initial
     weights go to ``FOLDER/NAME-start.nc`` and to ``landscape_start/``, at step 0: they are orders of
     magnitude away from those of a trained network, and would flatten its curves. All ranks share the work;
@@ -50,8 +57,12 @@ class Analysis(Callback, ABC):
     initial weights are measured with statistics estimated from the images, in a copy of the network. It is in
     float64, where the device has it, because rounding grows as the gradients do.
 
+    The weights are the averaged ones where a callback of Lightning averages them, see
+    :func:`~nas_lightning.callbacks.averaging.averaged_weights`.
+
     Args:
-        split: Split whose images are measured.
+        split: Split whose images are measured. With loaders of your own, ``"test"`` is the validation's
+            loader where the trainer has none for testing, and the training's where it has no other.
         max_samples: Number of its images, drawn without replacement; None for all.
         sample_seed: Seed of that draw.
         batch_size: Images in a batch.
@@ -61,7 +72,11 @@ class Analysis(Callback, ABC):
         name: Beginning of the file's name; a second callback of the same class needs another one.
         folder: Where the files go; None is ``landscape/`` in the run's folder.
         speed: A level, see :mod:`nas_lightning.acceleration.level`; ``"auto"`` compiles where that pays off.
-            Only ``"max"`` computes in bfloat16, which is noted in the file.
+            Only ``"max"`` computes in bfloat16, which is noted in the file. A module without cells runs plain
+            unless a level is named.
+        loss: Maps the outputs and the targets of a batch to one loss for each sample, or to their mean; on
+            the command line an import path. None is the cross entropy of the logits. Where the outputs are
+            not logits ``[batch, classes]`` of integer targets, accuracies are NaN.
 
     Raises:
         ValueError: If a setting is out of range.
@@ -81,6 +96,7 @@ class Analysis(Callback, ABC):
         name: str | None = None,
         folder: str | None = None,
         speed: Speed = "auto",
+        loss: Callable[[Any, Any], Any] | None = None,
     ) -> None:
         check_speed(speed)
         for key, value in (
@@ -108,6 +124,7 @@ class Analysis(Callback, ABC):
         self.name = name or self.kind
         self.folder = folder
         self.speed: Speed = speed
+        self.loss = loss
         self.checkpoint_epoch: int | None = None
         """Set to measure a checkpoint of that epoch after a validation; -1 for weights of unknown origin."""
         self.initial: str | None = None
@@ -123,11 +140,13 @@ class Analysis(Callback, ABC):
         """Check before the training that the analysis can run after it."""
         self._has_trained = False
         self.check(trainer)
+        self._rehearse(trainer, pl_module)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Check before the validation of a checkpoint that the analysis can run after it."""
         if self.checkpoint_epoch is not None or self.initial is not None:
             self.check(trainer)
+            self._rehearse(trainer, pl_module)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Measure the initial weights, if asked: the sanity check is over, no step is made."""
@@ -172,6 +191,17 @@ class Analysis(Callback, ABC):
     def measure(self, context: AnalysisContext) -> None:
         """Measure, write the file and log; called on every rank, outside inference mode."""
 
+    def rehearse(self, context: AnalysisContext) -> None:
+        """Try on a few samples what `measure` needs, before anything is trained.
+
+        Weights and random numbers stay as they are.
+
+        Raises:
+            ValueError: If the module cannot be measured, see
+                :func:`nas_lightning.analysis.trial.check_evaluation`.
+        """
+        check_evaluation(context.network, *context.few_samples(), self.loss)
+
     @property
     def shuffled(self) -> bool:
         """Whether the images are read in random order."""
@@ -183,7 +213,7 @@ class Analysis(Callback, ABC):
         Raises:
             ValueError: If the split, the strategy, the folder or another callback does not allow it.
         """
-        check_split(image_data(trainer), self.split, self.max_samples)
+        check_data(trainer, self.split, self.max_samples)
         if not isinstance(trainer.strategy, SingleDeviceStrategy | DDPStrategy):
             raise ValueError(
                 f"{type(self).__name__} needs the whole network on every rank: one device, or"
@@ -210,8 +240,35 @@ class Analysis(Callback, ABC):
             )
 
     def _folder(self, trainer: Trainer) -> Path:
-        root = Path(trainer.log_dir or trainer.default_root_dir)  # asks all ranks
+        root = run_folder(trainer)  # asks all ranks
         return Path(self.folder) if self.folder is not None else root / "landscape"
+
+    def _rehearse(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        network = _network(pl_module)
+        with isolate_rng(), torch.inference_mode(False):
+            parameter = next(network.parameters())
+            batches = self._batches(trainer, parameter.device, parameter.dtype, FEW)
+            context = AnalysisContext(trainer, pl_module, network, batches, -1, Path(), loss=self.loss)
+            try:
+                self.rehearse(context)
+            except ValueError as error:
+                raise ValueError(f"{type(self).__name__}: {error}") from error
+
+    def _batches(
+        self, trainer: Trainer, device: torch.device, dtype: torch.dtype, most: int | None = None
+    ) -> SplitBatches:
+        """What is measured, at most so many samples of it."""
+        counts = [count for count in (self.max_samples, most) if count is not None]
+        return read_batches(
+            trainer,
+            self.split,
+            max_samples=min(counts, default=None),
+            sample_seed=self.sample_seed,
+            batch_size=self.batch_size,
+            shuffled=self.shuffled,
+            device=device,
+            dtype=dtype,
+        )
 
     def _run(
         self, trainer: Trainer, pl_module: LightningModule, epoch: int, initial: str | None = None
@@ -219,11 +276,10 @@ class Analysis(Callback, ABC):
         if trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
         folder = self._folder(trainer)
-        module = cell_module(pl_module)
-        module.broadcast_statistics()
-        network = module.network
-        assert isinstance(network, nn.Module)
-        with torch.inference_mode(False):  # `validate` is in inference mode
+        _broadcast_statistics(trainer, pl_module)
+        network = _network(pl_module)
+        # `validate` is in inference mode.
+        with torch.inference_mode(False), averaged_weights(trainer, pl_module):
             parameter = next(network.parameters())
             device, dtype = parameter.device, parameter.dtype
             group, moment = "landscape" if self.name == self.kind else self.name, ""
@@ -233,21 +289,12 @@ class Analysis(Callback, ABC):
                 group, moment = f"{group}_{initial}", f"-{initial}"
                 dtype = dtype if device.type == "mps" else torch.float64
                 network = copy.deepcopy(network).to(dtype)
-            batches = split_batches(
-                image_data(trainer),
-                self.split,
-                max_samples=self.max_samples,
-                sample_seed=self.sample_seed,
-                batch_size=self.batch_size,
-                shuffled=self.shuffled,
-                device=device,
-                dtype=dtype,
-            )
+            batches = self._batches(trainer, device, dtype)
             if initial is not None:
                 estimate_running_statistics(network, batches)
             path = folder / f"{self.name}{moment}.nc"
             context = AnalysisContext(
-                trainer, module, network, batches, epoch, path, group, initial is not None
+                *(trainer, pl_module, network, batches, epoch, path, group, initial is not None), self.loss
             )
             lock = FileLock(folder / ".lock", timeout=0)
             context.on_rank_zero(lambda: _acquire(lock, folder))
@@ -256,6 +303,24 @@ class Analysis(Callback, ABC):
                     self.measure(context)
             finally:
                 lock.release()
+
+
+def _network(module: LightningModule) -> nn.Module:
+    """The module to measure: the network of cells without its wrappers, or any other module itself."""
+    network: Any = module.network if isinstance(module, CellModule) else module
+    while (inner := getattr(network, "_orig_mod", None)) is not None or isinstance(network, nn.DataParallel):
+        network = network.module if inner is None else inner
+    assert isinstance(network, nn.Module)
+    return network
+
+
+def _broadcast_statistics(trainer: Trainer, module: LightningModule) -> None:
+    """Give every rank the running statistics of rank 0, which are those of the checkpoint."""
+    if isinstance(module, CellModule):
+        module.broadcast_statistics()
+    elif trainer.world_size > 1:
+        for buffer in module.buffers():
+            torch.distributed.broadcast(buffer.data, src=0)
 
 
 def _is_complete(path: Path) -> bool:

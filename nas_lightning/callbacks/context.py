@@ -6,24 +6,27 @@ import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
 from jaxtyping import Float
-from lightning.pytorch import Trainer
-from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from nas_lightning.acceleration import Accelerated, Level, Speed, accelerate, level_of
-from nas_lightning.callbacks.protocols import CellModule, image_data
+from nas_lightning.acceleration import LEVELS, Accelerated, Level, Speed, accelerate, level_of
+from nas_lightning.analysis.evaluation import Loss, evaluating, first_batch, has_classes, loss_name
+from nas_lightning.analysis.trial import evaluated_parameters
+from nas_lightning.callbacks.loader_batches import data_name
+from nas_lightning.callbacks.loggers import log_figures
+from nas_lightning.callbacks.protocols import CellModule
 from nas_lightning.callbacks.requeue import requeue_requested
 from nas_lightning.callbacks.split_batches import SplitBatches
-from nas_lightning.figures import figure_to_array
 from nas_lightning.provenance import run_seed, software_versions, weights_hash
 
 if TYPE_CHECKING:
@@ -37,24 +40,56 @@ else:
 
 Result = TypeVar("Result")
 
+FEW = 4
+"""Samples on which is tried what an analysis needs."""
+
 
 @dataclass(frozen=True)
 class AnalysisContext:
     """What an analysis measures, where it writes, and how the ranks act together.
 
-    The weights of `network` are w*, of epoch `epoch` (from 0; -1 if they are initial ones or unknown).
-    If they are `initial`, `network` is a copy of the module's whose running statistics are estimated. The
-    results go to `path` and, in loggers, to the group of tags `group` in place of ``landscape``.
+    The weights of `network` are w*, of epoch `epoch` (from 0; -1 if they are initial ones or unknown). It is
+    the network of cells where `module` trains one, otherwise the module itself.
+    If they are `initial`, `network` is a copy whose running statistics are estimated. The
+    results go to `path` and, in loggers, to the group of tags `group` in place of ``landscape``. `loss` takes
+    the place of the cross entropy.
     """
 
     trainer: Trainer
-    module: CellModule
+    module: LightningModule
     network: nn.Module
     batches: SplitBatches
     epoch: int
     path: Path
     group: str = "landscape"
     initial: bool = False
+    loss: Loss | None = None
+
+    @property
+    def cells(self) -> CellModule | None:
+        """The module, if it trains cells."""
+        return self.module if isinstance(self.module, CellModule) else None
+
+    @cached_property
+    def parameter_names(self) -> list[str]:
+        """Names of the live parameters of `network` that the loss in evaluation mode depends on."""
+        if self.cells is not None:
+            return list(self.cells.network.evaluated_parameters())
+        return evaluated_parameters(self.network, *self.few_samples(), self.loss)
+
+    @cached_property
+    def has_classes(self) -> bool:
+        """Whether the outputs are logits of the targets' classes."""
+        if self.loss is None:
+            return True
+        inputs, targets = self.few_samples()
+        with evaluating(self.network), torch.no_grad():
+            return has_classes(self.network(inputs), targets)
+
+    def few_samples(self) -> tuple[Tensor, Tensor]:
+        """Inputs and targets of the first samples."""
+        inputs, targets = first_batch(self.batches)
+        return inputs[:FEW], targets[:FEW]
 
     @property
     def rank(self) -> int:
@@ -68,12 +103,17 @@ class AnalysisContext:
 
     def attributes(self) -> dict[str, str | int | float]:
         """Provenance of the numbers; a file with other attributes is not resumed."""
+        measured, named = (
+            (self.module, {})
+            if self.cells is None
+            else (self.cells.network, {"genotype": str(self.cells.genotype)})
+        )
         return {
-            "title": self.module.genotype_name,
-            "genotype": str(self.module.genotype),
+            "title": type(self.module).__name__ if self.cells is None else self.cells.genotype_name,
+            **named,
             "epoch": self.epoch,
-            "weights_sha256": weights_hash(self.module.network.state_dict()),
-            "data": image_data(self.trainer).name,
+            "weights_sha256": weights_hash(measured.state_dict()),
+            "data": data_name(self.trainer, self.batches.split),
             "split": self.batches.split,
             "samples": len(self.batches.targets),
             "sample_seed": self.batches.sample_seed,
@@ -81,22 +121,26 @@ class AnalysisContext:
             "batch_size": self.batches.batch_size,
             "precision": _precision(self.batches),
             "training_seed": str(run_seed()),
-            "device": str(self.batches.images.device),
+            "device": str(self.batches.inputs.device),
             "versions": json.dumps(software_versions()),
             **({"running_statistics": "estimated"} if self.initial else {}),
+            **({} if self.loss is None else {"loss": loss_name(self.loss)}),
         }
 
     def level(self, speed: Speed, points: int, passes: int) -> Level:
         """Choose the level of an analysis.
 
-        All ranks together measure all images at `points`, each at the cost of `passes` forward passes.
+        All ranks together measure all images at `points`, each at the cost of `passes` forward passes. A
+        module without cells runs plain unless a level is named.
         """
+        if self.cells is None and speed == "auto":
+            return LEVELS["reference"]
         images = math.ceil(points / self.world_size) * len(self.batches.targets)
         work = 0
-        if speed == "auto":
-            description = self.module.cell_description(image_data(self.trainer).image_size)
+        if speed == "auto" and self.cells is not None:
+            description = self.cells.cell_description(self.batches.inputs.shape[-1])
             work = passes * images * int(description["multiply_adds"])
-        device_type = self.batches.images.device.type
+        device_type = self.batches.inputs.device.type
         return level_of(speed, device_type, passes=images / self.batches.batch_size, work=work)
 
     def accelerate(self, speed: Speed, points: int, passes: int) -> Accelerated:
@@ -152,19 +196,13 @@ class AnalysisContext:
             logger.save()
 
     def log_figures(self, make: Callable[[], dict[str, Figure]]) -> None:
-        """Send pictures, by tag (``landscape/NAME``), to TensorBoard; the step is the epoch.
+        """Send pictures, by tag (``landscape/NAME``), to all loggers; the step is the epoch.
 
-        `make` draws them; it is called only on rank 0, and only where there is a TensorBoard.
+        `make` draws them; it is called only on rank 0, and only where there is a logger.
         """
-        loggers = [logger for logger in self.trainer.loggers if isinstance(logger, TensorBoardLogger)]
-        if self.rank > 0 or not loggers:
-            return
-        for tag, figure in make().items():
-            image = figure_to_array(figure, dots_per_inch=140.0)
-            tag = self._in_group(tag)
-            for logger in loggers:
-                logger.experiment.add_image(tag, image, global_step=max(self.epoch, 0), dataformats="HWC")
-                logger.experiment.flush()
+        if self.rank == 0 and self.trainer.loggers:
+            figures = {self._in_group(tag): figure for tag, figure in make().items()}
+            log_figures(self.trainer.loggers, figures, max(self.epoch, 0), self.path.parent.parent)
 
     def _in_group(self, tag: str) -> str:
         return f"{self.group}/{tag.partition('/')[2]}"
@@ -178,5 +216,5 @@ def _precision(batches: SplitBatches) -> str:
     """Type of the numbers, and whether a GPU multiplies them in TF32."""
     name = str(batches.dtype).removeprefix("torch.")
     allows_tf32 = torch.backends.cudnn.allow_tf32 or torch.backends.cuda.matmul.allow_tf32
-    is_single = batches.dtype == torch.float32 and batches.images.device.type == "cuda"
+    is_single = batches.dtype == torch.float32 and batches.inputs.device.type == "cuda"
     return f"{name}, TF32" if is_single and allows_tf32 else name

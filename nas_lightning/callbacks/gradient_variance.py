@@ -23,7 +23,8 @@ from nas_lightning.analysis import (
     variance_variables,
 )
 from nas_lightning.callbacks.context import AnalysisContext, DataArray, Dataset
-from nas_lightning.callbacks.protocols import CellNetworkLike, image_data
+from nas_lightning.callbacks.loader_batches import check_data
+from nas_lightning.callbacks.protocols import CellModule
 from nas_lightning.callbacks.surface_analysis import MeasurePoint, SurfaceAnalysis, drawn
 from nas_lightning.figures import (
     draw_heat_maps,
@@ -41,11 +42,20 @@ PREPROCESSING = "preprocess"
 PARTS = ("stem", "cells", "classifier")
 
 _TRACE = "tangent_kernel_trace"
+_BY_NODE = "variance_by_node"
 _AT_CENTER = frozenset(
-    {_TRACE, "center_loss", "center_variance", "center_normalized_variance", "center_mean_gradient_norm"}
-    | {"center_noise_scale", "variance_by_part", "variance_by_node"}
+    {
+        _TRACE,
+        _BY_NODE,
+        "center_loss",
+        "center_variance",
+        "center_normalized_variance",
+        "center_mean_gradient_norm",
+    }
+    | {"center_noise_scale", "variance_by_part"}
 )
-"""Variables of w* itself; a file of an earlier version lacks some."""
+"""Variables of w* itself; a file of an earlier version lacks some. Only classes have the kernel's trace, only
+cells the variance by node."""
 
 
 class GradientVariance(SurfaceAnalysis):
@@ -95,12 +105,21 @@ class GradientVariance(SurfaceAnalysis):
     def check(self, trainer: Trainer) -> None:
         """Refuse a split that gives too few mini-batches."""
         super().check(trainer)
-        images = self.max_samples or image_data(trainer).split_sizes[self.split]
-        if self.method == "minibatch" and images <= 2 * self.batch_size:
+        images = self.max_samples or check_data(trainer, self.split, None)
+        if self.method == "minibatch" and images is not None and images <= 2 * self.batch_size:
             raise ValueError(
                 f"`batch_size` (={self.batch_size}) makes fewer than 3 mini-batches of {images} images:"
                 " `method` (=minibatch) needs more"
             )
+
+    def rehearse(self, context: AnalysisContext) -> None:
+        """Refuse, beside what no analysis can measure, samples without gradients of their own."""
+        super().rehearse(context)
+        try:
+            PerSampleGradients(context.network, *context.few_samples(), unsupported="vmap", loss=self.loss)
+        except RuntimeError as error:
+            reason = str(error).strip().partition("\n")[0]
+            raise ValueError(f"the gradients of single samples cannot be computed: {reason}") from error
 
     @property
     def shuffled(self) -> bool:
@@ -127,7 +146,7 @@ class GradientVariance(SurfaceAnalysis):
         )
         dataset = context.on_rank_zero(lambda: matching_dataset(context.path, attributes))
         dataset = xr.Dataset(attrs=attributes) if dataset is None else dataset
-        if _AT_CENTER - set(dataset.variables):
+        if _wanted_at_center(context) - set(dataset.variables):
             found = _missing_at_center(context, *self._prepare(context, points=1), dataset)
             dataset = dataset.assign(found)
             context.on_rank_zero(lambda: write_dataset(context.path, dataset))
@@ -137,11 +156,12 @@ class GradientVariance(SurfaceAnalysis):
         self, context: AnalysisContext, points: int
     ) -> tuple[PerSampleGradients, PerSampleSums | None]:
         """The gradients of single images, and where that pays off, their sums from compiled code."""
-        gradients = PerSampleGradients(context.network, *next(iter(context.batches)), unsupported="vmap")
+        first = next(iter(context.batches))
+        gradients = PerSampleGradients(context.network, *first, unsupported="vmap", loss=self.loss)
         if gradients.by_vmap:
             context.say(f"gradients of {', '.join(gradients.by_vmap)}: by torch.func.vmap")
         is_compiled = context.level(self.speed, points, PASSES_OF_A_GRADIENT).compiled
-        if is_compiled and self.method == "exact" and not gradients.by_vmap:
+        if is_compiled and self.method == "exact" and not gradients.by_vmap and self.loss is None:
             return gradients, PerSampleSums(context.network, gradients.parameters, gradients.rules)
         return gradients, None
 
@@ -177,6 +197,13 @@ class GradientVariance(SurfaceAnalysis):
         return figures | (_center_figures(surface.dataset) if surface.complete else {})
 
 
+def _wanted_at_center(context: AnalysisContext) -> frozenset[str]:
+    """The variables of w* that this module and its data have."""
+    without_classes = frozenset() if context.has_classes else frozenset({_TRACE})
+    without_cells = frozenset({_BY_NODE}) if context.cells is None else frozenset()
+    return _AT_CENTER - without_classes - without_cells
+
+
 def _missing_at_center(
     context: AnalysisContext,
     gradients: PerSampleGradients,
@@ -185,18 +212,21 @@ def _missing_at_center(
 ) -> dict[str, DataArray]:
     """What a dataset lacks of the statistics at w*; all ranks share the images."""
     found: dict[str, DataArray] = {}
-    if _AT_CENTER - {_TRACE} - set(dataset.variables):
+    missing = _wanted_at_center(context) - set(dataset.variables)
+    if missing - {_TRACE}:
         share = context.batches.share(context.rank, context.world_size)
         sums = sum_gradients(gradients, share, batch_sums)
         context.sum_over_ranks(sums.tensors())
-        found |= _center(sums.statistics(), context.module.network)
-    if _TRACE not in dataset.variables:
+        found |= _center(sums.statistics(), context.cells)
+    if _TRACE in missing:
         found |= _tangent_kernel_trace(context, gradients)
     return found
 
 
 def _center_figures(dataset: Dataset) -> dict[str, Figure]:
-    """The variance at w* by cell and node."""
+    """The variance at w* by cell and node, of a network of cells."""
+    if _BY_NODE not in dataset.variables:
+        return {}
     split = read_variance_split(dataset, str(dataset.attrs["title"]))
     return {"landscape/gradient_by_node": draw_variance_by_node([split])}
 
@@ -213,22 +243,19 @@ def _tangent_kernel_trace(context: AnalysisContext, gradients: PerSampleGradient
     return {_TRACE: xr.DataArray(total / count, attrs=attributes)}
 
 
-def _center(statistics: GradientStatistics, network: CellNetworkLike) -> dict[str, DataArray]:
-    """The statistics at w*, and the variance by part, cell and node."""
+def _center(statistics: GradientStatistics, cells: CellModule | None) -> dict[str, DataArray]:
+    """The statistics at w*, and the variance by part, cell and node; without cells by part alone."""
     import xarray as xr
 
-    parts = dict.fromkeys(PARTS, 0.0)
+    parts = dict.fromkeys(PARTS, 0.0) if cells is not None else {}
     nodes: dict[tuple[int, str], float] = {}
     for name, share in statistics.variance_by_parameter.items():
-        part, cell, node = network.parameter_place(name)
-        parts[part] += share
+        place = (name.partition(".")[0], None, None) if cells is None else cells.network.parameter_place(name)
+        part, cell, node = place
+        parts[part] = parts.get(part, 0.0) + share
         if cell is not None:
-            place = (cell, PREPROCESSING if node is None else str(node))
-            nodes[place] = nodes.get(place, 0.0) + share
-    cells = range(max((cell for cell, _ in nodes), default=-1) + 1)
-    names = sorted({node for _, node in nodes}, key=lambda node: 0 if node == PREPROCESSING else int(node))
-    by_node = np.array([[nodes.get((cell, node), np.nan) for node in names] for cell in cells])
-    by_node = by_node.reshape(len(cells), len(names))
+            key = (cell, PREPROCESSING if node is None else str(node))
+            nodes[key] = nodes.get(key, 0.0) + share
     norm, scale = statistics.mean_gradient_norm, statistics.noise_scale
 
     def variable(values: Any, long_name: str, units: str, **coordinates: list[Any]) -> DataArray:
@@ -245,9 +272,19 @@ def _center(statistics: GradientStatistics, network: CellNetworkLike) -> dict[st
         "center_mean_gradient_norm": variable(norm, "norm of the mean gradient at w*", "nat"),
         "center_noise_scale": variable(scale, "gradient noise scale at w*", "1"),
         "variance_by_part": variable(
-            [parts[part] for part in PARTS], f"{variance} by part of the network", "nat2", part=list(PARTS)
+            list(parts.values()), f"{variance} by part of the network", "nat2", part=list(parts)
         ),
-        "variance_by_node": variable(
-            by_node, f"{variance} by cell and node", "nat2", cell=list(cells), node=names
-        ),
+        **({} if cells is None else {_BY_NODE: _by_node(nodes, f"{variance} by cell and node")}),
     }
+
+
+def _by_node(nodes: Mapping[tuple[int, str], float], long_name: str) -> DataArray:
+    import xarray as xr
+
+    cells = range(max((cell for cell, _ in nodes), default=-1) + 1)
+    names = sorted({node for _, node in nodes}, key=lambda node: 0 if node == PREPROCESSING else int(node))
+    values = np.array([[nodes.get((cell, node), np.nan) for node in names] for cell in cells])
+    values = values.reshape(len(cells), len(names))
+    attributes = {"long_name": long_name, "units": "nat2"}
+    coordinates = {"cell": list(cells), "node": names}
+    return xr.DataArray(values, coordinates, ("cell", "node"), attrs=attributes)

@@ -6,14 +6,13 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from lightning.pytorch import Trainer
 from matplotlib.figure import Figure
 
 from nas_lightning.analysis import HessianProduct, filter_scale, hessian_eigenvalues
 from nas_lightning.analysis import HessianSpectrum as Spectrum
+from nas_lightning.analysis.trial import check_second_derivative
 from nas_lightning.callbacks.analysis import Analysis
 from nas_lightning.callbacks.context import AnalysisContext, Dataset
-from nas_lightning.callbacks.protocols import cell_module
 from nas_lightning.figures import draw_spectrum
 from nas_lightning.netcdf import matching_dataset, write_dataset
 
@@ -77,11 +76,11 @@ class HessianSpectrum(Analysis):
         if not 0 < tolerance < 1:
             raise ValueError(f"`tolerance` (={tolerance}) must be above 0 and below 1")
 
-    def check(self, trainer: Trainer) -> None:
-        """Refuse more eigenvalues than there are parameters."""
-        super().check(trainer)
-        network = cell_module(trainer.lightning_module).network
-        size = sum(parameter.numel() for parameter in network.evaluated_parameters().values())
+    def rehearse(self, context: AnalysisContext) -> None:
+        """Refuse more eigenvalues than there are parameters, and a loss without a second derivative."""
+        super().rehearse(context)
+        check_second_derivative(context.network, *context.few_samples(), self.loss)
+        size = sum(context.network.get_parameter(name).numel() for name in context.parameter_names)
         if self.settings["k"] + self.settings["smallest"] > size:
             raise ValueError(
                 f"`k` (={self.settings['k']}) and `smallest` (={self.settings['smallest']}) ask for more"
@@ -122,7 +121,8 @@ class HessianSpectrum(Analysis):
         if dataset is not None and _SPECTRUM - set(dataset.variables):
             raise ValueError(f"{context.path} is damaged: it lacks eigenvalues or the trace")
         share = context.batches.share(context.rank, context.world_size)
-        product = HessianProduct(context.network, share, total=len(context.batches.targets))
+        total = len(context.batches.targets)
+        product = HessianProduct(context.network, share, total=total, loss=self.loss)
         loss = float(context.reduce(np.array([product.partial_loss()]))[0])
         broadcast = context.trainer.strategy.broadcast
         made = 0

@@ -9,7 +9,14 @@ from typing import Any, Literal
 
 from matplotlib.figure import Figure
 
-from nas_lightning.analysis import LOSS_VARIABLES, Directions, Surface, loss_at_points, loss_scalars
+from nas_lightning.analysis import (
+    Directions,
+    Surface,
+    loss_at_points,
+    loss_scalars,
+    loss_variables,
+    random_direction,
+)
 from nas_lightning.callbacks.context import AnalysisContext, Dataset
 from nas_lightning.callbacks.surface_analysis import MeasurePoint, SurfaceAnalysis, drawn
 from nas_lightning.figures import LOSS_LEVELS, draw_loss_contours, draw_spread, draw_surfaces
@@ -36,7 +43,15 @@ class LossSurface(SurfaceAnalysis):
 
     def variables(self) -> Mapping[str, Mapping[str, str]]:
         """Loss and accuracy."""
-        return LOSS_VARIABLES
+        return loss_variables(self.loss)
+
+    def rehearse(self, context: AnalysisContext) -> None:
+        """Refuse, beside what no analysis can measure, a `batch_norm` that the module does not allow."""
+        super().rehearse(context)
+        settings: dict[str, Any] = {"loss": self.loss}
+        with loss_at_points(context.network, context.batches, {}, self.batch_norm, **settings):
+            pass
+        random_direction(context.network, 0, self.normalization, context.parameter_names[:1])
 
     def own_attributes(self) -> Mapping[str, str | float]:
         """How batch norm is treated, and whether the network computes in bfloat16."""
@@ -49,7 +64,8 @@ class LossSurface(SurfaceAnalysis):
         """One pass over the images a point, two if batch norm is re-estimated."""
         passes = 2 if self.batch_norm == "reestimated" else 1
         forward = context.accelerate(self.speed, surface.total - surface.finished, passes)
-        return loss_at_points(context.network, context.batches, directions, self.batch_norm, forward=forward)
+        settings: dict[str, Any] = {"forward": forward, "loss": self.loss}
+        return loss_at_points(context.network, context.batches, directions, self.batch_norm, **settings)
 
 
 class LossContour(LossSurface):
@@ -90,9 +106,10 @@ class LossContour(LossSurface):
     def figures(self, surface: Surface) -> dict[str, Figure]:
         """The contour and the surface in three dimensions; for several direction seeds, their spread."""
         loss, spreads = drawn(surface, "loss")
+        label = "loss (nat)" if self.loss is None else "loss"
         figures = {
             "landscape/loss_contour": draw_loss_contours([loss]),
-            "landscape/loss_surface": draw_surfaces([loss], label="loss (nat)", vmax=LOSS_LEVELS[-1]),
+            "landscape/loss_surface": draw_surfaces([loss], label=label, vmax=LOSS_LEVELS[-1]),
         }
         if spreads:
             figures["landscape/loss_spread"] = draw_spread(spreads)

@@ -54,7 +54,7 @@ class LossProfile(LossSurface):
 
     def directions(self, context: AnalysisContext) -> dict[int, Directions]:
         """The direction of every seed."""
-        names = list(context.module.network.evaluated_parameters())
+        names = context.parameter_names
         return {
             seed: profile_directions(context.network, seed, self.normalization, names)
             for seed in self.direction_seeds
@@ -65,10 +65,10 @@ class LossProfile(LossSurface):
         attributes = {
             **context.attributes(),
             "normalization": self.normalization,
-            "num_classes": count_classes(context.network, context.batches),
+            "num_classes": count_classes(context.network, context.batches, self.loss),
             **self.own_attributes(),
         }
-        fresh = new_profile(self.steps, self.direction_seeds, attributes)
+        fresh = new_profile(self.steps, self.direction_seeds, attributes, self.loss)
         return ProfileSurface.resume_or_create(context.path, fresh)
 
     def scalars(self, dataset: Dataset) -> Dataset:

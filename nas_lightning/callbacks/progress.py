@@ -23,6 +23,11 @@ class TrainingProgress(TQDMProgressBar):
         if not sys.stdout.isatty():
             self.disable()
 
+    def enable(self) -> None:
+        """Draw bars again, after a search for a learning rate or batch size; in a terminal only."""
+        if sys.stdout.isatty():
+            super().enable()
+
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         """Start the clock."""
         super().on_train_start(trainer, pl_module)

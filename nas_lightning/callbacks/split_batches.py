@@ -1,4 +1,4 @@
-"""The images that an analysis reads: a split or a seeded part of it, on the device."""
+"""The samples that an analysis reads: a split or a seeded part of it, on the device."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Float, Int64, UInt8
+from jaxtyping import Int64, Shaped, UInt8
 from torch import Tensor
 
 from nas_lightning.callbacks.protocols import ImageData
@@ -19,12 +19,12 @@ Normalise = Callable[[Tensor, torch.dtype], Tensor]
 class SplitBatches:
     """Batches of (inputs, targets) without augmentation, iterated as often as needed.
 
-    The images stay uint8 on the device, a quarter of the memory of float32, and are normalised to `dtype`
+    Images stay uint8 on the device, a quarter of the memory of float32, and are normalised to `dtype`
     batch by batch. `first` and `step` choose the batches of one rank.
     """
 
-    images: UInt8[Tensor, "count channels height width"]
-    targets: Int64[Tensor, " count"]
+    inputs: UInt8[Tensor, "count channels height width"] | Shaped[Tensor, "count *_"]
+    targets: Int64[Tensor, " count"] | Shaped[Tensor, "count *_"]
     split: str
     sample_seed: int
     batch_size: int
@@ -33,21 +33,23 @@ class SplitBatches:
     first: int = 0
     step: int = 1
 
-    def __iter__(self) -> Iterator[tuple[Float[Tensor, "batch channels height width"], Tensor]]:
+    def __iter__(self) -> Iterator[tuple[Shaped[Tensor, "batch *_"], Shaped[Tensor, "batch *_"]]]:
         """The batches, in order."""
         stride = self.batch_size * self.step
         for start in range(self.batch_size * self.first, len(self.targets), stride):
             rows = slice(start, start + self.batch_size)
-            yield self.normalise(self.images[rows], self.dtype), self.targets[rows]
+            targets = self.targets[rows]
+            targets = targets.to(self.dtype) if targets.is_floating_point() else targets
+            yield self.normalise(self.inputs[rows], self.dtype), targets
 
     def share(self, rank: int, world_size: int) -> SplitBatches:
         """The batches of one rank: every ``world_size``-th from number ``rank``."""
         return replace(self, first=rank, step=world_size)
 
     def sha256(self) -> str:
-        """Hash of the images and targets, in their order."""
-        digest = hashlib.sha256(repr(tuple(self.images.shape)).encode())
-        for tensor in (self.images, self.targets):
+        """Hash of the inputs and targets, in their order."""
+        digest = hashlib.sha256(repr(tuple(self.inputs.shape)).encode())
+        for tensor in (self.inputs, self.targets):
             digest.update(tensor.cpu().contiguous().numpy().tobytes())
         return digest.hexdigest()
 

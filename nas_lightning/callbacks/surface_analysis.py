@@ -121,7 +121,7 @@ class SurfaceAnalysis(Analysis):
 
     def directions(self, context: AnalysisContext) -> dict[int, Directions]:
         """The two directions of every seed."""
-        names = context.module.network.evaluated_parameters()
+        names = context.parameter_names
         return {
             seed: random_directions(context.network, seed, self.normalization, self.orthogonal, names)
             for seed in self.direction_seeds

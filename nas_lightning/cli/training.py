@@ -62,14 +62,17 @@ class SaveRunConfig(SaveConfigCallback):
     def __init__(self, parser: LightningArgumentParser, config: Namespace, *, folder: Path) -> None:
         super().__init__(parser, config)
         self.folder = folder
+        settings = config.clone()
+        settings["ckpt_path"] = None
+        self.text = parser.dump(settings, skip_none=False)
+        # A spawned process cannot be sent the command line that they hold.
+        del self.parser, self.config
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Write the settings without ``ckpt_path``."""
         if trainer.is_global_zero:
-            config = self.config.clone()
-            config["ckpt_path"] = None
             with atomic_write(self.folder / self.config_filename) as file:
-                file.write(self.parser.dump(config, skip_none=False))
+                file.write(self.text)
 
 
 class TrainingCLI(LightningCLI):

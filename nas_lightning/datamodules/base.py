@@ -99,7 +99,7 @@ class ImageDataModule(LightningDataModule, ABC):
             )
         self.save_hyperparameters(logger=False)
         self.root = root
-        self.batch_size = batch_size
+        self._batch_size = batch_size
         self.cutout = cutout
         self.validation_fraction = validation_fraction
         self.validation_seed = validation_seed
@@ -113,6 +113,19 @@ class ImageDataModule(LightningDataModule, ABC):
     @abstractmethod
     def load_split(self, split: OfficialSplit) -> LabelledImages:
         """Read one of the two official splits, on the CPU; a memory map will do."""
+
+    @property
+    def batch_size(self) -> int:
+        """Images per training step over all devices together.
+
+        Lightning's BatchSizeFinder sets it; what is set is at most the size of the training split.
+        """
+        return self._batch_size
+
+    @batch_size.setter
+    def batch_size(self, value: int) -> None:
+        check_integer("batch_size", value, minimum=1)
+        self._batch_size = min(value, self.split_sizes["train"]) if self._rows else value
 
     @property
     def evaluation_split(self) -> Literal["val", "test"]:

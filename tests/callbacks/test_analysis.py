@@ -198,7 +198,7 @@ def test_the_images_are_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(Synthetic, "split_arrays", counted)
     trained(tmp_path, LossContour(resolution=5, direction_seeds=[0, 1]))
-    assert reads == ["test"]
+    assert reads == ["test", "test"]  # for the trial before the training, and for all pairs of directions
 
 
 @pytest.mark.parametrize("precision", ["bf16-true", "64-true", "bf16-mixed"])

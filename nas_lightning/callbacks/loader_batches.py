@@ -1,0 +1,221 @@
+"""The samples that an analysis reads from a trainer's own loaders."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch import Trainer
+from lightning.pytorch.trainer.states import RunningStage
+from lightning.pytorch.utilities import CombinedLoader, rank_zero_info
+from lightning.pytorch.utilities.seed import isolate_rng
+from torch import Tensor
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    DistributedSampler,
+    IterableDataset,
+    RandomSampler,
+    SequentialSampler,
+    Subset,
+    SubsetRandomSampler,
+)
+
+from nas_lightning.callbacks.protocols import ImageData
+from nas_lightning.callbacks.split_batches import SplitBatches, check_split, split_batches
+
+FALLBACK = {"test": ("test", "val", "train"), "val": ("val",), "train": ("train",)}
+"""Splits that are measured in place of one that a trainer does not have."""
+
+
+def read_batches(
+    trainer: Trainer,
+    split: str,
+    *,
+    max_samples: int | None,
+    sample_seed: int,
+    batch_size: int,
+    shuffled: bool,
+    device: torch.device,
+    dtype: torch.dtype,
+) -> SplitBatches:
+    """The samples of a split of the trainer's data, or `max_samples` of them drawn by `sample_seed`.
+
+    Images of an :class:`~nas_lightning.callbacks.protocols.ImageData` come without augmentation. Any other
+    loader of (inputs, targets) is read once, in the order of its data set and through the hooks that
+    move a batch to the device, with random numbers from `sample_seed`; of a loader without such an order the
+    first `max_samples` are taken.
+
+    Raises:
+        ValueError: If the split is not there or too small, or its batches are no pairs of tensors.
+    """
+    data: object = trainer.datamodule  # type: ignore[attr-defined]
+    settings: dict[str, Any] = {"sample_seed": sample_seed, "batch_size": batch_size, "dtype": dtype}
+    if isinstance(data, ImageData):
+        settings |= {"max_samples": max_samples, "shuffled": shuffled, "device": device}
+        return split_batches(data, split, **settings)
+    found, loader = find_loader(trainer, split)
+    with _seeded(sample_seed), _evaluating(trainer):
+        inputs, targets = _read(trainer, loader, max_samples, sample_seed, shuffled)
+    return SplitBatches(inputs.to(device), targets.to(device), found, normalise=as_type, **settings)
+
+
+def check_data(trainer: Trainer, split: str, max_samples: int | None) -> int | None:
+    """Refuse a split that the trainer's data do not have or that is too small; its size, if it is known."""
+    data: object = trainer.datamodule  # type: ignore[attr-defined]
+    if isinstance(data, ImageData):
+        check_split(data, split, max_samples)
+        return data.split_sizes[split]
+    found, loader = find_loader(trainer, split)
+    if found != split:
+        rank_zero_info(f"the trainer has no {split} loader: analyses of `split` {split!r} measure {found!r}")
+    rows = _rows(loader)
+    if rows is not None and max_samples is not None and max_samples > len(rows):
+        raise ValueError(
+            f"`max_samples` (={max_samples}) is more than the {len(rows)} samples of the {found} loader"
+        )
+    return None if rows is None else len(rows)
+
+
+def data_name(trainer: Trainer, split: str) -> str:
+    """Name of the trainer's data: that of its images, or the class of its data module or data set."""
+    data: object = trainer.datamodule  # type: ignore[attr-defined]
+    if isinstance(data, ImageData):
+        return data.name
+    loader = find_loader(trainer, split)[1]
+    named = data if data is not None else getattr(loader, "dataset", loader)
+    return type(named).__name__
+
+
+def find_loader(trainer: Trainer, split: str) -> tuple[str, Any]:
+    """The trainer's loader of a split, and the name of the split that it reads: see :data:`FALLBACK`."""
+    is_validating = trainer.state.fn == "validate"
+    loops: dict[str, Any] = {
+        "train": trainer.fit_loop,
+        "val": trainer.validate_loop if is_validating else trainer.fit_loop.epoch_loop.val_loop,
+        "test": trainer.test_loop,
+    }
+    has = {name: source for name, loop in loops.items() if (source := loop._data_source).is_defined()}
+    found = next((name for name in FALLBACK[split] if name in has), None)
+    if found is None:
+        raise ValueError(
+            f"`split` (={split!r}) must be one that the trainer has a loader for:"
+            f" {', '.join(map(repr, has)) or 'none'}"
+        )
+    return found, _first(has[found].dataloader(), found)
+
+
+def as_type(values: Tensor, dtype: torch.dtype) -> Tensor:
+    """Floating-point values in a type; integers as they are."""
+    return values.to(dtype) if values.is_floating_point() else values
+
+
+def _first(loaders: Any, split: str) -> Any:
+    """The first of several loaders."""
+    while isinstance(loaders, CombinedLoader | Mapping | list | tuple):
+        inside = loaders.iterables if isinstance(loaders, CombinedLoader) else loaders
+        several = list(inside.values()) if isinstance(inside, Mapping) else inside
+        if not isinstance(several, list | tuple):
+            return several
+        if not several or isinstance(several[0], Tensor) or _is_pair(several[0]):
+            return loaders
+        if len(several) > 1:
+            rank_zero_info(f"analyses measure the first of {len(several)} {split} loaders")
+        loaders = several[0]
+    return loaders
+
+
+def _rows(loader: Any) -> list[int] | None:
+    """Rows of the data set that a loader reads, in the data set's order; None where it has no such order."""
+    if not isinstance(loader, DataLoader) or isinstance(loader.dataset, IterableDataset):
+        return None
+    if type(loader.batch_sampler) is not BatchSampler:
+        return None
+    if isinstance(loader.sampler, SubsetRandomSampler):
+        return sorted(loader.sampler.indices)
+    if isinstance(loader.sampler, SequentialSampler | RandomSampler | DistributedSampler):
+        return list(range(len(loader.dataset)))  # type: ignore[arg-type]
+    return None
+
+
+def _read(
+    trainer: Trainer, loader: Any, max_samples: int | None, sample_seed: int, shuffled: bool
+) -> tuple[Tensor, Tensor]:
+    """Inputs and targets of a loader, on the CPU."""
+    rows = _rows(loader)
+    if rows is not None and (max_samples is not None or shuffled):
+        order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(sample_seed))[:max_samples]
+        rows = [rows[i] for i in (order if shuffled else order.sort().values).tolist()]
+    elif rows is None and trainer.world_size > 1:
+        raise ValueError(
+            f"analyses on {trainer.world_size} processes need a DataLoader over a data set with an order:"
+            f" every rank reads all of it, and a {type(loader).__name__} of this kind cannot be divided"
+        )
+    source: Iterable[Any] = loader
+    if rows is not None:
+        source = DataLoader(
+            Subset(loader.dataset, rows), batch_size=loader.batch_size, collate_fn=loader.collate_fn
+        )
+    pairs, count = [], 0
+    for batch in source:
+        inputs, targets = _pair(trainer.strategy.batch_to_device(batch, dataloader_idx=0))
+        pairs.append((inputs.detach().cpu(), targets.detach().cpu()))
+        count += len(targets)
+        if max_samples is not None and count >= max_samples:
+            break
+    if not count:
+        raise ValueError("the loader holds no sample")
+    if max_samples is not None and count < max_samples:
+        raise ValueError(f"`max_samples` (={max_samples}) is more than the {count} samples of the loader")
+    try:
+        inputs, targets = (torch.cat(parts)[:max_samples] for parts in zip(*pairs, strict=True))
+    except RuntimeError as error:
+        shapes = sorted({str(list(inputs.shape[1:])) for inputs, _ in pairs})
+        raise ValueError(f"the samples of the loader differ in shape, {', '.join(shapes)}") from error
+    if rows is None and shuffled:
+        order = torch.randperm(len(targets), generator=torch.Generator().manual_seed(sample_seed))
+        inputs, targets = inputs[order], targets[order]
+    return inputs, targets
+
+
+def _is_pair(batch: object) -> bool:
+    is_pair = isinstance(batch, tuple | list) and len(batch) == 2
+    return is_pair and all(isinstance(part, Tensor) and part.ndim > 0 for part in batch)  # type: ignore[attr-defined]
+
+
+def _pair(batch: Any) -> tuple[Tensor, Tensor]:
+    if not _is_pair(batch) or len(batch[0]) != len(batch[1]):
+        parts = [type(part).__name__ for part in islice(batch, 4)] if isinstance(batch, tuple | list) else []
+        kind = f"{type(batch).__name__} of {', '.join(parts)}" if parts else type(batch).__name__
+        raise ValueError(
+            f"the loader gives a {kind}: analyses need pairs (inputs, targets) of tensors, as many targets as"
+            " inputs"
+        )
+    inputs, targets = batch
+    return inputs, targets
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """Random numbers from a seed; afterwards those of before go on."""
+    with isolate_rng():
+        torch.manual_seed(seed)
+        np.random.seed(seed)  # noqa: NPY002 - what data sets of others draw from
+        random.seed(seed)
+        yield
+
+
+@contextmanager
+def _evaluating(trainer: Trainer) -> Iterator[None]:
+    """Hooks that move batches see a trainer that validates, so that they do not augment."""
+    stage = trainer.state.stage
+    try:
+        trainer.state.stage = RunningStage.VALIDATING
+        yield
+    finally:
+        trainer.state.stage = stage
