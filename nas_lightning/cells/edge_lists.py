@@ -158,6 +158,26 @@ def _by_destination(cell: str, items: list[_Item], concat: Any) -> list[list[Pai
     return [nodes.get(node, []) for node in range(2, last + 1)]
 
 
+def without_isolated_nodes(cell: str, value: Any, concat: Any, notes: list[str]) -> Any:
+    """The concat list without nodes that have no edges, where the edges are written as FairDARTS does.
+
+    Its genotypes concatenate all four nodes, its network (fairdarts/model.py) those that have edges.
+    """
+    items = _items(value)
+    if items is None or not isinstance(concat, list):
+        return concat
+    numbers = [item.numbers for item in items]
+    if not all(len(own) == 2 and own[0] > own[1] and type(own[0]) is int for own in numbers):
+        return concat
+    destinations = {own[0] for own in numbers}
+    isolated = [node for node in concat if type(node) is int and node >= 2 and node not in destinations]
+    for node in isolated[:_MOST_NODES]:
+        add_note(
+            notes, f"{cell} cell: node {node} has no edges; as in FairDARTS's network, it is not concatenated"
+        )
+    return [node for node in concat if node not in isolated]
+
+
 def _dense(pairs: list[Any], concat: Any, notes: list[str]) -> list[Any] | None:
     """The edges by node if every node reads all nodes before it, in their order, as in a search space.
 

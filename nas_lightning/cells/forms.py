@@ -18,7 +18,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
-from nas_lightning.cells.edge_lists import add_note, read_edges, rename_operations
+from nas_lightning.cells.edge_lists import add_note, read_edges, rename_operations, without_isolated_nodes
 from nas_lightning.cells.genotype import FIELDS, Genotype
 
 CELLS = ("normal", "reduce")
@@ -105,7 +105,10 @@ def read_mapping_form(mapping: Mapping[Any, Any], what: str = "genotype", part: 
             fields = _read_fields(mapping, notes, what, part)
             for cell, name in zip(("normal", "reduction"), CELLS, strict=True):
                 if name in fields:
-                    fields[name] = read_edges(cell, fields[name], fields.get(f"{name}_concat"), notes)
+                    edges, concat = fields[name], fields.get(f"{name}_concat")
+                    fields[name] = read_edges(cell, edges, concat, notes)
+                    if concat is not None:
+                        fields[f"{name}_concat"] = without_isolated_nodes(cell, edges, concat, notes)
         return Reading(Genotype.from_mapping(fields, what, part), tuple(notes))
     except (ValueError, OverflowError) as error:
         message = str(error)

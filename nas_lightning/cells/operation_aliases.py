@@ -18,6 +18,11 @@ _WORDS = {
     # NNI's first DARTS example has one size of each pooling.
     "maxpool": "max_pool_3x3",
     "avgpool": "avg_pool_3x3",
+    # AutoDL's search spaces.
+    "duasepc3x3": "sep_conv_3x3",
+    "duasepc5x5": "sep_conv_5x5",
+    "dilsepc3x3": "dil_conv_3x3",
+    "dilsepc5x5": "dil_conv_5x5",
 }
 _SIZED = re.compile(r"(sep|dil|max|avg|average)(conv|pool|pooling)?(\dx\d)")
 _KINDS = {"sep": "conv", "dil": "conv", "max": "pool", "avg": "pool", "average": "pool"}

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from nas_lightning.cells import Genotype, genotype_notes, get_genotype, parse_genotype
+from nas_lightning.cells import Genotype, count_parameters, genotype_notes, get_genotype, parse_genotype
 from tests.cells.forms import CELLS, FORMS
 
 DARTS = get_genotype("darts_v2")
@@ -203,6 +203,18 @@ def test_fairdarts_names_the_destination_before_the_source() -> None:
     assert get_genotype(text) == get_genotype("fairdarts_d")
 
 
+def test_fairdarts_s_network_does_not_concatenate_nodes_without_edges() -> None:
+    # FairDARTS_a: its normal node 3 has no edges.
+    text = """Genotype(normal=[('sep_conv_3x3', 2, 0), ('sep_conv_5x5', 2, 1), ('max_pool_3x3', 4, 0),
+    ('sep_conv_3x3', 5, 0)], normal_concat=range(2, 6), reduce=[('max_pool_3x3', 2, 0),
+    ('avg_pool_3x3', 2, 1), ('avg_pool_3x3', 3, 0), ('dil_conv_5x5', 3, 1), ('avg_pool_3x3', 4, 0),
+    ('sep_conv_5x5', 4, 1), ('skip_connect', 5, 0), ('skip_connect', 5, 1)], reduce_concat=range(2, 6))"""
+    assert get_genotype(text) == get_genotype("fairdarts_a")
+    assert count_parameters(get_genotype(text), auxiliary=True) == 2_837_208
+    (note,) = genotype_notes(text)
+    assert note == "normal cell: node 3 has no edges; as in FairDARTS's network, it is not concatenated"
+
+
 def test_nodes_without_edges_come_from_the_concat_list() -> None:
     # FairDARTS_a, whose normal node 3 and, in this variation, last node have no edge.
     text = """Genotype(normal=[('sep_conv_3x3', 2, 0), ('sep_conv_5x5', 2, 1), ('max_pool_3x3', 4, 0)],
@@ -301,3 +313,21 @@ def test_a_faulty_mapping_says_what_is_wrong(mapping: dict[Any, Any], message: s
     with pytest.raises(ValueError, match=re.escape(message)) as error:
         get_genotype(mapping)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "usual"),
+    [
+        ("conv 3x3", "conv_3x3"),
+        ("sep_5x5", "sep_conv_5x5"),
+        ("dua_sepc_3x3", "sep_conv_3x3"),
+        ("dil_sepc_5x5", "dil_conv_5x5"),
+        ("MaxPool5x5", "max_pool_5x5"),
+        ("nor_conv_3x3", "nor_conv_3x3"),
+        ("sep_conv_3x3_single", "sep_conv_3x3_single"),
+    ],
+)
+def test_names_of_operations_in_nasp_s_and_autodl_s_repositories(name: str, usual: str) -> None:
+    assert get_genotype(LITERAL.replace("sep_conv_3x3", name)) == get_genotype(
+        LITERAL.replace("sep_conv_3x3", usual)
+    )
