@@ -9,11 +9,12 @@ from nas_lightning.callbacks.gradient_variance import GradientVariance
 from nas_lightning.callbacks.hessian_spectrum import HessianSpectrum
 from nas_lightning.callbacks.loss_contour import LossContour
 from nas_lightning.callbacks.loss_profile import LossProfile
+from nas_lightning.callbacks.monitors import check_monitors
 from nas_lightning.callbacks.progress import TrainingProgress
 from nas_lightning.callbacks.requeue import EXIT_CODE as REQUEUE_EXIT_CODE
 from nas_lightning.callbacks.requeue import Requeue
 from nas_lightning.callbacks.resuming import ExactResume
-from nas_lightning.callbacks.run_record import RunRecord
+from nas_lightning.callbacks.run_record import RunRecord, evaluated_part
 
 __all__ = [
     "REQUEUE_EXIT_CODE",
@@ -30,5 +31,7 @@ __all__ = [
     "Requeue",
     "RunRecord",
     "TrainingProgress",
+    "check_monitors",
+    "evaluated_part",
     "run_checkpoints",
 ]

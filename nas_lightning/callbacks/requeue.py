@@ -95,6 +95,13 @@ class Requeue(Checkpoint):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Remove the checkpoint that the job went on from: ``last.ckpt`` is further."""
+        self._remove(trainer)
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Remove the checkpoint of a training that only lacked its analyses."""
+        self._remove(trainer)
+
+    def _remove(self, trainer: Trainer) -> None:
         if trainer.is_global_zero:
             for path in requeue_checkpoints(self.folder):
                 path.unlink(missing_ok=True)

@@ -9,11 +9,12 @@ import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_info
 
 from nas_lightning.callbacks.ending import ending, is_within_epoch
 from nas_lightning.callbacks.protocols import cell_module, image_data
@@ -49,6 +50,7 @@ class RunRecord(Callback):
         self._training_time = 0.0
         self._started = 0.0
         self._ended: str | None = None
+        self._part: dict[str, Any] | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Give TensorBoard's ``hparams.yaml`` the settings before Lightning writes it."""
@@ -92,6 +94,10 @@ class RunRecord(Callback):
         self._ended = checkpoint.get("ended")
         if self._ended is not None:
             trainer.should_stop = True
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Say so if less than the whole split is evaluated."""
+        self._part = evaluated_part(trainer, "val")
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock, also where a training goes on within an epoch."""
@@ -152,6 +158,7 @@ class RunRecord(Callback):
             "ended": ended,
             "epochs": len(self.rows),
             "evaluation_split": split,
+            **({} if self._part is None else {"evaluated_part": self._part}),
             "final": final,
             "best": best,
             "cell": {"genotype": str(module.genotype), **cell},
@@ -177,6 +184,20 @@ class RunRecord(Callback):
             if isinstance(logger, TensorBoardLogger):
                 logger.log_hyperparams(table, metrics, step=int(self.rows[-1]["epoch"]))
                 logger.save()
+
+
+def evaluated_part(trainer: Trainer, stage: Literal["val", "test"]) -> dict[str, Any] | None:
+    """What is evaluated where the trainer limits the batches, with a line that says so; None: all of it."""
+    data: Any = trainer.datamodule  # type: ignore[attr-defined]
+    describe = getattr(data, "describe_evaluation", None)
+    part: dict[str, Any] | None = None if describe is None else describe(stage)
+    if part is not None:
+        images = "images" if part["images"] is None else f"{part['images']} images"
+        rank_zero_info(
+            f"{data.name}: `trainer.limit_{stage}_batches` evaluates {images} of the {part['of']} of the"
+            f" {part['split']} split, {part['chosen']}"
+        )
+    return part
 
 
 def _values(trainer: Trainer, suffix: str) -> Row:

@@ -212,6 +212,8 @@ def status_text(study: Study, states: Sequence[RunState]) -> str:
         if state.status is Status.FAILED:
             reason = state.attempts[-1].reason or "failed"
             notes.append(f"{state.run.name}: {reason}; see {state.run.folder / LOG}")
+        elif state.ended is not None:
+            notes.append(f"{state.run.name}: {state.ended}")
         elif state.status is Status.UNFINISHED:
             notes += [f"{state.run.name}: {problem}" for problem in state.problems]
     return "\n".join([*lines, *([""] if notes else []), *notes])
@@ -236,6 +238,7 @@ def _record(study: Study, states: Sequence[RunState]) -> dict[str, Any]:
                 "accuracy": state.accuracy,
                 "attempts": len(state.attempts),
                 "problems": list(state.problems),
+                "ended": state.ended,
             }
             for state in states
         ],
@@ -279,8 +282,8 @@ def _report(options: argparse.Namespace) -> None:
     from nas_lightning.study.results import collect_results, write_results
 
     results = collect_results(_study(options))
-    for problem in results.problems:
-        print(problem, file=sys.stderr)
+    for line in (*results.problems, *results.notes):
+        print(line, file=sys.stderr)
     write_results(results)
     finished, planned = len(results.runs), len(results.study.runs)
     shown = f"{finished} finished runs of {planned}" if results.study.imported is None else f"{finished} runs"

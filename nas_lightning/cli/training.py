@@ -282,6 +282,7 @@ class TrainingCLI(LightningCLI):
     def after_validate(self) -> None:
         """Print the metrics, one a line."""
         if self.trainer.is_global_zero:
+            callbacks.evaluated_part(self.trainer, "test" if self.subcommand == "test" else "val")
             for name, value in self.trainer.callback_metrics.items():
                 print(f"{name} {float(value):.6f}")
 
@@ -336,6 +337,7 @@ class TrainingCLI(LightningCLI):
         """Prepare the data before the run writes anything, and lock its folder."""
         for callback in self._requeues:
             callback.listen(self.trainer)
+        self._check_monitors()
         if not self.trainer.is_global_zero:
             return
         writes = not self.settings.trainer.fast_dev_run
@@ -347,6 +349,15 @@ class TrainingCLI(LightningCLI):
         if writes:
             self._lock = lock_folder(self.run_folder)  # until the training ends, however it does
             self._check_run_folder()  # another process may have finished a run there meanwhile
+
+    def _check_monitors(self) -> None:
+        """Refuse what waits for a metric that this training does not have."""
+        metrics = list(self.model.training_metrics)
+        if self.trainer.limit_val_batches:
+            split = self.datamodule.evaluation_split
+            metrics += [f"{name}/{split}" for name in self.model.evaluation_metrics]
+        schedule = self.settings.model.get("lr_scheduler.init_args.monitor")
+        callbacks.check_monitors(self.trainer.callbacks, metrics, schedule)  # type: ignore[attr-defined]
 
     def _check_run_folder(self) -> None:
         """Refuse a folder of another run."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar, Literal
 
@@ -22,6 +23,7 @@ from nas_lightning.datamodules.sampling import (
     derive_seed,
     index_loader,
     stratified_split,
+    stratified_subset,
 )
 from nas_lightning.provenance import run_seed
 
@@ -174,12 +176,68 @@ class ImageDataModule(LightningDataModule, ABC):
         return index_loader("train", sampler, self._per_device_batch_size())
 
     def val_dataloader(self) -> DataLoader[Any]:
-        """Batches of ``evaluation_split``."""
-        return self.evaluation_dataloader(self.evaluation_split)
+        """Batches of ``evaluation_split``; of :meth:`evaluated_part` where the trainer has a limit."""
+        return self._limited_dataloader("val")
 
     def test_dataloader(self) -> DataLoader[Any]:
-        """Batches of the test split."""
-        return self.evaluation_dataloader("test")
+        """Batches of the test split; of :meth:`evaluated_part` where the trainer has a limit."""
+        return self._limited_dataloader("test")
+
+    def evaluated_part(self, stage: Literal["val", "test"]) -> Int64[Tensor, " part"] | None:
+        """Positions of the images that are evaluated under ``trainer.limit_val_batches`` or ``_test_``.
+
+        The limit counts batches of one process; they hold the same images on any number of devices and in
+        every epoch: a random subset, stratified by class and drawn by ``validation_seed``. None: all.
+
+        Raises:
+            ValueError: If the limit leaves no batch.
+        """
+        limit = getattr(self.trainer, f"limit_{stage}_batches", 1.0)
+        split: Split = self.evaluation_split if stage == "val" else "test"
+        size = self.split_sizes[split]
+        batches = math.ceil(size / self.evaluation_batch_size)
+        kept = int(batches * limit) if isinstance(limit, float) else limit
+        if not limit or kept >= batches:
+            return None
+        if kept == 0:
+            raise ValueError(
+                f"`trainer.limit_{stage}_batches` (={limit}) leaves none of the {batches} batches of the"
+                f" {split} split of {self.name}: take more, or a smaller `data.evaluation_batch_size`"
+            )
+        _, targets = self._arrays[_source(split)]
+        part = min(kept * self.evaluation_batch_size, size)
+        return stratified_subset(targets[self._rows[split]], part, self.validation_seed)
+
+    def describe_evaluation(self, stage: Literal["val", "test"]) -> dict[str, Any] | None:
+        """What is evaluated in place of a whole split, in words and numbers; None if all of it is.
+
+        A class with a loader of its own gets its first batches, as Lightning takes them.
+        """
+        split = self.evaluation_split if stage == "val" else "test"
+        name = f"{stage}_dataloader"
+        if getattr(type(self), name) is not getattr(ImageDataModule, name):
+            limit = getattr(self.trainer, f"limit_{stage}_batches", 1.0)
+            if not limit or (isinstance(limit, float) and limit == 1.0):
+                return None
+            first = str(limit) if isinstance(limit, int) else f"{limit:.0%} of the"
+            chosen = f"the first {first} batches of its own loader"
+            return {"split": split, "images": None, "of": self.split_sizes[split], "chosen": chosen}
+        part = self.evaluated_part(stage)
+        if part is None:
+            return None
+        chosen = f"at random, stratified by class, validation_seed {self.validation_seed}"
+        return {"split": split, "images": len(part), "of": self.split_sizes[split], "chosen": chosen}
+
+    def _limited_dataloader(self, stage: Literal["val", "test"]) -> DataLoader[Any]:
+        split: Split = self.evaluation_split if stage == "val" else "test"
+        part = self.evaluated_part(stage)
+        if part is None:
+            return self.evaluation_dataloader(split)
+        world_size, rank = self._world()
+        # A share would be taken of the part once more; the loader has no more batches than this.
+        setattr(self.trainer, f"limit_{stage}_batches", math.ceil(len(part) / self.evaluation_batch_size))
+        sampler = EvaluationSampler(len(part), num_replicas=world_size, rank=rank, positions=part)
+        return index_loader(split, sampler, self.evaluation_batch_size)
 
     def evaluation_dataloader(self, split: Split) -> DataLoader[Any]:
         """Batches of any split in its own order, without augmentation.

@@ -83,16 +83,20 @@ class EvaluationSampler(DistributedSampler[int]):
     """The positions in order, divided over the ranks, padded with -1 instead of with duplicates.
 
     Every rank gets the same number of entries, as collective operations need, and no image is counted twice.
+    The positions are 0 .. count - 1, or those that are given.
     """
 
-    def __init__(self, count: int, *, num_replicas: int, rank: int) -> None:
+    def __init__(
+        self, count: int, *, num_replicas: int, rank: int, positions: Int64[Tensor, " count"] | None = None
+    ) -> None:
         super().__init__(Positions(count), num_replicas=num_replicas, rank=rank, shuffle=False)
         self.count = count
+        self.positions = range(count) if positions is None else positions.tolist()
 
     def __iter__(self) -> Iterator[int]:
-        """Positions rank, rank + N, ... and -1 past the end of the split."""
-        for position in range(self.rank, self.total_size, self.num_replicas):
-            yield position if position < self.count else -1
+        """Positions number rank, rank + N, ... and -1 past the end of the split."""
+        for number in range(self.rank, self.total_size, self.num_replicas):
+            yield self.positions[number] if number < self.count else -1
 
 
 class IndexLoader(DataLoader[Any]):
@@ -148,6 +152,26 @@ def derive_seed(purpose: str, *numbers: int) -> int:
     """A 64-bit seed for one purpose, independent of the seeds of other purposes and numbers."""
     entropy = (*purpose.encode(), *numbers)
     return int(np.random.SeedSequence(entropy).generate_state(1, np.uint64).view(np.int64)[0])
+
+
+def stratified_subset(targets: Int64[Tensor, " count"], size: int, seed: int) -> Int64[Tensor, " size"]:
+    """Positions, rising, of a random subset in which the classes have the shares that they have in all.
+
+    A class of n among N images gets size * n / N of them, rounded down; the largest remainders get the rest,
+    equal ones in random order.
+    """
+    random = np.random.default_rng(np.random.SeedSequence((*b"subset", seed)))
+    labels = targets.numpy()
+    classes, counts = np.unique(labels, return_counts=True)
+    exact = size * counts / len(labels)
+    quotas = np.floor(exact).astype(int)
+    order = np.lexsort((random.permutation(len(classes)), -(exact - quotas)))
+    quotas[order[: size - quotas.sum()]] += 1
+    chosen = [
+        random.permutation(np.flatnonzero(labels == label))[:quota]
+        for label, quota in zip(classes, quotas, strict=True)
+    ]
+    return torch.from_numpy(np.sort(np.concatenate(chosen)))
 
 
 def stratified_split(

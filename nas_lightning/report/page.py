@@ -99,7 +99,7 @@ def _page(
             imported=import_facts(results),
             unfinished=len(missing),
             missing=[name for name in missing if name not in mentioned],
-            problems=results.problems,
+            problems=(*results.problems, *results.notes),
             uncovered=uncovered(results),
             claims=claim_blocks(claims),
             forests=[block for block in figures if block["section"] == "claims"],

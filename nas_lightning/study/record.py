@@ -85,7 +85,8 @@ class Record:
     ``metrics`` are the rows of ``metrics.csv``, one an epoch, without what was not measured in it;
     ``train_batches`` and ``steps_per_epoch`` (of the optimiser) are for an epoch; ``analyses`` are the
     statistics of each by the stem of its file and the number of epochs after which they were measured;
-    ``problems`` name analyses that are missing, unfinished, damaged or of other weights.
+    ``problems`` name analyses that are missing, unfinished, damaged or of other weights; ``epochs`` is the
+    number of epochs trained, and ``ended`` says why they are fewer than planned, None if they are not.
     """
 
     run: Run
@@ -95,6 +96,25 @@ class Record:
     steps_per_epoch: int
     analyses: Mapping[str, Mapping[int, Statistics]]
     problems: tuple[str, ...]
+    epochs: int
+    ended: str | None = None
+
+
+def trained_epochs(run: Run, content: Mapping[str, Any]) -> int:
+    """Number of epochs after which a finished run ended, by its ``result.json``."""
+    epochs = content.get("epochs")
+    # An earlier version finished runs only at their last planned epoch.
+    return epochs if isinstance(epochs, int) and "ended" in content else run.epochs
+
+
+def ended_early(run: Run, content: Mapping[str, Any]) -> str | None:
+    """Why a finished run has fewer epochs than planned, such as early stopping; None if it has all.
+
+    A limit of steps in the settings is part of the plan.
+    """
+    if run.settings.get("trainer.max_steps", -1) not in (None, -1):
+        return None
+    return str(content.get("ended")) if trained_epochs(run, content) < run.epochs else None
 
 
 def read_record(run: Run) -> Record:
@@ -117,8 +137,10 @@ def read_record(run: Run) -> Record:
     images = result.integer("provenance", "data", "split_sizes", "train")
     batches = run.limited_batches(images // result.integer("settings", "data.batch_size"))
     steps = math.ceil(batches / (run.settings.get("trainer.accumulate_grad_batches") or 1))
-    analyses, problems = _read_analyses(run, result.text("provenance", "weights_sha256"))
-    return Record(run, result, metrics, batches, steps, analyses, problems)
+    epochs = trained_epochs(run, result.content)
+    analyses, problems = _read_analyses(run, epochs, result.text("provenance", "weights_sha256"))
+    ended = ended_early(run, result.content)
+    return Record(run, result, metrics, batches, steps, analyses, problems, epochs, ended)
 
 
 def read_result(path: Path) -> Result:
@@ -237,7 +259,9 @@ def _check_agreement(result: Result, metrics: tuple[Row, ...]) -> None:
 # The files of analyses.
 
 
-def _read_analyses(run: Run, weights: str) -> tuple[dict[str, dict[int, Statistics]], tuple[str, ...]]:
+def _read_analyses(
+    run: Run, trained: int, weights: str
+) -> tuple[dict[str, dict[int, Statistics]], tuple[str, ...]]:
     """Statistics of the analyses that the study asks for and of those that are there all the same.
 
     What is missing, unfinished, damaged or of other weights is told, a line each, which names the file.
@@ -247,8 +271,8 @@ def _read_analyses(run: Run, weights: str) -> tuple[dict[str, dict[int, Statisti
     found: dict[str, dict[int, Statistics]] = {}
     problems = []
     for stem, analysis in (usual | planned).items():
-        wanted = analysis.measured_after(run.epochs) if stem in planned else ()
-        for epochs in sorted({0, *wanted, run.epochs}):
+        wanted = analysis.measured_after(trained) if stem in planned else ()
+        for epochs in sorted({0, *wanted, trained}):
             path = analysis.path(run.folder, epochs)
             if not path.exists():
                 if epochs in wanted:
@@ -256,7 +280,7 @@ def _read_analyses(run: Run, weights: str) -> tuple[dict[str, dict[int, Statisti
                 continue
             try:
                 dataset = read_dataset(path)
-                if epochs == run.epochs and dataset.attrs.get("weights_sha256", weights) != weights:
+                if epochs == trained and dataset.attrs.get("weights_sha256", weights) != weights:
                     raise ValueError("measured with other weights than those that the run ended with")
                 if stem in planned and (difference := measured_otherwise(run, analysis, dataset, path)):
                     raise ValueError(difference)

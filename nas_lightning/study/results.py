@@ -164,12 +164,14 @@ class Results:
             :data:`RUN_COLUMNS`, and further statistics and settings after them.
         curves: One row per finished run and epoch, columns :data:`CURVE_COLUMNS`.
         problems: What is missing, unfinished, damaged or foreign; a line each.
+        notes: Which runs have fewer epochs than planned, and why; a line each.
     """
 
     study: Study
     runs: pd.DataFrame
     curves: pd.DataFrame
     problems: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
 
 def collect_results(study: Study) -> Results:
@@ -185,6 +187,7 @@ def collect_results(study: Study) -> Results:
     rows: list[dict[str, Any]] = []
     curves: list[dict[str, Any]] = []
     problems: list[str] = []
+    notes: list[str] = []
     if study.imported is not None:
         rows, imported_curves = imported_results(study.name, study.imported)
         typed = imported_curves.reindex(columns=list(CURVE_COLUMNS)).astype(dict(CURVE_COLUMNS))
@@ -200,8 +203,11 @@ def collect_results(study: Study) -> Results:
         rows.append(row)
         curves.extend(curve)
         problems.extend(f"{run.name}: {problem}" for problem in record.problems)
+        if record.ended is not None:
+            notes.append(f"{run.name} has {record.epochs} of {run.epochs} epochs: {record.ended}")
     problems.extend(_foreign_folders(study))
-    return Results(study, _frame(rows, RUN_COLUMNS), _frame(curves, CURVE_COLUMNS), tuple(problems))
+    tables = _frame(rows, RUN_COLUMNS), _frame(curves, CURVE_COLUMNS)
+    return Results(study, *tables, tuple(problems), tuple(notes))
 
 
 def write_results(results: Results) -> tuple[Path, ...]:
@@ -294,7 +300,8 @@ def _run_row(study: Study, record: Record, curve: Sequence[Mapping[str, Any]]) -
         **model,
         "learning_rate": result.learning_rate,
         "seed": run.seed,
-        "epochs": result.content["epochs"],
+        # Runs that ended early are compared with those that they were planned with.
+        "epochs": result.content["epochs"] if record.ended is None else run.epochs,
         "steps_per_epoch": record.steps_per_epoch,
         "batch_size": batch_size,
         "cutout": cutout,
@@ -321,21 +328,23 @@ def _run_row(study: Study, record: Record, curve: Sequence[Mapping[str, Any]]) -
         "device": result.text("provenance", "device"),
     }
     for stem, measured in record.analyses.items():
-        row |= _analysis_values(stem, measured, run)
+        row |= _analysis_values(stem, measured, run, record.epochs)
     versions = provenance.get("versions")
     if isinstance(versions, dict):
         row |= {f"version_{name.replace('-', '_')}": str(value) for name, value in versions.items()}
     return row | {f"settings.{key}": _as_text(value) for key, value in flatten(settings).items()}
 
 
-def _analysis_values(stem: str, measured: Mapping[int, Statistics], run: Run) -> dict[str, Any]:
+def _analysis_values(
+    stem: str, measured: Mapping[int, Statistics], run: Run, trained_epochs: int
+) -> dict[str, Any]:
     """What an analysis found at the end and at the start of a run, and the means of logarithms between."""
     values: dict[str, Any] = {}
-    for prefix, epochs in (("", run.epochs), (AT_START, 0)):
+    for prefix, epochs in (("", trained_epochs), (AT_START, 0)):
         for name, value in measured.get(epochs, {}).items():
             values[f"{prefix}{stem}_file" if name == "file" else f"{prefix}{stem}.{name}"] = value
     planned = next(
-        (one.measured_after(run.epochs) for one in run.analyses if one.stem == stem), (run.epochs,)
+        (one.measured_after(trained_epochs) for one in run.analyses if one.stem == stem), (trained_epochs,)
     )
     trained = [epochs for epochs in planned if epochs]
     if trained and all(epochs in measured for epochs in trained):

@@ -217,7 +217,12 @@ class _Runner:
             self._timed_weight += self._weight(task.run, task.started_after)
             self._finish(task)
             accuracy = "" if state.accuracy is None else f", accuracy {state.accuracy:.4f}"
-            self._say(f"{task.run.name}: finished{accuracy}")
+            early = (
+                ""
+                if state.ended is None
+                else f" after {state.epoch} of {task.run.epochs} epochs, {state.ended}"
+            )
+            self._say(f"{task.run.name}: finished{early}{accuracy}")
         elif end.lost and task.losses < LOST_AT_MOST:
             task.losses += 1
             self._let_go(task)

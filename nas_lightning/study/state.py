@@ -12,7 +12,13 @@ from typing import Any
 
 from nas_lightning.netcdf import read_dataset
 from nas_lightning.study.attempts import Attempt, read_attempts
-from nas_lightning.study.record import in_one_line, measured_otherwise, read_metrics
+from nas_lightning.study.record import (
+    ended_early,
+    in_one_line,
+    measured_otherwise,
+    read_metrics,
+    trained_epochs,
+)
 from nas_lightning.study.study import AnalysisFile, Run
 
 RUN_LOCK = ".study.lock"
@@ -49,6 +55,7 @@ class RunState:
         attempts: What the runner's record says.
         blocking: One of ``problems``: an analysis with other settings than the plan's, whose file
             ``nas-lightning fit`` does not overwrite; None if there is none.
+        ended: Why a finished run has fewer epochs than planned, None if it has all.
     """
 
     run: Run
@@ -58,6 +65,7 @@ class RunState:
     problems: tuple[str, ...] = ()
     attempts: tuple[Attempt, ...] = ()
     blocking: str | None = None
+    ended: str | None = None
 
 
 def run_state(run: Run) -> RunState:
@@ -73,7 +81,7 @@ def run_state(run: Run) -> RunState:
     """
     epoch, accuracy, problems = _read_progress(run.folder)
     attempts = read_attempts(run.folder)
-    unfinished, blocking = _unfinished(run)
+    unfinished, blocking, ended = _unfinished(run)
     if not unfinished:
         status = Status.FINISHED
     # The holder of the first lock starts a process that takes the second; a look at it could delay that one.
@@ -85,7 +93,7 @@ def run_state(run: Run) -> RunState:
         status = Status.UNFINISHED
     else:
         status = Status.MISSING
-    return RunState(run, status, epoch, accuracy, (*problems, *unfinished), attempts, blocking)
+    return RunState(run, status, epoch, accuracy, (*problems, *unfinished), attempts, blocking, ended)
 
 
 def run_progress(run: Run) -> tuple[int, float | None]:
@@ -111,26 +119,28 @@ def lock_is_held(path: str | os.PathLike[str]) -> bool:
         os.close(handle)
 
 
-def _unfinished(run: Run) -> tuple[tuple[str, ...], str | None]:
-    """Why a run is not finished, and which of the reasons blocks resuming."""
+def _unfinished(run: Run) -> tuple[tuple[str, ...], str | None, str | None]:
+    """Why a run is not finished, which of the reasons blocks resuming, and why it has ended early."""
     result = run.folder / "result.json"
     try:
         content: Any = json.loads(result.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        return (f"{result} does not exist",), None
+        return (f"{result} does not exist",), None, None
     except (OSError, ValueError) as error:
-        return (f"{result} cannot be read: {in_one_line(error)}",), None
+        return (f"{result} cannot be read: {in_one_line(error)}",), None, None
     if not isinstance(content, dict) or content.get("finished") is not True:
-        return (f"{result} does not say that the training is finished",), None
+        return (f"{result} does not say that the training is finished",), None, None
     # What is missing of the start or of an epoch before the last cannot be measured any more.
-    last = [analysis for analysis in run.analyses if run.epochs in analysis.measured_after(run.epochs)]
-    faults = [fault for analysis in last if (fault := _fault(run, analysis)) is not None]
-    return tuple(line for line, _ in faults), next((line for line, stays in faults if stays), None)
+    epochs = trained_epochs(run, content)
+    last = [analysis for analysis in run.analyses if epochs in analysis.measured_after(epochs)]
+    faults = [fault for analysis in last if (fault := _fault(run, analysis, epochs)) is not None]
+    blocking = next((line for line, stays in faults if stays), None)
+    return tuple(line for line, _ in faults), blocking, ended_early(run, content)
 
 
-def _fault(run: Run, analysis: AnalysisFile) -> tuple[str, bool] | None:
-    """Why an analysis is not complete, and whether that blocks resuming."""
-    path = analysis.path(run.folder, run.epochs)
+def _fault(run: Run, analysis: AnalysisFile, epochs: int) -> tuple[str, bool] | None:
+    """Why the analysis after so many epochs is not complete, and whether that blocks resuming."""
+    path = analysis.path(run.folder, epochs)
     try:
         dataset = read_dataset(path)
     except FileNotFoundError:

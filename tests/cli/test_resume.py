@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -251,6 +252,61 @@ def test_a_requeued_job_goes_on_by_itself(
     fit(tmp_path, *watched)
     assert_same_run(unbroken, run)
     assert not list(run.glob("**/hpc_ckpt_*"))
+
+
+def test_a_job_is_requeued_out_of_an_analysis(
+    tmp_path: Path, scontrol: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    analysis = ("--trainer.callbacks+=LossProfile", "--trainer.callbacks.resolution=3")
+    arguments = ("--trainer.callbacks=tests.cli.test_resume.AskedAt", *analysis)
+    monkeypatch.setattr(AskedAt, "sent", False)
+    monkeypatch.setattr(AskedAt, "moment", ("end", 0))
+    with pytest.raises(SystemExit) as stopped:
+        fit(tmp_path, *arguments)
+    assert stopped.value.code == 128 + signal.SIGUSR1
+    assert scontrol.read_text() == "requeue 4711\n"
+    run = tmp_path / "synthetic" / "run"
+    assert not (run / "result.json").exists()
+    weights = read_checkpoint(run / "checkpoints" / "last.ckpt")["state_dict"]
+    fit(tmp_path, *arguments)
+    assert read_result(run)["finished"]
+    assert (run / "landscape" / "loss_profile-epoch0002.nc").exists()
+    assert_equal(read_checkpoint(run / "checkpoints" / "last.ckpt")["state_dict"], weights)
+    assert not list(run.glob("**/hpc_ckpt_*"))
+
+
+def tasks(arguments: Sequence[str], folder: Path, port: int) -> list[subprocess.Popen[bytes]]:
+    """Both tasks of a job of SLURM, as srun starts them."""
+    shared = {**environment(), "SLURM_NTASKS": "2", "SLURM_NTASKS_PER_NODE": "2", "MASTER_PORT": str(port)}
+    return [
+        subprocess.Popen(
+            command(arguments),
+            cwd=folder,
+            env={**shared, "MASTER_ADDR": "127.0.0.1", "SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank)},
+            stderr=subprocess.PIPE,
+        )
+        for rank in range(2)
+    ]
+
+
+@pytest.mark.slow
+def test_both_ranks_stop_at_the_same_step_and_go_on_exactly(tmp_path: Path, scontrol: Path) -> None:
+    arguments = ["fit", *RANDOM, "--trainer.max_epochs=8", "--trainer.default_root_dir=logs"]
+    arguments += ["--trainer.devices=2", "--trainer.strategy=ddp"]
+    run = tmp_path / "logs" / "synthetic" / "run"
+    codes = []
+    for name, port in (("unbroken", 29611), ("run", 29612), ("run", 29613)):
+        ranks = tasks([*arguments, f"--run={name}"], tmp_path, port)
+        if port == 29612:
+            while not (run / "metrics.csv").exists() and ranks[0].poll() is None:
+                time.sleep(0.01)
+            ranks[0].send_signal(signal.SIGUSR1)  # to one of them only
+        messages = [rank.communicate(timeout=120)[1].decode() for rank in ranks]
+        assert not any("Traceback" in message for message in messages), messages
+        codes.append([rank.returncode for rank in ranks])
+    assert codes == [[0, 0], [138, 138], [0, 0]]
+    assert scontrol.read_text() == "requeue 4711\n"
+    assert_same_run(tmp_path / "logs" / "synthetic" / "unbroken", run)
 
 
 def test_a_job_that_cannot_be_requeued_trains_on(

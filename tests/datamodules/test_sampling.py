@@ -1,16 +1,19 @@
 from __future__ import annotations
 
 import pickle
+from types import SimpleNamespace
 
 import pytest
 import torch
 
+from nas_lightning.datamodules import Synthetic
 from nas_lightning.datamodules.sampling import (
     EvaluationSampler,
     IndexBatch,
     TrainingSampler,
     derive_seed,
     index_loader,
+    stratified_subset,
 )
 
 
@@ -78,3 +81,51 @@ def test_seeds_of_different_purposes_and_numbers_differ() -> None:
     }
     assert len(seeds) == 1800
     assert derive_seed("augmentation", 0, 0) == derive_seed("augmentation", 0, 0)
+
+
+@pytest.mark.parametrize("size", [1, 7, 10, 33, 99, 100])
+def test_a_stratified_subset_has_the_shares_of_all_in_any_order(size: int) -> None:
+    targets = torch.tensor([0] * 50 + [1] * 30 + [2] * 19 + [3])
+    chosen = stratified_subset(targets, size, seed=3)
+    assert len(set(chosen.tolist())) == len(chosen) == size
+    assert torch.equal(chosen, chosen.sort().values)
+    counts = torch.bincount(targets[chosen], minlength=4)
+    exact = size * torch.bincount(targets) / len(targets)
+    assert ((counts - exact).abs() < 1).all()
+    assert torch.equal(chosen, stratified_subset(targets, size, seed=3))
+    if size == 33:
+        assert not torch.equal(chosen, stratified_subset(targets, size, seed=4))
+
+
+@pytest.mark.parametrize("limit", [3, 0.3])
+def test_a_limited_evaluation_has_the_same_images_on_any_number_of_ranks(limit: float | int) -> None:
+    found = []
+    for world_size in (1, 2, 3):
+        positions: list[int] = []
+        for rank in range(world_size):
+            data = Synthetic(
+                image_size=8, train_size=20, test_size=103, batch_size=20, evaluation_batch_size=10
+            )
+            data.setup()
+            trainer = SimpleNamespace(world_size=world_size, global_rank=rank, limit_val_batches=limit)
+            data.trainer = trainer  # type: ignore[assignment]
+            batches = list(data.val_dataloader())
+            assert len(batches) <= trainer.limit_val_batches == 3
+            positions += [int(i) for batch in batches for i in batch.indices if i >= 0]
+        assert len(positions) == 30
+        found.append(sorted(positions))
+    assert found[0] == found[1] == found[2]
+
+
+def test_a_loader_goes_on_after_the_batches_that_it_gave() -> None:
+    sampler = TrainingSampler(20, num_replicas=1, rank=0, seed=0)
+    loader = index_loader("train", sampler, 4)
+    sampler.set_epoch(2)
+    whole = [batch.indices.tolist() for batch in loader]
+    assert loader.state_dict() == {"batches": 0}
+    again = index_loader("train", sampler, 4)
+    again.load_state_dict({"batches": 3})
+    iterator = iter(again)
+    sampler.set_epoch(2)
+    assert [batch.indices.tolist() for batch in iterator] == whole[3:]
+    assert [batch.indices.tolist() for batch in again] == whole

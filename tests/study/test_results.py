@@ -134,6 +134,20 @@ def test_what_is_missing_or_unfinished_is_named_and_not_in_the_tables(tmp_path: 
     assert set(results.curves["run"]) == {"fine"}
 
 
+def test_a_run_that_ended_early_is_in_the_tables_and_told(tmp_path: Path) -> None:
+    run = planned_run(tmp_path, "early", epochs=9)
+    write_run(run.folder, epochs=4, settings={"trainer.max_epochs": 9})
+    path = run.folder / "result.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"ended": "early stopping: enough"}))
+    results = collect(tmp_path, run)
+    row = only_row(results)
+    assert (row["epochs"], row["final_accuracy"]) == (9, 0.875)
+    assert row["loss_contour_file"].endswith("epoch0003.nc")
+    assert len(results.curves) == 4
+    assert results.notes == ("early has 4 of 9 epochs: early stopping: enough",)
+    assert not results.problems
+
+
 def test_folders_of_no_run_are_counted(tmp_path: Path) -> None:
     run = planned_run(tmp_path, "r")
     write_run(run.folder)

@@ -113,6 +113,24 @@ def test_a_training_that_was_stopped_is_not_finished(tmp_path: Path) -> None:
     assert run_state(run).status is Status.FINISHED
 
 
+def test_a_training_that_ended_early_in_order_is_finished(run: Run) -> None:
+    planned = replace(run, epochs=9)
+    (run.folder / "metrics.csv").write_text(METRICS)
+    write_contour(run, done=9)
+    (run.folder / "result.json").write_text(RESULT)
+    assert run_state(planned).status is Status.UNFINISHED  # of an earlier version, which said no reason
+    ended = json.loads(RESULT) | {"ended": "early stopping: loss/test is not finite"}
+    (run.folder / "result.json").write_text(json.dumps(ended))
+    hessian = run.folder / "landscape" / "hessian_spectrum-epoch0001.nc"
+    assert run_state(planned).problems == (f"{hessian} does not exist",)
+    write_hessian(run)
+    state = run_state(planned)
+    assert (state.status, state.epoch, state.ended) == (Status.FINISHED, 2, ended["ended"])
+    assert run_state(run).ended is None  # of a plan with as many epochs
+    limited = replace(planned, settings={"trainer.max_steps": 5})
+    assert run_state(limited).ended is None  # planned by steps
+
+
 def test_no_part_of_a_result_is_one(tmp_path: Path) -> None:
     run = made_up_run(tmp_path, "one")
     run.folder.mkdir(parents=True)
