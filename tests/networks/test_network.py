@@ -120,7 +120,7 @@ def test_parameters_stand_at_the_node_of_their_edge() -> None:
     assert nodes == {"0": 2, "1": 4, "4": 5, "5": 5}
     assert places["cells.1.edges.0.norm.weight"] == ("cells", 1, 3)
     assert places["cells.2.edges.3.norm.weight"] == ("cells", 2, 4)
-    assert [len(network.cells[0].node_edges(node)) for node in range(2, 6)] == [1, 0, 3, 2]  # type: ignore[operator, union-attr]
+    assert [len(network.cells[0].node_edges(node)) for node in range(2, 6)] == [1, 0, 3, 2]  # type: ignore[operator]
 
 
 def test_what_only_feeds_the_tower_is_skipped_in_evaluation() -> None:
