@@ -46,7 +46,7 @@ def decisive(settings: Mapping[str, Any]) -> dict[str, Any]:
     """
     flat = flatten(settings)
     model, trainer = _defaults(CellClassifier, {"optimizer"}), _defaults(Trainer) | TRAINER_DEFAULTS
-    defaults = flatten({"model": model, "trainer": trainer})
+    defaults = flatten({"model": model, "trainer": trainer, "weights": None})
     for prefix, skipped in _CLASSES.items():
         path = flat.get(f"{prefix}.class_path")
         if path is not None:

@@ -6,10 +6,8 @@ import math
 import statistics
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from pkgutil import resolve_name
 from typing import Any
 
-import torch
 from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.cli import LightningArgumentParser
 from lightning.pytorch.utilities import rank_zero_info
@@ -20,7 +18,6 @@ from nas_lightning.classifier import CellClassifier
 from nas_lightning.cli.tables import table
 from nas_lightning.cli.training import TrainingCLI, run_logger, silence_advice
 from nas_lightning.netcdf import read_dataset
-from nas_lightning.networks import load_reference_weights
 from nas_lightning.study.record import analysis_statistics
 
 INITIAL_STATISTICS = {
@@ -86,14 +83,8 @@ class LandscapeCLI(TrainingCLI):
         return {"landscape": {"model", "datamodule"}}
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Add the weights of other code, and the seeds of initial weights."""
+        """Add the seeds of initial weights."""
         super().add_arguments_to_parser(parser)
-        parser.add_argument(
-            "--reference_weights",
-            type=str | None,
-            default=None,
-            help="State dict written by the DARTS family of code, in place of a checkpoint.",
-        )
         parser.add_argument(
             "--initial_seeds",
             type=list[int] | None,
@@ -121,28 +112,9 @@ class LandscapeCLI(TrainingCLI):
         folder = Path(path).parent
         return folder.parent if folder.name == "checkpoints" else folder
 
-    def default_callbacks(self) -> list[dict[str, Any]]:
-        """All four analyses; of initial weights those that need no plane."""
-        names = ["GradientVariance", "HessianSpectrum"]
-        if not self.initial_seeds:
-            names = ["LossContour", "LossProfile", *names]
-        only_centre = {"resolution": None} if self.initial_seeds else {}
-        return [
-            {
-                "class_path": f"{callbacks.__name__}.{name}",
-                "init_args": only_centre if name == "GradientVariance" else {},
-            }
-            for name in names
-        ]
-
     def before_instantiate_classes(self) -> None:
-        """Refuse two sources of weights, and seeds that are none."""
-        settings, seeds = self.settings, self.settings.initial_seeds
-        if settings.reference_weights is not None and settings.ckpt_path is not None:
-            raise ValueError(
-                f"`reference_weights` (={settings.reference_weights}) and `ckpt_path` (={settings.ckpt_path})"
-                " both give weights: leave one out"
-            )
+        """Refuse seeds that are none."""
+        seeds = self.settings.initial_seeds
         if seeds is not None and not self.initial_seeds:
             raise ValueError(f"`initial_seeds` (={seeds}) need a network without a checkpoint: leave one out")
         if seeds is not None and (
@@ -155,8 +127,11 @@ class LandscapeCLI(TrainingCLI):
         settings = self.config_init["landscape"]["trainer"]
         given = settings["callbacks"] or []
         analyses = [callback for callback in given if isinstance(callback, callbacks.Analysis)]
-        for default in self.default_callbacks() if not analyses else ():
-            analyses.append(resolve_name(default["class_path"])(**default["init_args"]))
+        if not analyses and self.initial_seeds:
+            analyses = [callbacks.GradientVariance(resolution=None), callbacks.HessianSpectrum()]
+        elif not analyses:
+            analyses = [callbacks.LossContour(), callbacks.LossProfile()]
+            analyses += [callbacks.GradientVariance(), callbacks.HessianSpectrum()]
         for analysis in analyses:
             analysis.checkpoint_epoch = -1 if self.settings.ckpt_path is None else self.trained.epoch
         self.analyses = settings["callbacks"] = analyses
@@ -207,36 +182,6 @@ class LandscapeCLI(TrainingCLI):
         seeds = [f"seed {seed}" for seed in self.initial_seeds]
         header = ["at initialisation", "split", *seeds, *(("mean", "sd") if len(seeds) > 1 else ())]
         print(table(header, rows, left=2))
-
-    def before_landscape(self) -> None:
-        """Load reference weights."""
-        file = self.settings.reference_weights
-        if file is not None:
-            weights = _read_weights(Path(file))
-            try:
-                load_reference_weights(self.model.network, weights)
-            except ValueError as error:
-                raise ValueError(f"`reference_weights` (={file}): {error}") from error
-
-
-def _read_weights(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise FileNotFoundError(f"`reference_weights` (={path}) is not a file")
-    try:
-        weights = torch.load(path, weights_only=True, map_location="cpu")
-    except Exception as error:  # whatever reading a foreign file raises
-        raise ValueError(
-            f"`reference_weights` (={path}) is damaged, or holds other than tensors and plain values"
-        ) from error
-    if not isinstance(weights, dict):
-        raise ValueError(
-            f"`reference_weights` (={path}) must hold a state dict, not a {type(weights).__name__}"
-        )
-    if "pytorch-lightning_version" in weights:
-        raise ValueError(
-            f"`reference_weights` (={path}) is a checkpoint of this program: give it as `ckpt_path`"
-        )
-    return weights
 
 
 def main(arguments: list[str]) -> None:

@@ -7,6 +7,7 @@ import os
 import sys
 import traceback
 import warnings
+from argparse import SUPPRESS
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NoReturn
@@ -22,14 +23,12 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 from nas_lightning import callbacks
 from nas_lightning.cells import genotype_notes, get_genotype, import_operations
 from nas_lightning.classifier import CellClassifier
-from nas_lightning.cli.callback_arguments import callbacks_argument, split_callback_arguments
 from nas_lightning.cli.checkpoint_settings import CheckpointSettings, read_checkpoint_settings
 from nas_lightning.cli.config_files import with_included_files
 from nas_lightning.cli.deciding import TRAINER_DEFAULTS, decisive, plain_settings
 from nas_lightning.cli.launcher import check_tasks, draw_seed, has_slurm_tasks, is_requeued
 from nas_lightning.cli.main import SUBCOMMANDS
 from nas_lightning.cli.messages import is_user_error, one_line, plain_message
-from nas_lightning.cli.own_classes import OwnCode, code_setting, own_code, with_own_classes
 from nas_lightning.cli.run_folder import (
     actual_folder,
     check_folder_name,
@@ -42,6 +41,7 @@ from nas_lightning.cli.run_folder import (
     named_folder,
 )
 from nas_lightning.cli.setting_names import class_names, known_settings, refuse_missing_values
+from nas_lightning.cli.weights import architecture_of, load_weights
 from nas_lightning.datamodules import ImageDataModule
 from nas_lightning.datamodules.download import files_at_hand
 from nas_lightning.files import FULL_DISK, atomic_write
@@ -66,6 +66,9 @@ class SaveRunConfig(SaveConfigCallback):
         self.folder = folder
         settings = config.clone()
         settings["ckpt_path"] = None
+        for name in ("weights", "extend"):
+            if settings.get(name) is None or name == "extend":
+                settings.pop(name, None)
         self.text = parser.dump(settings, skip_none=False)
         # A spawned process cannot be sent the command line that they hold.
         del self.parser, self.config
@@ -135,24 +138,24 @@ class TrainingCLI(LightningCLI):
             default=None,
             help="Folder of this run in the experiment (default: the genotype spec, and the seed unless 0).",
         )
-        parser.add_argument(
-            "--code",
-            type=list[str],
-            default=[],
-            help="Python files or folders with classes of your own, beside the working folder.",
-        )
+        fitting = self.arguments[0] == "fit"
+        weights = "Start from these weights: a checkpoint, or a state dict of the DARTS family of code."
+        # Evaluations take the settings of a run, which say what it started from.
+        parser.add_argument("--weights", type=str | None, default=None, help=weights if fitting else SUPPRESS)
+        if not fitting:
+            parser.add_argument(
+                "--reference_weights",
+                type=str | None,
+                default=None,
+                help="State dict written by the DARTS family of code, in place of a checkpoint.",
+            )
         parser.set_defaults({"data": {"class_path": "nas_lightning.datamodules.Digits"}})
         parser.link_arguments("data.num_classes", "model.num_classes", apply_on="instantiate")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse the arguments given to the constructor rather than those of the process."""
-        arguments = with_own_classes(with_included_files(self.arguments))
-        self.arguments, changes = split_callback_arguments(arguments)
+        self.arguments = with_included_files(self.arguments)
         self.config = parser.parse_args(self.arguments)
-        if changes:
-            given = self.settings.as_dict()["trainer"]["callbacks"] or self.default_callbacks()
-            self.arguments.append(callbacks_argument(given, changes))
-            self.config = parser.parse_args(self.arguments)
         settings = self.settings
         refuse_missing_values(settings.as_dict())
         if settings.seed_everything is False:
@@ -168,10 +171,6 @@ class TrainingCLI(LightningCLI):
         for key in ("ckpt_path", "trainer.default_root_dir"):
             check_path(key, str(settings.get(key)))
         self._place_run()
-
-    def default_callbacks(self) -> list[dict[str, Any]]:
-        """The callbacks, as settings, that are used without any."""
-        return []
 
     def _place_run(self) -> None:
         """Draw the seed if a random one is asked for, and find a run that was moved."""
@@ -204,6 +203,12 @@ class TrainingCLI(LightningCLI):
     def _parse_ckpt_path(self) -> None:
         """Resolve ``last``, and take the settings that were not given from the checkpoint."""
         settings = self.settings
+        reference = settings.get("reference_weights")
+        if reference is not None and settings.ckpt_path is not None:
+            raise ValueError(
+                f"`reference_weights` (={reference}) and `ckpt_path` (={settings.ckpt_path}) both give"
+                " weights: leave one out"
+            )
         self._may_start = settings.ckpt_path == "last"
         import_operations(settings.model.get("operations") or ())  # what the command names may be imported
         if self.config["subcommand"] == "fit" and not settings.trainer.fast_dev_run:
@@ -293,8 +298,22 @@ class TrainingCLI(LightningCLI):
     def check_without_checkpoint(self) -> None:
         """Refuse to evaluate an untrained network."""
         name = self.config["subcommand"]
-        if name != "fit":
+        if name == "fit" and self.settings.weights is not None:
+            self._take_architecture(self.settings.weights)
+        elif name != "fit" and self.settings.reference_weights is None:
             raise ValueError(f"`ckpt_path` is missing: {name} evaluates a trained network")
+
+    def _take_architecture(self, file: str) -> None:
+        """Take the network's settings that were not given from the weights, if this program wrote them."""
+        known = architecture_of("weights", file)
+        if known:
+            self._parser("fit").set_defaults(known)
+            placed = self.settings
+            self.config["fit"] = self.parser.parse_args(self.arguments)["fit"]
+            settings = self.settings
+            settings.ckpt_path, settings.seed_everything = None, placed.seed_everything
+            settings.trainer.default_root_dir = placed.trainer.default_root_dir
+            settings.experiment, settings.run = placed.experiment, placed.run
 
     def after_validate(self) -> None:
         """Print the metrics, one a line."""
@@ -307,8 +326,6 @@ class TrainingCLI(LightningCLI):
 
     def instantiate_classes(self) -> None:
         """Make data, model and trainer; errors in their arguments become one line."""
-        self._own_code = own_code(self.settings.as_dict())
-        self.settings.code = code_setting(self._own_code)
         try:
             super().instantiate_classes()
         except ValueError as error:
@@ -339,7 +356,6 @@ class TrainingCLI(LightningCLI):
             if not settings["fast_dev_run"]:
                 deciding = decisive(plain_settings(self.settings.as_dict()))
                 own = [callbacks.ExactResume(), *own, callbacks.RunRecord(folder, deciding)]
-                own += [OwnCode(self._own_code)] if self._own_code else []
                 self.save_config_kwargs["folder"] = folder
                 if settings["enable_checkpointing"] is not False:
                     split = self.datamodule.evaluation_split
@@ -433,6 +449,11 @@ class TrainingCLI(LightningCLI):
         self.model.check_epochs(self.trainer.max_epochs)
         self.model.make_optimizer()
         self.model.network.check_image_size(self.datamodule.image_size)
+        key = "weights" if self.config["subcommand"] == "fit" else "reference_weights"
+        file = self.settings.get(key)
+        if file is not None and self.settings.ckpt_path is None:
+            for said in load_weights(self.model.network, key, file, anew=key == "weights"):
+                rank_zero_info(f"{key}: {said}")
 
 
 def run_logger(folder: Path) -> callbacks.EventLogger:

@@ -1,21 +1,22 @@
-"""Reads state dicts written by the DARTS family of code.
+"""Puts state dicts written by the DARTS family of code into a network.
 
-Their names: ``stem.0`` and ``stem.1``, ``cells.3.preprocess0.op.1``, ``cells.3._ops.5.op.2``,
+Their usual names: ``stem.0`` and ``stem.1``, ``cells.3.preprocess0.op.1``, ``cells.3._ops.5.op.2``,
 ``auxiliary_head.features.2``, ``auxiliary_head.classifier``, ``classifier`` (Liu et al., ICLR 2019, the
 authors' code, and its descendants).
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from nas_lightning.cells.stack import reduction_indices
 from nas_lightning.networks.network import CellNetwork
-from nas_lightning.networks.operations import BUILT_IN_FACTORIES, build_operation
+from nas_lightning.networks.state_dicts import Candidate, Group, find_weights, group_of
+from nas_lightning.networks.weight_mismatch import why_it_does_not_fit
 
 _PROJECTION = {"convolution": "op.1", "norm": "op.2"}
 _REDUCTION = {"convolution_even": "conv_1", "convolution_odd": "conv_2", "norm": "bn"}
@@ -61,6 +62,7 @@ _TOWER = {
 }
 _TOWER_PREFIX = "auxiliary_head."
 _OPTIONAL = "num_batches_tracked"  # PyTorch before 0.4.1 did not write it
+_COUNTERS = ("total_ops", "total_params")  # thop, which counts operations, leaves them in every layer
 
 
 def reference_names(network: CellNetwork) -> dict[str, str]:
@@ -91,35 +93,190 @@ def reference_names(network: CellNetwork) -> dict[str, str]:
     return names
 
 
-def load_reference_weights(network: CellNetwork, state_dict: Mapping[str, Any]) -> None:
+@dataclass
+class _Layer:
+    """A layer of the file: its tensors, and its other entries, by their name inside the layer."""
+
+    tensors: dict[str, tuple[str, Tensor]] = field(default_factory=dict)
+    others: dict[str, tuple[str, str]] = field(default_factory=dict)
+
+
+_Expected = dict[str, tuple[str, str]]
+"""A layer of the network: own and reference name by the reference name inside the layer."""
+
+
+def load_reference_weights(
+    network: CellNetwork,
+    state_dict: Mapping[Any, Any],
+    *,
+    choice: str | None = None,
+    ordered: bool = True,
+    anew: bool = False,
+) -> tuple[str, ...]:
     """Copy the weights of a network trained with the DARTS family of code.
 
-    The names of the file's tensors and their shapes must be those of the same genotype and sizes; which node
-    an edge reads leaves no trace in a state dict and cannot be checked. Tensors of a tower are left out where
-    the network has none. User operations are read under the names of their own state dict.
+    A layer's tensors are found by the names of the family, by those of this package, or, where a layer has
+    other names, by their order, kinds and shapes. Which node an edge reads leaves no trace in a state dict
+    and cannot be checked. Tensors of a tower are left out where the network has none. User operations are
+    read under the names of their own state dict.
 
     Args:
         network: Receives the weights; left as it was when an error is raised.
-        state_dict: Tensor by name, with or without the prefix ``module.``, or a checkpoint with the key
-            ``state_dict``.
+        state_dict: Tensor by name, or mappings that lead to one, such as a checkpoint with the key
+            ``state_dict`` beside others; names may have prefixes such as ``module.``.
+        choice: Key or prefix of the network to take where there are several, such as ``ema``.
+        ordered: Whether the entries are in the order of the layers; a safetensors file sorts them by name.
+        anew: Whether what depends on the number of classes, and the tower, may keep the network's own weights
+            where the file has other ones or none.
+
+    Returns:
+        What was left out or chosen, in sentences.
 
     Raises:
-        ValueError: If a tensor is missing, left over or of another shape; the message names it and, where
-            edges do not fit, the operation that the genotype and the file have there.
+        ValueError: If the weights do not fit; the message says why: other cells, another width, depth or
+            number of classes, the weights of a search, a missing tower or single tensors.
     """
-    given = _tensors(state_dict)
+    found, notes = find_weights(state_dict, choice)
+    given, unknown = _layers(network, found)
+    expected: dict[Group, _Expected] = {}
+    for name, reference in reference_names(network).items():
+        group, inside = group_of(reference) or ((), reference)
+        expected.setdefault(group, {})[inside] = (name, reference)
+    left_out = _left_out(network, given, expected, anew)
+
     own = network.state_dict()
-    names = reference_names(network)
-    if network.auxiliary_tower is None:
-        given = {name: tensor for name, tensor in given.items() if not name.startswith(_TOWER_PREFIX)}
-    elif not any(name.startswith(_TOWER_PREFIX) for name in given):
-        raise ValueError(
-            "the state dict holds no auxiliary tower (no tensor 'auxiliary_head.*'): load it into a network "
-            "with auxiliary=False"
-        )
-    expected = {reference: own[key] for key, reference in names.items()}
-    _check(network, given, expected)
-    network.load_state_dict({key: given.get(reference, own[key]) for key, reference in names.items()})
+    taken: dict[str, Tensor] = {}
+    problems = [f"tensor {name!r} has no place in the network" for name in unknown]
+    for group, tensors in expected.items():
+        fitting = _fitting(given.get(group, _Layer()), tensors, own, ordered)
+        if fitting is None:
+            problems += _problems(given.get(group, _Layer()), tensors, own)
+        else:
+            taken |= fitting
+    extra = [layer for group, layer in given.items() if group not in expected]
+    problems += [f"tensor {n!r} has no place in the network" for x in extra for n, _ in x.tensors.values()]
+    if problems:
+        held = {group: [tensor for _, tensor in layer.tensors.values()] for group, layer in given.items()}
+        reason = why_it_does_not_fit(network, held, list(found.tensors), problems)
+        raise ValueError(f"the state dict does not fit the network: {reason}")
+    network.load_state_dict(own | taken)
+    return (*notes, *left_out)
+
+
+def _layers(network: CellNetwork, found: Candidate) -> tuple[dict[Group, _Layer], list[str]]:
+    """The layers of the file, and the names of tensors of unknown form."""
+    layers: dict[Group, _Layer] = {}
+    unknown = []
+    places = {name: group_of(name) for name in (*found.tensors, *found.others)}
+    count = max((int(place[0][1]) + 1 for place in places.values() if place and len(place[0]) > 1), default=0)
+    for name, place in places.items():
+        if name.rpartition(".")[2] in _COUNTERS:
+            continue
+        if place is None:
+            unknown += [name] if name in found.tensors else []
+            continue
+        group, inside = place
+        if len(group) == 5:  # edges of a node, which count anew in every node
+            _, cell, _, node, edge = (int(part) if isinstance(part, int) else 0 for part in group)
+            positions = network.genotype.cell(cell in reduction_indices(count))[0].positions
+            if node < len(positions) and edge < len(positions[node]):
+                group = ("cell", cell, "edge", positions[node][edge])
+                inside = inside.removeprefix("0.")  # drop path behind the operation, in a sequence
+        layer = layers.setdefault(group, _Layer())
+        if inside in layer.tensors:
+            unknown.append(name)
+        elif name in found.tensors:
+            layer.tensors[inside] = (name, found.tensors[name])
+        else:
+            layer.others[inside] = (name, found.others[name])
+    return layers, unknown
+
+
+def _left_out(
+    network: CellNetwork, given: dict[Group, _Layer], expected: dict[Group, _Expected], anew: bool
+) -> list[str]:
+    """Take away what is not to be read, from both sides, and say so."""
+    said = []
+    tower, classifier = ("tower",), ("classifier",)
+    if network.auxiliary_tower is None and given.pop(tower, None) is not None:
+        said.append("the file's auxiliary tower is left out: the network has none")
+    if not anew:
+        return said
+    if tower in expected and tower not in given:
+        del expected[tower]
+        said.append("the auxiliary tower starts anew: the file has none")
+    shapes = [tensor.shape for _, tensor in given.get(classifier, _Layer()).tensors.values()]
+    classes = shapes[0][0] if shapes and shapes[0] else 0
+    if classes != network.num_classes:
+        given.pop(classifier, None)
+        del expected[classifier]
+        held = f"{classes} classes, the network {network.num_classes}" if classes else "none"
+        said.append(f"the classifier starts anew: the file has {held}")
+        if tower in expected:
+            names = list(given[tower].tensors)[-2:]  # the linear layer comes last
+            for name in names:
+                del given[tower].tensors[name]
+            expected[tower] = {
+                name: own for name, own in expected[tower].items() if not name.startswith("classifier.")
+            }
+    return said
+
+
+def _fitting(
+    layer: _Layer, expected: _Expected, own: Mapping[str, Tensor], ordered: bool
+) -> dict[str, Tensor] | None:
+    """The tensors of a layer by own name; None if they are not the network's."""
+    given = {inside: tensor for inside, (_, tensor) in layer.tensors.items()}
+    own_names = {inside: name for inside, (name, _) in expected.items()}
+    by_own = {(group_of(name) or ((), name))[1]: name for name in own_names.values()}
+    for names in (own_names, by_own):
+        needed = {inside for inside in names if not inside.endswith(_OPTIONAL)}
+        if needed <= given.keys() <= names.keys():
+            taken = {names[inside]: tensor for inside, tensor in given.items()}
+            return taken if all(_fits(tensor, own[name]) for name, tensor in taken.items()) else None
+    if not ordered:
+        return None
+    taken = {}
+    for counts in (False, True):  # the counters of batch norm may be missing
+        theirs = [
+            (inside, tensor) for inside, tensor in given.items() if inside.endswith(_OPTIONAL) == counts
+        ]
+        ours = [name for name in own_names.values() if name.endswith(_OPTIONAL) == counts]
+        if counts and not theirs:
+            continue
+        if len(theirs) != len(ours):
+            return None
+        for (inside, tensor), name in zip(theirs, ours, strict=True):
+            same_kind = inside.rpartition(".")[2] == name.rpartition(".")[2]
+            if not same_kind or not _fits(tensor, own[name]):
+                return None
+            taken[name] = tensor
+    return taken
+
+
+def _fits(tensor: Tensor, own: Tensor) -> bool:
+    is_number = tensor.is_floating_point() if own.is_floating_point() else not tensor.is_complex()
+    return tensor.shape == own.shape and is_number
+
+
+def _problems(layer: _Layer, expected: _Expected, own: Mapping[str, Tensor]) -> list[str]:
+    """What is wrong with a layer, tensor by tensor."""
+    problems = []
+    for inside, (name, reference) in expected.items():
+        if inside in layer.others:
+            entry, kind = layer.others[inside]
+            problems.append(f"entry {entry!r} is a {kind}, not a tensor")
+        elif inside not in layer.tensors and not inside.endswith(_OPTIONAL):
+            problems.append(f"tensor {reference!r} is missing")
+        elif inside in layer.tensors and not _fits(layer.tensors[inside][1], own[name]):
+            full, tensor = layer.tensors[inside]
+            if tensor.shape == own[name].shape:
+                problems.append(f"tensor {full!r} holds {str(tensor.dtype).removeprefix('torch.')} numbers")
+            else:
+                shapes = f"{tuple(tensor.shape)} instead of {tuple(own[name].shape)}"
+                problems.append(f"tensor {full!r} has shape {shapes}")
+    extra = [name for inside, (name, _) in layer.tensors.items() if inside not in expected]
+    return problems + [f"tensor {name!r} has no place in the network" for name in extra]
 
 
 def _prefixes(key: str) -> list[str]:
@@ -130,99 +287,3 @@ def _prefixes(key: str) -> list[str]:
 def _renamed(key: str, layers: Mapping[str, str]) -> str:
     layer, _, tensor = key.rpartition(".")
     return f"{layers[layer]}.{tensor}" if layer in layers else key
-
-
-def _tensors(state_dict: Mapping[str, Any]) -> dict[str, Tensor]:
-    inner = state_dict.get("state_dict", state_dict)
-    if not isinstance(inner, Mapping):
-        raise ValueError(f"`state_dict` must map names to tensors, not hold a {type(inner).__name__}")
-    tensors = {}
-    for name, tensor in inner.items():
-        if not isinstance(tensor, Tensor):
-            raise ValueError(f"entry {name!r} of the state dict is a {type(tensor).__name__}, not a tensor")
-        tensors[str(name).removeprefix("module.")] = tensor
-    return tensors
-
-
-def _check(network: CellNetwork, given: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
-    """Refuse tensors that do not fit, with the explanation that tells most."""
-    problems = {
-        name: f"tensor {name!r} is missing"
-        for name in expected
-        if name not in given and not name.endswith(_OPTIONAL)
-    }
-    for name, tensor in given.items():
-        if name not in expected:
-            problems[name] = f"tensor {name!r} has no place in the network"
-        elif tensor.shape != expected[name].shape:
-            shapes = f"{tuple(tensor.shape)} instead of {tuple(expected[name].shape)}"
-            problems[name] = f"tensor {name!r} has shape {shapes}"
-    if problems:
-        details = list(problems.values())[:3]
-        if len(problems) > len(details):
-            details.append(f"{len(problems) - len(details)} more")
-        explanation = _explanation(network, given, problems)
-        raise ValueError(
-            "the state dict does not fit the network: "
-            + "; ".join([explanation] * bool(explanation) + details)
-        )
-
-
-def _explanation(network: CellNetwork, given: Mapping[str, Tensor], problems: Mapping[str, str]) -> str:
-    """What the tensors that do not fit have in common: another size, or another genotype."""
-    cells = {int(match[1]) for name in given if (match := re.match(r"cells\.(\d+)\.", name))}
-    if not cells:
-        return "it holds no 'cells.*', so the DARTS family of code did not write it"
-    if max(cells) + 1 != len(network.cells):
-        return f"it holds {max(cells) + 1} cells, the network {len(network.cells)} (`num_cells`)"
-    if "stem.0.weight" in problems and "stem.0.weight" in given:
-        channels = len(given["stem.0.weight"]) // 3
-        return f"it was written with `init_channels` {channels}, not {network.plan.cells[0].channels}"
-    edges = {match[0] for name in problems if (match := re.match(r"cells\.\d+\._ops\.\d+", name))}
-    if edges:
-        return _edge_explanation(network, min(edges, key=_numbers), given)
-    if "classifier.bias" in problems and "classifier.bias" in given:
-        return f"it has {len(given['classifier.bias'])} classes, the network {network.num_classes}"
-    return ""
-
-
-def _numbers(name: str) -> list[int]:
-    return [int(number) for number in re.findall(r"\d+", name)]
-
-
-def _edge_explanation(network: CellNetwork, edge: str, given: Mapping[str, Tensor]) -> str:
-    """Which operation the genotype has at an edge that does not fit, and which one the file."""
-    cell, position = _numbers(edge)
-    plan = network.plan.cells[cell]
-    which, edges = (
-        ("reduction", network.genotype.reduce) if plan.reduction else ("normal", network.genotype.normal)
-    )
-    another = f"it was written for another {which} cell"
-    if position >= len(edges):
-        return f"{another}: {edge!r} would be edge {position + 1}, the genotype has {len(edges)} edges"
-    op, source = edges[position]
-    held = {
-        name.removeprefix(f"{edge}."): tuple(tensor.shape)
-        for name, tensor in given.items()
-        if name.startswith(f"{edge}.") and not name.endswith(_OPTIONAL)
-    }
-    if not held:
-        return f"{another}: {edge!r} holds no weights, the genotype has {op} there"
-    stride = plan.stride(source)
-    fitting = [name for name in BUILT_IN_FACTORIES if held == _shapes(name, plan.channels, stride)]
-    if fitting:
-        return f"{another}: {edge!r} holds the weights of {' or '.join(fitting)}, the genotype has {op} there"
-    if held.items() <= _shapes(op, plan.channels, stride).items():
-        return f"it is incomplete: {edge!r} ({op}) lacks weights"
-    return f"{another}: {edge!r} holds the weights of another operation than {op}"
-
-
-def _shapes(op: str, channels: int, stride: int) -> dict[str, tuple[int, ...]]:
-    """Reference name and shape of every tensor of an operation."""
-    with torch.device("meta"):
-        operation: nn.Module = build_operation(op, channels, stride)
-    return {
-        _renamed(key, _LAYERS_OF_OPERATION.get(op, {})): tuple(tensor.shape)
-        for key, tensor in operation.state_dict().items()
-        if not key.endswith(_OPTIONAL)
-    }

@@ -338,7 +338,7 @@ def test_damaged_reference_weights(tmp_path: Path, capsys: pytest.CaptureFixture
     file = tmp_path / "weights.pt"
     file.write_bytes(b"no weights")
     assert str(file) in refusal(["landscape", *TINY, f"--reference_weights={file}"], capsys)
-    torch.save({"stem.0.weight": torch.zeros(2)}, file)
+    torch.save({"cells.0.preprocess0.op.1.weight": torch.zeros(2)}, file)
     assert "does not fit the network" in refusal(["landscape", *TINY, f"--reference_weights={file}"], capsys)
 
 

@@ -1,0 +1,111 @@
+"""Weights of other programs and of other runs on the command line."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from nas_lightning.cells import get_genotype
+from nas_lightning.cli.main import main
+from nas_lightning.cli.weights import load_weights
+from nas_lightning.networks import CellNetwork
+from tests.cli.commands import TINY, read_result
+from tests.oracles.plain_network import PlainNetwork
+
+
+class Foreign(nn.Module):
+    """A network of another program."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Conv2d(3, 4, 3)
+
+
+def reference(folder: Path, classes: int = 10, **wrapped: Any) -> Path:
+    torch.manual_seed(1)
+    state = PlainNetwork(get_genotype("darts_v2"), classes, 4, 3).state_dict()
+    torch.save({"state_dict": state, **wrapped}, folder / "reference.pt")
+    return folder / "reference.pt"
+
+
+@pytest.mark.parametrize("zipped", [True, False], ids=["zip", "before 1.6"])
+@pytest.mark.parametrize("wrapped", [True, False], ids=["in a dictionary", "alone"])
+def test_whole_models_are_told_how_to_be_saved(tmp_path: Path, zipped: bool, wrapped: bool) -> None:
+    path, module = tmp_path / "whole.pt", Foreign()
+    torch.save({"model": module} if wrapped else module, path, _use_new_zipfile_serialization=zipped)
+    network = CellNetwork(get_genotype("darts_v2"), 10, 4, 3)
+    with pytest.raises(ValueError, match="save its weights anew in the repository") as caught:
+        load_weights(network, "reference_weights", str(path))
+    assert "\n" not in str(caught.value)
+    if zipped:
+        assert f"it is a whole pickled model ({__name__}.Foreign)" in str(caught.value)
+    command = str(caught.value).rpartition(": `")[2].rstrip("`")
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    command = command.replace("python -c", f"{sys.executable} -c")
+    subprocess.run(command, shell=True, check=True, cwd=tmp_path, env=environment, timeout=120)
+    saved = torch.load(tmp_path / "whole-state.pt", weights_only=True)
+    assert torch.equal(saved["layer.weight"], module.layer.weight)
+
+
+@pytest.mark.parametrize("subcommand", ["validate", "test"])
+def test_reference_weights_are_evaluated(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], subcommand: str
+) -> None:
+    file = reference(tmp_path)
+    main([subcommand, *TINY, f"--reference_weights={file}", f"--trainer.default_root_dir={tmp_path}"])
+    printed = capsys.readouterr().out
+    torch.manual_seed(7)
+    main([subcommand, *TINY, f"--reference_weights={file}#state_dict", "--seed_everything=3"])
+    assert "loss/test" in printed
+    assert capsys.readouterr().out == printed
+
+
+def refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    with pytest.raises(SystemExit):
+        main(arguments)
+    line = capsys.readouterr().err.strip()
+    assert "\n" not in line.partition("error: ")[2]
+    return line
+
+
+def test_what_cannot_be_evaluated(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = reference(tmp_path, classes=7)
+    assert "ckpt_path` is missing" in refused(["validate", *TINY], capsys)
+    both = ["test", *TINY, f"--reference_weights={file}", "--ckpt_path=a.ckpt"]
+    assert "both give weights: leave one out" in refused(both, capsys)
+    line = refused(["test", *TINY, f"--reference_weights={file}"], capsys)
+    assert "it has 7 classes, the network 10" in line
+    assert "is not a file" in refused(["test", *TINY, "--reference_weights=missing.pt"], capsys)
+
+
+def test_a_run_from_weights(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = reference(tmp_path, classes=7, epoch=600)
+    fit = ["fit", *TINY, "--trainer.max_epochs=1", f"--trainer.default_root_dir={tmp_path}"]
+    main([*fit, f"--weights={file}", "--run=first", "--model.optimizer.lr=0", "--model.optimizer.momentum=0"])
+    run = tmp_path / "synthetic" / "first"
+    found = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+    expected = torch.load(file, weights_only=True)["state_dict"]
+    assert torch.equal(found["network.stem.convolution.weight"], expected["stem.0.weight"])
+    assert found["network.classifier.weight"].shape == (10, 64)
+    assert read_result(run)["deciding"]["weights"] == str(file)
+    capsys.readouterr()
+
+    # A checkpoint of this program brings the settings of its network, and nothing else.
+    checkpoint = run / "checkpoints" / "last.ckpt"
+    others = [one for one in fit if "init_channels" not in one and "num_cells" not in one]
+    main([*others, f"--weights={checkpoint}", "--run=second", "--model.optimizer.lr=0"])
+    second = torch.load(tmp_path / "synthetic" / "second" / "checkpoints" / "last.ckpt", weights_only=True)
+    assert torch.equal(second["state_dict"]["network.stem.convolution.weight"], expected["stem.0.weight"])
+    assert second["hyper_parameters"]["init_channels"] == 4
+    line = refused([*fit, f"--weights={checkpoint}", "--run=third", "--model.genotype=nasnet"], capsys)
+    assert "it holds the genotype" in line
+    assert not (tmp_path / "synthetic" / "third").exists()
+    line = refused(["test", *TINY, f"--reference_weights={checkpoint}"], capsys)
+    assert "it is a checkpoint of this program: give it as `ckpt_path`" in line
