@@ -95,6 +95,7 @@ def read_config(path: Path, including: tuple[Path, ...] = ()) -> list[dict[str, 
 
     ``include`` is one file or a list, relative to the file that includes them. Included files come before it,
     and later settings win; files without settings are left out. No file may include itself.
+    The paths of ``code`` are relative to the file as well.
     """
     if path.resolve() in including:
         raise ValueError(f"{path} includes itself: `include` must not go round in a circle")
@@ -108,6 +109,9 @@ def read_config(path: Path, including: tuple[Path, ...] = ()) -> list[dict[str, 
             outer, _, inner = key.partition(".")
             raise ValueError(f"{path}: `{key}` must be nested: `{outer}: {{{inner}: ...}}`")
         _check_keys(path, key, value)
+    if isinstance(code := settings.get("code"), str | list):
+        entries = [code] if isinstance(code, str) else code
+        settings["code"] = [str(path.parent.absolute() / e) if isinstance(e, str) else e for e in entries]
     included = settings.pop("include", None) or []
     names = [included] if isinstance(included, str) else included
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):

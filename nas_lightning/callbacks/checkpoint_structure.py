@@ -79,18 +79,13 @@ def refuse_foreign_code(
         data_class: The import path of its data set, None where it has none.
         data: The settings of its data set.
     """
-    operations = settings.get("operations") or ()
-    if not isinstance(operations, list | tuple) or not all(isinstance(name, str) for name in operations):
-        raise ValueError(f"{said}: its setting `operations` (={operations!r}) must be a list of modules")
+    operations, named = named_code(said, settings, data_class, data)
     for operation in operations:
         if not is_imported(operation):
             raise ValueError(
                 f"{said} uses operations of {operation!r}, which it must not import by itself: name it with"
                 f" `--model.operations '[{operation}]'`"
             )
-    named = [("data", data_class)] if data_class is not None else []
-    named += [("data", name) for name in _class_paths(data)]
-    named += [(f"model.{key}", name) for key in _FACTORIES for name in _import_paths(settings.get(key))]
     for key, name in named:
         if not _is_available(name):
             raise ValueError(
@@ -98,7 +93,20 @@ def refuse_foreign_code(
             )
 
 
-def _class_paths(value: Any) -> Iterator[object]:
+def named_code(
+    said: str, settings: Mapping[str, Any], data_class: object, data: Mapping[str, Any] | None
+) -> tuple[list[str], list[tuple[str, object]]]:
+    """The modules of operations that a checkpoint names, and key and import path of its classes."""
+    operations = settings.get("operations") or ()
+    if not isinstance(operations, list | tuple) or not all(isinstance(name, str) for name in operations):
+        raise ValueError(f"{said}: its setting `operations` (={operations!r}) must be a list of modules")
+    named = [("data", data_class)] if data_class is not None else []
+    named += [("data", name) for name in class_paths(data)]
+    named += [(f"model.{key}", name) for key in _FACTORIES for name in _import_paths(settings.get(key))]
+    return list(operations), named
+
+
+def class_paths(value: Any) -> Iterator[object]:
     """The classes in nested settings."""
     if isinstance(value, Mapping):
         if "class_path" in value:
@@ -106,7 +114,7 @@ def _class_paths(value: Any) -> Iterator[object]:
         value = list(value.values())
     if isinstance(value, list | tuple):
         for nested in value:
-            yield from _class_paths(nested)
+            yield from class_paths(nested)
 
 
 def _import_paths(value: Any) -> Iterator[str]:

@@ -83,8 +83,8 @@ class RunRecord(Callback):
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Say of the end of a training that it is one."""
-        if not is_within_epoch(trainer):
+        """Say so if the training was stopped here, before its last epoch or step."""
+        if trainer.should_stop and not is_within_epoch(trainer):
             checkpoint["ended"] = self._ended or ending(trainer)
 
     def on_load_checkpoint(

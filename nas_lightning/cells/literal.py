@@ -89,6 +89,7 @@ _COMMON_WORDS = frozenset(
         "network",
     ]
 )
+_PROSE = str.maketrans({"\u2018": "'", "\u2019": "'", "\u201c": '"', "\u201d": '"'})
 _LONGEST_NAME_PREFIX = 300
 _MOST_FOUND = 20_000
 _MAX_YAML = 2**20
@@ -382,14 +383,14 @@ def _found(
 
 
 def _spellings(text: str, start: int, call: str, body: str | None) -> Iterator[str]:
-    r"""The text in brackets as it stands, and without the quotes of JSON (``\"``) and YAML (``''``)."""
+    r"""The text in brackets, and the same without the quotes of JSON (``\"``), YAML (``''``) and prose."""
     if body is not None:
         yield body
     opening = text.find("(" if call else "{", start)
     rest = text[opening : opening + MAX_LENGTH]
-    for quoted, plain in (('\\"', '"'), ("\\'", "'"), ("''", "'")):
+    for quoted, plain in (('\\"', '"'), ("\\'", "'"), ("''", "'"), ("\u2019", "'"), ("\u201d", '"')):
         if quoted in rest and call:
-            spelt = bracketed(rest.replace(quoted, plain), 0)
+            spelt = bracketed(rest.translate(_PROSE).replace(quoted, plain), 0)
             if spelt is not None:
                 yield spelt
 

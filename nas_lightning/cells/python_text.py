@@ -89,6 +89,10 @@ def _value(node: ast.expr) -> Any:
             return -number
         case ast.Name(name) if name in _JSON_NAMES:
             return _JSON_NAMES[name]
+        case ast.ListComp(ast.Name(name), [ast.comprehension(ast.Name(same), numbers, [], 0)]) if (
+            name == same
+        ):
+            return _value(numbers)  # [i for i in range(2, 6)]
         case ast.Call(ast.Name() | ast.Attribute() as function, arguments, keywords):
             return _called(node, _last_name(function), arguments, keywords)
     raise _refusal(node)
@@ -131,6 +135,8 @@ def _called(node: ast.expr, name: str, arguments: list[ast.expr], keywords: list
             return value
     elif name in ("dict", "OrderedDict"):
         return _dict(node, arguments, keywords)
+    elif name == "Edge":
+        return [*_elements(arguments), *(_value(keyword.value) for keyword in keywords)]
     elif name[:1].isupper():
         named: dict[str, Any] = {}
         for keyword in keywords:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import importlib
 import importlib.util
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+
+from nas_lightning.cells.own_modules import cannot_import, import_own_module, imported_own_file, own_file
 
 
 def import_operations(modules: Sequence[str]) -> None:
@@ -32,30 +33,40 @@ def is_imported(module: str) -> bool:
     """Whether a module, or a Python file, is imported already."""
     if Path(module).suffix != ".py":
         return module in sys.modules
-    path = Path(module).resolve()
+    path = _located(module)
     # Not getattr, which some modules answer by importing what they hold.
     files = [getattr(loaded, "__dict__", {}).get("__file__") for loaded in list(sys.modules.values())]
     return any(isinstance(f, str) and f.endswith(path.name) and Path(f).resolve() == path for f in files)
 
 
+def operations_file(module: str) -> Path | None:
+    """The file of an imported own module, or of a path of a Python file; None for all others."""
+    if module.endswith(".py"):
+        path = _located(module)
+        return path if path.is_file() else None
+    return imported_own_file(module)
+
+
+def _located(file: str) -> Path:
+    """A Python file in the working folder, or in one of the other folders of own modules."""
+    return Path(file if Path(file).is_file() else own_file(file) or file).resolve()
+
+
 def _import_named(module: str) -> None:
-    folder = str(Path.cwd())
-    if folder not in sys.path:
-        sys.path.insert(0, folder)
     try:
-        importlib.import_module(module)
+        import_own_module(module)
     except ModuleNotFoundError as error:
         if error.name is None or not f"{module}.".startswith(f"{error.name}."):
-            raise _failure(module, error) from error
+            raise cannot_import("operations", module, error) from error
         raise ValueError(
             f"`operations` names {module!r}, which is neither an importable module nor a file"
         ) from None
     except (Exception, SystemExit) as error:
-        raise _failure(module, error) from error
+        raise cannot_import("operations", module, error) from error
 
 
 def _import_file(file: str) -> None:
-    path = Path(file).resolve()
+    path = _located(file)
     if not path.is_file():
         raise ValueError(f"`operations` names {file!r}, which is no file ({path})")
     if is_imported(file):
@@ -70,9 +81,4 @@ def _import_file(file: str) -> None:
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:
         del sys.modules[name]
-        raise _failure(file, error) from error
-
-
-def _failure(module: str, error: BaseException) -> ValueError:
-    reason = " ".join(f"{type(error).__name__}: {error}".split())
-    return ValueError(f"`operations` names {module!r}, which cannot be imported: {reason}")
+        raise cannot_import("operations", file, error) from error

@@ -13,6 +13,7 @@ from nas_lightning.callbacks.checkpoint_structure import check_structure, refuse
 from nas_lightning.callbacks.resuming import place_of
 from nas_lightning.cells import get_genotype
 from nas_lightning.classifier import CellClassifier
+from nas_lightning.cli.own_classes import recall_own_code
 from nas_lightning.datamodules import ImageDataModule
 from nas_lightning.identity import NOT_DECIDING
 from nas_lightning.torch_files import read_torch_file
@@ -119,6 +120,7 @@ def read_checkpoint_settings(path: Path, *, resuming: bool = False) -> Checkpoin
     }
     data = dict(checkpoint.get("datamodule_hyper_parameters") or {})
     data_class = data.pop("_class_path", None)
+    recall_own_code(said, path, checkpoint, model, data_class, data)
     refuse_foreign_code(said, model, data_class, data)
     if data_class is not None and not _is_data_set(data_class):
         raise ValueError(f"{said} was trained on {data_class!r}, which is no data set")

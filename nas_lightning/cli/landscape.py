@@ -6,6 +6,7 @@ import math
 import statistics
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any
 
 from lightning.pytorch import Trainer, seed_everything
@@ -112,6 +113,20 @@ class LandscapeCLI(TrainingCLI):
         folder = Path(path).parent
         return folder.parent if folder.name == "checkpoints" else folder
 
+    def default_callbacks(self) -> list[dict[str, Any]]:
+        """All four analyses; of initial weights those that need no plane."""
+        names = ["GradientVariance", "HessianSpectrum"]
+        if not self.initial_seeds:
+            names = ["LossContour", "LossProfile", *names]
+        only_centre = {"resolution": None} if self.initial_seeds else {}
+        return [
+            {
+                "class_path": f"{callbacks.__name__}.{name}",
+                "init_args": only_centre if name == "GradientVariance" else {},
+            }
+            for name in names
+        ]
+
     def before_instantiate_classes(self) -> None:
         """Refuse seeds that are none."""
         seeds = self.settings.initial_seeds
@@ -127,11 +142,8 @@ class LandscapeCLI(TrainingCLI):
         settings = self.config_init["landscape"]["trainer"]
         given = settings["callbacks"] or []
         analyses = [callback for callback in given if isinstance(callback, callbacks.Analysis)]
-        if not analyses and self.initial_seeds:
-            analyses = [callbacks.GradientVariance(resolution=None), callbacks.HessianSpectrum()]
-        elif not analyses:
-            analyses = [callbacks.LossContour(), callbacks.LossProfile()]
-            analyses += [callbacks.GradientVariance(), callbacks.HessianSpectrum()]
+        for default in self.default_callbacks() if not analyses else ():
+            analyses.append(resolve_name(default["class_path"])(**default["init_args"]))
         for analysis in analyses:
             analysis.checkpoint_epoch = -1 if self.settings.ckpt_path is None else self.trained.epoch
         self.analyses = settings["callbacks"] = analyses

@@ -23,12 +23,14 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 from nas_lightning import callbacks
 from nas_lightning.cells import genotype_notes, get_genotype, import_operations
 from nas_lightning.classifier import CellClassifier
+from nas_lightning.cli.callback_arguments import callbacks_argument, split_callback_arguments
 from nas_lightning.cli.checkpoint_settings import CheckpointSettings, read_checkpoint_settings
 from nas_lightning.cli.config_files import with_included_files
 from nas_lightning.cli.deciding import TRAINER_DEFAULTS, decisive, plain_settings
 from nas_lightning.cli.launcher import check_tasks, draw_seed, has_slurm_tasks, is_requeued
 from nas_lightning.cli.main import SUBCOMMANDS
 from nas_lightning.cli.messages import is_user_error, one_line, plain_message
+from nas_lightning.cli.own_classes import OwnCode, code_setting, own_code, with_own_classes
 from nas_lightning.cli.run_folder import (
     actual_folder,
     check_folder_name,
@@ -138,6 +140,12 @@ class TrainingCLI(LightningCLI):
             default=None,
             help="Folder of this run in the experiment (default: the genotype spec, and the seed unless 0).",
         )
+        parser.add_argument(
+            "--code",
+            type=list[str],
+            default=[],
+            help="Python files or folders with classes of your own, beside the working folder.",
+        )
         fitting = self.arguments[0] == "fit"
         weights = "Start from these weights: a checkpoint, or a state dict of the DARTS family of code."
         # Evaluations take the settings of a run, which say what it started from.
@@ -154,8 +162,13 @@ class TrainingCLI(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse the arguments given to the constructor rather than those of the process."""
-        self.arguments = with_included_files(self.arguments)
+        arguments = with_own_classes(with_included_files(self.arguments))
+        self.arguments, changes = split_callback_arguments(arguments)
         self.config = parser.parse_args(self.arguments)
+        if changes:
+            given = self.settings.as_dict()["trainer"]["callbacks"] or self.default_callbacks()
+            self.arguments.append(callbacks_argument(given, changes))
+            self.config = parser.parse_args(self.arguments)
         settings = self.settings
         refuse_missing_values(settings.as_dict())
         if settings.seed_everything is False:
@@ -171,6 +184,10 @@ class TrainingCLI(LightningCLI):
         for key in ("ckpt_path", "trainer.default_root_dir"):
             check_path(key, str(settings.get(key)))
         self._place_run()
+
+    def default_callbacks(self) -> list[dict[str, Any]]:
+        """The callbacks, as settings, that are used without any."""
+        return []
 
     def _place_run(self) -> None:
         """Draw the seed if a random one is asked for, and find a run that was moved."""
@@ -326,6 +343,8 @@ class TrainingCLI(LightningCLI):
 
     def instantiate_classes(self) -> None:
         """Make data, model and trainer; errors in their arguments become one line."""
+        self._own_code = own_code(self.settings.as_dict())
+        self.settings.code = code_setting(self._own_code)
         try:
             super().instantiate_classes()
         except ValueError as error:
@@ -356,6 +375,7 @@ class TrainingCLI(LightningCLI):
             if not settings["fast_dev_run"]:
                 deciding = decisive(plain_settings(self.settings.as_dict()))
                 own = [callbacks.ExactResume(), *own, callbacks.RunRecord(folder, deciding)]
+                own += [OwnCode(self._own_code)] if self._own_code else []
                 self.save_config_kwargs["folder"] = folder
                 if settings["enable_checkpointing"] is not False:
                     split = self.datamodule.evaluation_split

@@ -339,6 +339,7 @@ def _run(architecture: Architecture, setting: _Setting, seed: int, root: Path, e
             *setting.arguments,
             *("--model.genotype", architecture.spec),
             *setting.flags,
+            *(argument for file in settings.get("code") or () for argument in ("--code", file)),
             *("--seed_everything", str(seed), "--experiment", experiment, "--run", name),
             *("--trainer.default_root_dir", str(root.absolute())),
         ),

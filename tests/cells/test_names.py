@@ -35,6 +35,9 @@ def test_case_and_separators_do_not_matter_and_the_source_s_variable_is_a_name(n
         ("AmoebaNet-A", "amoebanet"),
         ("PNAS", "pnasnet"),
         ("PNASNet-5", "pnasnet"),
+        ("MdeNAS", "mdenas"),
+        ("MDENAS", "mdenas"),
+        ("FairDARTS_a", "fairdarts_a"),
         ("SNAS", "snas_mild"),
         ("DrNAS", "drnas_cifar10"),
         ("SDARTS-ADV", "sdarts_adv"),
@@ -68,7 +71,7 @@ OTHERS = (
     "R-DARTS S-DARTS Q-DARTS i-DARTS iDARTS EDARTS DARTS+ DARTS- beta-DARTS DARTS-D GDARTS MSDARTS UDARTS",
     "ZARTS FARTS BNAS BANANAS DNAS ANAS TNAS ONAS LNAS GNAS MNasNet PNASNet-4 NASNet-B NASNetC AmoebaNet-B",
     "AmoebaNet-D GDAS_FRC SNAS2 DATA ASAP BayesNAS MiLeNAS EGNAS2 EPNAS CARS_J FairDARTS_z NoisyDARTS-b",
-    "EEEA-Net-D DOTS2 XNAS2 PRDARTS PCDARTS2 PDARTS+ NASP SETNet CDARTS++ AdvRush2 TE-NAS",
+    "EEEA-Net-D DOTS2 XNAS2 PRDARTS PCDARTS2 PDARTS+ SETNet CDARTS++ AdvRush2 TE-NAS",
 )
 
 

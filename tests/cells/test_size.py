@@ -76,9 +76,9 @@ def test_a_tiny_network_by_hand() -> None:
     second_adds = 64 * (24 + 8) + 16 * (100 + 16 + 16)
     # Input 0 of the third cell has twice the resolution of input 1 and is halved by its preprocessing.
     third_adds = 16 * (16 + 32) + 4 * (200 + 64 + 64)
-    counted = multiply_adds(genotype, **sizes, image_size=8)
+    counted = multiply_adds(genotype, **sizes, image_size=8)  # type: ignore[arg-type]
     assert counted == stem_adds + first_adds + second_adds + third_adds + 40
-    assert multiply_adds(genotype, **sizes, image_size=16, stem_stride=2) == counted
+    assert multiply_adds(genotype, **sizes, image_size=16, stem_stride=2) == counted  # type: ignore[arg-type]
     tower = (8 * 128 + 256) + (128 * 768 * 4 + 1536) + (768 * 5 + 5)
     with_tower = count_parameters(genotype, **sizes, auxiliary=True)  # type: ignore[arg-type]
     assert with_tower - count_parameters(genotype, **sizes) == tower  # type: ignore[arg-type]

@@ -389,7 +389,7 @@ def test_a_reader_that_had_enough_ends_the_process_quietly(buffering: str) -> No
 
 
 def test_a_real_process_answers_bad_input_with_one_line_and_code_2(tmp_path: Path) -> None:
-    done = run_process(["cells", "show", "dartz"], tmp_path)
+    done = run_process(["cells", "show", "datrs"], tmp_path)
     assert (done.returncode, done.stdout) == (2, "")
     assert len(done.stderr.splitlines()) == 1
     assert "did you mean 'darts'?" in done.stderr

@@ -31,6 +31,13 @@ EVERY_STEP = (
 """A checkpoint after every step of the optimiser; an epoch has three batches."""
 
 
+PLATEAU = (
+    "--model.lr_scheduler=lightning.pytorch.cli.ReduceLROnPlateau",
+    "--model.lr_scheduler.monitor=loss/test",
+    "--model.lr_scheduler.threshold=0.5",
+)
+
+
 def fit(root: Path, *arguments: str, run: str = "run") -> Path:
     """Train in this process, and return the run's folder."""
     main(["fit", *RANDOM, f"--trainer.default_root_dir={root}", f"--run={run}", *arguments])
@@ -82,8 +89,10 @@ def assert_same_run(first: Path, second: Path) -> None:
         (("--trainer.accumulate_grad_batches=2",), (1, 2, 3)),
         (("--trainer.max_steps=8", "--trainer.max_epochs=9"), (2, 3, 4)),
         (("--model.lr_scheduler=StepLR", "--model.lr_scheduler.step_size=1"), (2, 3)),
+        (("--trainer.callbacks+=EMAWeightAveraging", "--trainer.callbacks.decay=0.5"), (2, 3)),
+        ((*PLATEAU, "--model.lr_scheduler.patience=0"), (2, 3, 5)),
     ],
-    ids=["plain", "evaluated every batch", "every other epoch", "accumulated", "steps", "scheduler"],
+    ids=["plain", "evaluated often", "every other epoch", "accumulated", "steps", "rate", "EMA", "plateau"],
 )
 def test_a_checkpoint_within_an_epoch_resumes_bit_for_bit(
     settings: tuple[str, ...], steps: tuple[int, ...], tmp_path: Path

@@ -111,6 +111,18 @@ def test_dead_branches_are_never_called() -> None:
     assert dead_modules > 50
 
 
+def test_parameters_stand_at_the_node_of_their_edge() -> None:
+    network = CellNetwork(WIRINGS["any number of edges"], 5, 2, 3)
+    places = {name: network.parameter_place(name) for name, _ in network.named_parameters()}
+    nodes = {
+        name.split(".")[3]: place[2] for name, place in places.items() if name.startswith("cells.0.edges")
+    }
+    assert nodes == {"0": 2, "1": 4, "4": 5, "5": 5}
+    assert places["cells.1.edges.0.norm.weight"] == ("cells", 1, 3)
+    assert places["cells.2.edges.3.norm.weight"] == ("cells", 2, 4)
+    assert [len(network.cells[0].node_edges(node)) for node in range(2, 6)] == [1, 0, 3, 2]  # type: ignore[operator]
+
+
 def test_what_only_feeds_the_tower_is_skipped_in_evaluation() -> None:
     # With six cells the tower reads cell 4, the classifier cell 5; input 1 is never read, so they share no
     # cell.
