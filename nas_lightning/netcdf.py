@@ -1,12 +1,14 @@
-"""Datasets on disk: netCDF-3 files, written atomically, validated on reading.
+"""Datasets on disk: netCDF-3 files, written atomically with a checksum, validated on reading.
 
 netCDF-3 through SciPy needs no HDF5 library and takes no locks, which clusters' network disks often lack.
 """
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +25,14 @@ Attributes = Mapping[str, str | int | float]
 NOT_DECIDING = frozenset({"device", "title", "training_seed", "versions"})
 """Attributes in which a file may differ from the run that continues it."""
 
+CHECKSUM = "sha256"
+"""Attribute with the SHA-256 of the file's bytes, in which it is itself written as zeros."""
+_EMPTY = b"0" * 64
+# Its value in a file follows its name, padded to words of four bytes, its type (characters) and its length.
+_STORED = re.compile(
+    re.escape(CHECKSUM.encode().ljust(8, b"\0") + b"\0\0\0\x02" + b"\0\0\0\x40") + rb"(.{64})", re.DOTALL
+)
+
 # SciPy raises these on bytes that are no netCDF file, or only a part of one.
 _UNREADABLE = (
     *(ArithmeticError, AssertionError, AttributeError, EOFError, LookupError, MemoryError),
@@ -36,12 +46,15 @@ def read_dataset(path: str | os.PathLike[str]) -> xr.Dataset:
     Raises:
         FileNotFoundError: If there is no such file.
         OSError: If it cannot be read.
-        ValueError: If it is damaged, or has no attribute ``kind``.
+        ValueError: If it is damaged, or has no attribute ``kind``. A file without a checksum, as older
+            versions wrote them, is read as it is.
     """
     path = Path(path)
     if path.exists() and not path.is_file():
         raise ValueError(f"{path} is not a file")
     content = path.read_bytes()
+    if (stored := _STORED.search(content)) is not None and stored.group(1) != _checksum(content, stored):
+        raise ValueError(f"{path} is not an analysis file as it was written: it is damaged, or was changed")
     try:
         import xarray as xr  # takes a third of a second, which not every start needs
 
@@ -53,7 +66,7 @@ def read_dataset(path: str | os.PathLike[str]) -> xr.Dataset:
         raise ValueError(f"{path} is not an analysis file, or it is damaged") from error
     if "kind" not in dataset.attrs:
         raise ValueError(f"{path} is not an analysis file: it has no attribute `kind`")
-    dataset.attrs = {name: _plain(value) for name, value in dataset.attrs.items()}
+    dataset.attrs = {name: _plain(value) for name, value in dataset.attrs.items() if name != CHECKSUM}
     return dataset
 
 
@@ -65,7 +78,7 @@ def write_dataset(path: str | os.PathLike[str], dataset: xr.Dataset) -> None:
     ordered = xr.Dataset(
         {name: dataset[name].variable for name in sorted(map(str, dataset.data_vars))},
         coords={name: dataset[name].variable for name in sorted(map(str, dataset.coords))},
-        attrs=dict(sorted(dataset.attrs.items())),
+        attrs=dict(sorted({**dataset.attrs, CHECKSUM: _EMPTY.decode()}.items())),
     )
     # Without this, xarray declares that NaN means a missing value.
     encoding = {
@@ -73,9 +86,19 @@ def write_dataset(path: str | os.PathLike[str], dataset: xr.Dataset) -> None:
         for name, variable in ordered.variables.items()
         if variable.dtype.kind == "f"
     }
-    content = ordered.to_netcdf(engine="scipy", format="NETCDF3_64BIT", encoding=encoding)
+    content = bytes(ordered.to_netcdf(engine="scipy", format="NETCDF3_64BIT", encoding=encoding))
+    stored = _STORED.search(content)
+    assert stored is not None
     with atomic_write(path, "wb") as file:
-        file.write(content)
+        file.write(content[: stored.start(1)] + _checksum(content, stored) + content[stored.end(1) :])
+
+
+def _checksum(content: bytes, stored: re.Match[bytes]) -> bytes:
+    """SHA-256 of a file, as hexadecimal digits, with zeros where it is stored."""
+    whole = hashlib.sha256(content[: stored.start(1)])
+    whole.update(_EMPTY)
+    whole.update(content[stored.end(1) :])
+    return whole.hexdigest().encode()
 
 
 def matching_dataset(path: str | os.PathLike[str], attributes: Attributes) -> xr.Dataset | None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from typing import Any
 
 from nas_lightning.files import atomic_write
 from nas_lightning.identity import flatten
+from nas_lightning.private_files import cache_folder
 from nas_lightning.yaml_files import read_config
 
 _PACKAGE = Path(__file__).parents[1]
@@ -44,20 +44,22 @@ def resolve_settings(arguments: Sequence[str], files: Sequence[Path]) -> Resolve
     """
     contents = [read_config(path) for path in files]
     text = json.dumps([_software(), list(arguments), contents], default=str)
-    kept = _cache_folder() / f"{hashlib.sha256(text.encode()).hexdigest()}.json"
-    try:
-        nested, deciding = json.loads(kept.read_text(encoding="utf-8"))
-        return Resolved(flatten(nested), deciding)
-    except (OSError, ValueError, TypeError, AttributeError):
-        pass
+    folder = _cache_folder()
+    kept = None if folder is None else folder / f"{hashlib.sha256(text.encode()).hexdigest()}.json"
+    if kept is not None:
+        try:
+            nested, deciding = json.loads(kept.read_text(encoding="utf-8"))
+            return Resolved(flatten(nested), deciding)
+        except (OSError, ValueError, TypeError, AttributeError):
+            pass
     from nas_lightning.cli.resolve import resolve
 
     nested, deciding = resolve(arguments)
-    if _is_known(nested):
+    if kept is not None and _is_known(nested):
         try:
             with atomic_write(kept) as file:
                 json.dump([nested, deciding], file)
-        except OSError:  # no home, or a full disk: it is resolved again the next time
+        except OSError:  # a full disk: it is resolved again the next time
             pass
     return Resolved(flatten(nested), deciding)
 
@@ -76,6 +78,6 @@ def _software() -> list[Any]:
     return [str(_PACKAGE), newest, *versions]
 
 
-def _cache_folder() -> Path:
-    home = os.environ.get("XDG_CACHE_HOME") or Path(os.environ.get("HOME", "/nowhere"), ".cache")
-    return Path(home, "nas_lightning", "settings")
+def _cache_folder() -> Path | None:
+    folder = cache_folder()
+    return None if folder is None else folder / "settings"

@@ -18,6 +18,7 @@ from pathlib import Path
 import torch
 
 from nas_lightning.files import atomic_write
+from nas_lightning.private_files import cache_folder, cache_problem, is_private
 
 _SOURCE = Path(__file__).with_name("fused_blocks.c")
 _TYPES = {torch.float32: "float", torch.float64: "double"}
@@ -44,14 +45,6 @@ def instruction_set(dtype: torch.dtype = torch.float32) -> str:
     return "none" if library is None else library.instruction_set().decode()
 
 
-def cache_folder() -> Path | None:
-    """Where libraries and timings are kept, ``$XDG_CACHE_HOME/nas_lightning``; None without a home."""
-    try:
-        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").absolute() / "nas_lightning"
-    except RuntimeError:
-        return None
-
-
 def processor() -> str:
     """Name and flags of the CPU: machines that share a home directory may differ."""
     try:
@@ -70,6 +63,8 @@ def processor_name() -> str:
 @cache
 def _library(type_name: str, flags: tuple[str, ...]) -> ctypes.CDLL | None:
     folder = cache_folder()
+    if folder is None:
+        warnings.warn(f"kernels are compiled for this process alone: {cache_problem()}", stacklevel=2)
     complaint = "no C compiler is found"
     for compiler in (os.environ.get("CC", ""), "gcc", "cc", "clang"):
         if not _exists(compiler):
@@ -79,7 +74,7 @@ def _library(type_name: str, flags: tuple[str, ...]) -> ctypes.CDLL | None:
         sources = (source.read_text() for source in sorted(_SOURCE.parent.glob("*.[ch]")))
         identity = "\n".join((*command, str(program), processor(), *sources))
         name = f"kernels-{type_name}-{hashlib.sha256(identity.encode()).hexdigest()[:16]}.so"
-        if folder is not None and _is_complete(folder / name):
+        if folder is not None and is_private(folder / name) and _is_complete(folder / name):
             with suppress(OSError, AttributeError):
                 return _with_types(ctypes.CDLL(str(folder / name)))
         try:
@@ -99,7 +94,7 @@ def _exists(compiler: str) -> bool:
 
 
 def _compile(command: list[str], name: str, folder: Path | None) -> ctypes.CDLL:
-    """Compile and load the library; keep it for the next process where the folder is writable."""
+    """Compile and load the library; keep it for the next process where only this user may write."""
     with _build_folder(folder) as build:
         path = Path(build) / name
         subprocess.run(
@@ -113,9 +108,11 @@ def _compile(command: list[str], name: str, folder: Path | None) -> ctypes.CDLL:
         )
         library = _with_types(ctypes.CDLL(str(path)))
         if folder is not None:
-            with suppress(OSError), atomic_write(folder / name, "wb") as file:
-                code = path.read_bytes()
-                file.write(code + hashlib.sha256(code).digest())
+            with suppress(OSError):
+                with atomic_write(folder / name, "wb") as file:
+                    code = path.read_bytes()
+                    file.write(code + hashlib.sha256(code).digest())
+                (folder / name).chmod(0o600)  # whatever the umask is
         return library
 
 
@@ -132,7 +129,6 @@ def _build_folder(folder: Path | None) -> tempfile.TemporaryDirectory[str]:
     """A temporary folder inside the cache, from where code may be run, or the system's."""
     if folder is not None:
         with suppress(OSError):
-            folder.mkdir(parents=True, exist_ok=True)
             return tempfile.TemporaryDirectory(dir=folder)
     return tempfile.TemporaryDirectory()
 

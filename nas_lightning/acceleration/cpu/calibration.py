@@ -19,7 +19,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from nas_lightning.acceleration.cpu.build import (
-    cache_folder,
     instruction_set,
     kernel_library,
     processor,
@@ -28,6 +27,7 @@ from nas_lightning.acceleration.cpu.build import (
 from nas_lightning.acceleration.cpu.fused_blocks import Block, fused_blocks, fused_projections
 from nas_lightning.acceleration.cpu.pooling import max_pool
 from nas_lightning.files import atomic_write
+from nas_lightning.private_files import cache_folder
 
 SEPARABLE, PROJECTION, MAX_POOLING = "separable convolutions", "projections", "max pooling"
 KINDS = frozenset({SEPARABLE, PROJECTION, MAX_POOLING})

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import subprocess
 import sys
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -78,7 +80,8 @@ def test_a_user_without_a_home_compiles_for_the_process(monkeypatch: pytest.Monk
 
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     monkeypatch.setattr(Path, "home", no_home)
-    assert kernel_library(torch.float32) is not None
+    with pytest.warns(UserWarning, match="this process alone: there is no home"):
+        assert kernel_library(torch.float32) is not None
 
 
 @needs_compiler
@@ -106,4 +109,47 @@ def test_a_folder_that_cannot_be_written_costs_only_the_next_compilation(
 ) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", os.fspath(tmp_path / place))
+    with pytest.warns(UserWarning, match="this process alone: .*/cache/nas_lightning: Not a directory"):
+        assert kernel_library(torch.float32) is not None
+
+
+PLANTED = """
+#include <stdio.h>
+__attribute__((constructor)) static void planted(void) { fclose(fopen("%s", "w")); }
+"""
+
+
+@needs_compiler
+@pytest.mark.parametrize("place", ["cache", "cache/nas_lightning", "file", "file of another", "another"])
+def test_a_library_that_others_may_have_put_there_is_not_loaded(
+    place: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    flags = [flag for flag in module.compiler_flags() if flag != "-O3"]
+    monkeypatch.setattr(module, "compiler_flags", lambda: tuple(flags))  # compiles in no time
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     assert kernel_library(torch.float32) is not None
+    (library,) = (tmp_path / "cache" / "nas_lightning").iterdir()
+    mark, planted = tmp_path / "mark", tmp_path / "planted.so"
+    subprocess.run(
+        ["gcc", "-shared", "-fPIC", "-x", "c", "-", "-o", str(planted)],
+        input=(PLANTED % mark).encode(),
+        check=True,
+    )
+    code = planted.read_bytes()
+    library.unlink()
+    library.write_bytes(code + hashlib.sha256(code).digest())
+    if place == "file":
+        library.chmod(0o666)
+    elif not place.endswith("another"):
+        (tmp_path / place).chmod(0o777)
+    elif os.geteuid() == 0:
+        os.chown(library if place.startswith("file") else library.parent, 12345, 12345)
+    else:
+        pytest.skip("only root gives files to others")
+    module._library.cache_clear()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        assert kernel_library(torch.float32) is not None
+    assert not mark.exists()
+    told = any("kernels are compiled for this process alone: " in str(warning.message) for warning in caught)
+    assert told is not place.startswith("file")
