@@ -54,7 +54,7 @@ def read_dataset(path: str | os.PathLike[str]) -> xr.Dataset:
         raise ValueError(f"{path} is not a file")
     content = path.read_bytes()
     if (stored := _STORED.search(content)) is not None and stored.group(1) != _checksum(content, stored):
-        raise ValueError(f"{path} is not an analysis file as it was written: it is damaged, or was changed")
+        raise ValueError(f"{path} is not an analysis file, or it is damaged: its checksum differs")
     try:
         import xarray as xr  # takes a third of a second, which not every start needs
 

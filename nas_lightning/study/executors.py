@@ -52,6 +52,10 @@ class JobEnd:
     reason: str | None = None
 
 
+class ExecutorGoneError(ConnectionError):
+    """Nothing can be started any more."""
+
+
 @runtime_checkable
 class Executor(Protocol):
     """Starts processes and notices their ends.
@@ -67,7 +71,7 @@ class Executor(Protocol):
     threads: int
 
     def has_room(self, gpus: float | int) -> bool:
-        """Whether a process with so many GPUs would start at once."""
+        """Whether a process with so many GPUs would start at once; ExecutorGoneError if none ever will."""
 
     def start(self, job: Job) -> None:
         """Start a process; OSError if it cannot be."""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from nas_lightning.study.executors import (
     GRACE_SECONDS,
+    ExecutorGoneError,
     Job,
     JobEnd,
     end_group,
@@ -26,6 +27,12 @@ if TYPE_CHECKING:
 
 OBJECT_STORE_BYTES = 100 * 2**20
 """Size of an embedded cluster's object store, which holds nothing but exit codes."""
+
+
+RESTARTS_AT_MOST = 5
+"""How often an embedded cluster is started anew."""
+GONE_SECONDS = 120.0
+"""How long a cluster at an address may have no machine before a study ends."""
 
 
 class RayExecutor:
@@ -64,22 +71,16 @@ class RayExecutor:
         self._ray: Any = ray
         if address is not None:
             _check_address(address)
-        embedded: dict[str, Any] = {"include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
-        try:
-            ray.init(
-                address=address or "local",
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-                **(embedded if address is None else {}),
-            )
-        except ConnectionError as error:
-            raise ConnectionError(f"`address` (={address}) is no running Ray cluster: {error}") from error
+        self._address = address
+        self._connect()
         # All GPUs of a process are on one machine.
         self.gpus = max((int(node.get("GPU", 0)) for node in self._machines()), default=0)
         self._gpus_each = min(self.gpus, 1) if gpus_each is None else gpus_each(self.gpus)
         self.jobs = jobs
         self.threads = self._threads_each()
         self._running: dict[Any, str] = {}
+        self._restarts = 0
+        self._gone_since: float | None = None
 
     def has_room(self, gpus: float | int) -> bool:
         """Whether fewer than ``jobs`` processes run, and the cluster has what one more needs."""
@@ -87,13 +88,50 @@ class RayExecutor:
             return False
         # All resources, not the free ones: Ray notices the end of a task with some delay.
         room = 0
-        for machine in self._machines():
+        machines = self._machines()
+        if machines:
+            self._gone_since = None
+        elif not self._running:
+            self._restart()
+            machines = self._machines()
+        for machine in machines:
             places = int(machine.get("CPU", 0)) // self.threads
             if gpus:
                 of_gpu = machine.get("GPU", 0)
                 places = min(places, int(of_gpu * (1 // gpus) if gpus < 1 else of_gpu // gpus))
             room += places
         return len(self._running) < room
+
+    def _connect(self) -> None:
+        """Connect to the cluster, or start the embedded one."""
+        embedded: dict[str, Any] = {"include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
+        try:
+            self._ray.init(
+                address=self._address or "local",
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                **(embedded if self._address is None else {}),
+            )
+        except ConnectionError as error:
+            raise ConnectionError(
+                f"`address` (={self._address}) is no running Ray cluster: {error}"
+            ) from error
+
+    def _restart(self) -> None:
+        """Where no machine is left, start the embedded cluster anew, or wait for a machine of another one."""
+        if self._address is None:
+            if self._restarts == RESTARTS_AT_MOST:
+                raise ExecutorGoneError(f"the embedded Ray cluster ended {self._restarts + 1} times")
+            self._restarts += 1
+            try:
+                self._ray.shutdown()
+                self._connect()
+            except Exception as error:  # whatever Ray raises
+                raise ExecutorGoneError(f"Ray cannot be started again: {_first_line(error)}") from error
+        elif self._gone_since is None:
+            self._gone_since = time.monotonic()
+        elif time.monotonic() - self._gone_since > GONE_SECONDS:
+            raise ExecutorGoneError(f"the Ray cluster at {self._address} has no machine left")
 
     def start(self, job: Job) -> None:
         """Hand a process to the cluster; one that needs no GPU sees none, which Ray does not ensure."""

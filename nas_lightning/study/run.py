@@ -16,7 +16,7 @@ from filelock import FileLock, Timeout
 
 from nas_lightning.study.attempts import LOG, Attempt, begin_log, log_end, write_attempts
 from nas_lightning.study.estimate import run_weights
-from nas_lightning.study.executors import Executor, JobEnd
+from nas_lightning.study.executors import Executor, ExecutorGoneError, JobEnd
 from nas_lightning.study.jobs import gpus_of, run_job
 from nas_lightning.study.progress import Output, StudyProgress
 from nas_lightning.study.results import collect_results, write_results
@@ -129,23 +129,31 @@ class _Runner:
             f"{len(self.study.runs)} runs in {self.study.folder}, {len(self.finished)} of them finished"
         )
         try:
-            while not self.signals and (self.pending or self.running or self.elsewhere):
-                moved = self._start_all()
-                for end in self.executor.ended():
-                    moved = True
-                    self._end(self.running.pop(end.name), end)
-                self._look_elsewhere()
-                self._write_tables(at_once=False)
-                if self.progress.due:
-                    self._tell()
-                if not moved:
-                    time.sleep(POLL_SECONDS)
+            try:
+                self._run_all()
+            except ExecutorGoneError as error:
+                for task in self.pending:
+                    self._give_up(task, str(error))
             if self.signals:
                 return self._stop(self.signals[-1])
             self._write_tables(at_once=True)
             return self._summary()
         finally:
             self.progress.close()
+
+    def _run_all(self) -> None:
+        """Start runs and wait for their ends until none is left, or a signal comes."""
+        while not self.signals and (self.pending or self.running or self.elsewhere):
+            moved = self._start_all()
+            for end in self.executor.ended():
+                moved = True
+                self._end(self.running.pop(end.name), end)
+            self._look_elsewhere()
+            self._write_tables(at_once=False)
+            if self.progress.due:
+                self._tell()
+            if not moved:
+                time.sleep(POLL_SECONDS)
 
     def _start_all(self) -> bool:
         """Start what there is room for; in order, so that a run that needs several GPUs gets its turn."""

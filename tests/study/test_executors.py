@@ -17,6 +17,7 @@ import pytest
 from nas_lightning.study import executors
 from nas_lightning.study.executors import (
     Executor,
+    ExecutorGoneError,
     Job,
     JobEnd,
     LocalExecutor,
@@ -42,14 +43,14 @@ def wait_for(condition: Callable[[], Any], seconds: float = 30) -> Any:
     return value
 
 
-def wait_for_ends(executor: Executor, count: int = 1) -> list[JobEnd]:
+def wait_for_ends(executor: Executor, count: int = 1, seconds: float = 30) -> list[JobEnd]:
     ends: list[JobEnd] = []
 
     def enough() -> bool:
         ends.extend(executor.ended())
         return len(ends) >= count
 
-    wait_for(enough)
+    wait_for(enough, seconds)
     return sorted(ends, key=lambda end: end.name)
 
 
@@ -274,6 +275,72 @@ def test_an_embedded_ray_cluster(tmp_path: Path) -> None:
     finally:
         executor.close()
     wait_for(lambda: not set(filter(is_alive, processes_below(os.getpid()))) - before, 20)
+
+
+@pytest.mark.slow
+def test_an_embedded_ray_cluster_without_its_raylet_is_started_anew(tmp_path: Path) -> None:
+    pytest.importorskip("ray")
+    from nas_lightning.study.ray_executor import RayExecutor
+
+    executor = RayExecutor(jobs=1)
+    try:
+        executor.start(job(tmp_path, "a", SLEEP))
+        child = first_number(tmp_path / "a.txt")
+        (raylet,) = (
+            process_id
+            for process_id in processes_below(os.getpid())
+            if Path(f"/proc/{process_id}/cmdline").read_bytes().split(b"\0")[0].endswith(b"/raylet")
+        )
+        os.kill(raylet, signal.SIGKILL)
+        (end,) = wait_for_ends(executor, seconds=150)  # Ray asks a machine several times before it is dead
+        assert (end.name, end.lost) == ("a", True)
+        wait_for(lambda: not is_alive(child), 20)
+        wait_for(lambda: executor.has_room(0), 60)
+        executor.start(job(tmp_path, "b", ""))
+        assert wait_for_ends(executor) == [JobEnd("b", 0)]
+    finally:
+        executor.close()
+
+
+class FakeRay:
+    """A cluster whose machines are all dead."""
+
+    def __init__(self) -> None:
+        self.starts = 0
+        self.is_broken = False
+
+    def nodes(self) -> list[dict[str, object]]:
+        return [{"Alive": False, "Resources": {"CPU": 2.0}}]
+
+    def init(self, **settings: object) -> None:
+        if self.is_broken:
+            raise RuntimeError("no port is free. Advice follows.")
+        self.starts += 1
+
+    def shutdown(self) -> None:
+        pass
+
+
+def test_a_cluster_without_machines_is_not_waited_for_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = FakeRay()
+    monkeypatch.setitem(sys.modules, "ray", fake)
+    from nas_lightning.study import ray_executor
+
+    embedded = ray_executor.RayExecutor()
+    for _ in range(ray_executor.RESTARTS_AT_MOST):
+        assert not embedded.has_room(0)
+    assert fake.starts == 1 + ray_executor.RESTARTS_AT_MOST
+    with pytest.raises(ExecutorGoneError, match="embedded Ray cluster ended 6 times"):
+        embedded.has_room(0)
+    other = ray_executor.RayExecutor(address="auto")
+    assert not other.has_room(0)
+    monkeypatch.setattr(ray_executor, "GONE_SECONDS", 0)
+    with pytest.raises(ExecutorGoneError, match="cluster at auto has no machine left"):
+        other.has_room(0)
+    embedded = ray_executor.RayExecutor()
+    fake.is_broken = True
+    with pytest.raises(ExecutorGoneError, match="cannot be started again: no port is free"):
+        embedded.has_room(0)
 
 
 @pytest.mark.slow

@@ -20,7 +20,7 @@ import xarray as xr
 from nas_lightning.netcdf import write_dataset
 from nas_lightning.study import jobs, progress
 from nas_lightning.study.attempts import read_attempts, write_attempts
-from nas_lightning.study.executors import LocalExecutor
+from nas_lightning.study.executors import ExecutorGoneError, Job, LocalExecutor
 from nas_lightning.study.jobs import gpus_of, run_command, run_job
 from nas_lightning.study.progress import StudyProgress
 from nas_lightning.study.run import run_study
@@ -66,6 +66,30 @@ def test_every_run_is_started_once_in_order_and_a_finished_one_never_again(tmp_p
     assert lines[1] == "r2: continued after epoch 2, attempt 2"
     assert [len(starts(run)) for run in runs] == [1, 1, 2, 1]
     assert [(path.stat().st_ino, path.stat().st_mtime_ns) for path in results] == before
+
+
+class GoneAfterOne(LocalExecutor):
+    """A cluster that ends after its first process."""
+
+    started = 0
+
+    def start(self, job: Job) -> None:
+        self.started += 1
+        super().start(job)
+
+    def has_room(self, gpus: float | int) -> bool:
+        if self.started and not self._running:
+            raise ExecutorGoneError("no machine is left")
+        return super().has_room(gpus)
+
+
+def test_without_a_machine_the_study_ends_and_names_what_is_unfinished(tmp_path: Path) -> None:
+    study = made_up_study(tmp_path, [made_up_run(tmp_path, name, seconds=0.02) for name in "abc"])
+    output = io.StringIO()
+    assert run_study(study, GoneAfterOne(1), output=output) == 1
+    lines = output.getvalue().splitlines()
+    assert "1 of 3 runs are finished" in lines
+    assert lines[-2:] == ["  b: no machine is left", "  c: no machine is left"]
 
 
 def test_so_many_at_a_time_and_no_more(tmp_path: Path) -> None:
