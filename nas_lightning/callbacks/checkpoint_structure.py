@@ -59,6 +59,9 @@ def check_structure(
             raise ValueError(f"{foreign}: `{name}` of its state dict is a {type(tensor).__name__}, no tensor")
     if checkpoint["epoch"] < 0:
         raise ValueError(f"{foreign}: its `epoch` (={checkpoint['epoch']}) is negative")
+    for name in ("hyper_parameters", "datamodule_hyper_parameters", "trainer"):
+        if (odd := _other_than_plain(checkpoint.get(name))) is not None:
+            raise ValueError(f"{foreign}: its `{name}` hold a {type(odd).__name__}, which no setting is")
     settings = checkpoint.get("hyper_parameters") or {}
     unknown = [name for name in settings if not name.startswith("_") and name not in model_settings]
     if unknown:
@@ -115,6 +118,15 @@ def class_paths(value: Any) -> Iterator[object]:
     if isinstance(value, list | tuple):
         for nested in value:
             yield from class_paths(nested)
+
+
+def _other_than_plain(value: Any) -> Any:
+    """A part of nested settings that YAML has no form for; None if there is none."""
+    if isinstance(value, Mapping):
+        value = [*value.keys(), *value.values()]
+    if isinstance(value, list | tuple):
+        return next((odd for part in value if (odd := _other_than_plain(part)) is not None), None)
+    return None if isinstance(value, str | int | float | None) else value
 
 
 def _import_paths(value: Any) -> Iterator[str]:

@@ -73,6 +73,8 @@ class RunRecord(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue the rows of a checkpoint."""
         self.rows = [dict(row) for row in state_dict["rows"]]
+        if not all(isinstance(value, int | float) for row in self.rows for value in row.values()):
+            raise ValueError("the checkpoint's record has a row with other than numbers")
         so_far = state_dict.get("epoch_so_far")
         if so_far is not None:  # an earlier version kept whole epochs only
             self._evaluation = dict(so_far["evaluation"])

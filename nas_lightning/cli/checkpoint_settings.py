@@ -101,7 +101,7 @@ class CheckpointSettings:
             key = f"{group}.{name}" if group else name
             if name in trained and isinstance(value, Mapping) and isinstance(trained[name], Mapping):
                 self._compare(key, value, trained[name])
-            elif name in trained and value != trained[name]:
+            elif name in trained and _as_lists(value) != _as_lists(trained[name]):
                 raise ValueError(
                     f"`{key}` (={value}) contradicts the checkpoint {self.path}, which was trained with"
                     f" {trained[name]}; leave it out, or train a new run"
@@ -145,6 +145,11 @@ def read_checkpoint_settings(path: Path, *, resuming: bool = False) -> Checkpoin
         deciding=record.get("deciding"),
         blocking=_blocking(checkpoint, record),
     )
+
+
+def _as_lists(value: Any) -> Any:
+    """A value with its tuples as lists: the parser makes one of the other."""
+    return [_as_lists(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def _is_data_set(name: str) -> bool:

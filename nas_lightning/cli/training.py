@@ -238,7 +238,17 @@ class TrainingCLI(LightningCLI):
         if path is None:
             self.check_without_checkpoint()
         else:
-            self._take_settings(Path(path))
+            try:
+                self._take_settings(Path(path))
+            except Exception as error:
+                if is_user_error(error):
+                    raise
+                raise self._unusable(error) from error
+
+    def _unusable(self, error: Exception) -> ValueError:
+        """The error that says that a checkpoint's contents are at fault."""
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        return ValueError(f"`ckpt_path` (={self.settings.ckpt_path}) cannot be restored: {reason}")
 
     def _checkpoint_to_resume(self) -> Path | None:
         """The checkpoint that a training resumes from; None if it starts.
@@ -349,6 +359,10 @@ class TrainingCLI(LightningCLI):
             super().instantiate_classes()
         except ValueError as error:
             raise ValueError(plain_message(str(error), ())) from error
+        except Exception as error:
+            if is_user_error(error) or self.settings.ckpt_path is None:
+                raise
+            raise self._unusable(error) from error
         for note in genotype_notes(self.settings.model.genotype):
             rank_zero_info(f"note: {note}")
 
@@ -446,12 +460,9 @@ class TrainingCLI(LightningCLI):
             again = "resume with `--ckpt_path last`" if subcommand == "fit" else "repeat the command"
             raise OSError(error.errno, f"{one_line(error)}; make room, then {again}") from error
         except Exception as error:
-            if is_user_error(error) or not _is_restoring(error):
+            if not _is_restoring(error) or (is_user_error(error) and "checkpoint" in str(error)):
                 raise
-            reason = " ".join(f"{type(error).__name__}: {error}".split())
-            raise ValueError(
-                f"`ckpt_path` (={self.settings.ckpt_path}) cannot be restored: {reason}"
-            ) from error
+            raise self._unusable(error) from error
         finally:
             for callback in self._requeues:
                 callback.stop_listening()
@@ -486,7 +497,8 @@ def run_logger(folder: Path) -> callbacks.EventLogger:
 def _is_restoring(error: BaseException) -> bool:
     """Whether Lightning raised an error while it restored a checkpoint, whose contents must be at fault."""
     frames = traceback.extract_tb(error.__traceback__)
-    return any(Path(f.filename).stem == "checkpoint_connector" and "restore" in f.name for f in frames)
+    names = {frame.name for frame in frames if Path(frame.filename).stem == "checkpoint_connector"}
+    return any("restore" in name or "resume" in name for name in names)
 
 
 def main(arguments: list[str]) -> None:

@@ -31,6 +31,8 @@ OBJECT_STORE_BYTES = 100 * 2**20
 
 RESTARTS_AT_MOST = 5
 """How often an embedded cluster is started anew."""
+LOST_SECONDS = 15.0
+"""How long a process may be without a machine before it is called lost."""
 GONE_SECONDS = 120.0
 """How long a cluster at an address may have no machine before a study ends."""
 
@@ -88,13 +90,9 @@ class RayExecutor:
             return False
         # All resources, not the free ones: Ray notices the end of a task with some delay.
         room = 0
-        machines = self._machines()
-        if machines:
-            self._gone_since = None
-        elif not self._running:
-            self._restart()
-            machines = self._machines()
-        for machine in machines:
+        if not self._running and (seconds := self._seconds_without_machines()) > 0:
+            self._restart(seconds)
+        for machine in self._machines():
             places = int(machine.get("CPU", 0)) // self.threads
             if gpus:
                 of_gpu = machine.get("GPU", 0)
@@ -117,7 +115,16 @@ class RayExecutor:
                 f"`address` (={self._address}) is no running Ray cluster: {error}"
             ) from error
 
-    def _restart(self) -> None:
+    def _seconds_without_machines(self) -> float:
+        """How long all machines have been gone; 0 if there is one."""
+        if self._machines():
+            self._gone_since = None
+            return 0.0
+        now = time.monotonic()
+        self._gone_since = now if self._gone_since is None else self._gone_since
+        return max(now - self._gone_since, 1e-9)
+
+    def _restart(self, seconds: float) -> None:
         """Where no machine is left, start the embedded cluster anew, or wait for a machine of another one."""
         if self._address is None:
             if self._restarts == RESTARTS_AT_MOST:
@@ -128,9 +135,8 @@ class RayExecutor:
                 self._connect()
             except Exception as error:  # whatever Ray raises
                 raise ExecutorGoneError(f"Ray cannot be started again: {_first_line(error)}") from error
-        elif self._gone_since is None:
-            self._gone_since = time.monotonic()
-        elif time.monotonic() - self._gone_since > GONE_SECONDS:
+            self._gone_since = None
+        elif seconds > GONE_SECONDS:
             raise ExecutorGoneError(f"the Ray cluster at {self._address} has no machine left")
 
     def start(self, job: Job) -> None:
@@ -147,7 +153,13 @@ class RayExecutor:
         if not self._running:
             return []
         ready, _ = self._ray.wait(list(self._running), num_returns=len(self._running), timeout=0)
-        return [self._end(task, self._running.pop(task)) for task in ready]
+        ends = [self._end(task, self._running.pop(task)) for task in ready]
+        if self._running and self._seconds_without_machines() > LOST_SECONDS:
+            # Ray waits for a machine for them, even if none will come.
+            reason = "its cluster has no machine left"
+            ends += [JobEnd(name, None, lost=True, reason=reason) for name in self._running.values()]
+            self._running.clear()
+        return ends
 
     def stop(self) -> list[JobEnd]:
         """End all processes."""

