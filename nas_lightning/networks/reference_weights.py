@@ -182,6 +182,16 @@ def _layers(network: CellNetwork, found: Candidate) -> tuple[dict[Group, _Layer]
             if node < len(positions) and edge < len(positions[node]):
                 group = ("cell", cell, "edge", positions[node][edge])
                 inside = inside.removeprefix("0.")  # drop path behind the operation, in a sequence
+        if len(group) == 6:  # FairDARTS: node, source, and number among the operations between the two
+            _, cell, _, node, source, number = (int(part) if isinstance(part, int) else 0 for part in group)
+            edges = network.genotype.cell(cell in reduction_indices(count))[0]
+            between = [
+                position
+                for position, (edge, own) in enumerate(zip(edges, edges.nodes, strict=True))
+                if (own, edge.source) == (node, source)
+            ]
+            if number < len(between):
+                group = ("cell", cell, "edge", between[number])
         layer = layers.setdefault(group, _Layer())
         if inside in layer.tensors:
             unknown.append(name)

@@ -39,6 +39,7 @@ _STEM = re.compile(r"_?stem_?([01])(?:\.|$)|_?stem\.(first|second)\.|_?stem\.")
 _PREPROCESS = re.compile(r"_?pre\w*?[._]?([01])\.")
 _EDGE = re.compile(r"(?:_?ops|_?operations|_?edges|_?op_list|_?layers)\.(\d{1,4})\.")
 _NODE = re.compile(r"(?:_?dag|_?nodes|_?blocks)\.(\d{1,4})\.(?:(?:_?ops|_?edges)\.)?(\d{1,4})\.")
+_FAIRDARTS_EDGE = re.compile(r"_ops\.(\d{1,4})\.(\d{1,4})\.(\d{1,4})\.(?=op\.|conv_\d|bn\.)")
 _CLASSIFIER = re.compile(r"_?(?:classifier|linear|fc|head|logits)\.(?=(?:weight|bias)$)")
 _TOWER = re.compile(r"_?\w*aux\w*\.")
 
@@ -116,7 +117,12 @@ def group_of(name: str) -> tuple[Group, str] | None:
     cell = re.match(r"cells\.(\d{1,4})\.", name)
     if cell:
         index, rest = int(cell[1]), name[cell.end() :]
-        for pattern, kind in ((_NODE, "node"), (_EDGE, "edge"), (_PREPROCESS, "preprocess")):
+        for pattern, kind in (
+            (_FAIRDARTS_EDGE, "to"),
+            (_NODE, "node"),
+            (_EDGE, "edge"),
+            (_PREPROCESS, "preprocess"),
+        ):
             match = pattern.match(rest)
             if match:
                 return ("cell", index, kind, *map(int, match.groups())), rest[match.end() :]

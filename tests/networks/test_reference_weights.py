@@ -13,7 +13,7 @@ from torch import Tensor
 
 from nas_lightning.cells import get_genotype
 from nas_lightning.networks import CellNetwork, load_reference_weights, reference_names
-from tests.networks.cases import batch, logits_of
+from tests.networks.cases import batch, logits_of, oracle_and_network
 from tests.oracles.plain_network import PlainNetwork
 
 State = dict[str, Tensor]
@@ -365,3 +365,26 @@ def test_a_thousand_damaged_state_dicts() -> None:
             assert torch.equal(next(network.parameters()), before), case
     assert 50 < loaded < 700
     assert not [text for text in said if "\n" in text or len(text) > 1500]
+
+
+def test_fairdarts_names_an_edge_by_node_source_and_number() -> None:
+    """Keys of its network: ``cells.0._ops.<node>.<source>.<number>.op.1.weight``."""
+    genotype = get_genotype("fairdarts_a")
+    oracle, network = oracle_and_network(genotype, num_cells=3)
+    cells = [genotype.cell(index > 0)[0] for index in range(3)]
+
+    def renamed(key: str) -> str:
+        match = re.match(r"cells\.(\d)\._ops\.(\d+)\.", key)
+        if match is None:
+            return key
+        edges, position = cells[int(match[1])], int(match[2])
+        place = f"{edges.nodes[position]}.{edges[position].source}.0"
+        return f"cells.{match[1]}._ops.{place}.{key[match.end() :]}"
+
+    state = {renamed(key): tensor for key, tensor in oracle.state_dict().items()}
+    assert "cells.0._ops.5.0.0.op.1.weight" in state
+    fresh = CellNetwork(genotype, 5, 2, 3, True).double()
+    load_reference_weights(fresh, state)
+    torch.testing.assert_close(fresh.state_dict(), network.state_dict())
+    with pytest.raises(ValueError, match="does not fit"):
+        load_reference_weights(CellNetwork(get_genotype("fairdarts_b"), 5, 2, 3, True).double(), state)
