@@ -129,6 +129,7 @@ def read_checkpoint_settings(path: Path, *, resuming: bool = False) -> Checkpoin
         run["seed_everything"] = checkpoint["seed_everything"]
     roots = [root for root in (data.get("root"), checkpoint.get("data_root")) if isinstance(root, str)]
     record = _record_of(checkpoint)
+    deciding = record.get("deciding")
     return CheckpointSettings(
         path,
         epoch=checkpoint["epoch"],
@@ -142,7 +143,7 @@ def read_checkpoint_settings(path: Path, *, resuming: bool = False) -> Checkpoin
         },
         run=run,
         roots=tuple(roots),
-        deciding=record.get("deciding"),
+        deciding=deciding if isinstance(deciding, dict) else None,
         blocking=_blocking(checkpoint, record),
     )
 

@@ -67,7 +67,7 @@ class SaveRunConfig(SaveConfigCallback):
         super().__init__(parser, config)
         self.folder = folder
         settings = config.clone()
-        settings["ckpt_path"] = None
+        del settings["ckpt_path"]  # as null it would undo an option that stands before `--config`
         for name in ("weights", "extend"):
             if settings.get(name) is None or name == "extend":
                 settings.pop(name, None)
