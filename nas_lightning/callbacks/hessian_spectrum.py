@@ -13,7 +13,7 @@ from nas_lightning.analysis import HessianSpectrum as Spectrum
 from nas_lightning.analysis.trial import check_second_derivative
 from nas_lightning.callbacks.analysis import Analysis
 from nas_lightning.callbacks.context import AnalysisContext, Dataset
-from nas_lightning.figures import draw_spectrum
+from nas_lightning.figures import draw_spectrum, file_facts, shared_note
 from nas_lightning.netcdf import matching_dataset, write_dataset
 
 _NORMALIZED = "normalized_largest_eigenvalue"
@@ -206,4 +206,5 @@ def _figure(dataset: Dataset) -> Figure:
         trace_error=float(dataset["trace_standard_error"]),
         converged=bool(dataset["converged"]),
         title=str(dataset.attrs["title"]),
+        note=shared_note([file_facts(dataset)]),
     )

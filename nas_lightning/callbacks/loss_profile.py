@@ -19,7 +19,13 @@ from nas_lightning.analysis import (
 )
 from nas_lightning.callbacks.context import AnalysisContext, Dataset
 from nas_lightning.callbacks.loss_contour import LossSurface
-from nas_lightning.figures import draw_profiles, finished_losses, profile_curve
+from nas_lightning.figures import (
+    draw_profiles,
+    file_facts,
+    finished_losses,
+    profile_curve,
+    shared_note,
+)
 
 
 class LossProfile(LossSurface):
@@ -84,4 +90,4 @@ class LossProfile(LossSurface):
             return {}
         title = str(profile.attrs["title"])
         curve = profile_curve([losses], profile["radius"].values, title)
-        return {"landscape/loss_profile": draw_profiles([curve])}
+        return {"landscape/loss_profile": draw_profiles([curve], note=shared_note([file_facts(profile)]))}

@@ -182,7 +182,9 @@ def drawn(surface: Surface, variable: str) -> tuple[SurfacePanel, list[SurfaceSp
     title = str(surface.dataset.attrs["title"])
     read = read_surface_panel(surface.dataset, variable, title, finest=finest_lattice)
     panel, has_spread = read.panel, surface.complete and len(read.pairs) > 1
-    return panel, [SurfaceSpread(panel.alphas, panel.betas, read.pairs, panel.title)] if has_spread else []
+    return panel, [
+        SurfaceSpread(panel.alphas, panel.betas, read.pairs, panel.title, panel.facts)
+    ] if has_spread else []
 
 
 def _statistics(scalars: Dataset) -> Iterator[tuple[str, float, float]]:

@@ -6,8 +6,9 @@ Starts quickly: matplotlib and xarray are imported after the arguments are read.
 from __future__ import annotations
 
 import argparse
+import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -90,6 +91,13 @@ def argument_parser() -> ArgumentParser:
     parser.add_argument("--vmax", type=float, help="upper end of the scale (the largest value)")
     parser.add_argument("--columns", type=int, help="panels side by side (up to 4)")
     parser.add_argument("--title", default="", help="title of the whole picture")
+    parser.add_argument(
+        "--labels",
+        nargs="+",
+        metavar="TEXT",
+        help="title of each panel or name of each curve, in the order of the files; or one for all with facts"
+        " of the file, such as '{genotype}, {epoch}, {seed}' (genotypes, and what tells files of one apart)",
+    )
     return parser
 
 
@@ -109,10 +117,11 @@ def draw(options: argparse.Namespace) -> Figure:
     variable = options.variable or VARIABLES[kind][0]
     _check_view(options, view, kind, variable)
     layout = {"columns": options.columns, "title": options.title}
+    titles = _titles(paths, datasets, options.labels)
 
     def each_file(read: Any, **settings: Any) -> list[Any]:
         results = []
-        for path, dataset, title in zip(paths, datasets, _titles(paths, datasets), strict=True):
+        for path, dataset, title in zip(paths, datasets, titles, strict=True):
             try:
                 results.append(read(dataset, title=title, **settings))
             except ValueError as error:
@@ -145,7 +154,7 @@ def draw(options: argparse.Namespace) -> Figure:
             if not len(surface.pairs):
                 raise ValueError(f"{path} has no finished pair of directions to draw the spread of")
         spreads = [
-            figures.SurfaceSpread(panel.alphas, panel.betas, surface.pairs, panel.title)
+            figures.SurfaceSpread(panel.alphas, panel.betas, surface.pairs, panel.title, panel.facts)
             for surface, panel in zip(surfaces, panels, strict=True)
         ]
         return figures.draw_spread(spreads, loss=variable == "loss", title=options.title, **settings)
@@ -165,15 +174,18 @@ def _draw_profiles(
         if getattr(options, name) not in (None, "auto"):
             raise ValueError(f"`{name}` has no effect on files of kind {PROFILE}: leave it out")
     curves = []
-    for path, dataset, title in zip(paths, datasets, _titles(paths, datasets), strict=True):
+    titles = _titles(paths, datasets, options.labels)
+    for path, dataset, title in zip(paths, datasets, titles, strict=True):
         losses = figures.finished_losses(dataset)
         if len(losses) < dataset.sizes["direction_seed"]:
             if not len(losses):
                 raise ValueError(f"{path} has no direction that is measured completely")
             done = f"{len(losses)} of {dataset.sizes['direction_seed']} directions are measured"
             print(f"nas-lightning: {path} is unfinished: {done}", file=sys.stderr)
-        curves.append(figures.profile_curve([losses], dataset["radius"].values, title))
-    return figures.draw_profiles(curves, title=options.title)
+        label = title.replace("\n", ", ")
+        curves.append(figures.profile_curve([losses], dataset["radius"].values, label))
+    note = figures.shared_note([figures.file_facts(dataset) for dataset in datasets])
+    return figures.draw_profiles(curves, title=options.title, note=note)
 
 
 def _read(path: Path, view: str | None) -> xr.Dataset:
@@ -204,14 +216,34 @@ def _read_same_kind(paths: Sequence[Path], view: str | None) -> list[xr.Dataset]
     return datasets
 
 
-def _titles(paths: Sequence[Path], datasets: Sequence[xr.Dataset]) -> list[str]:
-    """The genotype's name of each file, followed by the path where two files share a name."""
-    names = [
-        str(dataset.attrs.get("title") or path.stem) for path, dataset in zip(paths, datasets, strict=True)
-    ]
-    return [
-        name if names.count(name) == 1 else f"{name}\n{path}" for name, path in zip(names, paths, strict=True)
-    ]
+def _titles(paths: Sequence[Path], datasets: Sequence[xr.Dataset], labels: Sequence[str] | None) -> list[str]:
+    """The labels given, one a file or one for all; else the genotypes and what tells files of one apart."""
+    from nas_lightning.figures import file_facts, file_titles
+
+    facts = [file_facts(dataset) for dataset in datasets]
+    if labels is None:
+        return file_titles(facts, paths)
+    if len(labels) not in (1, len(paths)):
+        raise ValueError(
+            f"`labels` (={' '.join(labels)}) must be one for all files or one for each of the {len(paths)}"
+        )
+    every = list(labels) if len(labels) == len(paths) else [labels[0]] * len(paths)
+    return [_filled(label, known, path) for label, known, path in zip(every, facts, paths, strict=True)]
+
+
+def _filled(label: str, facts: Mapping[str, str], path: Path) -> str:
+    """A label with the facts of its file in place of their names in braces."""
+    from nas_lightning.figures.facts import NAMES
+
+    def fact(match: re.Match[str]) -> str:
+        name = match[1]
+        if name not in NAMES:
+            raise ValueError(f"`labels` (={label}): there is no {{{name}}}; there are {', '.join(NAMES)}")
+        if name not in facts:
+            raise ValueError(f"`labels` (={label}): {path} does not say its {name}")
+        return facts[name]
+
+    return re.sub(r"{(\w*)}", fact, label)
 
 
 def _check_view(options: argparse.Namespace, view: str, kind: str, variable: str) -> None:

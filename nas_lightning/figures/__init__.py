@@ -4,6 +4,7 @@ from nas_lightning.figures.accuracy import AccuracyPanel, draw_accuracy
 from nas_lightning.figures.cell import CellDrawing, draw_cell, draw_cells
 from nas_lightning.figures.curves import Curve, CurvePanel, draw_curves
 from nas_lightning.figures.effects import Effect, EffectPanel, draw_forest
+from nas_lightning.figures.facts import file_facts, file_titles, shared_note
 from nas_lightning.figures.landscape import LOSS_LEVELS, draw_loss_contours
 from nas_lightning.figures.picture import figure_to_array, figure_to_bytes, picture_format, write_figure
 from nas_lightning.figures.profile import draw_profiles, finished_losses, profile_curve
@@ -43,10 +44,13 @@ __all__ = [
     "draw_width_depth",
     "figure_to_array",
     "figure_to_bytes",
+    "file_facts",
+    "file_titles",
     "finished_losses",
     "picture_format",
     "profile_curve",
     "read_surface_panel",
     "read_variance_split",
+    "shared_note",
     "write_figure",
 ]

@@ -12,13 +12,23 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from nas_lightning.figures.picture import add_legend, grid_of, label_axes, new_figure, open_axes, settle
+from nas_lightning.figures.picture import (
+    TICK_POINTS,
+    add_legend,
+    grid_of,
+    label_axes,
+    new_figure,
+    open_axes,
+    settle,
+    wrap,
+)
 
 _ORIGINAL_COLOUR = "#000000"
 _VARIANT_COLOUR = "#0072B2"
 _SEED_COLOUR = "#8C8C8C"
 _PANEL_WIDTH = 4.2
 _PANEL_HEIGHT = 2.5
+_NAME_WIDTH = 1.5
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,7 +85,7 @@ def draw_accuracy(
     for place, panel in enumerate(panels):
         axes = figure.add_subplot(down, across, place + 1)
         _draw_panel(axes, panel)
-        label_axes(axes, panel.title, "", "" if place % across else y_label, _PANEL_WIDTH)
+        label_axes(axes, panel.title, "", "" if place % across else y_label)
         axes.set_ylim(low - room, high + room)
     several = any(len(values) > 1 for panel in panels for values in panel.values)
     variant = "variant, ± standard deviation over seeds" if several else "variant"
@@ -113,8 +123,9 @@ def _draw_panel(axes: Axes, panel: AccuracyPanel) -> None:
         bar = None if np.isnan(deviation) else [deviation]
         style: dict[str, Any] = {"markersize": 5, "elinewidth": 1.1, "capsize": 2.5, "zorder": 3}
         axes.errorbar([index], [mean], bar, fmt="o" if index else "D", color=colour, **style)
+    names = ["\n".join(wrap(name, _NAME_WIDTH, TICK_POINTS)) for name in panel.names]
     rotation = 0 if all(map(_is_number, panel.names)) else 90
-    axes.set_xticks(list(panel.indices), list(panel.names), rotation=rotation, parse_math=False)
+    axes.set_xticks(list(panel.indices), names, rotation=rotation, parse_math=False)
     axes.set_xlim(min(panel.indices, default=0) - 0.6, max(panel.indices, default=0) + 0.6)
     open_axes(axes, "y")
 

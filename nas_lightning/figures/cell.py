@@ -24,7 +24,7 @@ from nas_lightning.cells.topology import (
     reads_inputs,
 )
 from nas_lightning.figures.cell_layout import GAP, Box, CellLayout, lay_out
-from nas_lightning.figures.picture import grid_of
+from nas_lightning.figures.picture import grid_of, settle
 
 # Okabe and Ito's palette, which colour-blind readers can tell apart; one colour per family of operations.
 _FAMILY_COLOURS = {
@@ -131,7 +131,7 @@ def draw_cells(drawings: Sequence[CellDrawing], columns: int | None = None) -> F
         axes.set_ylim(-middle - _CAPTION_HEIGHT, middle)
         axes.set_axis_off()
         _draw(axes, drawing, layout)
-    return figure
+    return settle(figure)
 
 
 def _draw(axes: Axes, drawing: CellDrawing, layout: CellLayout) -> None:

@@ -20,12 +20,14 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 from nas_lightning.cells import published_variants
 from nas_lightning.figures.picture import (
     NOTE_POINTS,
+    TICK_POINTS,
     add_legend,
     grid_of,
     label_axes,
     new_figure,
     open_axes,
     settle,
+    text_width,
 )
 
 LineStyle: TypeAlias = tuple[float, tuple[float, ...]]
@@ -33,7 +35,10 @@ LineStyle: TypeAlias = tuple[float, tuple[float, ...]]
 ORIGINAL_COLOUR = "#000000"
 SOLID: LineStyle = (0.0, ())
 LINE_STYLES = (SOLID, (0.0, (5.0, 1.6)), (0.0, (1.0, 1.3)), (0.0, (5.0, 1.4, 1.0, 1.4)))
-"""Styles of variants, in turn, so that neighbouring colours differ in grey print too."""
+MARKERS = ("o", "s", "^", "D", "X")
+"""Styles and markers of variants, in turn: twenty lines differ without their colours."""
+_MARKS = 6
+"""Markers on a line, about."""
 _MAP = colormaps["plasma"]
 # The darkest would pass for the original's black, the lightest would not show on white.
 _MAP_RANGE = (0.12, 0.84)
@@ -43,7 +48,7 @@ _PANEL_WIDTH = 3.5
 _ALONE_WIDTH = 4.6
 _PANEL_HEIGHT = 2.5
 _NOT_FINITE = "not finite from here on"
-_LEGEND: Mapping[str, Any] = {"handlelength": 2.6, "labelspacing": 0.35}
+_LEGEND: Mapping[str, Any] = {"handlelength": 3.4, "labelspacing": 0.35}
 _BESIDE = {**_LEGEND, "loc": "upper left", "bbox_to_anchor": (1.01, 1.0), "borderaxespad": 0.0, "ncols": 1}
 """Right of its panel."""
 
@@ -100,35 +105,76 @@ def base_of(name: str) -> str:
     return name.partition(":")[0] if variant is None else variant.variant_of
 
 
-def architecture_colours(names: Sequence[str], widths: Sequence[float | int]) -> dict[str, str]:
-    """Colours of architectures: original cells black, variants from dark (wide) to light (narrow).
+@dataclass(frozen=True)
+class Look:
+    """How a line looks; no two lines of a figure share all three.
 
-    The variants of one base cell are spread evenly over the lightness, in the order of their width, equal
-    ones in the order given.
+    Attributes:
+        colour: Hexadecimal.
+        dash: Style of the line.
+        marker: Its marker; empty for none.
+        place: Place among the lines of one base cell, from 0; that of a black line is 0 too.
+    """
+
+    colour: str
+    dash: LineStyle
+    marker: str
+    place: int = 0
+
+    @property
+    def is_original(self) -> bool:
+        """Whether the line stands out as that of an original cell."""
+        return not self.marker
+
+    @property
+    def width(self) -> float:
+        """Width of the line in points."""
+        return 2.0 if self.is_original else 1.2
+
+
+def architecture_looks(
+    names: Sequence[str], widths: Sequence[float | int], *, together: bool = False
+) -> dict[str, Look]:
+    """Looks of architectures: original cells black and solid, variants with a colour, dashes and a marker.
+
+    The colours of the variants of one base cell run evenly from dark (wide) to light (narrow), in the order
+    of their width, equal ones in the order given; dashes and markers follow in turn. Where several original
+    cells stand ``together`` in a panel, all architectures are in one order.
     """
     low, high = _MAP_RANGE
-    colours = {}
-    for name, (place, count) in _places(names, widths).items():
+    looks = {}
+    for name, (place, count) in _places(names, widths, together).items():
         share = place / (count - 1) if count > 1 else 0.5
-        colours[name] = to_hex(_MAP(low + (high - low) * share)) if count else ORIGINAL_COLOUR
-    return colours
+        colour = to_hex(_MAP(low + (high - low) * share))
+        dash, marker = LINE_STYLES[place % len(LINE_STYLES)], MARKERS[place % len(MARKERS)]
+        looks[name] = Look(colour, dash, marker, place) if count else Look(ORIGINAL_COLOUR, SOLID, "")
+    return looks
 
 
-def architecture_styles(names: Sequence[str], widths: Sequence[float | int]) -> dict[str, LineStyle]:
-    """Line styles of architectures: original cells solid, variants in turn in the order of their colours."""
-    return {
-        name: LINE_STYLES[place % len(LINE_STYLES)] if count else SOLID
-        for name, (place, count) in _places(names, widths).items()
-    }
+def looks_of(panels: Sequence[CurvePanel]) -> dict[str, Look]:
+    """Looks of the curves of a figure, by name."""
+    curves = {curve.name: curve for panel in panels for curve in panel.curves}
+    together = any(sum(base_of(name) == name for name in _names(panel)) > 1 for panel in panels)
+    return architecture_looks(list(curves), [curve.width for curve in curves.values()], together=together)
 
 
-def _places(names: Sequence[str], widths: Sequence[float | int]) -> dict[str, tuple[int, int]]:
+def _names(panel: CurvePanel) -> set[str]:
+    return {curve.name for curve in panel.curves}
+
+
+def _places(
+    names: Sequence[str], widths: Sequence[float | int], together: bool
+) -> dict[str, tuple[int, int]]:
     """Place of every variant among those of its base cell, widest first; (0, 0) for original cells."""
     places = dict.fromkeys(names, (0, 0))
     known = dict(zip(names, widths, strict=True))
-    for base in dict.fromkeys(map(base_of, names)):
-        variants = [name for name in known if base_of(name) == base != name]
-        ordered = sorted(variants, key=lambda name: -known[name])
+    if together:
+        groups = [list(known)]
+    else:
+        bases = dict.fromkeys(map(base_of, names))
+        groups = [[name for name in known if base_of(name) == base != name] for base in bases]
+    for group in groups:
+        ordered = sorted(group, key=lambda name: -known[name])
         places |= {name: (place, len(ordered)) for place, name in enumerate(ordered)}
     return places
 
@@ -145,6 +191,7 @@ def draw_curves(
     x_label: str = "epochs",
     columns: int | None = None,
     title: str = "",
+    note: str = "",
 ) -> Figure:
     """Draw curves of trainings (figures 3 to 5 and 12 to 16).
 
@@ -158,6 +205,7 @@ def draw_curves(
         x_label: Name of the horizontal axis.
         columns: Panels side by side; two by default.
         title: Title of the whole figure.
+        note: Stands below the figure in small letters.
 
     Returns:
         The figure. Its legend stands below the panels, or beside each where a label means different lines.
@@ -169,30 +217,26 @@ def draw_curves(
         raise ValueError("there must be at least one curve to draw")
     across, down = grid_of(len(panels), columns, default=2)
     curves = [curve for panel in panels for curve in panel.curves]
-    names, widths = [curve.name for curve in curves], [curve.width for curve in curves]
-    colours, styles = architecture_colours(names, widths), architecture_styles(names, widths)
-    entries = {(curve.shown, colours[curve.name], styles[curve.name]): curve for curve in curves}
+    looks = looks_of(panels)
+    entries = {(curve.shown, looks[curve.name]): curve for curve in curves}
     shared = len({entry[0] for entry in entries}) == len(entries)
-    handles: dict[str, Artist] = {
-        name: Line2D([], [], color=colours[name], linestyle=styles[name], linewidth=_line_width(name))
-        for name in dict.fromkeys(names)
-    }
+    handles: dict[str, Artist] = {name: Line2D([], [], **_style(look)) for name, look in looks.items()}
 
     panel_width = _ALONE_WIDTH if across == 1 else _PANEL_WIDTH
     width = across * panel_width + 0.3 if shared else across * (panel_width + 1.5)
-    longest = max(len(curve.shown) for curve in curves)
-    legend_columns = max(1, min(len(entries), int(width / (0.062 * longest + 0.55))))
+    longest = max(text_width(curve.shown, TICK_POINTS) for curve in curves)
+    legend_columns = max(1, min(len(entries), int(width / (longest + 0.55))))
     legend_rows = -(-(len(entries) + 1) // legend_columns) if shared else 0
     figure = new_figure(width, down * _PANEL_HEIGHT + 0.17 * legend_rows + 0.3, title)
     broken = False
     for index, panel in enumerate(panels):
         axes = figure.add_subplot(down, across, index + 1)
-        broken |= _draw_panel(axes, panel, colours, styles)
+        broken |= _draw_panel(axes, panel, looks)
         peers = (other.curves for other in panels if other.y_label == panel.y_label)
         _set_scales(axes, panel.scale, list(chain.from_iterable(peers)))
         open_axes(axes, "both")
         below = x_label if index + across >= len(panels) else ""
-        label_axes(axes, panel.title, below, panel.y_label, _PANEL_WIDTH)
+        label_axes(axes, panel.title, below, panel.y_label)
         if not shared:
             labels = {curve.shown: handles[curve.name] for curve in panel.curves}
             add_legend(axes, labels, **_BESIDE)
@@ -201,14 +245,21 @@ def draw_curves(
         explained[_NOT_FINITE] = Line2D([], [], color="black", marker="x", markersize=5, linestyle="")
     if explained:
         add_legend(figure, explained, ncols=legend_columns, **_LEGEND)
-    return settle(figure)
+    return settle(figure, note=note)
 
 
-def _line_width(name: str) -> float:
-    return 2.0 if base_of(name) == name else 1.2
+def _style(look: Look) -> dict[str, Any]:
+    """A look as matplotlib's line takes it."""
+    style: dict[str, Any] = {"color": look.colour, "linestyle": look.dash, "linewidth": look.width}
+    return style | {
+        "marker": look.marker,
+        "markersize": 4,
+        "markeredgecolor": "white",
+        "markeredgewidth": 0.4,
+    }
 
 
-def _draw_panel(axes: Axes, panel: CurvePanel, colours: dict[str, str], styles: dict[str, LineStyle]) -> bool:
+def _draw_panel(axes: Axes, panel: CurvePanel, looks: Mapping[str, Look]) -> bool:
     """Draw the curves of a panel; returns whether a line ends at a value that is not finite."""
     broken = False
     for order, curve in enumerate(panel.curves):
@@ -216,10 +267,15 @@ def _draw_panel(axes: Axes, panel: CurvePanel, colours: dict[str, str], styles: 
         finite = np.isfinite(mean)
         alone = finite & ~np.r_[False, finite[:-1]] & ~np.r_[finite[1:], False]
         depth = 3 + 0.9 * (len(panel.curves) - order) / len(panel.curves)
-        colour = colours[curve.name]
-        look: dict[str, Any] = {"linestyle": styles[curve.name], "linewidth": _line_width(curve.name)}
-        look |= {"marker": "o", "markersize": 3, "markevery": np.flatnonzero(alone).tolist()}
-        axes.plot(curve.x, mean, color=colour, label=curve.shown, zorder=depth, **look)
+        look = looks[curve.name]
+        # The markers of neighbouring lines stand at different places.
+        step = max(1, len(curve.x) // _MARKS)
+        marks = (look.place * step // len(MARKERS) % step, step)
+        axes.plot(curve.x, mean, label=curve.shown, zorder=depth, markevery=marks, **_style(look))
+        colour = look.colour
+        if alone.any():  # a line of one point would not show
+            dot: dict[str, Any] = {"markersize": 3, "label": "_alone"}
+            axes.plot(curve.x[alone], mean[alone], "o", color=colour, zorder=depth, **dot)
         if not np.array_equal(curve.low, curve.high, equal_nan=True):
             low, high = (np.where(finite, bound, np.nan) for bound in (curve.low, curve.high))
             axes.fill_between(curve.x, low, high, color=colour, alpha=0.16, linewidth=0, zorder=depth - 1)

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 
-from nas_lightning.figures.picture import LABEL_POINTS, TICK_POINTS, TITLE_POINTS, wrap
+from nas_lightning.figures.picture import LABEL_POINTS, TICK_POINTS, TITLE_POINTS, settle, wrap
 
 LOOKS = {
     "supported": ("#009E73", "o", "circle"),
@@ -119,7 +119,7 @@ def draw_forest(panels: Sequence[EffectPanel], *, title: str = "") -> Figure:
         figure.legend(
             handles=handles, loc="lower center", ncols=len(handles), fontsize=TICK_POINTS, frameon=False
         )
-    return figure
+    return settle(figure)
 
 
 def effect_limits(panel: EffectPanel) -> tuple[float, float]:

@@ -12,6 +12,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LinearSegmentedColormap, Normalize
 from matplotlib.figure import Figure
 
+from nas_lightning.figures.facts import shared_note
 from nas_lightning.figures.picture import NOTE_POINTS, RIGHT, add_colour_bar, settle
 from nas_lightning.figures.surface import (
     SurfacePanel,
@@ -58,7 +59,7 @@ def draw_loss_contours(
         draw_contour(axes, surface)
     add_loss_bar(figure, planes)
     explain_marks(figure)
-    return settle(figure, planes=planes)
+    return settle(figure, planes=planes, note=shared_note([surface.facts for surface in surfaces]))
 
 
 def draw_contour(axes: Axes, surface: SurfacePanel) -> None:

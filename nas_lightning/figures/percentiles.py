@@ -49,7 +49,7 @@ def draw_percentiles(panels: Sequence[PercentilePanel], *, columns: int = 3) -> 
         axes = figure.add_subplot(down, across, index + 1)
         _draw_panel(axes, panel)
         below = "year" if index + across >= len(panels) else ""
-        label_axes(axes, panel.title, below, panel.label, _WIDTH)
+        label_axes(axes, panel.title, below, panel.label)
     return settle(figure)
 
 

@@ -58,6 +58,6 @@ def profile_curve(
     return Curve(name, np.asarray(radii, dtype=np.float64), mean, low, high, width=width, label=label)
 
 
-def draw_profiles(curves: Sequence[Curve], title: str = "") -> Figure:
+def draw_profiles(curves: Sequence[Curve], title: str = "", note: str = "") -> Figure:
     """Draw the profiles of some architectures in one panel; a ValueError if there is none."""
-    return draw_curves([CurvePanel(curves, title, "loss (nat)")], x_label=RADIUS)
+    return draw_curves([CurvePanel(curves, title, "loss (nat)")], x_label=RADIUS, note=note)

@@ -79,9 +79,9 @@ def draw_sampled(panels: Sequence[SampledPanel], *, label: str = "test error (%)
     for (left, right), panel in zip(all_axes, panels, strict=True):
         _draw_curves(left, panel, norm)
         _draw_ends(right, panel, norm)
-        label_axes(left, panel.title, "epoch", label, _PANEL_WIDTH)
+        label_axes(left, panel.title, "epoch", label)
         right.set_xlim(low - 0.3, high + 0.3)
-        label_axes(right, "", "width (c)", f"{label}, last epoch", _PANEL_WIDTH)
+        label_axes(right, "", "width (c)", f"{label}, last epoch")
     place = {"shrink": 1 / len(panels), "anchor": (0.0, 1.0)}  # beside the first row
     colours = ScalarMappable(norm, _COLOURS)
     bar = add_colour_bar(figure, colours, all_axes.ravel().tolist(), "width (c)", **place)

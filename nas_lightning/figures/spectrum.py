@@ -25,6 +25,7 @@ def draw_spectrum(
     trace_error: float | None = None,
     converged: bool = True,
     title: str = "",
+    note: str = "",
 ) -> Figure:
     """Draw the largest and the smallest eigenvalues of the Hessian, with error bars.
 
@@ -40,7 +41,7 @@ def draw_spectrum(
         trace_error: Standard error of the estimate.
         converged: Whether the eigenvalues are final; the picture says so if not.
         title: Title of the picture.
-
+        note: Stands below the picture in small letters.
     """
     figure = new_figure(5.0, 3.4)
     axes = figure.add_subplot()
@@ -79,4 +80,4 @@ def draw_spectrum(
     label_axes(axes, "\n".join(lines), "", "eigenvalue of the Hessian")
     if len(low) and axes.get_legend_handles_labels()[0]:
         axes.legend(fontsize=TICK_POINTS, frameon=False)
-    return settle(figure)
+    return settle(figure, note=note)

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
+from nas_lightning.figures.facts import shared_note
 from nas_lightning.figures.landscape import LOSS_LEVELS, LOSS_NORM, add_loss_bar, draw_contour
 from nas_lightning.figures.picture import label_axes, new_figure, settle
 from nas_lightning.figures.scale import Scale, colour_scale
@@ -35,12 +37,14 @@ class SurfaceSpread:
         betas: Steps along the second direction, increasing.
         values: Value at every point for every pair of directions.
         title: Title of the row.
+        facts: As for :class:`~nas_lightning.figures.surface.SurfacePanel`.
     """
 
     alphas: Float[np.ndarray, " alpha"]
     betas: Float[np.ndarray, " beta"]
     values: Float[np.ndarray, "direction_seed alpha beta"]
     title: str = ""
+    facts: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def mean(self) -> SurfacePanel:
@@ -79,14 +83,14 @@ def draw_spread(
     """
     if not spreads:
         raise ValueError("there must be at least one panel to draw")
-    figure = new_figure(3 * _SIDE + 1.6, len(spreads) * (_SIDE + 0.75) + 0.9, title)
+    figure = new_figure(3 * (_SIDE + 0.85), len(spreads) * (_SIDE + 0.75) + 0.9, title)
     means = [spread.mean for spread in spreads]
     finite = [mean.finite for mean in means]
     norm = LOSS_NORM if loss else colour_scale(finite, scale, vmin, vmax)
     planes, profiles = [], []
     for row, (spread, mean) in enumerate(zip(spreads, means, strict=True)):
         plane = figure.add_subplot(len(spreads), 3, 3 * row + 1)
-        name_plane(plane, spread.title, _SIDE)
+        name_plane(plane, spread.title)
         if loss:
             draw_contour(plane, mean)
         else:
@@ -105,13 +109,14 @@ def draw_spread(
         add_loss_bar(figure, [*planes, *profiles], _BAR_PLACE)
     else:
         add_heat_bar(figure, [*planes, *profiles], norm, label, finite, _BAR_PLACE)
-    lines = {
-        "one pair of directions": Line2D([], [], color=_LINE_COLOUR, linewidth=0.8, alpha=0.7),
-        "mean": Line2D([], [], color="black", linewidth=1.6),
-        "± standard deviation": Patch(facecolor=_LINE_COLOUR, alpha=0.22),
+    lines: dict[str, Artist] = {
+        "one pair of directions": Line2D([], [], color=_LINE_COLOUR, linewidth=0.8, alpha=0.7)
     }
+    if any(len(spread.values) > 1 for spread in spreads):
+        lines["mean"] = Line2D([], [], color="black", linewidth=1.6)
+        lines["± standard deviation"] = Patch(facecolor=_LINE_COLOUR, alpha=0.22)
     explain_marks(figure, lines)
-    return settle(figure)
+    return settle(figure, note=shared_note([spread.facts for spread in spreads]))
 
 
 def _profile(spread: SurfaceSpread, axis: str) -> tuple[np.ndarray, np.ndarray, float]:

@@ -6,7 +6,7 @@ Alpha runs along x and beta along y, as in figures 6 and 7 of the paper.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,6 +18,7 @@ from matplotlib.patches import PathPatch
 from matplotlib.path import Path
 from matplotlib.patheffects import withStroke
 
+from nas_lightning.figures.facts import file_facts
 from nas_lightning.figures.picture import add_legend, grid_of, label_axes, new_figure, wrap
 
 if TYPE_CHECKING:
@@ -43,6 +44,8 @@ class SurfacePanel:
         values: Value at every point; NaN and infinity are drawn as such.
         title: Title of the panel.
         measured: Points that have a value; all by default. The others are drawn apart from NaN.
+        facts: What the file says of data, images and epoch (:func:`nas_lightning.figures.facts.file_facts`);
+            a picture's note has those in which its panels agree.
 
     Raises:
         ValueError: If an axis has fewer than two steps or does not increase.
@@ -53,6 +56,7 @@ class SurfacePanel:
     values: Float[np.ndarray, "alpha beta"]
     title: str = ""
     measured: Bool[np.ndarray, "alpha beta"] | None = None
+    facts: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name, steps in (("alphas", self.alphas), ("betas", self.betas)):
@@ -140,6 +144,7 @@ def read_surface_panel(
     finished = [page for page in pages if done[page].all()]
     missing = "" if done[list(pages)].all() else f"unfinished: {int(done.sum())} of {done.size} points"
     steps = [dataset[name].values.astype(np.float64) for name in ("alpha", "beta")]
+    facts = file_facts(dataset)
     if finished:
         if direction_seed is not None:
             title += f"\npair of directions {direction_seed}"
@@ -148,7 +153,8 @@ def read_surface_panel(
             title += f"\nmean of {some} pairs of directions"
         with np.errstate(invalid="ignore"):  # infinity less infinity is NaN, and drawn as such
             mean = values[finished].mean(axis=0)
-        return ReadSurface(SurfacePanel(steps[0], steps[1], mean, title), values[finished], missing)
+        panel = SurfacePanel(steps[0], steps[1], mean, title, facts=facts)
+        return ReadSurface(panel, values[finished], missing)
 
     page = max(pages, key=lambda index: int(done[index].sum()))
     if not done[page].any():
@@ -158,10 +164,10 @@ def read_surface_panel(
     title += f", pair of directions {seeds[page]}" if len(seeds) > 1 else ""
     grid = None if finest is None else finest(dataset, seeds[page])
     if grid is None:
-        panel = SurfacePanel(steps[0], steps[1], values[page], title, done[page])
+        panel = SurfacePanel(steps[0], steps[1], values[page], title, done[page], facts)
         return ReadSurface(panel, values[:0], f"{missing}; those are drawn")
     shown = grid[variable].transpose("alpha", "beta").values.astype(np.float64)
-    panel = SurfacePanel(grid["alpha"].values, grid["beta"].values, shown, title)
+    panel = SurfacePanel(grid["alpha"].values, grid["beta"].values, shown, title, facts=facts)
     return ReadSurface(
         panel, values[:0], f"{missing}; drawn on {len(panel.alphas)} x {len(panel.betas)} of them"
     )
@@ -183,7 +189,7 @@ def plane_figure(
     planes = []
     for index, panel in enumerate(panels):
         axes = figure.add_subplot(down, across, index + 1)
-        name_plane(axes, panel.title, side)
+        name_plane(axes, panel.title)
         if index + across < len(panels):
             axes.set_xlabel("")
         if index % across:
@@ -192,9 +198,9 @@ def plane_figure(
     return figure, planes
 
 
-def name_plane(axes: Axes, title: str, width: float) -> None:
-    """Write the title, wrapped to a width in inches, and the names of the steps."""
-    label_axes(axes, title, ALPHA, BETA, width)
+def name_plane(axes: Axes, title: str) -> None:
+    """Write the title and the names of the steps."""
+    label_axes(axes, title, ALPHA, BETA)
     axes.locator_params(nbins=5)
 
 

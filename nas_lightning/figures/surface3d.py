@@ -14,6 +14,7 @@ from matplotlib.ticker import MaxNLocator
 from mpl_toolkits.mplot3d.art3d import Poly3DCollection  # type: ignore[import-untyped]
 from mpl_toolkits.mplot3d.axes3d import Axes3D  # type: ignore[import-untyped]
 
+from nas_lightning.figures.facts import shared_note
 from nas_lightning.figures.picture import (
     LABEL_POINTS,
     TICK_POINTS,
@@ -75,7 +76,7 @@ def draw_surfaces(
     colours = ScalarMappable(Normalize(heights.low, heights.high), HEAT_COLOURS)
     bar = add_colour_bar(figure, colours, planes, label + heights.power, shrink=0.7, pad=0.04)
     bar.set_ticks(heights.ticks, labels=heights.tick_labels)
-    return settle(figure)
+    return settle(figure, note=shared_note([surface.facts for surface in surfaces]))
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,8 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.ticker import NullLocator
 
+from nas_lightning.figures.picture import settle
+
 # Okabe and Ito's palette without colours near the vermilion of points beyond a bound.
 _COLOURS = ("#0072B2", "#009E73", "#CC79A7", "#56B4E9", "#000000", "#8C8C8C")
 _MARKERS = ("o", "^", "s", "D", "v", "p", "h")
@@ -93,7 +95,7 @@ def draw_theory(variance: xr.Dataset, smoothness: xr.Dataset) -> Figure:
         Line2D([], [], color=_LINE_COLOUR, linewidth=1, label="measured = bound; narrowest = widest"),
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 9), frameon=False)
-    return figure
+    return settle(figure)
 
 
 def _scatter(

@@ -13,6 +13,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
+from nas_lightning.figures.facts import shared_note
 from nas_lightning.figures.picture import RIGHT, TICK_POINTS, add_colour_bar, settle
 from nas_lightning.figures.scale import Scale, beyond, colour_scale
 from nas_lightning.figures.surface import (
@@ -67,7 +68,7 @@ def draw_heat_maps(
         draw_heat_map(axes, surface, norm)
     add_heat_bar(figure, planes, norm, label, values)
     explain_marks(figure)
-    return settle(figure, planes=planes)
+    return settle(figure, planes=planes, note=shared_note([surface.facts for surface in surfaces]))
 
 
 def draw_heat_map(axes: Axes, surface: SurfacePanel, norm: Normalize) -> None:

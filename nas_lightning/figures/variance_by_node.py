@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
+from nas_lightning.figures.facts import file_facts, shared_note
 from nas_lightning.figures.picture import (
     TICK_POINTS,
     add_legend,
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 # Okabe and Ito's palette; the first is the preprocessing of the cell's inputs.
 _NODE_COLOURS = ("#999999", "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442")
 _PART_COLOUR = "#4D4D4D"
+_OF_THE_PLANE = ("grid", "extent", "pairs", "normalization")
+"""Facts of the plane around the weights, which this figure does not show."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,12 +43,14 @@ class VarianceSplit:
         nodes: Name of every node: "preprocess", "2", "3", ...
         parts: Shares outside the cells: "stem" and "classifier".
         title: Title of the panel.
+        facts: As for :class:`~nas_lightning.figures.surface.SurfacePanel`.
     """
 
     variance: Float[np.ndarray, "cell node"]
     nodes: Sequence[str]
     parts: Mapping[str, float] = field(default_factory=dict)
     title: str = ""
+    facts: Mapping[str, str] = field(default_factory=dict)
 
 
 def read_variance_split(dataset: xr.Dataset, title: str = "") -> VarianceSplit:
@@ -68,7 +73,9 @@ def read_variance_split(dataset: xr.Dataset, title: str = "") -> VarianceSplit:
             zip(_texts(by_part["part"].values), by_part.values.astype(np.float64).tolist(), strict=True)
         )
         parts.pop("cells", None)
-    return VarianceSplit(by_node.values.astype(np.float64), _texts(by_node["node"].values), parts, title)
+    facts = {name: fact for name, fact in file_facts(dataset).items() if name not in _OF_THE_PLANE}
+    nodes = _texts(by_node["node"].values)
+    return VarianceSplit(by_node.values.astype(np.float64), nodes, parts, title, facts)
 
 
 def _texts(values: np.ndarray) -> list[str]:
@@ -105,14 +112,14 @@ def draw_variance_by_node(
         axes = figure.add_subplot(down, across, index + 1)
         _draw_split(axes, split, colours, 10.0**exponent)
         title = "\n".join([split.title, f"in all {sum(_bar_tops(split)):.4g}"])
-        label_axes(axes, title, "cell", "" if index % across else f"gradient variance{power}", width)
+        label_axes(axes, title, "cell", "" if index % across else f"gradient variance{power}")
         axes.set_ylim(0, 1.08 * highest / 10.0**exponent if highest > 0 else 1)
     entries = {
         f"node {name}" if name.isdigit() else name: Patch(facecolor=colour)
         for name, colour in colours.items()
     }
     add_legend(figure, entries, ncols=min(len(names), 8))
-    return settle(figure)
+    return settle(figure, note=shared_note([split.facts for split in splits]))
 
 
 def _bar_tops(split: VarianceSplit) -> list[float]:

@@ -102,7 +102,7 @@ def draw_width_depth(
         axes.set_xlim(left, right)
         axes.set_ylim(bottom, top)
         _draw_plane(axes, plane, norm)
-        label_axes(axes, plane.title, "width (c)", "depth", widest)
+        label_axes(axes, plane.title, "width (c)", "depth")
         axes.tick_params(length=0)
         open_axes(axes)
     if any(np.isfinite(plane.values).any() for plane in planes):
@@ -192,7 +192,9 @@ def _draw_plane(axes: Axes, plane: WidthDepthPlane, norm: Normalize) -> None:
         if labelled and name:
             below: dict[str, Any] = {"textcoords": "offset points", "ha": "center", "va": "top"}
             below |= {"fontsize": _LABEL_POINTS, "parse_math": False}
-            axes.annotate(name, (x, height), (0, -0.7 * size), **below)
+            axes.annotate(
+                "\n".join(wrap(name, _SQUARE_WIDTH, _LABEL_POINTS)), (x, height), (0, -0.7 * size), **below
+            )
     (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
     axes.set_xticks(np.arange(np.ceil(2 * left) / 2, right, 0.5))
     axes.set_yticks(range(int(np.ceil(bottom)), int(np.floor(top)) + 1))

@@ -13,7 +13,7 @@ import pandas as pd
 from matplotlib.colors import LogNorm
 
 from nas_lightning.figures.curves import CurvePanel, draw_curves
-from nas_lightning.figures.landscape import LOSS_NORM, draw_loss_contours
+from nas_lightning.figures.landscape import LOSS_LEVELS, LOSS_NORM, draw_loss_contours
 from nas_lightning.figures.profile import RADIUS, finished_losses, profile_curve
 from nas_lightning.figures.scale import Scale, colour_scale
 from nas_lightning.figures.surface import SurfacePanel, read_surface_panel
@@ -88,6 +88,7 @@ def _surfaces(
 ) -> Drawing | None:
     """Surfaces of architectures, each of its run with the lowest seed; None where no file is readable."""
     panels, used, directions, unreadable = [], [], [], []
+    widths: list[tuple[float, int]] = []  # and depths, of which the smaller counts as wider
     column = f"{STEMS[variable]}_file"
     for one in shown:
         chosen = runs[(runs["architecture"] == one.label) & runs[column].notna()].sort_values("seed")
@@ -100,6 +101,7 @@ def _surfaces(
             unreadable.append(f"{one.name} (file missing or damaged)")
             continue
         panels.append(panel)
+        widths.append((one.width, -one.depth))
         used.append(chosen.iloc[[0]])
         directions.append(note)
     if not panels:
@@ -120,7 +122,15 @@ def _surfaces(
         unreadable=unreadable,
         conditions=conditions(pd.concat(used)),
     )
-    return Drawing(title, caption, still, live_surfaces(panels, label, norm, flat=look != "surfaces"))
+    live = live_surfaces(
+        panels,
+        label,
+        norm,
+        flat=look != "surfaces",
+        levels=LOSS_LEVELS if variable == "loss" else None,
+        pair=(widths.index(max(widths)), widths.index(min(widths))),
+    )
+    return Drawing(title, caption, still, live)
 
 
 def _scale(panels: Sequence[SurfacePanel], variable: Variable) -> Scale:

@@ -7,9 +7,11 @@ architecture) or ``meta`` (one of the choices), and turns surfaces together.
 
 from __future__ import annotations
 
+import math
 import re
+import textwrap
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from html import escape
 from typing import Any
 
@@ -23,7 +25,15 @@ from plotly.subplots import make_subplots  # type: ignore[import-untyped]
 
 from nas_lightning.figures.accuracy import AccuracyPanel, mean_and_deviation
 from nas_lightning.figures.budget import COLOURS, BudgetLine, BudgetPanel, is_long
-from nas_lightning.figures.curves import Curve, CurvePanel, architecture_colours, base_of, is_logarithmic
+from nas_lightning.figures.curves import (
+    LINE_STYLES,
+    MARKERS,
+    Curve,
+    CurvePanel,
+    Look,
+    is_logarithmic,
+    looks_of,
+)
 from nas_lightning.figures.effects import LOOKS, EffectPanel, effect_limits
 from nas_lightning.figures.surface import ALPHA, BETA, SurfacePanel
 from nas_lightning.figures.width_depth import WidthDepthPlane, fan_out
@@ -32,9 +42,16 @@ INK, RULE, CARD, CENSUS, ACCENT = "#1b1f24", "#d0d7de", "#f6f8fa", "#c9ced4", "#
 _DARK = {INK: "#e6edf3", RULE: "#39424d", CARD: "#181d24", CENSUS: "#3a424c", ACCENT: "#6cb6ff"}
 _COLOUR = re.compile(r'"(#[0-9A-Fa-f]{6})"')
 _PLACE = f"{ALPHA} %{{x:.3g}}, {BETA} %{{y:.3g}}"
-_DECADES = {"linear": None, "log": "D2"}
-_ROW, _AXIS = 40, 84
+_DASHES = dict(zip(LINE_STYLES, ("solid", "dash", "dot", "dashdot"), strict=True))
+_SYMBOLS = dict(zip(MARKERS, ("circle", "square", "triangle-up", "diamond", "x"), strict=True))
+_MARKS = 8
+"""Markers on a line."""
+_MODES = {"linear": "auto", "log": "array"}
+"""How an axis gets its marks."""
+_ROW, _AXIS = 58, 64
 """Heights of a row and of an axis of a forest plot, in pixels."""
+_NAME, _LOWER = 44, 0.28
+"""Signs in a line of a row's name, and how much lower than the middle of the row its mark stands."""
 _SIGNS = {"supported": "●", "contradicted": "✖", "undecided": "■", "exploratory": "◆"}
 """Marks of the verdicts in a legend of text."""
 
@@ -43,9 +60,11 @@ _SIGNS = {"supported": "●", "contradicted": "✖", "undecided": "■", "explor
 class Live:
     """Figures that a reader can change, one a panel.
 
-    The legend has the ``group`` of traces that a press hides in all panels, its ``name`` and ``colour``. Of
-    the choices, called ``choose``, one is shown at a time: the traces whose ``meta`` it is. Where ``each``
-    panel has its own choice, the one figure is drawn twice, for comparison.
+    The legend has the ``group`` of traces that a press hides in all panels, its ``name``, ``colour``, and
+    for lines ``dash`` and ``symbol``. Of the choices, called ``choose``, one is shown at a time: the traces
+    whose ``meta`` it is. Where ``each`` panel has its own choice, the one figure is drawn twice, for
+    comparison, at first with the choices of ``pair``. Surfaces that are ``flat`` are first seen from above:
+    the page then makes the change of their button.
     """
 
     figures: Sequence[go.Figure]
@@ -53,6 +72,8 @@ class Live:
     choices: Sequence[str] = ()
     each: bool = False
     choose: str = ""
+    pair: tuple[int, int] = (0, 0)
+    flat: bool = False
 
     def to_json(self) -> str:
         """All that the page needs, as JSON that may stand in a ``<script>`` element; NaN is null."""
@@ -61,6 +82,8 @@ class Live:
             "choices": self.choices,
             "each": self.each,
             "choose": self.choose,
+            "pair": self.pair,
+            "flat": self.flat,
         }
         head = to_json_plotly(content, engine="json").removesuffix("}")
         figures = ",".join(figure.to_json(engine="json") for figure in self.figures)
@@ -88,26 +111,31 @@ class Drawing:
 def live_curves(panels: Sequence[CurvePanel], x_label: str = "epoch") -> Live:
     """Curves, such as those of trainings, with their bands, a figure a panel; linear or logarithmic."""
     every = {curve.name: curve for panel in panels for curve in panel.curves}
-    colours = architecture_colours(list(every), [curve.width for curve in every.values()])
-    colours |= {name: INK for name in every if base_of(name) == name}
+    looks = {
+        name: replace(look, colour=INK) if look.is_original else look
+        for name, look in looks_of(panels).items()
+    }
     figures = []
     for panel in panels:
         peers = [curve for peer in panels if peer.y_label == panel.y_label for curve in peer.curves]
         log = panel.scale == "log" or (panel.scale == "auto" and is_logarithmic(peers))
         now, other = ("log", "linear") if log else ("linear", "log")
-        scales = {kind: {"yaxis.type": kind, "yaxis.dtick": _DECADES[kind]} for kind in (now, other)}
+        ends = _ends(
+            np.concatenate([part for curve in peers for part in (curve.mean, curve.low, curve.high)])
+        )
+        scales = {kind: _scale("y", kind) for kind in (now, other)}
         figure = _figure(
             panel.title,
             xaxis=_axis(x_label),
-            yaxis=_axis(_text(panel.y_label), type=now, dtick=_DECADES[now]),
+            yaxis=_axis(_text(panel.y_label), type=now, **_log_ticks(ends), tickmode=_MODES[now]),
             updatemenus=[_toggle("linear / log", "relayout", scales[other], scales[now])],
         )
         for curve in panel.curves:
-            figure.add_traces(_curve(curve, colours[curve.name], x_label.partition(" ")[0]))
+            figure.add_traces(_curve(curve, looks[curve.name], x_label.partition(" ")[0]))
         figures.append(figure)
     unique = len({curve.shown for curve in every.values()}) == len(every)
     legend = [
-        {"group": name, "name": curve.shown if unique else name, "colour": colours[name]}
+        {"group": name, "name": curve.shown if unique else name, **_swatch(looks[name])}
         for name, curve in every.items()
     ]
     return Live(figures, legend)
@@ -140,20 +168,41 @@ def live_accuracy(panels: Sequence[AccuracyPanel], y_label: str) -> Live:
     return Live(figures)
 
 
-def live_surfaces(panels: Sequence[SurfacePanel], label: str, norm: Normalize, *, flat: bool) -> Live:
-    """Surfaces around trained weights in one figure, in three dimensions or from above (`flat`)."""
+def live_surfaces(
+    panels: Sequence[SurfacePanel],
+    label: str,
+    norm: Normalize,
+    *,
+    flat: bool,
+    levels: Sequence[float] | None = None,
+    pair: tuple[int, int] | None = None,
+) -> Live:
+    """Surfaces around trained weights in one figure, in three dimensions or from above (`flat`).
+
+    From above, values between the points are interpolated linearly, and a cross marks w*. Level lines stand
+    at `levels`, evenly spaced ones, or at twenty between the ends of the scale. The reader first sees the
+    panels of the `pair`, by default the first and the last.
+    """
     log = isinstance(norm, LogNorm)
     assert norm.vmin is not None and norm.vmax is not None  # noqa: PT018  (colour_scale sets both)
     low, high = (np.log10([norm.vmin, norm.vmax]) if log else np.array([norm.vmin, norm.vmax])).tolist()
     ticks: dict[str, Any] = {"nticks": 5}
     if log:
-        powers = [power for power in range(-40, 40) if low - 0.01 <= power <= high + 0.01]
+        step = max(1, round((high - low) / 5))
+        powers = [power for power in range(-40, 40, step) if low - 0.01 <= power <= high + 0.01]
         values = powers if len(powers) > 1 else [low, (low + high) / 2, high]
         ticks = {"tickvals": values, "ticktext": [f"{float(f'{10.0**value:.2g}'):g}" for value in values]}
-    levels = {"autocontour": False, "contours.start": low, "contours.end": high}
-    levels |= {"contours.size": (high - low) / 20, "contours.coloring": "heatmap", "line.width": 0.6}
-    looks = [{"type": "surface"}, {"type": "contour", **levels}]
-    side = {"gridcolor": RULE, "zerolinecolor": RULE, "color": INK, "showspikes": False, "nticks": 5}
+    lines = list(levels) if levels else np.linspace(low, high, 21).tolist()
+    above: dict[str, Any] = {
+        "autocontour": False,
+        "contours.start": lines[0],
+        "contours.end": lines[-1],
+        "contours.size": (lines[-1] - lines[0]) / (len(lines) - 1),
+        "contours.coloring": "heatmap",
+        "line.width": 0.6,
+        "line.smoothing": 0,
+    }
+    side = {"gridcolor": RULE, "zerolinecolor": RULE, "color": INK, "showspikes": False, "nticks": 4}
     figure = _figure(
         "",
         xaxis=_axis(ALPHA, constrain="domain"),
@@ -164,7 +213,7 @@ def live_surfaces(panels: Sequence[SurfacePanel], label: str, norm: Normalize, *
             "zaxis": side | ticks | {"title": {"text": ""}, "range": [low, high]},
             "aspectmode": "manual",
             "aspectratio": {"x": 1, "y": 1, "z": 0.75},
-            "camera": {"eye": {"x": -1.4, "y": -1.4, "z": 0.95}, "center": {"x": 0, "y": 0, "z": -0.2}},
+            "camera": {"eye": {"x": -1.6, "y": -1.6, "z": 1.1}, "center": {"x": 0, "y": 0, "z": -0.2}},
             "dragmode": "orbit",
         },
         coloraxis={
@@ -174,7 +223,6 @@ def live_surfaces(panels: Sequence[SurfacePanel], label: str, norm: Normalize, *
             "colorbar": ticks
             | {"title": {"text": _lines(label), "side": "right"}, "thickness": 12, "outlinewidth": 0},
         },
-        updatemenus=[_toggle("surface / from above", "restyle", *(looks if flat else looks[::-1]))],
     )
     for panel in panels:
         # plotly counts z[y][x]; alpha is x.
@@ -192,12 +240,43 @@ def live_surfaces(panels: Sequence[SurfacePanel], label: str, norm: Normalize, *
         if log:
             content["customdata"] = _short(surface)
             content["hovertemplate"] = _PLACE + "<br>%{customdata:.4g}<extra></extra>"
-        if flat:
-            figure.add_contour(**{key.replace(".", "_"): value for key, value in levels.items()}, **content)
-        else:
-            figure.add_surface(lighting={"ambient": 0.75, "diffuse": 0.5, "specular": 0.05}, **content)
+        figure.add_surface(lighting={"ambient": 0.75, "diffuse": 0.5, "specular": 0.05}, **content)
+        above_surface = float(0.02 * (high - low))  # not hidden in it
+        figure.add_traces(_cross(panel, z + above_surface, content["meta"], surface))
+    kinds = [trace.type == "surface" for trace in figure.data]
+    looks = [
+        {
+            "type": ["surface" if is_surface else "scatter3d" for is_surface in kinds],
+            "marker.size": [None if is_surface else 4 for is_surface in kinds],
+        },
+        {
+            "type": ["contour" if is_surface else "scatter" for is_surface in kinds],
+            "marker.size": [None if is_surface else 10 for is_surface in kinds],
+            **above,
+        },
+    ]
+    figure.update_layout(
+        updatemenus=[_toggle("surface / from above", "restyle", *(looks if flat else looks[::-1]))]
+    )
     names = [panel.title.replace("\n", ", ") for panel in panels]
-    return Live([figure], choices=names, each=True)
+    return Live([figure], choices=names, each=True, pair=pair or (0, len(panels) - 1), flat=flat)
+
+
+def _cross(panel: SurfacePanel, z: np.ndarray, meta: str, value: np.ndarray) -> list[go.Scatter3d]:
+    """The mark of the trained weights, where they lie within the plane."""
+    if not (panel.alphas[0] <= 0 <= panel.alphas[-1] and panel.betas[0] <= 0 <= panel.betas[-1]):
+        return []
+    place = np.abs(panel.betas).argmin(), np.abs(panel.alphas).argmin()
+    cross = go.Scatter3d(
+        x=[0.0],
+        y=[0.0],
+        z=[float(z[place])],
+        mode="markers",
+        meta=meta,
+        marker={"symbol": "cross", "size": 4, "color": INK, "line": {"color": CARD, "width": 1}},
+        hovertemplate=f"w*: {value[place]:.4g}<extra></extra>",
+    )
+    return [cross]
 
 
 def live_planes(
@@ -274,11 +353,25 @@ def live_forest(panels: Sequence[EffectPanel]) -> Live:
     for number, (panel, count) in enumerate(zip(filled, counts, strict=True), start=1):
         place = {"row": number, "col": 1}
         low, high = effect_limits(panel)
-        figure.update_xaxes(_axis(_lines(panel.label), range=[low, high], zeroline=False), **place)
-        names = [_text(effect.name) for effect in panel.effects]
-        broken = [name.replace(", ", ",<br>").replace(" against", "<br>against") for name in names]
-        rows = {"range": [count - 0.5, -0.5], "tickvals": list(range(count)), "ticktext": broken}
-        figure.update_yaxes(_axis("", showgrid=False, zeroline=False, **rows), **place)
+        figure.update_xaxes(_axis(_text(panel.label), range=[low, high], zeroline=False), **place)
+        rows = {
+            "range": [count - 0.5, -0.5],
+            "showticklabels": False,
+            "ticks": "",
+            "showgrid": False,
+            "zeroline": False,
+        }
+        figure.update_yaxes(_axis("", **rows), **place)
+        name_place: dict[str, Any] = {
+            "xref": f"x{number if number > 1 else ''} domain",
+            "xanchor": "left",
+            "yanchor": "top",
+        }
+        name_place |= {"align": "left", "showarrow": False, "borderpad": 0, "font": {"size": 11}}
+        for row, effect in enumerate(panel.effects):
+            # Above its mark: beside the marks, names would leave a narrow window no room.
+            name = "<br>".join(map(_text, textwrap.wrap(effect.name, _NAME)))
+            figure.add_annotation(x=0, y=row - 0.48, text=name, **name_place, **place)
         line = {"type": "line", "layer": "between", **place}
         none = {"x0": panel.none, "x1": panel.none, "y0": -0.5, "y1": count - 0.5}
         figure.add_shape(line={"color": INK, "width": 1}, **none, **line)
@@ -291,7 +384,7 @@ def live_forest(panels: Sequence[EffectPanel]) -> Live:
                 figure.add_shape(x0=effect.bound, line=dash, **ends, **line)
             if not np.isfinite(effect.effect):
                 text = {"text": "no data", "showarrow": False, "xanchor": "left", "xshift": 6}
-                figure.add_annotation(x=panel.none, y=row, **text, **place)
+                figure.add_annotation(x=panel.none, y=row + _LOWER, **text, **place)
         for verdict, (colour, _, symbol) in LOOKS.items():
             chosen = [
                 (row, effect)
@@ -303,7 +396,7 @@ def live_forest(panels: Sequence[EffectPanel]) -> Live:
             effects = [effect for _, effect in chosen]
             figure.add_scatter(
                 x=[effect.effect for effect in effects],
-                y=[row for row, _ in chosen],
+                y=[row + _LOWER for row, _ in chosen],
                 **place,
                 mode="markers",
                 legendgroup=verdict,
@@ -333,11 +426,12 @@ def live_budget(panels: Sequence[BudgetPanel]) -> Live:
     figures = []
     legend: dict[str, dict[str, str]] = {}
     now, other = ("log", "linear") if is_long(panels) else ("linear", "log")
-    scales = {kind: {"xaxis.type": kind, "xaxis.dtick": _DECADES[kind]} for kind in (now, other)}
+    ends = _ends(np.concatenate([line.epochs for panel in panels for line in panel.lines]))
+    scales = {kind: _scale("x", kind) for kind in (now, other)}
     for panel in panels:
         figure = _figure(
             panel.label,
-            xaxis=_axis("epochs", type=now, dtick=_DECADES[now]),
+            xaxis=_axis("epochs", type=now, **_log_ticks(ends), tickmode=_MODES[now]),
             yaxis=_axis(_text(panel.label)),
             updatemenus=[_toggle("linear / log", "relayout", scales[other], scales[now])],
         )
@@ -347,7 +441,9 @@ def live_budget(panels: Sequence[BudgetPanel]) -> Live:
             colour = COLOURS[line.colour % len(COLOURS)]
             figure.add_traces(_budget_line(line, colour))
             if line.name:
-                legend.setdefault(line.name, {"group": line.name, "name": line.name, "colour": colour})
+                dash = "dash" if line.dashed else "solid"
+                entry = {"group": line.name, "name": line.name, "colour": colour, "dash": dash}
+                legend.setdefault(line.name, entry)
         figures.append(figure)
     return Live(figures, list(legend.values()))
 
@@ -380,14 +476,28 @@ def _budget_line(line: BudgetLine, colour: str) -> list[go.Scatter]:
     return [band, drawn]
 
 
-def _curve(curve: Curve, colour: str, x_name: str = "epoch") -> list[go.Scatter]:
+def _swatch(look: Look) -> dict[str, str]:
+    """A look as the legend takes it."""
+    symbol = "" if look.is_original else _SYMBOLS[look.marker]
+    return {"colour": look.colour, "dash": _DASHES[look.dash], "symbol": symbol}
+
+
+def _curve(curve: Curve, look: Look, x_name: str = "epoch") -> list[go.Scatter]:
     """The band of the seeds, where there are several, and the mean."""
-    same = {"legendgroup": curve.name, "mode": "lines" if len(curve.x) > 1 else "markers"}
+    colour = look.colour
+    plain = look.is_original and len(curve.x) > 1
+    marker = {
+        "color": colour,
+        "size": 7,
+        "maxdisplayed": _MARKS,
+        "symbol": _SYMBOLS.get(look.marker, "circle"),
+    }
+    same = {"legendgroup": curve.name, "mode": "lines" if plain else "lines+markers"}
     line = go.Scatter(
         x=_short(curve.x),
         y=_short(curve.mean),
-        line={"color": colour, "width": 3 if base_of(curve.name) == curve.name else 1.8},
-        marker={"color": colour},
+        line={"color": colour, "width": 3 if look.is_original else 1.8, "dash": _DASHES[look.dash]},
+        marker=marker,
         hovertemplate=f"<b>{_text(curve.shown)}</b><br>{x_name} %{{x}}: %{{y:.4g}}<extra></extra>",
         **same,
     )
@@ -462,6 +572,28 @@ def _figure(title: str, **layout: Any) -> go.Figure:
 def _axis(title: str, **more: Any) -> dict[str, Any]:
     colours = {"gridcolor": RULE, "zerolinecolor": RULE, "linecolor": RULE, "tickcolor": RULE}
     return {"title": {"text": title}, "automargin": True, **colours, **more}
+
+
+def _ends(values: np.ndarray) -> tuple[float, float]:
+    """The smallest and the largest positive value; 1 and 1 without one."""
+    positive = values[np.isfinite(values) & (values > 0)]
+    return (float(positive.min()), float(positive.max())) if len(positive) else (1.0, 1.0)
+
+
+def _log_ticks(ends: tuple[float, float]) -> dict[str, list[Any]]:
+    """Marks of a logarithmic axis at 1, 2 and 5, or powers of ten where these would cover one another."""
+    low, high = np.log10(ends).tolist()
+    powers = range(math.floor(low) - 1, math.ceil(high) + 2)
+    if high - low > 2:
+        values = [10.0**power for power in powers if power % max(1, round((high - low) / 5)) == 0]
+    else:
+        values = [digit * 10.0**power for power in powers for digit in (1, 2, 5)]
+    return {"tickvals": values, "ticktext": [f"{value:g}" for value in values]}
+
+
+def _scale(axis: str, kind: str) -> dict[str, Any]:
+    """The change that makes an axis linear or logarithmic."""
+    return {f"{axis}axis.type": kind, f"{axis}axis.tickmode": _MODES[kind]}
 
 
 def _toggle(label: str, method: str, first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:

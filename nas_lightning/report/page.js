@@ -40,6 +40,29 @@
     return Object.fromEntries(Object.entries(value).map(([key, part]) => [key, recolour(part, colours)]));
   };
 
+  // Make the change of the button that shows a surface from above: its second one where it is flat at first.
+  const seeFromAbove = (data, layout, first) => {
+    const button = layout.updatemenus[0].buttons[0];
+    const [change] = first ? button.args2 : button.args;
+    data.forEach((trace, at) => Object.entries(change).forEach(([key, value]) => {
+      const path = key.split(".");
+      const last = path.pop();
+      const owner = path.reduce((part, name) => part[name] ??= {}, trace);
+      owner[last] = Array.isArray(value) ? value[at] : value;
+    }));
+  };
+
+  // A line with its dashes and its marker, as plotly calls them, for the legend.
+  const DASHES = {solid: "", dash: "7 3", dot: "2 3", dashdot: "7 3 2 3"};
+  const MARKS = {
+    circle: "M14 5m-3.2 0a3.2 3.2 0 1 0 6.4 0a3.2 3.2 0 1 0 -6.4 0", square: "M11 2h6v6h-6z",
+    "triangle-up": "M14 1l4 7h-8z", diamond: "M14 1l4 4l-4 4l-4 -4z",
+    x: "M10.8 3.2l1.4 -1.4l1.8 1.8l1.8 -1.8l1.4 1.4l-1.8 1.8l1.8 1.8l-1.4 1.4l-1.8 -1.8l-1.8 1.8l-1.4 -1.4l1.8 -1.8z",
+  };
+  const line = (dash = "solid", symbol = "") => `<svg width="28" height="10" aria-hidden="true">`
+    + `<path d="M0 5h28" stroke="currentColor" stroke-width="${symbol ? 1.8 : 3}" stroke-dasharray="${DASHES[dash]}"/>`
+    + `<path d="${MARKS[symbol] ?? ""}" fill="currentColor"/></svg>`;
+
   const select = (label, names, chosen, changed) => {
     const options = names.map((name, value) => make("option", {value, textContent: name}));
     const element = make("select", {}, ...options);
@@ -52,7 +75,7 @@
 
   const open = async figure => {
     const content = JSON.parse(await inflate(figure.dataset.live));
-    const {figures, legend, choices, each, choose, dark} = content;
+    const {figures, legend, choices, each, choose, pair, dark} = content;
     const light = Object.fromEntries(Object.entries(dark).map(([one, other]) => [other, one]));
     const hidden = new Set();
     const swatches = [];
@@ -61,10 +84,11 @@
     figure.querySelector(".live").append(tools, grid);
 
     const twice = each && choices.length > 1;
-    const flat = figures.some(one => one.layout.scene) && !hasWebGL();
+    const spatial = figures.some(one => one.layout.scene);
+    const bound = spatial && !hasWebGL();
     const panels = (twice ? [figures[0], figures[0]] : figures).map((one, at) => {
       const {data, layout} = recolour(one, {});
-      const chosen = twice && at ? choices.length - 1 : 0;
+      const chosen = twice ? pair[at] : 0;
       const plot = make("div", {className: "plot"});
       const panel = {data, layout, plot, chosen};
       const {title} = layout.meta;
@@ -72,10 +96,8 @@
       // WebGL cannot inherit the page's font.
       layout.font.family = getComputedStyle(document.body).fontFamily;
       if (layout.height) plot.style.height = `${layout.height}px`;
-      if (flat) {
-        data.forEach(trace => { trace.type = "contour"; });
-        delete layout.updatemenus;
-      }
+      if (spatial && (content.flat || bound)) seeFromAbove(data, layout, content.flat);
+      if (bound) delete layout.updatemenus;
       plot.setAttribute("role", "img");
       plot.setAttribute("aria-label", `${title || "Figure"}, live; the still figure shows the same`);
       const head = make("div", {className: "panel-head"});
@@ -129,7 +151,7 @@
         panel.layout = recolour(panel.layout, colours);
       });
       swatches.forEach((swatch, at) => {
-        swatch.style.background = painted ? dark[legend[at].colour] : legend[at].colour;
+        swatch.style.color = painted ? dark[legend[at].colour] : legend[at].colour;
       });
     };
 
@@ -141,9 +163,9 @@
     });
 
     if (legend.length) {
-      const buttons = legend.map(({group, name, colour}) => {
-        const swatch = make("span", {className: "swatch"});
-        swatch.style.background = colour;
+      const buttons = legend.map(({group, name, colour, dash, symbol}) => {
+        const swatch = make("span", {className: "swatch", innerHTML: line(dash, symbol)});
+        swatch.style.color = colour;
         const button = make("button", {type: "button", title: group}, swatch, make("span", {textContent: name}));
         button.addEventListener("click", () => {
           if (!hidden.delete(group)) hidden.add(group);
@@ -168,7 +190,7 @@
       tools.append(...buttons, all);
       press();
     }
-    return {draw, paint, release: figures.some(one => one.layout.scene) ? release : null};
+    return {draw, paint, release: spatial ? release : null};
   };
 
   // ---- the page: figures near the window are live, the theme is kept ----

@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 from plotly.offline import get_plotlyjs  # type: ignore[import-untyped]
 
+from nas_lightning.figures.dark import dark_copy
 from nas_lightning.figures.picture import figure_to_bytes
 from nas_lightning.files import atomic_write
 from nas_lightning.report.claims import Claim, examine_claims, statements
@@ -209,14 +210,19 @@ def file_stems(keys: Iterable[str]) -> list[str]:
 def _figure_block(folder: Path, figure: ReportFigure, stem: str, sharp: float) -> dict[str, Any]:
     """Write the files of a figure; it as the template takes it."""
     contents = {suffix: figure_to_bytes(figure.still, suffix) for suffix in _PICTURE_FILES}
-    shown = base64.b64encode(_webp(figure.still, sharp if figure.live else _SHARP)).decode()
+    # A dark one beside a live figure is seen on demand, and not on paper; in a large page, the style turns
+    # the light one around.
+    dark = None
+    if sharp > _COARSE:
+        dark = _source(dark_copy(figure.still), _COARSE if figure.live else _SHARP)
     width, height = (round(inches * _PIXELS) for inches in figure.still.get_size_inches())
     return {
         "id": f"picture-{stem}",
         "section": figure.section,
         "heading": f"{figure.number}: {figure.title}" if figure.number else figure.title,
         "caption": figure.caption,
-        "source": f"data:image/webp;base64,{shown}",
+        "source": _source(figure.still, sharp if figure.live else _SHARP),
+        "dark_source": dark,
         "width": width,
         "height": height,
         "live": None if figure.live is None else _compressed(figure.live.to_json()),
@@ -256,6 +262,11 @@ def _remove_stale(page: Path, written: set[str]) -> None:
 def _asset(name: str) -> Markup:
     """A file of this package, as it is."""
     return Markup((files("nas_lightning.report") / name).read_text(encoding="utf-8"))
+
+
+def _source(figure: Figure, sharp: float) -> str:
+    """A still figure as the page's source of an image."""
+    return f"data:image/webp;base64,{base64.b64encode(_webp(figure, sharp)).decode()}"
 
 
 def _webp(figure: Figure, sharp: float) -> bytes:

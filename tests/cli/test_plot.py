@@ -41,6 +41,90 @@ def loss_file(
     return path
 
 
+FACTS = {
+    "data": "CIFAR100",
+    "split": "test",
+    "samples": 10000,
+    "sample_seed": 0,
+    "epoch": 149,
+    "training_seed": "0",
+    "normalization": "filter",
+    "batch_norm": "frozen",
+    "precision": "float32",
+    "weights_sha256": "0123456789abcdef",
+}
+
+
+def file_with(path: Path, **facts: str | int) -> Path:
+    """A file of a loss that knows where it comes from."""
+    dataset = read_dataset(loss_file(path))
+    dataset.attrs |= FACTS | facts
+    write_dataset(path, dataset.drop_attrs(deep=False).assign_attrs(dataset.attrs))
+    return path
+
+
+def notes(figure: Figure) -> list[str]:
+    return [text.get_text() for text in figure.texts]
+
+
+def test_a_picture_names_data_images_epoch_seed_and_grid_and_leaves_the_usual_out(tmp_path: Path) -> None:
+    figure = draw(file_with(tmp_path / "a.nc"))
+    assert figure.axes[0].get_title() == "darts_v2"
+    (note,) = notes(figure)
+    assert " ".join(note.split()) == (
+        "CIFAR100, test split, 10000 images, after 150 epochs, seed 0, 5 x 5 points, ±1"
+    )
+    (note,) = notes(
+        draw(file_with(tmp_path / "b.nc", batch_norm="reestimated", autocast="bfloat16", epoch=-1))
+    )
+    assert " ".join(note.split()).endswith(
+        "epoch unknown, seed 0, 5 x 5 points, ±1, batch norm re-estimated, bfloat16"
+    )
+
+
+@pytest.mark.parametrize(
+    ("differing", "titles"),
+    [
+        ([{"epoch": 0}, {"epoch": 149}], ["after 1 epoch", "after 150 epochs"]),
+        ([{"training_seed": "0"}, {"training_seed": "7"}], ["seed 0", "seed 7"]),
+        ([{"split": "train"}, {"split": "test"}], ["train split", "test split"]),
+        ([{"autocast": "bfloat16"}, {}], ["bfloat16", "float32"]),
+        ([{"weights_sha256": "aaaaaaaabbbb"}, {}], ["weights aaaaaaaa", "weights 01234567"]),
+        (
+            [{"epoch": 0, "weights_sha256": "aaaaaaaabbbb"}, {"data": "Digits"}],
+            ["CIFAR100, after 1 epoch", "Digits, after 150 epochs"],
+        ),
+    ],
+)
+def test_panels_of_one_genotype_say_what_differs(
+    tmp_path: Path, differing: list[dict[str, str | int]], titles: list[str]
+) -> None:
+    paths = [file_with(tmp_path / f"{index}.nc", **facts) for index, facts in enumerate(differing)]
+    figure = draw(*paths, "--view", "heat")
+    shown = [" ".join(axes.get_title().split()) for axes in planes(figure)]
+    assert shown == [f"darts_v2 {title}" for title in titles]
+    # What differs is not in the note on all of them.
+    (note,) = notes(figure)
+    assert not any(part in note for title in titles for part in title.split(", "))
+
+
+def test_labels_are_the_users_own_or_made_of_facts(tmp_path: Path) -> None:
+    first, second = file_with(tmp_path / "a.nc"), file_with(tmp_path / "b.nc", epoch=4, training_seed="3")
+
+    def titles(*labels: str) -> list[str]:
+        return [axes.get_title() for axes in planes(draw(first, second, "--labels", *labels))]
+
+    assert titles("early", "late: $5") == ["early", "late: $5"]
+    assert titles("{epoch}; {seed}") == ["after 150 epochs; seed 0", "after 5 epochs; seed 3"]
+    with pytest.raises(ValueError, match=r"`labels` \(=a b c\) must be one for all files or one for each of"):
+        titles("a", "b", "c")
+    with pytest.raises(ValueError, match=r"`labels` \(=\{epochs\}\): there is no \{epochs\}; there are geno"):
+        titles("{epochs}")
+    bare = loss_file(tmp_path / "bare.nc")
+    with pytest.raises(ValueError, match=r"`labels` \(=\{seed\}\): .*bare\.nc does not say its seed"):
+        draw(bare, "--labels", "{seed}")
+
+
 def variance_file(path: Path, *, by_node: bool = True, title: str = "enas") -> Path:
     """A file of variance 4 (alpha^2 + beta^2)^2, so that the standard deviation is 2 (alpha^2 + beta^2)."""
     steps = np.linspace(-1, 1, 5)
@@ -76,7 +160,9 @@ def test_the_picture_is_written_beside_the_first_file_as_the_function_draws_it(
     main(["plot", str(path)])
     assert capsys.readouterr() == (f"{tmp_path / 'loss.png'}\n", "")
     steps = np.linspace(-1, 1, 5)
-    own = draw_loss_contours([SurfacePanel(steps, steps, steps[:, None] ** 2 + steps[None] ** 2, "darts_v2")])
+    values = steps[:, None] ** 2 + steps[None] ** 2
+    facts = {"grid": "5 x 5 points", "extent": "±1"}
+    own = draw_loss_contours([SurfacePanel(steps, steps, values, "darts_v2", facts=facts)])
     assert (tmp_path / "loss.png").read_bytes() == figure_to_bytes(own, "png")
     output = tmp_path / "new" / "loss.svg"
     main(["plot", str(path), "-o", str(output)])
@@ -89,8 +175,8 @@ def test_several_files_stand_side_by_side_under_one_scale(tmp_path: Path) -> Non
     third = loss_file(tmp_path / "c.nc")
     figure = draw(first, second, third, "--title", "Test split")
     titles = [axes.get_title().replace("\n", "") for axes in figure.axes[:3]]
-    # A name that two files share is followed by the file.
-    assert titles == [f"darts_v2{first}", "enas", f"darts_v2{third}"]
+    # A name that two files share is followed by what differs in their paths, if nothing else does.
+    assert titles == ["darts_v2a.nc", "enas", "darts_v2c.nc"]
     assert len(figure.axes) == 4
     assert figure.get_suptitle() == "Test split"
     heat = draw(first, second, "--view", "heat")

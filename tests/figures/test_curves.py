@@ -11,15 +11,16 @@ from matplotlib.lines import Line2D
 
 from nas_lightning.figures.curves import (
     LINE_STYLES,
+    MARKERS,
     ORIGINAL_COLOUR,
     SOLID,
     Curve,
     CurvePanel,
-    architecture_colours,
-    architecture_styles,
+    architecture_looks,
     base_of,
     draw_curves,
     is_logarithmic,
+    looks_of,
 )
 from nas_lightning.figures.picture import figure_to_array
 from tests.figures.surfaces import heights, inside
@@ -34,6 +35,16 @@ def curve(name: str, *values: float, spread: float = 0.0, width: float = 2.0, la
 
 def lines(axes: Axes) -> dict[str, Line2D]:
     return {str(line.get_label()): line for line in axes.lines if not str(line.get_label()).startswith("_")}
+
+
+def look(line: Line2D) -> str:
+    """Dashes in units of the line's width, and the marker."""
+    _, dashes = line._unscaled_dash_pattern  # type: ignore[attr-defined]
+    return f"{dashes} {line.get_marker()}"
+
+
+def architecture_colours(names: list[str], widths: list[float]) -> dict[str, str]:
+    return {name: its.colour for name, its in architecture_looks(names, widths).items()}
 
 
 def band(axes: Axes, index: int = 0) -> Any:
@@ -74,12 +85,44 @@ def test_a_published_variant_is_drawn_as_one_of_its_base_cell() -> None:
     assert [base_of(name) for name in ("darts_conn1", "enas:C4", "enas")] == ["darts_v2", "enas", "enas"]
 
 
-def test_neighbouring_colours_have_different_line_styles() -> None:
+def test_neighbouring_colours_have_different_dashes_and_markers() -> None:
     names = ["a", *(f"a:C{index}" for index in range(6))]
-    styles = architecture_styles(names, [4, *np.linspace(3, 1, 6).tolist()])
-    assert styles["a"] == SOLID
-    assert [styles[name] for name in names[1:]] == [*LINE_STYLES, *LINE_STYLES[:2]]
-    assert len(set(LINE_STYLES)) == 4
+    looks = architecture_looks(names, [4, *np.linspace(3, 1, 6).tolist()])
+    assert (looks["a"].dash, looks["a"].marker) == (SOLID, "")
+    assert [looks[name].dash for name in names[1:]] == [*LINE_STYLES, *LINE_STYLES[:2]]
+    assert [looks[name].marker for name in names[1:]] == [*MARKERS, MARKERS[0]]
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        [f"genotype_{index}" for index in range(12)],
+        ["darts_v2", *(f"darts_v2:C{index}" for index in range(1, 13))],
+        [f"darts_v2, seed {index}" for index in range(20)],
+        ["darts_v2", "enas", *(f"enas:C{index}" for index in range(1, 11))],
+    ],
+)
+def test_a_dozen_lines_of_a_panel_differ_without_their_colours_too(names: list[str]) -> None:
+    figure = draw_curves([CurvePanel([curve(name, 3, 2, 1) for name in names])])
+    drawn = lines(figure.axes[0])
+    assert set(drawn) == set(names)
+    assert len(set(map(look, drawn.values()))) == len(names)
+    assert len({to_rgb(line.get_color()) for line in drawn.values()}) == len(names)
+    # The legend shows what the lines are.
+    (legend,) = figure.legends
+    shown = {
+        text.get_text(): look(line) for text, line in zip(legend.get_texts(), legend.get_lines(), strict=True)
+    }
+    assert shown == {name: look(line) for name, line in drawn.items()}
+
+
+def test_an_original_alone_in_its_panels_is_black_and_two_of_them_are_not() -> None:
+    def looks(*panels: list[str]) -> list[str]:
+        found = looks_of([CurvePanel([curve(name, 3, 2, 1) for name in names]) for names in panels])
+        return [name for name, its in found.items() if its.is_original]
+
+    assert looks(["enas", "enas:C1"], ["darts_v2", "darts_v2:C1"]) == ["enas", "darts_v2"]
+    assert looks(["enas", "darts_v2", "darts_v2:C1"]) == []
 
 
 def test_lines_and_bands_are_the_data() -> None:
@@ -146,7 +189,8 @@ def test_a_line_breaks_where_a_value_is_not_finite_and_says_so() -> None:
     (crosses,) = [line for line in axes.lines if line.get_label() == "_last finite"]
     assert np.asarray(crosses.get_xydata()).tolist() == [[2, 3], [4, 2]]
     # A single value between gaps is a dot: a line of one point would not show.
-    assert drawn["a:C1"].get_markevery() == [3]
+    (dots,) = [line for line in axes.lines if line.get_label() == "_alone"]
+    assert np.asarray(dots.get_xydata()).tolist() == [[4, 2]]
     assert legend_texts(figure) == ["a", "a:C1", "a:C2: no finite value", "not finite from here on"]
     assert axes.get_ylim()[1] < 5
 

@@ -165,7 +165,7 @@ def test_a_seed_without_a_finite_value_breaks_the_line(tmp_path: Path) -> None:
     ]
     for values in (trace["y"], *trace["customdata"].T):
         assert np.isnan(values).tolist() == [epoch == 3 for epoch in range(8)]
-    assert "A line breaks where a seed's value is not finite." in picture.caption
+    assert "A line breaks where a seed has no finite value." in picture.caption
 
 
 def test_other_learning_rates_make_figure_4_and_no_other_figure(tmp_path: Path) -> None:
@@ -263,10 +263,12 @@ def test_surfaces_are_those_of_the_lowest_seed(tmp_path: Path, name: str, variab
     stem = "loss_contour" if name == "loss" else "gradient_variance"
     row = runs[(runs["variant"] == "C1") & (runs["seed"] == 2)].iloc[0]
     panel, _ = read_panel(Path(row[f"{stem}_file"]), variable, "")
-    surface = live(picture)["figures"][0]["data"][1]
+    surface = live(picture)["figures"][0]["data"][2]
     np.testing.assert_allclose(surface["z"].T, panel.values, rtol=3e-4)
     assert surface["meta"] == "C1 (stand-in), 2c, 4"
     assert "seed 2." in drawn(picture).caption
+    # The first pair is the widest against the narrowest.
+    assert live(picture)["pair"] == [0, 1]
 
 
 def test_profiles_are_means_of_directions_and_seeds_with_standard_errors(tmp_path: Path) -> None:
@@ -456,7 +458,7 @@ def test_the_forest_has_a_row_for_every_primary_test(tmp_path: Path) -> None:
     rows = [text.get_text() for axes in picture.still.axes for text in axes.get_yticklabels()]
     assert len(rows) == sum(claim.primary for claim in claims) == 18
     first = live(picture)["figures"][0]["layout"]
-    assert len(first["yaxis"]["ticktext"]) == 12
+    assert sum(note["yref"] == "y" and note["text"] != "no data" for note in first["annotations"]) == 12
     known = [claim for claim in claims if not claim.statistic.primary and np.isfinite(claim.effect)]
     others = live(forest(claims, "statistics"))["figures"][0]
     assert sum(len(trace["x"]) for trace in others["data"]) == len(known)

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nas_lightning.figures.curves import CurvePanel, architecture_colours
+from nas_lightning.figures.curves import Curve, CurvePanel, looks_of
+from nas_lightning.figures.landscape import LOSS_LEVELS, LOSS_NORM
 from nas_lightning.figures.scale import colour_scale
 from nas_lightning.figures.surface import SurfacePanel
 from nas_lightning.figures.width_depth import fan_out
@@ -43,8 +44,12 @@ def content(live: Live) -> Any:
 def test_curves_share_a_legend_with_the_colours_of_the_still_figure() -> None:
     live = content(live_curves(curve_panels(NAMES)))
     assert [entry["group"] for entry in live["legend"]] == list(NAMES)
-    colours = architecture_colours(NAMES, WIDTHS)
-    assert [entry["colour"] for entry in live["legend"]] == [INK, *(colours[name] for name in NAMES[1:])]
+    looks = looks_of(curve_panels(NAMES))
+    assert [entry["colour"] for entry in live["legend"]] == [INK, *(looks[name].colour for name in NAMES[1:])]
+    for line, entry in zip(live["figures"][0]["data"][1::2], live["legend"], strict=True):
+        assert (line["line"]["color"], line["line"]["dash"]) == (entry["colour"], entry["dash"])
+        assert line["mode"] == ("lines+markers" if entry["symbol"] else "lines")
+        assert line["marker"]["symbol"] == (entry["symbol"] or "circle")
     for figure in live["figures"]:
         assert [trace["legendgroup"] for trace in figure["data"]] == [
             name for name in NAMES for _ in range(2)
@@ -98,10 +103,50 @@ def test_surfaces_share_one_scale_and_stand_as_plotly_counts() -> None:
     assert (scale["cmin"], scale["cmax"]) == pytest.approx((finite.min(), finite.max()))
     assert live["choices"] == list(NAMES)
     assert live["each"] is True
-    for panel, trace in zip(panels, figure["data"], strict=True):
+    assert live["pair"] == [0, len(NAMES) - 1]
+    for panel, trace in zip(panels, figure["data"][::2], strict=True):
         assert (trace["type"], trace["meta"]) == ("surface", panel.title)
         np.testing.assert_allclose(trace["z"].T, panel.values, rtol=3e-4)
-    assert drawn(panels, flat=True)["figures"][0]["data"][0]["type"] == "contour"
+    for panel, cross in zip(panels, figure["data"][1::2], strict=True):
+        assert (cross["type"], cross["meta"], cross["x"], cross["y"]) == ("scatter3d", panel.title, [0], [0])
+        # A little above the surface, which would hide it.
+        assert 0 < cross["z"][0] - panel.values[7, 7] < 0.03 * np.ptp(finite)
+
+
+def test_from_above_values_are_interpolated_linearly_between_the_papers_levels() -> None:
+    panels = surface_panels(NAMES)
+    live = content(live_surfaces(panels, "loss", LOSS_NORM, flat=True, levels=LOSS_LEVELS, pair=(2, 1)))
+    assert live["flat"] is True
+    assert live["pair"] == [2, 1]
+    (button,) = live["figures"][0]["layout"]["updatemenus"][0]["buttons"]
+    surface, above = button["args"][0], button["args2"][0]
+    assert surface["type"] == ["surface", "scatter3d"] * len(NAMES)
+    assert above["type"] == ["contour", "scatter"] * len(NAMES)
+    assert above["line.smoothing"] == 0
+    start, size, end = (above[f"contours.{name}"] for name in ("start", "size", "end"))
+    np.testing.assert_allclose(start + size * np.arange(20), LOSS_LEVELS)
+    assert end == LOSS_LEVELS[-1]
+
+
+def test_weights_outside_the_plane_have_no_cross() -> None:
+    steps = np.linspace(0.5, 1.0, 5)
+    live = drawn([SurfacePanel(steps, steps, np.ones((5, 5)) + steps, "far")])
+    assert [trace["type"] for trace in live["figures"][0]["data"]] == ["surface"]
+
+
+@pytest.mark.parametrize(("low", "high"), [(0.2, 0.9), (0.2, 5.0), (1e-3, 30.0), (1e-9, 1e12), (1.0, 1.0)])
+def test_marks_of_a_logarithmic_axis_are_few_and_say_their_values(low: float, high: float) -> None:
+    epochs = np.arange(1.0, 6.0)
+    mean = np.geomspace(low, high, 5)
+    panel = CurvePanel([Curve("a", epochs, mean, mean, mean)], scale="log")
+    axis = content(live_curves([panel]))["figures"][0]["layout"]["yaxis"]
+    assert (axis["type"], axis["tickmode"]) == ("log", "array")
+    assert [float(text) for text in axis["ticktext"]] == pytest.approx(list(axis["tickvals"]))
+    within = [value for value in axis["tickvals"] if low <= value <= high]
+    assert 1 <= len(within) <= 8
+    # On 200 pixels, marks are a line of text apart.
+    span = np.log10(high / low) or 1.0
+    assert min(np.diff(np.log10(within)), default=1.0) * 200 / span > 14
 
 
 def test_surfaces_of_a_wide_range_are_logarithmic_as_the_still_ones() -> None:
@@ -145,10 +190,12 @@ def test_accuracies_are_mean_and_deviation_beside_the_original() -> None:
 def test_a_forest_has_a_row_for_every_effect_and_the_band_of_its_bound() -> None:
     (figure,) = content(live_forest(effect_panels(NAMES)))["figures"]
     layout = figure["layout"]
-    assert layout["yaxis"]["ticktext"][1] == "darts_v2:C1,<br>width"
-    assert len(layout["yaxis"]["ticktext"]) == 4
+    names = [note for note in layout["annotations"] if note["yref"] == "y" and note["text"] != "no data"]
+    assert [note["text"] for note in names][1:3] == ["darts_v2:C1, width", "darts_v2:C4, small depth"]
+    # A name stands above its mark, inside its row.
+    assert [note["y"] for note in names] == pytest.approx([row - 0.48 for row in range(4)])
     rows = {
-        row: (x, x - less, x + more)
+        round(row - 0.28): (x, x - less, x + more)
         for trace in figure["data"]
         if "xaxis" not in trace or trace["xaxis"] == "x"
         for row, x, less, more in zip(
@@ -158,7 +205,7 @@ def test_a_forest_has_a_row_for_every_effect_and_the_band_of_its_bound() -> None
     for row, effect in enumerate(effect_panels(NAMES)[0].effects[:3]):
         assert rows[row] == pytest.approx((effect.effect, effect.low, effect.high))
     assert 3 not in rows
-    assert [note["text"] for note in layout["annotations"]] == ["no data"]
+    assert [note["text"] for note in layout["annotations"]].count("no data") == 1
     (band,) = [shape for shape in layout["shapes"] if shape["type"] == "rect"]
     assert (band["x1"], band["y0"], band["y1"]) == (0.2, 1.5, 2.5)
     # Panels do not overlap.
@@ -172,7 +219,7 @@ def test_rows_of_a_forest_are_as_high_however_many_there_are(count: int) -> None
     layout = content(live_forest(panels))["figures"][0]["layout"]
     low, high = layout["yaxis"]["domain"]
     inside = layout["height"] - layout["margin"]["t"] - layout["margin"]["b"]
-    assert inside * (high - low) / count == pytest.approx(40)
+    assert inside * (high - low) / count == pytest.approx(58)
 
 
 def test_every_colour_has_another_one_in_the_dark_and_a_scale_stays() -> None:

@@ -121,7 +121,7 @@ def test_the_page_refers_to_nothing_outside_but_its_files(write: Writer, tmp_pat
     path = write(tmp_path)
     page = Page(path.read_text())
     sources = page.values("src") + [str(link["href"]) for link in page.elements["link"]]
-    assert len(sources) == 6 + 1
+    assert len(sources) == 2 * 6 + 1
     assert all(source.startswith("data:") for source in sources)
     assert not [text for text in page.text["style"] if "url(" in text or "@import" in text]
     # plotly.js once, for five live figures.
@@ -140,7 +140,10 @@ def test_still_figures_stand_in_the_page_as_they_are(write: Writer, tmp_path: Pa
     figures = hand_made_figures()[:2]
     figures[1].still.axes[0].scatter(range(4000), range(4000), s=1, c=range(4000))
     page = Page(write(tmp_path, figures=figures).read_text())
-    for figure, element in zip(figures, page.elements["img"], strict=True):
+    light = [element for element in page.elements["img"] if element["class"] == "on-light"]
+    dark = [element for element in page.elements["img"] if element["class"] == "on-dark"]
+    assert len(dark) == len(figures)
+    for figure, element in zip(figures, light, strict=True):
         head, _, content = str(element["src"]).partition(",")
         assert head == "data:image/webp;base64"
         shown = Image.open(io.BytesIO(base64.b64decode(content)))
@@ -458,13 +461,39 @@ def test_paper_has_the_still_pictures(browser: WebDriver, flat_page: Path) -> No
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
 
 
+def test_still_pictures_are_dark_in_the_dark_theme_and_light_on_paper(
+    browser: WebDriver, flat_page: Path
+) -> None:
+    seen = (
+        "return [...document.querySelectorAll('.still img')].filter(image =>"
+        " getComputedStyle(image).display !== 'none').map(image => image.className)"
+    )
+    browser.get(flat_page.as_uri())
+    assert set(browser.execute_script(seen)) == {"on-light"}
+    browser.execute_script("document.documentElement.dataset.theme = 'dark'")
+    assert set(browser.execute_script(seen)) == {"on-dark"}
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+    assert set(browser.execute_script(seen)) == {"on-light"}
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
+
+
 def test_nothing_runs_off_a_phone(browser: WebDriver, flat_page: Path) -> None:
     size = {"width": 390, "height": 844, "deviceScaleFactor": 1, "mobile": True}
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
     try:
         browser.get(flat_page.as_uri())
-        show(browser, "figure03-digits")
-        assert browser.execute_script("return document.documentElement.scrollWidth") == 390
+        for key in FLAT:
+            show(browser, key)
+            assert browser.execute_script("return document.documentElement.scrollWidth") == 390
+            # Nothing of a live figure is cut at the sides of its box.
+            beyond = browser.execute_script(
+                "const box = document.querySelector(`[aria-labelledby=picture-${arguments[0]}] .live`);"
+                "const {left, right} = box.getBoundingClientRect();"
+                "return [...box.querySelectorAll('text')].map(text => text.getBoundingClientRect())"
+                ".filter(text => text.width && (text.left < left - 1 || text.right > right + 1)).length",
+                key,
+            )
+            assert beyond == 0, key
     finally:
         browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
@@ -473,8 +502,10 @@ def test_without_scripts_the_still_pictures_stand(flat_page: Path) -> None:
     with chromium(scripts=False) as browser:
         browser.get(flat_page.as_uri())
         images = browser.find_elements("css selector", "figure img")
-        assert len(images) == 5
-        assert all(image.is_displayed() and image.size["width"] > 200 for image in images)
+        assert len(images) == 10
+        shown = [image for image in images if image.is_displayed()]
+        assert [image.get_attribute("class") for image in shown] == ["on-light"] * 5
+        assert all(image.size["width"] > 200 for image in shown)
         assert not any(box.is_displayed() for box in browser.find_elements("css selector", ".live"))
 
 
