@@ -64,12 +64,13 @@ _SPEC_HELP = (
 
 def main(argv: Sequence[str]) -> None:
     """Run ``nas-lightning cells``; a leading ``cells`` is skipped."""
-    options = _parser().parse(argv)
+    options = argument_parser().parse(argv)
     import_operations(options.operations or ())
     options.run(options)
 
 
-def _parser() -> ArgumentParser:
+def argument_parser() -> ArgumentParser:
+    """The options of ``nas-lightning cells``."""
     parser = ArgumentParser(
         prog="nas-lightning cells",
         description="List, show, draw, convert and count cells and their variants.",

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import os
 import sys
 from collections.abc import Sequence
 
+from nas_lightning.cli.help import TRAINING, help_text, wants_help
 from nas_lightning.cli.launcher import check_launcher
-from nas_lightning.cli.messages import is_user_error, one_line
+from nas_lightning.cli.messages import is_user_error, one_line, shortened
 from nas_lightning.cli.waiting import sleep_while_waiting
 
 SUBCOMMANDS = {
@@ -20,6 +22,7 @@ SUBCOMMANDS = {
     "theory": ("theory", "the widest and the narrowest linear cell against the theorems of section 4.3"),
     "cells": ("cells", "list, show, draw and count cells and their variants"),
     "study": ("study", "compare architectures: plan, run, commands, status and report of a study file"),
+    "completion": ("completion", "a script that completes this command in bash or zsh"),
 }
 
 
@@ -57,11 +60,17 @@ def _run(arguments: list[str]) -> None:
         from importlib.metadata import version  # slower than everything else that `cells list` imports
 
         print(version("nas-lightning"))
+    elif name in TRAINING and wants_help(arguments):
+        print(help_text(name, SUBCOMMANDS[name][1]))
     elif name in SUBCOMMANDS:
+        if name in TRAINING:
+            arguments = ["--help" if argument == "--help_all" else argument for argument in arguments]
         check_launcher(os.environ)  # before lightning reads it
         importlib.import_module(f"nas_lightning.cli.{SUBCOMMANDS[name][0]}").main(arguments)
     else:
-        raise ValueError(f"no subcommand {name!r}; there are {', '.join(SUBCOMMANDS)}")
+        close = difflib.get_close_matches(name.lower(), SUBCOMMANDS, n=1)
+        hint = f"; did you mean `{close[0]}`?" if close else f"; there are {', '.join(SUBCOMMANDS)}"
+        raise ValueError(f"no subcommand {shortened(name)!r}{hint}")
 
 
 def _overview() -> str:

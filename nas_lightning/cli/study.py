@@ -29,11 +29,12 @@ _SOURCES = ("random-darts", "nds", "table")
 
 def main(arguments: Sequence[str]) -> None:
     """Run ``nas-lightning study``; a leading ``study`` is skipped. ``study run`` exits with its own code."""
-    options = _parser().parse(arguments)
+    options = argument_parser().parse(arguments)
     options.run(options)
 
 
-def _parser() -> ArgumentParser:
+def argument_parser() -> ArgumentParser:
+    """The options of ``nas-lightning study``."""
     parser = ArgumentParser(
         prog="nas-lightning study",
         description="Compare architectures: every training of a study file, and the paper's report on them.",

@@ -24,7 +24,7 @@ _TITLES = {
 
 def main(arguments: Sequence[str]) -> None:
     """Run ``nas-lightning theory``; a leading ``theory`` is skipped."""
-    options = _parser().parse(arguments, default=())
+    options = argument_parser().parse(arguments, default=())
     if options.output is not None:
         from nas_lightning.figures import picture_format
 
@@ -132,7 +132,8 @@ def _ratios(cases: xr.Dataset, measured: str, bound: str) -> list[dict[str, Any]
     return rows
 
 
-def _parser() -> ArgumentParser:
+def argument_parser() -> ArgumentParser:
+    """The options of ``nas-lightning theory``."""
     parser = ArgumentParser(
         prog="nas-lightning theory",
         description="Compare gradient variances and block-wise Lipschitz constants of random linear cells "

@@ -48,13 +48,15 @@ def test_lists_and_helps_need_no_library_of_numbers() -> None:
     """One process runs them all and must not import any."""
     modules = after_commands(
         *("--help", "--version", "cells list", "cells --help", "study --help", "study run --help"),
-        *("plot --help", "theory --help"),
+        *("plot --help", "theory --help", "fit --help", "landscape -h", "completion --help"),
     )
     assert {f"nas_lightning.cli.{name}" for name in ("cells", "study", "plot", "theory")} <= modules
     assert not modules & (TORCH | NUMBERS | PICTURES)
 
 
-@pytest.mark.parametrize("arguments", [("cells", "list"), ("study", "--help")], ids=" ".join)
+@pytest.mark.parametrize(
+    "arguments", [("cells", "list"), ("study", "--help"), ("fit", "--help")], ids=" ".join
+)
 def test_lists_and_helps_come_at_once(arguments: tuple[str, ...]) -> None:
     """A third of a second on an idle machine; a library of numbers alone would take more than the rest."""
     seconds = []
@@ -69,7 +71,7 @@ def test_lists_and_helps_come_at_once(arguments: tuple[str, ...]) -> None:
 
 @pytest.mark.slow
 def test_help_of_a_training_needs_nothing_of_its_data_and_its_end() -> None:
-    modules = after_commands("landscape --help")
+    modules = after_commands("landscape --help_all")
     assert {"nas_lightning.cli.training", "nas_lightning.cli.landscape"} <= modules
     assert not modules & {"sklearn", "tensorboard", "plotly", "jinja2", "ray", "pytorch_lightning"}
 
