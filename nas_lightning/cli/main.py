@@ -61,7 +61,8 @@ def _run(arguments: list[str]) -> None:
 
         print(version("nas-lightning"))
     elif name in TRAINING and wants_help(arguments):
-        print(help_text(name, SUBCOMMANDS[name][1]))
+        print(help_text(name, SUBCOMMANDS[name][1]), flush=True)
+        sys.exit(0)
     elif name in SUBCOMMANDS:
         if name in TRAINING:
             arguments = ["--help" if argument == "--help_all" else argument for argument in arguments]
