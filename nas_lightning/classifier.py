@@ -354,7 +354,13 @@ class CellClassifier(LightningModule):
             refuse_foreign_code(
                 str(checkpoint_path), {**(checkpoint.get("hyper_parameters") or {}), **settings}
             )
-        return super().load_from_checkpoint(checkpoint_path, *args, **settings)
+        try:
+            return super().load_from_checkpoint(checkpoint_path, *args, **settings)
+        except Exception as error:
+            if isinstance(error, OSError | ValueError):
+                raise
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            raise ValueError(f"{checkpoint_path} cannot be loaded: {reason}") from error
 
     def cell_description(self, image_size: int) -> dict[str, int | float]:
         """What runs are compared by: the normal cell's width (in c) and depth, and the network's size."""

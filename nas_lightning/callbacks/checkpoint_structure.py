@@ -38,7 +38,7 @@ def check_structure(
     """
     foreign = f"{said} is not a checkpoint of a CellClassifier"
     if not isinstance(checkpoint, Mapping):
-        raise ValueError(f"{foreign}: it holds a {type(checkpoint).__name__}")
+        raise ValueError(f"{foreign}: it is of type {type(checkpoint).__name__}")
     needed = _NEEDED | (_RESUMING if resuming else {})
     for name, kind in (needed | _OPTIONAL).items():
         value = checkpoint.get(name)
@@ -51,17 +51,21 @@ def check_structure(
             raise ValueError(f"{foreign}: it has no `{name}`")
         if value is not None and (not isinstance(value, kind) or isinstance(value, bool)):
             what = {Mapping: "a mapping", str: "text", int: "a whole number", list: "a list"}[kind]
-            raise ValueError(f"{foreign}: its `{name}` is a {type(value).__name__}, not {what}")
+            raise ValueError(f"{foreign}: its `{name}` is of type {type(value).__name__}, not {what}")
         if isinstance(value, Mapping) and not all(isinstance(key, str) for key in value):
             raise ValueError(f"{foreign}: a name in its `{name}` is no text")
     for name, tensor in checkpoint["state_dict"].items():
         if not isinstance(tensor, Tensor):
-            raise ValueError(f"{foreign}: `{name}` of its state dict is a {type(tensor).__name__}, no tensor")
+            raise ValueError(
+                f"{foreign}: `{name}` of its state dict is of type {type(tensor).__name__}, no tensor"
+            )
     if checkpoint["epoch"] < 0:
         raise ValueError(f"{foreign}: its `epoch` (={checkpoint['epoch']}) is negative")
     for name in ("hyper_parameters", "datamodule_hyper_parameters", "trainer"):
         if (odd := _other_than_plain(checkpoint.get(name))) is not None:
-            raise ValueError(f"{foreign}: its `{name}` hold a {type(odd).__name__}, which no setting is")
+            raise ValueError(
+                f"{foreign}: its `{name}` hold a value of type {type(odd).__name__}, which no setting has"
+            )
     settings = checkpoint.get("hyper_parameters") or {}
     unknown = [name for name in settings if not name.startswith("_") and name not in model_settings]
     if unknown:
