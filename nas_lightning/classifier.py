@@ -23,8 +23,10 @@ from torch.optim.lr_scheduler import CosineAnnealingLR
 from torchmetrics import Metric
 
 from nas_lightning.acceleration import LEVELS, Accelerated, Level, Speed, accelerate, check_speed, level_of
+from nas_lightning.callbacks.cell_summary import CellSummary
 from nas_lightning.callbacks.checkpoint_structure import check_structure, refuse_foreign_code
 from nas_lightning.callbacks.drop_path import DropPathSchedule
+from nas_lightning.callbacks.run_record import RunRecord
 from nas_lightning.cells import (
     Stem,
     cell_depth,
@@ -112,6 +114,7 @@ class CellClassifier(LightningModule):
         for name in ("optimizer", "lr_scheduler"):  # checkpoints hold primitive values only
             if callable(self.hparams.get(name)):
                 self.hparams.pop(name)
+                cast(dict[str, Any], self._hparams_initial).pop(name, None)
 
         import_operations(operations)
         self.genotype = get_genotype(genotype)
@@ -157,8 +160,16 @@ class CellClassifier(LightningModule):
         return self._accelerated(inputs)  # type: ignore[no-any-return]
 
     def configure_callbacks(self) -> list[Callback]:
-        """The schedule of the drop-path probability, which also seeds every batch."""
-        return [DropPathSchedule()]
+        """The callbacks that a training needs, in any trainer, but for those that the trainer has.
+
+        They schedule the drop-path probability and seed every batch, report the cells, and record the run in
+        the loggers and in the folder of the first one.
+        """
+        kinds: list[type[Callback]] = [DropPathSchedule]
+        if self.trainer.state.fn == "fit":
+            kinds += [CellSummary, RunRecord]
+        present: list[Callback] = self.trainer.callbacks  # type: ignore[attr-defined]
+        return [kind() for kind in kinds if not any(isinstance(callback, kind) for callback in present)]
 
     def setup(self, stage: str) -> None:
         """Refuse images that the network cannot reduce as often as its cells do."""
@@ -195,7 +206,7 @@ class CellClassifier(LightningModule):
             work = 3 * passes * batch_size * measure_size(self.network, image_size).multiply_adds
         return level_of(self.speed, self.device.type, passes=passes, work=work)
 
-    def training_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> Tensor:
+    def training_step(self, batch: Sequence[Tensor], batch_index: int) -> Tensor:
         """Cross entropy of a training batch, plus the weighted one of the tower where there is one."""
         inputs, targets = batch
         output = self(inputs)
@@ -235,14 +246,16 @@ class CellClassifier(LightningModule):
             for buffer, part in zip(statistics, parts, strict=True):
                 buffer.copy_(part.view_as(buffer))
 
-    def validation_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> None:
+    def validation_step(self, batch: Sequence[Tensor], batch_index: int) -> None:
         """Count a batch of the evaluation split: the test split, or the held-out part where there is one."""
         split = getattr(getattr(self.trainer, "datamodule", None), "evaluation_split", "val")
-        self._evaluate(*batch, split)
+        inputs, targets = batch
+        self._evaluate(inputs, targets, split)
 
-    def test_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> None:
+    def test_step(self, batch: Sequence[Tensor], batch_index: int) -> None:
         """Count a batch of the test split."""
-        self._evaluate(*batch, "test")
+        inputs, targets = batch
+        self._evaluate(inputs, targets, "test")
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """The optimiser over the live parameters, and the schedule, stepped once an epoch."""
@@ -385,14 +398,16 @@ class CellClassifier(LightningModule):
         self._log({f"{name}/{split}": metric for name, metric in metrics.items()})
 
     def _log(self, metrics: Mapping[str, Any]) -> None:
-        """Make metrics known to the trainer; the run record writes them, one point an epoch."""
+        """Make metrics known to the trainer; of a training the run record writes them, one point an epoch."""
+        evaluates = self.trainer.state.fn in ("validate", "test")
+        logged = evaluates and getattr(self.trainer, "logs_evaluation", True)
         for name, metric in metrics.items():
             self.log(
                 name,
                 metric,
                 on_step=False,
                 on_epoch=True,
-                logger=False,
+                logger=logged,
                 prog_bar=name.startswith(("loss/", "accuracy/")) and not name.endswith("/train"),
                 batch_size=1,  # the metrics carry their own weights
             )

@@ -2,30 +2,44 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
-from nas_lightning.callbacks.protocols import cell_module, image_data
+from nas_lightning.callbacks.loggers import log_figures, run_folder
+from nas_lightning.callbacks.protocols import ImageData, cell_module
 from nas_lightning.cells import format_width
-from nas_lightning.figures import draw_cell, figure_to_array
+from nas_lightning.figures import draw_cell
 
 
 class CellSummary(Callback):
     """Reports once, at the start of a run, which cells are trained.
 
-    TensorBoard gets the drawings ``cell/normal`` and ``cell/reduction`` and the scalars ``cell/width`` (in
-    c), ``cell/depth``, ``cell/parameters``, ``cell/live_parameters`` and ``cell/multiply_adds``; the terminal
+    Loggers get the drawings ``cell/normal`` and ``cell/reduction`` and the scalars ``cell/width`` (in c),
+    ``cell/depth``, ``cell/parameters``, ``cell/live_parameters`` and ``cell/multiply_adds``; the terminal
     gets one line.
     """
 
-    @rank_zero_only
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Log the sizes, unless the run is resumed."""
+        """Log the sizes, unless the run is resumed; images of loaders show theirs in the first batch."""
+        data: object = trainer.datamodule  # type: ignore[attr-defined]
+        if isinstance(data, ImageData):
+            self._report(trainer, pl_module, data.image_size)
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Log the sizes for the images of a loader."""
+        if trainer.global_step == 0 and batch_idx == 0 and not isinstance(trainer.datamodule, ImageData):  # type: ignore[attr-defined]
+            self._report(trainer, pl_module, int(batch[0].shape[-1]))
+
+    @rank_zero_only
+    def _report(self, trainer: Trainer, pl_module: LightningModule, image_size: int) -> None:
         if trainer.current_epoch > 0:
             return
         module = cell_module(pl_module)
-        description = module.cell_description(image_data(trainer).image_size)
+        description = module.cell_description(image_size)
         width, depth = format_width(description["width"]), description["depth"]
         rank_zero_info(
             f"{module.genotype_name}: width {width}, depth {depth}, {description['parameters']:,} parameters"
@@ -34,21 +48,21 @@ class CellSummary(Callback):
         for logger in trainer.loggers:
             logger.log_metrics({f"cell/{name}": float(value) for name, value in description.items()}, step=0)
 
-    @rank_zero_only
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draw the cells after the first epoch, so that the first step need not wait."""
-        if trainer.current_epoch > 0:
+        if trainer.current_epoch > 0 or not trainer.loggers:
             return
+        folder = run_folder(trainer)  # asks all ranks
         module = cell_module(pl_module)
         genotype = module.genotype
         cells = {
             "normal": (genotype.normal, genotype.normal_concat),
             "reduction": (genotype.reduce, genotype.reduce_concat),
         }
-        for logger in trainer.loggers:
-            if isinstance(logger, TensorBoardLogger):
-                for name, (edges, concat) in cells.items():
-                    image = figure_to_array(
-                        draw_cell(edges, concat, title=f"{module.genotype_name}, {name} cell")
-                    )
-                    logger.experiment.add_image(f"cell/{name}", image, global_step=0, dataformats="HWC")
+        if trainer.is_global_zero:
+            title = module.genotype_name
+            figures = {
+                f"cell/{name}": draw_cell(edges, concat, title=f"{title}, {name} cell")
+                for name, (edges, concat) in cells.items()
+            }
+            log_figures(trainer.loggers, figures, 0, folder)

@@ -68,12 +68,7 @@ def cell_module(module: LightningModule) -> CellModule:
     return module
 
 
-def image_data(trainer: Trainer) -> ImageData:
-    """The trainer's data module; a ValueError unless it is one of images."""
+def evaluation_split(trainer: Trainer) -> str:
+    """The split that is evaluated after every epoch: that of image data, or ``"val"`` of any other."""
     data: object = trainer.datamodule  # type: ignore[attr-defined]
-    if not isinstance(data, ImageData):
-        raise ValueError(
-            "this callback needs a data module of images, such as ImageDataModule: trainer.fit(...,"
-            " datamodule=...)"
-        )
-    return data
+    return data.evaluation_split if isinstance(data, ImageData) else "val"

@@ -13,11 +13,14 @@ from typing import Any, Literal, TypeAlias
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_info
 
 from nas_lightning.callbacks.ending import ending, is_within_epoch
-from nas_lightning.callbacks.protocols import cell_module, image_data
+from nas_lightning.callbacks.loader_batches import data_name
+from nas_lightning.callbacks.loggers import log_settings, run_folder
+from nas_lightning.callbacks.protocols import ImageData, cell_module, evaluation_split
+from nas_lightning.callbacks.run_settings import chosen_settings, run_settings
 from nas_lightning.files import atomic_write
 from nas_lightning.identity import identity_hash
 from nas_lightning.provenance import run_seed, software_versions, weights_hash
@@ -35,13 +38,18 @@ class RunRecord(Callback):
     hyperparameter table gets the run. Both files are written atomically, by rank 0.
 
     Args:
-        folder: The run's folder.
+        folder: The run's folder; None is that of the trainer's first logger, and without a logger there are
+            no files. A CSVLogger keeps the rows in its own ``metrics.csv``.
         deciding: The settings that decide the training, with dotted keys. ``result.json`` keeps them and
             their hash, by which a study knows the training; None: it keeps neither.
     """
 
-    def __init__(self, folder: str | os.PathLike[str], deciding: Mapping[str, Any] | None = None) -> None:
-        self.folder = Path(folder)
+    def __init__(
+        self, folder: str | os.PathLike[str] | None = None, deciding: Mapping[str, Any] | None = None
+    ) -> None:
+        self.folder = None if folder is None else Path(folder)
+        self._follows_logger = folder is None
+        self._image_size: int | None = None
         self.deciding = deciding
         self.rows: list[Row] = []
         self._evaluation: Row = {}
@@ -53,11 +61,16 @@ class RunRecord(Callback):
         self._part: dict[str, Any] | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Give TensorBoard's ``hparams.yaml`` the settings before Lightning writes it."""
-        settings = _settings(trainer, pl_module)
-        for logger in trainer.loggers:
-            if isinstance(logger, TensorBoardLogger):
-                logger.hparams.update(settings)
+        """Give the loggers the settings; TensorBoard writes its ``hparams.yaml`` soon after."""
+        if stage != "fit":
+            return
+        if trainer.current_epoch == 0:
+            self.rows = []  # of an earlier training by the same trainer
+        if self._follows_logger:
+            is_logged = bool(trainer.loggers) and not trainer.fast_dev_run  # type: ignore[attr-defined]
+            self.folder = run_folder(trainer) if is_logged else None
+        if trainer.loggers:
+            log_settings(trainer.loggers, chosen_settings(trainer, pl_module))
 
     def state_dict(self) -> dict[str, Any]:
         """The rows so far, what is known of the next one, and what decides the training."""
@@ -116,6 +129,7 @@ class RunRecord(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Count images, and stop the clock for the case that this is the epoch's last batch."""
+        self._image_size = int(batch[0].shape[-1])
         self._images += len(batch[1]) * trainer.world_size
         if trainer.is_last_batch and pl_module.device.type == "cuda":
             torch.cuda.synchronize(pl_module.device)
@@ -124,7 +138,7 @@ class RunRecord(Callback):
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Keep this epoch's evaluation, which the trainer would repeat in epochs without one."""
         if trainer.training or trainer.state.fn == "fit":
-            self._evaluation = _values(trainer, suffix=f"/{image_data(trainer).evaluation_split}")
+            self._evaluation = _values(trainer, suffix=f"/{evaluation_split(trainer)}")
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Add the epoch's row, on every rank: reading the metrics adds them up over the ranks."""
@@ -141,19 +155,20 @@ class RunRecord(Callback):
             logger.save()
             if trainer.is_global_zero and isinstance(logger, TensorBoardLogger):
                 logger.experiment.flush()
-        if trainer.is_global_zero:
+        if trainer.is_global_zero and self.folder is not None and not _has_own_csv(trainer, self.folder):
             _write_csv(self.folder / "metrics.csv", self.rows)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the result; also for a finished run that was killed before it had one and is resumed."""
         if not trainer.is_global_zero or not self.rows:
             return
-        module, data = cell_module(pl_module), image_data(trainer)
-        split = data.evaluation_split
+        module, split = cell_module(pl_module), evaluation_split(trainer)
+        data: object = trainer.datamodule  # type: ignore[attr-defined]
+        images = data if isinstance(data, ImageData) else None
         final = {name: value for name, value in self.rows[-1].items() if name != "epoch"}
         best = _best(self.rows, f"accuracy/{split}")
-        cell = module.cell_description(data.image_size)
-        settings = _settings(trainer, pl_module)
+        size = images.image_size if images is not None else self._image_size
+        cell = {} if size is None else module.cell_description(size)
         ended = self._ended or ending(trainer)
         result = {
             "finished": ended is not None,
@@ -164,21 +179,26 @@ class RunRecord(Callback):
             "final": final,
             "best": best,
             "cell": {"genotype": str(module.genotype), **cell},
-            "settings": settings,
+            "settings": run_settings(trainer, pl_module),
             "provenance": {
                 "seed": run_seed(),
                 "weights_sha256": weights_hash(module.network.state_dict()),
                 "device": str(trainer.strategy.root_device),
                 "versions": software_versions(),
-                "data": {"name": data.name, "split_sizes": data.split_sizes},
+                "data": {
+                    "name": data_name(trainer, "train"),
+                    "split_sizes": {} if images is None else images.split_sizes,
+                },
             },
         }
         if self.deciding is not None:
             result |= {"identity": identity_hash(self.deciding), "deciding": dict(self.deciding)}
-        with atomic_write(self.folder / "result.json") as file:
-            json.dump(_finite(result), file, indent=2, allow_nan=False)
-            file.write("\n")
-        table = {**settings, **{f"cell.{name}": value for name, value in cell.items()}}
+        if self.folder is not None:
+            with atomic_write(self.folder / "result.json") as file:
+                json.dump(_finite(result), file, indent=2, allow_nan=False)
+                file.write("\n")
+        chosen = chosen_settings(trainer, pl_module)
+        table = {**chosen, **{f"cell.{name}": value for name, value in cell.items()}}
         accuracy, loss = f"accuracy/{split}", f"loss/{split}"
         metrics = {f"final/{name}": final[name] for name in (accuracy, loss) if name in final}
         metrics |= {f"best/{accuracy}": best[accuracy]} if best else {}
@@ -211,30 +231,18 @@ def _best(rows: list[Row], metric: str) -> Row:
     return dict(max(evaluated, key=lambda row: row[metric])) if evaluated else {}
 
 
+def _has_own_csv(trainer: Trainer, folder: Path) -> bool:
+    """Whether a logger keeps its own ``metrics.csv`` in the folder."""
+    files = [logger for logger in trainer.loggers if isinstance(logger, CSVLogger)]
+    return any(Path(logger.log_dir).absolute() == folder.absolute() for logger in files)
+
+
 def _write_csv(path: Path, rows: list[Row]) -> None:
     columns = list(dict.fromkeys(name for row in rows for name in row))
     with atomic_write(path) as file:
         writer = csv.DictWriter(file, columns, lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
-
-
-def _settings(trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
-    data = image_data(trainer)
-    return {
-        **{f"model.{name}": value for name, value in _plain(pl_module.hparams).items()},
-        **{f"data.{name}": value for name, value in _plain(data.hparams).items()},
-        "data.class": type(data).__name__,
-        "trainer.max_epochs": trainer.max_epochs,
-        "trainer.gradient_clip_val": trainer.gradient_clip_val,
-        "trainer.precision": str(trainer.precision),
-        "trainer.world_size": trainer.world_size,
-    }
-
-
-def _plain(parameters: Any) -> dict[str, Any]:
-    """Hyperparameters without what the command line adds for itself."""
-    return {name: value for name, value in dict(parameters).items() if not name.startswith("_")}
 
 
 def _finite(value: Any) -> Any:

@@ -38,6 +38,9 @@ INITIAL_STATISTICS = {
 class LandscapeTrainer(Trainer):
     """A trainer with the method behind the subcommand ``landscape``."""
 
+    logs_evaluation = False
+    """The loggers of the run get what is measured, not another validation."""
+
     networks: Callable[[Any], Iterable[Any]] = staticmethod(lambda model: [model])
     """Makes the modules to measure from the one that the settings describe."""
 

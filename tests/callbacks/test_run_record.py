@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ from tests.cli.commands import read_metrics
 class Diverging(CellClassifier):
     """A classifier whose evaluation loss is not a number."""
 
-    def validation_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> None:
+    def validation_step(self, batch: Sequence[Tensor], batch_index: int) -> None:
         inputs, targets = batch
         super().validation_step((inputs * torch.nan, targets), batch_index)
 
@@ -38,11 +39,3 @@ def test_a_training_stopped_by_steps_is_finished_and_timed(tmp_path: Path) -> No
     assert result["finished"]
     assert result["epochs"] == 2
     assert all(row["images_per_second"] > 0 for row in read_metrics(tmp_path))
-
-
-def test_a_record_without_image_data_is_refused(tmp_path: Path) -> None:
-    datamodule = data()
-    datamodule.prepare_data()
-    datamodule.setup()
-    with pytest.raises(ValueError, match="data module of images"):
-        trainer(RunRecord(tmp_path)).fit(small_classifier(), datamodule.train_dataloader())
