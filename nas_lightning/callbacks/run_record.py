@@ -105,7 +105,12 @@ class RunRecord(Callback):
     def on_load_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Do not train past the end of a training that was stopped early."""
+        """Do not train past the end of a training that was stopped early.
+
+        A plain trainer, for which nobody made this record, goes as far as it is told.
+        """
+        if self._follows_logger:
+            return
         self._ended = checkpoint.get("ended")
         if self._ended is not None:
             trainer.should_stop = True

@@ -9,6 +9,7 @@ import math
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
 from nas_lightning.analysis.directions import (
     Normalization,
@@ -154,3 +155,29 @@ def test_unknown_and_missing_parameters_are_refused() -> None:
         random_direction(module, 0, names=["wieght"])
     with pytest.raises(ValueError, match="no parameter with requires_grad=True"):
         random_direction(module.requires_grad_(False), 0)
+
+
+def wrapped(kind: str, module: nn.Module) -> nn.Module:
+    if kind == "compiled":
+        compiled: nn.Module = torch.compile(module)  # type: ignore[assignment]
+        return compiled
+    return {"parallel": nn.DataParallel, "average": AveragedModel}[kind](module)
+
+
+@pytest.mark.parametrize("inside", [False, True])
+@pytest.mark.parametrize("kind", ["parallel", "average", "compiled"])
+def test_a_wrapper_changes_no_direction(kind: str, inside: bool) -> None:
+    class Own(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.module = nn.Linear(3, 2)  # a name that is no wrapper's here
+
+    module = Own()
+    expected = list(random_direction(module, 5).values())
+    if inside:
+        module.module = wrapped(kind, module.module)  # type: ignore[assignment]
+        found = random_direction(module, 5)
+    else:
+        found = random_direction(wrapped(kind, module), 5)
+    assert all(torch.equal(one, other) for one, other in zip(expected, found.values(), strict=True))
+    assert any("module.module" in name or "_orig_mod" in name for name in found)
