@@ -9,6 +9,7 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
 from nas_lightning.callbacks.loggers import log_figures, run_folder
 from nas_lightning.callbacks.protocols import ImageData, cell_module
+from nas_lightning.callbacks.run_record import RunRecord
 from nas_lightning.cells import format_width
 from nas_lightning.figures import draw_cell
 
@@ -52,7 +53,8 @@ class CellSummary(Callback):
         """Draw the cells after the first epoch, so that the first step need not wait."""
         if trainer.current_epoch > 0 or not trainer.loggers:
             return
-        folder = run_folder(trainer)  # asks all ranks
+        records = [callback for callback in trainer.callbacks if isinstance(callback, RunRecord)]  # type: ignore[attr-defined]
+        folder = (records[0].folder if records else None) or run_folder(trainer)  # asks all ranks
         module = cell_module(pl_module)
         genotype = module.genotype
         cells = {

@@ -63,6 +63,10 @@ def plain_message(
     one is misspelt; they are asked for only then.
     """
     text = text.removeprefix('Parser key "config": ')  # precedes every message about a configuration file
+    missing = re.search(r"class_path '([\w.]+)':\s*(?:Requirement|No module named) '([\w-]+)", text)
+    if missing is not None:
+        kind, package = missing.group(1).rpartition(".")[2], missing.group(2)
+        return f"{kind} needs the package {package}, which is not installed: `pip install {package}`"
     key = re.search(r'Parser key "([\w.]+)"', text)
     name = key.group(1) if key is not None else None
     nested = _nested_message(name, text)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import math
+from typing import Any, cast
 
 import pytest
 import torch
@@ -159,9 +160,9 @@ def test_unknown_and_missing_parameters_are_refused() -> None:
 
 def wrapped(kind: str, module: nn.Module) -> nn.Module:
     if kind == "compiled":
-        compiled: nn.Module = torch.compile(module)  # type: ignore[assignment]
-        return compiled
-    return {"parallel": nn.DataParallel, "average": AveragedModel}[kind](module)
+        compiled: Any = torch.compile(module)
+        return cast(nn.Module, compiled)
+    return nn.DataParallel(module) if kind == "parallel" else AveragedModel(module)
 
 
 @pytest.mark.parametrize("inside", [False, True])
