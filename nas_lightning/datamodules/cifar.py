@@ -26,6 +26,10 @@ class CIFAR10(ImageDataModule):
     name = "CIFAR-10"
     num_classes = 10
     image_size = 32
+    class_names: ClassVar[tuple[str, ...]] = (
+        *("airplane", "automobile", "bird", "cat", "deer"),
+        *("dog", "frog", "horse", "ship", "truck"),
+    )
     mean = (0.49139968, 0.48215827, 0.44653124)
     std = (0.24703233, 0.24348505, 0.26158768)
 

@@ -132,7 +132,7 @@ class CellNetwork(nn.Module):
         for size in x.shape[2:]:
             check_image_size(self.plan, size, self.stem_stride, tower=self.training)
         tower = self.auxiliary_tower if self.training else None
-        live, factors = self.live_cells(), self.drop_path_factors(len(x))
+        live, factors = self.live_cells(), self.drop_path_factors(x.shape[0])  # len() fixes it in exports
         before_last: Tensor | None
         last: Tensor | None
         before_last, last = stem_outputs(self.stem, x)
@@ -155,11 +155,11 @@ class CellNetwork(nn.Module):
         """For every cell, whether the classifier or, in training, the auxiliary tower reads it."""
         return self._live_in_training if self.training else self._live_in_evaluation
 
-    def drop_path_factors(self, batch: int) -> tuple[Float[Tensor, "_ {batch}"] | None, ...]:
+    def drop_path_factors(self, batch: int | torch.SymInt) -> tuple[Float[Tensor, "_ {batch}"] | None, ...]:
         """For every cell, factors of its droppable edges and samples; None where nothing is dropped."""
         if not (self.training and self.uses_drop_path):
             return (None,) * len(self.cells)
-        factors = drop_path_factors(sum(self._droppable_edges), batch, self._drop_path_probability)
+        factors = drop_path_factors(sum(self._droppable_edges), int(batch), self._drop_path_probability)
         return torch.split(factors, self._droppable_edges)
 
     def evaluated_parameters(self) -> dict[str, nn.Parameter]:

@@ -1,0 +1,125 @@
+"""`nas-lightning predict`: classes and probabilities of images, or of a split of the data, as CSV."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nas_lightning.cli.argument_parser import ArgumentParser, integer
+from nas_lightning.files import atomic_write
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from nas_lightning.datamodules import ImageDataModule
+
+IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+"""Files that are images, in a folder."""
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Run ``nas-lightning predict``; a leading ``predict`` is skipped."""
+    parser = ArgumentParser(
+        prog="nas-lightning predict",
+        description="Predict the classes of images, or of a split of the data, with a trained network.",
+        allow_abbrev=False,
+    )
+    from nas_lightning.cli.trained import add_checkpoint_argument, load_trained, trained_data
+
+    add_checkpoint_argument(parser)
+    parser.add_argument("images", nargs="*", type=Path, help="image files, and folders of them")
+    parser.add_argument("--split", choices=("train", "val", "test"), help="a split of the training's data")
+    parser.add_argument("--root", help="folder of the data set (that of the training)")
+    parser.add_argument("-o", "--output", type=Path, required=True, help="the CSV file")
+    parser.add_argument("--batch_size", type=integer(1), default=250, help="images at once (250)")
+    options = parser.parse(arguments)
+    if bool(options.images) == (options.split is not None):
+        raise ValueError("`images` or `--split`: give image files and folders, or a split of the data")
+    files = image_files(options.images)
+
+    import torch
+
+    module, settings = load_trained(options)
+    data = trained_data(settings, options.root)
+    if data is None:
+        raise ValueError(f"{settings.path} does not say how its images were normalised")
+    count = module.network.num_classes
+    names = class_names(data, count)
+    if options.split is None:
+        head, rows, batches = ["file"], [[str(file)] for file in files], _from_files(files, data)
+    else:
+        data.prepare_data()
+        data.setup()
+        if options.split not in data.split_sizes:
+            raise ValueError(f"`--split` (={options.split}): {data.name} was trained without such a split")
+        images, targets = data.split_arrays(options.split)
+        head = ["index", "target"]
+        rows = [[str(index), str(int(target))] for index, target in enumerate(targets)]
+        batches = iter(images)
+    predicted: list[Tensor] = []
+    with torch.no_grad():
+        while some := list(islice(batches, options.batch_size)):
+            predicted.append(module.network(data.normalise(torch.stack(some))).softmax(dim=1))
+    probabilities = torch.cat(predicted)
+    with atomic_write(options.output) as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow([*head, "class", "name", *(f"probability_{name}" for name in names)])
+        for row, values in zip(rows, probabilities, strict=True):
+            best = int(values.argmax())
+            writer.writerow([*row, best, names[best], *(f"{float(value):.6g}" for value in values)])
+    print(f"{options.output}: {len(rows)} images")
+
+
+def image_files(paths: Sequence[Path]) -> list[Path]:
+    """The image files among files and folders, those of a folder sorted by name.
+
+    Raises:
+        FileNotFoundError: If there is no such file or folder.
+        ValueError: If a folder holds no image.
+    """
+    files: list[Path] = []
+    for path in paths:
+        if path.is_dir():
+            found = sorted(file for file in path.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES)
+            if not found:
+                raise ValueError(f"`images` (={path}) holds no image ({', '.join(IMAGE_SUFFIXES)})")
+            files += found
+        elif path.is_file():
+            files.append(path)
+        else:
+            raise FileNotFoundError(f"`images` (={path}) is neither a file nor a folder")
+    return files
+
+
+def class_names(data: ImageDataModule, count: int) -> list[str]:
+    """Names of the classes; their numbers where the data set has no names."""
+    names: Any = getattr(data, "class_names", None)
+    return list(names) if names and len(names) == count else [str(number) for number in range(count)]
+
+
+def read_image(path: Path, size: int) -> torch.Tensor:
+    """An image file as uint8 ``[3, size, size]``: in colour, its middle square, resized if need be.
+
+    Raises:
+        ValueError: If it is no image.
+    """
+    import numpy as np
+    import torch
+    from PIL import Image, ImageOps, UnidentifiedImageError
+
+    try:
+        with Image.open(path) as opened:
+            image = ImageOps.exif_transpose(opened).convert("RGB")
+    except (UnidentifiedImageError, OSError, ValueError, Image.DecompressionBombError) as error:
+        raise ValueError(f"`images` (={path}) is no image that can be read") from error
+    if image.size != (size, size):
+        image = ImageOps.fit(image, (size, size), Image.Resampling.BICUBIC)
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
+
+
+def _from_files(files: Sequence[Path], data: ImageDataModule) -> Iterator[Tensor]:
+    return (read_image(file, data.image_size) for file in files)

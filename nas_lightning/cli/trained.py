@@ -1,0 +1,51 @@
+"""A trained network from a checkpoint, with its data, for subcommands that do not train."""
+
+from __future__ import annotations
+
+import argparse
+import pkgutil
+from pathlib import Path
+
+from nas_lightning.cells import import_operations
+from nas_lightning.cells.own_modules import search_own_modules
+from nas_lightning.classifier import CellClassifier
+from nas_lightning.cli.checkpoint_settings import CheckpointSettings, read_checkpoint_settings
+from nas_lightning.datamodules import ImageDataModule
+
+
+def add_checkpoint_argument(parser: argparse.ArgumentParser) -> None:
+    """The checkpoint, and code of one's own that it names."""
+    parser.add_argument("checkpoint", type=Path, help="a checkpoint, or the folder of a run (its last.ckpt)")
+    parser.add_argument(
+        "--code",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="a Python file or folder with classes of your own that the checkpoint names; may be repeated",
+    )
+
+
+def load_trained(options: argparse.Namespace) -> tuple[CellClassifier, CheckpointSettings]:
+    """The module of a checkpoint, in evaluation mode on the CPU, and the settings of its training.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is damaged, no checkpoint of this program, or names code that is not allowed.
+    """
+    path = options.checkpoint
+    path = path / "checkpoints" / "last.ckpt" if path.is_dir() else path
+    search_own_modules([Path(code).absolute() for code in options.code])
+    settings = read_checkpoint_settings(path)
+    import_operations(settings.model.get("operations") or ())
+    module = CellClassifier.load_from_checkpoint(path, map_location="cpu", weights_only=True)
+    return module.eval(), settings
+
+
+def trained_data(settings: CheckpointSettings, root: str | None = None) -> ImageDataModule | None:
+    """The data that a checkpoint was trained on, not yet read; None if it does not say."""
+    if settings.data_class is None:
+        return None
+    root = settings.root if root is None else root
+    arguments = settings.data | ({} if root is None else {"root": root})
+    data: ImageDataModule = pkgutil.resolve_name(settings.data_class)(**arguments)
+    return data
