@@ -42,7 +42,7 @@ from nas_lightning.cells.published import PublishedGenotype
 from nas_lightning.cells.spec import apply_variant, origin, published_base, read_genotype
 from nas_lightning.cells.table2 import TABLE2
 from nas_lightning.cells.writing import FORMS, write_genotype
-from nas_lightning.cli.argument_parser import ArgumentParser, add_command
+from nas_lightning.cli.argument_parser import ArgumentParser, add_command, integer
 from nas_lightning.cli.cells_text import (
     QUANTILES,
     SPACES,
@@ -113,7 +113,9 @@ def argument_parser() -> ArgumentParser:
     command.add_argument(
         "--concat", type=_node_list, help="nodes that the output concatenates, such as 4,5,6 (all)"
     )
-    command.add_argument("--num_cells", type=int, default=20, help="cells of the network for its path (20)")
+    command.add_argument(
+        "--num_cells", type=integer(1), default=20, help="cells of the network for its path (20)"
+    )
     group = command.add_argument_group("wirings of SPEC that agree in one quantity and differ in another")
     group.add_argument("--vary", choices=("width", "depth", "path"), help="what differs")
     group.add_argument("--width", type=float, help="in units of c")

@@ -87,6 +87,9 @@ def plain_message(
     stray = re.match(r"unrecognized arguments: (\S+)", text)
     if stray is not None:
         return f"there is no argument {shortened(stray.group(1))!r}; settings are given as `--KEY VALUE`"
+    guess = re.search(r"^Does not validate against .*?^Errors:\s*- (.*?)$", text, re.DOTALL | re.MULTILINE)
+    if guess is not None:
+        return shortened(guess.group(1), 3 * LONGEST_VALUE)
     if name is None:
         return shortened(" ".join(text.split()), 3 * LONGEST_VALUE)
     value = re.search(r"(?:Given|Got) value: (.*)$", text, re.MULTILINE)

@@ -64,6 +64,8 @@ def with_own_classes(arguments: Sequence[str]) -> list[str]:
     named: list[tuple[str, str]] = []
     for key, value, given in _settings(arguments):
         if key == "code":
+            if value is None:
+                raise ValueError("`code` needs a value")
             code += [_path(entry) for entry in as_list(value)]
             continue
         rest += given

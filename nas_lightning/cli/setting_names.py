@@ -54,6 +54,9 @@ def refuse_missing_values(settings: Mapping[str, Any]) -> None:
         for name in _missing(cls, settings[group]):
             if f"{group}.{name}" not in ("model.num_classes", "model.operations"):
                 raise ValueError(f"`{group}.{name}` (=null) needs a value")
+    every = settings["trainer"].get("accumulate_grad_batches", 1)
+    if every < 1:  # Lightning divides by it
+        raise ValueError(f"`trainer.accumulate_grad_batches` (={every}) must be at least 1")
     if settings["trainer"].get("default_root_dir", "") is None:
         raise ValueError("`trainer.default_root_dir` (=null) needs a value")
     named = [("data", settings["data"])]

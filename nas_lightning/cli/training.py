@@ -359,6 +359,10 @@ class TrainingCLI(LightningCLI):
             super().instantiate_classes()
         except ValueError as error:
             raise ValueError(plain_message(str(error), ())) from error
+        except TypeError as error:
+            if "`devices`" not in str(error):
+                raise
+            raise ValueError(f"`trainer.devices` (={self.settings.trainer.devices}): {error}") from error
         except Exception as error:
             if is_user_error(error) or self.settings.ckpt_path is None:
                 raise

@@ -66,6 +66,11 @@ def refusal(arguments: Sequence[str], capsys: pytest.CaptureFixture[str]) -> str
         (["--run=../elsewhere"], ["run", "../elsewhere"]),
         (["--ckpt_path=last", "--model.init_channels=0"], ["init_channels"]),
         (["--trainer.max_epocs=3"], ["max_epocs"]),
+        (["--trainer.devices=[9]"], ["trainer.devices", "[9]"]),
+        (
+            ["--trainer.callbacks=ModelCheckpoint", "--trainer.callbacks.save_top_k=-5"],
+            ["save_top_k=-5"],
+        ),
         (["--config=absent.yaml"], ["absent.yaml"]),
         (["--ckpt_path=absent.ckpt"], ["ckpt_path", "absent.ckpt"]),
     ],

@@ -29,6 +29,11 @@ from tests.cli.parsing import ParsedOnly
         (["--model.num_cells"], "`model.num_cells` needs a value"),
         (["--config"], "`config` needs a file: `--config FILE`"),
         (["--model=absent.yaml"], "`model` (=absent.yaml) must be a file with settings of `model`"),
+        (["--code"], "`code` needs a value"),
+        (
+            ["--trainer.accumulate_grad_batches=0"],
+            "`trainer.accumulate_grad_batches` (=0) must be at least 1",
+        ),
         (["stray"], "there is no argument 'stray'; settings are given as `--KEY VALUE`"),
         (["--data=os.path.join"], "`data` (=os.path.join) must be a class derived from ImageDataModule"),
         (
