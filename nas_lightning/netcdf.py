@@ -28,9 +28,12 @@ NOT_DECIDING = frozenset({"device", "title", "training_seed", "versions"})
 CHECKSUM = "sha256"
 """Attribute with the SHA-256 of the file's bytes, in which it is itself written as zeros."""
 _EMPTY = b"0" * 64
-# Its value in a file follows its name, padded to words of four bytes, its type (characters) and its length.
+# Its value in a file follows the length of its name, the name, padded to words of four bytes, its type
+# (characters) and its length. The length tells it from longer names that end with it.
 _STORED = re.compile(
-    re.escape(CHECKSUM.encode().ljust(8, b"\0") + b"\0\0\0\x02" + b"\0\0\0\x40") + rb"(.{64})", re.DOTALL
+    re.escape(b"\0\0\0\x06" + CHECKSUM.encode().ljust(8, b"\0") + b"\0\0\0\x02" + b"\0\0\0\x40")
+    + rb"(.{64})",
+    re.DOTALL,
 )
 
 # SciPy raises these on bytes that are no netCDF file, or only a part of one.
