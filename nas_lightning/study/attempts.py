@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
-from nas_lightning.files import atomic_write
+from nas_lightning.files import atomic_write, naming
 
 RECORD = "study.json"
 LOG = "log.txt"
@@ -55,7 +55,7 @@ def write_attempts(folder: Path, attempts: Sequence[Attempt]) -> None:
 
 def begin_log(folder: Path, number: int, text: str) -> None:
     """Append the line to a run's log that separates an attempt, numbered from 1, from those before."""
-    with (folder / LOG).open("ab") as log:
+    with naming(folder / LOG), (folder / LOG).open("ab") as log:
         log.write(f"{_HEADING}{number}, {text}\n".encode())
 
 

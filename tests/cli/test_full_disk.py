@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from nas_lightning.cli.main import main
-from tests.cli.commands import TINY, read_events, read_metrics, read_result
+from tests.cli.commands import TINY, command, read_events, read_metrics, read_result
 from tests.datamodules.limited import with_file_size_limit
 
 FIT = (
@@ -77,3 +77,12 @@ def test_a_run_goes_on_whenever_a_full_disk_has_room_again(small_disk: Path) -> 
             assert message.startswith(f"OSError: [Errno 28] cannot write {run}"), message
     assert message == "no error"
     check_whole(run)
+
+
+def test_a_full_disk_behind_the_printed_text_is_named() -> None:
+    with Path("/dev/full").open("w") as full:
+        completed = subprocess.run(
+            command(["cells", "list"]), stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert completed.returncode == 2
+    assert completed.stderr == "nas-lightning: error: cannot write standard output: No space left on device\n"
