@@ -12,7 +12,6 @@ from nas_lightning.cli.help import TRAINING, help_text, wants_help
 from nas_lightning.cli.launcher import check_launcher
 from nas_lightning.cli.messages import is_user_error, one_line, shortened
 from nas_lightning.cli.waiting import sleep_while_waiting
-from nas_lightning.files import naming
 
 SUBCOMMANDS = {
     "fit": ("training", "train a network of cells: nas-lightning fit --config configs/darts.yaml"),
@@ -41,8 +40,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = [argument for argument in arguments if argument != "--debug"]
     try:
         _run(arguments)
-        with naming("standard output"):
-            sys.stdout.flush()
+        sys.stdout.flush()
     except KeyboardInterrupt:
         print("nas-lightning: stopped by Ctrl-C", file=sys.stderr)
         sys.exit(130)
