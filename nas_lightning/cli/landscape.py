@@ -16,6 +16,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from nas_lightning import callbacks
 from nas_lightning.callbacks.analysis import START
 from nas_lightning.classifier import CellClassifier
+from nas_lightning.cli.closing import landscape_files, say_end
 from nas_lightning.cli.tables import table
 from nas_lightning.cli.training import TrainingCLI, run_logger, silence_advice
 from nas_lightning.netcdf import read_dataset
@@ -176,7 +177,16 @@ class LandscapeCLI(TrainingCLI):
 
     def after_landscape(self) -> None:
         """Print what was measured of initial weights, with mean and standard deviation over the seeds."""
-        if not self.initial_seeds or not self.trainer.is_global_zero:
+        if not self.trainer.is_global_zero:
+            return
+        if not self.initial_seeds:
+            folder = self.run_folder / "landscape"
+            files = landscape_files(folder)
+            say_end(
+                f"{len(self.analyses)} analyses measured",
+                folder,
+                [["nas-lightning", "plot", str(files[0])]] if files else [],
+            )
             return
         rows = []
         for analysis in self.analyses:

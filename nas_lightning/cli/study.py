@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from tabulate import tabulate
 
 from nas_lightning.cli.argument_parser import ArgumentParser, add_command, integer
+from nas_lightning.cli.closing import say_end
 
 if TYPE_CHECKING:
     from nas_lightning.study.executors import Executor
@@ -153,6 +154,8 @@ def _run(options: argparse.Namespace) -> None:
     code = run_study(study, executor, retries=options.retries, gpus_per_run=options.gpus_per_run)
     if code:
         sys.exit(code)
+    finished = f"{len(study.runs)} of {len(study.runs)} runs finished"
+    say_end(finished, study.folder, [["nas-lightning", "study", "report", options.file]])
 
 
 def _executor(options: argparse.Namespace, study: Study) -> Executor:

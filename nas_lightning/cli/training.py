@@ -25,6 +25,7 @@ from nas_lightning.cells import genotype_notes, get_genotype, import_operations
 from nas_lightning.classifier import CellClassifier
 from nas_lightning.cli.callback_arguments import callbacks_argument, split_callback_arguments
 from nas_lightning.cli.checkpoint_settings import CheckpointSettings, read_checkpoint_settings
+from nas_lightning.cli.closing import fit_end, say_end
 from nas_lightning.cli.config_files import with_included_files
 from nas_lightning.cli.deciding import TRAINER_DEFAULTS, decisive, plain_settings
 from nas_lightning.cli.launcher import check_tasks, draw_seed, has_slurm_tasks, is_requeued
@@ -342,6 +343,14 @@ class TrainingCLI(LightningCLI):
             settings.trainer.default_root_dir = placed.trainer.default_root_dir
             settings.experiment, settings.run = placed.experiment, placed.run
 
+    def after_fit(self) -> None:
+        """Say what came out, where it is and what to do next."""
+        folder = self.run_folder
+        writes = self.trainer.is_global_zero and not self.settings.trainer.fast_dev_run
+        if writes and (folder / "result.json").is_file():
+            result, commands = fit_end(folder)
+            say_end(result, folder, commands)
+
     def after_validate(self) -> None:
         """Print the metrics, one a line."""
         if self.trainer.is_global_zero:
@@ -378,7 +387,8 @@ class TrainingCLI(LightningCLI):
         own: list[Callback] = [callbacks.CellSummary()] if subcommand == "fit" else []
         own += as_list(settings["callbacks"])
         if settings["enable_progress_bar"] is not False and not any(isinstance(c, ProgressBar) for c in own):
-            own.append(callbacks.TrainingProgress())
+            # Before the analyses, so that its bar ends before theirs begin.
+            own.insert(1 if subcommand == "fit" else 0, callbacks.TrainingProgress())
         folder = self.run_folder
         # Lightning looks for the checkpoint of a requeued job, and puts files of no logger, into this folder.
         kwargs["default_root_dir"] = str(folder)

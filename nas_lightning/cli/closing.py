@@ -1,0 +1,60 @@
+"""The last lines of a command: what came out, where it is, what to do next."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+PICTURED = ("loss_contour", "gradient_variance", "loss_profile")
+"""Beginnings of the names of files that `nas-lightning plot` draws, the first drawn first."""
+
+
+def closing_block(result: str, folder: Path | str, commands: Sequence[Sequence[str]] = ()) -> str:
+    """The block, with an empty line before it.
+
+    Examples:
+        >>> print(closing_block("2 of 2 runs finished", "logs/a b", [["nas-lightning", "plot", "x y.nc"]]))
+        <BLANKLINE>
+        result  2 of 2 runs finished
+        folder  logs/a b
+        next    nas-lightning plot 'x y.nc'
+    """
+    lines = ["", f"result  {result}", f"folder  {folder}"]
+    for place, command in enumerate(commands):
+        lines.append(f"{'' if place else 'next':<8}{shlex.join(map(str, command))}")
+    return "\n".join(lines)
+
+
+def say_end(result: str, folder: Path | str, commands: Sequence[Sequence[str]] = ()) -> None:
+    """Print the block, after everything that was printed before."""
+    sys.stderr.flush()
+    print(closing_block(result, folder, commands), flush=True)
+
+
+def fit_end(folder: Path) -> tuple[str, list[list[str]]]:
+    """Result of a finished training in words, of its ``result.json``, and what to do next."""
+    result: dict[str, Any] = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+    split = result["evaluation_split"]
+    epochs = int(result["epochs"])
+    said = [
+        f"{name} {float(result['final'][f'{name}/{split}']):.4f}"
+        for name in ("accuracy", "loss")
+        if f"{name}/{split}" in result["final"]
+    ]
+    text = f"{', '.join(said)} on the {split} split " if said else ""
+    text += f"after {epochs} epoch{'s' * (epochs != 1)}"
+    pictures = landscape_files(folder / "landscape")
+    checkpoint = folder / "checkpoints" / "last.ckpt"
+    commands = [["nas-lightning", "plot", str(pictures[0])]] if pictures else []
+    if checkpoint.is_file() and not pictures:
+        commands.append(["nas-lightning", "landscape", "--ckpt_path", str(checkpoint)])
+    return text, commands
+
+
+def landscape_files(folder: Path) -> list[Path]:
+    """Files that can be drawn, contours first, of each kind the latest epoch first."""
+    return [path for kind in PICTURED for path in sorted(folder.glob(f"{kind}*.nc"), reverse=True)]
