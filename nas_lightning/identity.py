@@ -38,7 +38,8 @@ _ALWAYS = frozenset(
     | {f"trainer.{name}" for name in ("accumulate_grad_batches", "precision")}
 )
 # Here 1 and 1.0 differ: so many batches, and all of them.
-_COUNT_OR_SHARE = ("trainer.limit_", "trainer.overfit_batches", "trainer.val_check_interval")
+_LIMITS = "trainer.limit_"
+_COUNT_OR_SHARE = (_LIMITS, "trainer.overfit_batches", "trainer.val_check_interval")
 _DEFAULT_PRECISION = "32-true"
 _PRECISIONS = {"16": "16-mixed", "bf16": "bf16-mixed", "32": _DEFAULT_PRECISION, "64": "64-true"}
 _OWN_PACKAGES = ("nas_lightning.", "torch.")
@@ -135,6 +136,8 @@ def _plain(key: str, value: Any) -> Any:
         return [_plain(key, item) for item in value]
     if isinstance(value, Mapping):
         return {name: _plain(f"{key}.{name}", item) for name, item in value.items()}
+    if key.startswith(_LIMITS) and isinstance(value, int) and value > 1:
+        return float(value)  # as records of earlier runs have it
     if isinstance(value, float) and value.is_integer() and not key.startswith(_COUNT_OR_SHARE):
         return int(value)
     return value

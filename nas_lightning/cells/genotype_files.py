@@ -37,8 +37,9 @@ def read_genotype_file(path: Path, which: str = "") -> Reading:
     except ValueError as error:
         raise ValueError(f"genotype file {str(path)!r}: {error}") from None
     if len(found) > 1 and not which:
+        last = "last" if found[-1].value is not None else "last that can be read"
         note = (
-            f"{path} has {len(found)} genotypes: the last (line {chosen.line}) is taken; "
+            f"{path} has {len(found)} genotypes: the {last} (line {chosen.line}) is taken; "
             f"{path}#1 is the first"
         )
         return Reading(reading.genotype, (note, *reading.notes))

@@ -42,8 +42,14 @@ def file_text(file: str, records: Sequence[Record], settings: Record) -> str:
     ]
     parts = [table(("genotype", "line", *_SIZES), rows)] if rows else []
     parts += ["\n".join(faults)] if faults else []
-    chosen = next((record["name"] for record in records if record["name"]), None) or records[-1]["number"]
-    return "\n\n".join([*parts, f"{file}#{chosen} is one of them; {_counted_for(settings)}"])
+    readable = [record for record in records if record["fault"] is None]
+    if not readable:
+        return "\n\n".join(parts)
+    name = next((record["name"] for record in readable if record["name"]), None)
+    chosen = f"{file}#{name or readable[-1]['number']}"
+    return "\n\n".join(
+        [*parts, f"choose one by its name or number, as in {chosen}\n{_counted_for(settings)}"]
+    )
 
 
 def list_text(cells: Sequence[Record], variants: Sequence[Record], settings: Record) -> str:

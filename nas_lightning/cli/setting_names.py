@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from pkgutil import resolve_name
-from typing import Any
+from typing import Any, Union, get_args
 
 from jsonargparse import ArgumentParser
 from lightning.pytorch import Callback, Trainer
@@ -94,6 +95,18 @@ def nested_settings() -> tuple[str, ...]:
     ]
     names = (f"{key}.{name}" for key, classes in groups for cls in classes for name in _arguments(cls))
     return tuple(dict.fromkeys(names))
+
+
+def count_batches(parser: ArgumentParser) -> None:
+    """Read ``trainer.limit_val_batches=1`` and its like as one batch, and 1.0 as all of them.
+
+    Python may give Lightning's ``int | float`` in the other order, in which jsonargparse makes 1.0 of 1.
+    """
+    action: Any  # jsonargparse keeps the type of an argument there
+    for action in parser._actions:
+        if re.fullmatch(r"trainer\.limit_\w+_batches", action.dest):
+            kinds = sorted(get_args(action._typehint), key=lambda kind: kind is not int)
+            action._typehint = Union[tuple(kinds)]  # noqa: UP007
 
 
 def _subclasses(module: object, base: type) -> Iterator[str]:

@@ -43,7 +43,7 @@ from nas_lightning.cli.run_folder import (
     lock_folder,
     named_folder,
 )
-from nas_lightning.cli.setting_names import class_names, known_settings, refuse_missing_values
+from nas_lightning.cli.setting_names import class_names, count_batches, known_settings, refuse_missing_values
 from nas_lightning.cli.weights import architecture_of, load_weights
 from nas_lightning.datamodules import ImageDataModule
 from nas_lightning.datamodules.download import files_at_hand
@@ -159,6 +159,7 @@ class TrainingCLI(LightningCLI):
                 help="State dict written by the DARTS family of code, in place of a checkpoint.",
             )
         parser.set_defaults({"data": {"class_path": "nas_lightning.datamodules.Digits"}})
+        count_batches(parser)
         parser.link_arguments("data.num_classes", "model.num_classes", apply_on="instantiate")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:

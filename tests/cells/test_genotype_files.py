@@ -57,6 +57,15 @@ def test_of_a_search_s_log_the_last_is_taken_unless_a_number_stands_after_it(tmp
     assert genotype_slug(str(log)) == "log"
 
 
+def test_a_log_that_breaks_off_in_its_last_genotype(tmp_path: Path) -> None:
+    log = tmp_path / "log.txt"
+    log.write_text(f"epoch 0 genotype = {DARTS}\nepoch 1 genotype = {str(ENAS)[:200]}")
+    assert get_genotype(log) == DARTS
+    assert genotype_notes(log) == (
+        f"{log} has 2 genotypes: the last that can be read (line 1) is taken; {log}#1 is the first",
+    )
+
+
 def test_of_a_program_one_is_chosen_by_its_name(tmp_path: Path) -> None:
     program = tmp_path / "genotypes.py"
     program.write_text(PROGRAM)

@@ -116,6 +116,18 @@ def test_show_says_everything_about_a_cell(capsys: pytest.CaptureFixture[str]) -
     assert duplicates == [2]
 
 
+def test_the_list_of_a_file_names_one_that_can_be_read(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    log = tmp_path / "search.log"
+    log.write_text(f"genotype = {get_genotype('darts')}\ngenotype = {str(get_genotype('enas'))[:200]}")
+    text = run_text(capsys, "cells", "list", str(log))
+    assert "#2 (line 2): " in text
+    assert f"choose one by its name or number, as in {log}#1\n" in text
+    log.write_text(str(get_genotype("enas"))[:200])
+    assert "choose one" not in run_text(capsys, "cells", "list", str(log))
+
+
 def test_show_takes_files_and_literals(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     darts = get_genotype("darts")
     path = tmp_path / "mine.yaml"

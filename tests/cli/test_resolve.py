@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from nas_lightning.cli.resolve import resolve
-from nas_lightning.identity import NOT_DECIDING, flatten, identity_hash
+from nas_lightning.identity import NOT_DECIDING, deciding_settings, flatten, identity_hash
 from tests.cli.commands import TINY, read_result, run_process
 from tests.cli.parsing import ParsedOnly
 
@@ -25,6 +25,18 @@ def test_all_settings_are_resolved_without_a_trace(tmp_path: Path, monkeypatch: 
     assert not {"trainer.callbacks", "model.optimizer.init_args.nesterov"} & deciding.keys()
     assert deciding["model.genotype"].startswith("Genotype(")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("typed", "read"), [("1", 1), ("1.0", 1.0), ("3", 3), ("0.5", 0.5), ("null", None)])
+def test_one_batch_is_not_all_batches(typed: str, read: float | None) -> None:
+    keys = ("limit_train_batches", "limit_val_batches", "limit_test_batches")
+    settings, deciding = resolve(["fit", "--data=Digits", *(f"--trainer.{key}={typed}" for key in keys)])
+    for key in keys:
+        assert (settings["trainer"][key], type(settings["trainer"][key])) == (read, type(read))
+    # Earlier versions read every number as a float: the identity of their runs stays.
+    recorded = read if read is None or typed == "1" else float(read)
+    earlier = deciding_settings({f"trainer.{key}": recorded for key in keys}, {})
+    assert str(earlier) == str({key: deciding.get(key) for key in earlier})
 
 
 def test_what_does_not_decide_are_settings() -> None:
