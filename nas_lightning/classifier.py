@@ -159,6 +159,11 @@ class CellClassifier(LightningModule):
             self._accelerated = accelerate(self.network, self._level)
         return self._accelerated(inputs)  # type: ignore[no-any-return]
 
+    def predict_step(self, batch: Any, *_: Any) -> Tensor:
+        """Logits [batch, classes] of images, alone or first in a batch with their classes."""
+        images = batch[0] if isinstance(batch, list | tuple) else batch
+        return self(images)  # type: ignore[no-any-return]
+
     def configure_callbacks(self) -> list[Callback]:
         """The callbacks that a training needs, in any trainer, but for those that the trainer has.
 

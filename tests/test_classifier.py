@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
 from lightning.pytorch import Trainer
-from torch import nn
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from nas_lightning.acceleration import Speed
 from nas_lightning.callbacks import DropPathSchedule
@@ -105,6 +106,18 @@ def test_the_module_brings_the_drop_path_schedule(tmp_path: Path) -> None:
     assert model.network.drop_path_probability == pytest.approx(0.1)  # the second of two epochs
     trainer, _ = fit(tmp_path, "reference", callbacks=[DropPathSchedule()])
     assert sum(isinstance(callback, DropPathSchedule) for callback in trainer.callbacks) == 1  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("with_classes", [True, False])
+def test_predictions_are_logits_of_any_loader(tmp_path: Path, *, with_classes: bool) -> None:
+    torch.manual_seed(0)
+    model = CellClassifier(str(SMALL), num_classes=10, **SIZES)
+    images, classes = torch.randn(5, 3, 16, 16), torch.arange(5)
+    data: Dataset[Any] = TensorDataset(images, classes)
+    loader: DataLoader[Any] = DataLoader(data if with_classes else cast("Dataset[Any]", images), batch_size=3)
+    trainer = Trainer(default_root_dir=tmp_path, accelerator="cpu", logger=False, enable_progress_bar=False)
+    predicted = cast("list[Tensor]", trainer.predict(model, loader))
+    torch.testing.assert_close(torch.cat(predicted), model.eval()(images))
 
 
 def test_the_state_dict_holds_the_network_once(tmp_path: Path) -> None:

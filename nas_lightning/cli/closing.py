@@ -47,6 +47,9 @@ def fit_end(folder: Path) -> tuple[str, list[list[str]]]:
     ]
     text = f"{', '.join(said)} on the {split} split " if said else ""
     text += f"after {epochs} epoch{'s' * (epochs != 1)}"
+    ended = result.get("ended")  # results of older versions have none
+    if ended and not ended.startswith("all "):
+        text += f"; {ended}"
     pictures = landscape_files(folder / "landscape")
     checkpoint = folder / "checkpoints" / "last.ckpt"
     commands = [["nas-lightning", "plot", str(pictures[0])]] if pictures else []

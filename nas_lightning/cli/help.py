@@ -23,6 +23,9 @@ _RUN: tuple[Setting, ...] = (
     ("seed_everything", "N", "seed of weights, order and augmentation; true: a random one", "0"),
     ("code", "FILE", "file or folder with classes of your own, beside the working folder", ""),
 )
+_FIT: tuple[Setting, ...] = (
+    ("weights", "FILE", "start from these weights: a checkpoint, or a state dict of other code", ""),
+)
 _LANDSCAPE: tuple[Setting, ...] = (
     (
         "reference_weights",
@@ -77,7 +80,7 @@ _TRAINER: tuple[Setting, ...] = (
 def setting_groups(subcommand: str) -> dict[str, tuple[Setting, ...]]:
     """The settings that the help of a subcommand shows, in groups."""
     return {
-        "the run": _RUN + (_LANDSCAPE if subcommand == "landscape" else ()),
+        "the run": _RUN + {"fit": _FIT, "landscape": _LANDSCAPE}.get(subcommand, ()),
         "the network": _MODEL,
         "the data": _DATA,
         "analyses and other callbacks": _ANALYSES,

@@ -38,3 +38,11 @@ def test_what_was_measured_is_drawn_next_contours_first_and_the_last_epoch(tmp_p
         (folder / "landscape" / name).touch()
     assert [path.name for path in landscape_files(folder / "landscape")] == [*names[:0:-1], names[0]]
     assert fit_end(folder)[1] == [["nas-lightning", "plot", str(folder / "landscape" / names[2])]]
+
+
+def test_an_early_end_has_its_reason(tmp_path: Path) -> None:
+    folder = run_folder(tmp_path / "run")
+    result = json.loads((folder / "result.json").read_text())
+    for ended, said in (("all 10 epochs", ""), ("max_steps: 6 steps", "; max_steps: 6 steps"), (None, "")):
+        (folder / "result.json").write_text(json.dumps(result | {"ended": ended}))
+        assert fit_end(folder)[0].endswith(f"after 10 epochs{said}")
