@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 
@@ -30,6 +31,18 @@ def add_command(
     )
     command.set_defaults(run=run)
     return command
+
+
+def add_checkpoint_argument(parser: argparse.ArgumentParser) -> None:
+    """Add the checkpoint, and code of one's own that it names."""
+    parser.add_argument("checkpoint", type=Path, help="a checkpoint, or the folder of a run (its last.ckpt)")
+    parser.add_argument(
+        "--code",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="a Python file or folder with classes of your own that the checkpoint names; may be repeated",
+    )
 
 
 def integer(low: int, high: int | None = None) -> Callable[[str], int]:

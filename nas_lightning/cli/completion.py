@@ -11,7 +11,7 @@ from nas_lightning.cli.argument_parser import ArgumentParser
 from nas_lightning.cli.help import TRAINING
 from nas_lightning.cli.main import SUBCOMMANDS
 
-_FILES = ("config", "ckpt_path", "reference_weights", "weights", "code", "output")
+_FILES = ("config", "ckpt_path", "reference_weights", "weights", "code", "output", "checkpoint", "images")
 _FOLDERS = ("trainer.default_root_dir", "data.root")
 
 

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nas_lightning.cli.argument_parser import ArgumentParser
+from nas_lightning.cli.argument_parser import ArgumentParser, add_checkpoint_argument
 from nas_lightning.files import atomic_write
 
 if TYPE_CHECKING:
@@ -29,24 +29,15 @@ _SUFFIXES = (".onnx", ".pt2", ".safetensors")
 
 def main(arguments: Sequence[str]) -> None:
     """Run ``nas-lightning export``; a leading ``export`` is skipped."""
-    parser = ArgumentParser(
-        prog="nas-lightning export",
-        description="Write a trained network as ONNX, torch.export (.pt2) or safetensors.",
-        allow_abbrev=False,
-    )
-    from nas_lightning.cli.trained import add_checkpoint_argument, load_trained, trained_data
-
-    add_checkpoint_argument(parser)
-    parser.add_argument(
-        "-o", "--output", type=Path, required=True, help=f"the file; its suffix is {', '.join(_SUFFIXES)}"
-    )
-    options = parser.parse(arguments)
+    options = argument_parser().parse(arguments)
     suffix = options.output.suffix
     if suffix not in _SUFFIXES:
         raise ValueError(f"`output` (={options.output}) must end in one of {', '.join(_SUFFIXES)}")
     needed = {".onnx": ("onnx", "onnxscript"), ".safetensors": ("safetensors",)}.get(suffix, ())
     for package in needed:
         _need(package, options.output)
+
+    from nas_lightning.cli.trained import load_trained, trained_data
 
     module, settings = load_trained(options)
     data = trained_data(settings)
@@ -71,6 +62,20 @@ def main(arguments: Sequence[str]) -> None:
         if suffix != ".safetensors"
         else f"{options.output}: {len(network.state_dict())} tensors"
     )
+
+
+def argument_parser() -> ArgumentParser:
+    """The options of ``nas-lightning export``."""
+    parser = ArgumentParser(
+        prog="nas-lightning export",
+        description="Write a trained network as ONNX, torch.export (.pt2) or safetensors.",
+        allow_abbrev=False,
+    )
+    add_checkpoint_argument(parser)
+    parser.add_argument(
+        "-o", "--output", type=Path, required=True, help=f"the file; its suffix is {', '.join(_SUFFIXES)}"
+    )
+    return parser
 
 
 def evaluation_network(network: CellNetwork) -> CellNetwork:

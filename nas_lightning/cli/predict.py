@@ -8,7 +8,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nas_lightning.cli.argument_parser import ArgumentParser, integer
+from nas_lightning.cli.argument_parser import ArgumentParser, add_checkpoint_argument, integer
 from nas_lightning.files import atomic_write
 
 if TYPE_CHECKING:
@@ -23,25 +23,14 @@ IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif
 
 def main(arguments: Sequence[str]) -> None:
     """Run ``nas-lightning predict``; a leading ``predict`` is skipped."""
-    parser = ArgumentParser(
-        prog="nas-lightning predict",
-        description="Predict the classes of images, or of a split of the data, with a trained network.",
-        allow_abbrev=False,
-    )
-    from nas_lightning.cli.trained import add_checkpoint_argument, load_trained, trained_data
-
-    add_checkpoint_argument(parser)
-    parser.add_argument("images", nargs="*", type=Path, help="image files, and folders of them")
-    parser.add_argument("--split", choices=("train", "val", "test"), help="a split of the training's data")
-    parser.add_argument("--root", help="folder of the data set (that of the training)")
-    parser.add_argument("-o", "--output", type=Path, required=True, help="the CSV file")
-    parser.add_argument("--batch_size", type=integer(1), default=250, help="images at once (250)")
-    options = parser.parse(arguments)
+    options = argument_parser().parse(arguments)
     if bool(options.images) == (options.split is not None):
         raise ValueError("`images` or `--split`: give image files and folders, or a split of the data")
     files = image_files(options.images)
 
     import torch
+
+    from nas_lightning.cli.trained import load_trained, trained_data
 
     module, settings = load_trained(options)
     data = trained_data(settings, options.root)
@@ -72,6 +61,22 @@ def main(arguments: Sequence[str]) -> None:
             best = int(values.argmax())
             writer.writerow([*row, best, names[best], *(f"{float(value):.6g}" for value in values)])
     print(f"{options.output}: {len(rows)} images")
+
+
+def argument_parser() -> ArgumentParser:
+    """The options of ``nas-lightning predict``."""
+    parser = ArgumentParser(
+        prog="nas-lightning predict",
+        description="Predict the classes of images, or of a split of the data, with a trained network.",
+        allow_abbrev=False,
+    )
+    add_checkpoint_argument(parser)
+    parser.add_argument("images", nargs="*", type=Path, help="image files, and folders of them")
+    parser.add_argument("--split", choices=("train", "val", "test"), help="a split of the training's data")
+    parser.add_argument("--root", help="folder of the data set (that of the training)")
+    parser.add_argument("-o", "--output", type=Path, required=True, help="the CSV file")
+    parser.add_argument("--batch_size", type=integer(1), default=250, help="images at once (250)")
+    return parser
 
 
 def image_files(paths: Sequence[Path]) -> list[Path]:

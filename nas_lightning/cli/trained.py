@@ -13,18 +13,6 @@ from nas_lightning.cli.checkpoint_settings import CheckpointSettings, read_check
 from nas_lightning.datamodules import ImageDataModule
 
 
-def add_checkpoint_argument(parser: argparse.ArgumentParser) -> None:
-    """The checkpoint, and code of one's own that it names."""
-    parser.add_argument("checkpoint", type=Path, help="a checkpoint, or the folder of a run (its last.ckpt)")
-    parser.add_argument(
-        "--code",
-        action="append",
-        default=[],
-        metavar="FILE",
-        help="a Python file or folder with classes of your own that the checkpoint names; may be repeated",
-    )
-
-
 def load_trained(options: argparse.Namespace) -> tuple[CellClassifier, CheckpointSettings]:
     """The module of a checkpoint, in evaluation mode on the CPU, and the settings of its training.
 

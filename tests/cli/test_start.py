@@ -49,6 +49,7 @@ def test_lists_and_helps_need_no_library_of_numbers() -> None:
     modules = after_commands(
         *("--help", "--version", "cells list", "cells --help", "study --help", "study run --help"),
         *("plot --help", "theory --help", "fit --help", "landscape -h", "completion --help"),
+        *("predict --help", "export --help"),
     )
     assert {f"nas_lightning.cli.{name}" for name in ("cells", "study", "plot", "theory")} <= modules
     assert not modules & (TORCH | NUMBERS | PICTURES)
