@@ -16,7 +16,7 @@ ANALYSES = {
 """The callbacks that only analyse, and how the names of their files begin unless they have a ``name``."""
 
 NOT_DECIDING = frozenset(
-    {"ckpt_path", "code", "config", "experiment", "run", "weights_only"}
+    {"ckpt_path", "code", "config", "experiment", "extend", "run", "weights_only"}
     | {f"data.init_args.{name}" for name in ("evaluation_batch_size", "root")}
     | {f"trainer.{name}" for name in ("accelerator", "devices", "num_nodes", "strategy", "plugins")}
     | {f"trainer.{name}" for name in ("barebones", "default_root_dir", "logger", "profiler")}

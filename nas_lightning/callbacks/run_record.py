@@ -42,15 +42,21 @@ class RunRecord(Callback):
             no files. A CSVLogger keeps the rows in its own ``metrics.csv``.
         deciding: The settings that decide the training, with dotted keys. ``result.json`` keeps them and
             their hash, by which a study knows the training; None: it keeps neither.
+        origin: What ``result.json`` says of the weights that the training started from, or of the shorter
+            run that it makes longer; it may be filled until the training starts.
     """
 
     def __init__(
-        self, folder: str | os.PathLike[str] | None = None, deciding: Mapping[str, Any] | None = None
+        self,
+        folder: str | os.PathLike[str] | None = None,
+        deciding: Mapping[str, Any] | None = None,
+        origin: Mapping[str, Any] | None = None,
     ) -> None:
         self.folder = None if folder is None else Path(folder)
         self._follows_logger = folder is None
         self._image_size: int | None = None
         self.deciding = deciding
+        self._origin: Mapping[str, Any] = {} if origin is None else origin
         self.rows: list[Row] = []
         self._evaluation: Row = {}
         self._learning_rate = 0.0
@@ -81,10 +87,12 @@ class RunRecord(Callback):
             "training_time": self._training_time,
         }
         deciding = None if self.deciding is None else dict(self.deciding)
-        return {"rows": [dict(row) for row in self.rows], "epoch_so_far": so_far, "deciding": deciding}
+        rows, origin = [dict(row) for row in self.rows], dict(self._origin)
+        return {"rows": rows, "epoch_so_far": so_far, "deciding": deciding, "origin": origin}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue the rows of a checkpoint."""
+        self._origin = {**(state_dict.get("origin") or {}), **self._origin}
         self.rows = [dict(row) for row in state_dict["rows"]]
         if not all(isinstance(value, int | float) for row in self.rows for value in row.values()):
             raise ValueError("the checkpoint's record has a row with other than numbers")
@@ -196,6 +204,8 @@ class RunRecord(Callback):
                 },
             },
         }
+        if self._origin:
+            result["origin"] = dict(self._origin)
         if self.deciding is not None:
             result |= {"identity": identity_hash(self.deciding), "deciding": dict(self.deciding)}
         if self.folder is not None:

@@ -9,6 +9,7 @@ import traceback
 import warnings
 from argparse import SUPPRESS
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -28,6 +29,7 @@ from nas_lightning.cli.checkpoint_settings import CheckpointSettings, read_check
 from nas_lightning.cli.closing import fit_end, say_end
 from nas_lightning.cli.config_files import with_included_files
 from nas_lightning.cli.deciding import TRAINER_DEFAULTS, decisive, plain_settings
+from nas_lightning.cli.extension import plan_extension
 from nas_lightning.cli.launcher import check_tasks, draw_seed, has_slurm_tasks, is_requeued
 from nas_lightning.cli.main import SUBCOMMANDS
 from nas_lightning.cli.messages import is_user_error, one_line, plain_message
@@ -99,6 +101,7 @@ class TrainingCLI(LightningCLI):
         self._lock: FileLock | None = None
         self._seed_is_drawn = False
         self._data_is_remembered = False
+        self._origin: dict[str, Any] = {}
         fitting = arguments[0] == "fit"
         usage = {
             "usage": f"nas-lightning {arguments[0]} [--config FILE ...] [--KEY VALUE ...]",
@@ -151,7 +154,14 @@ class TrainingCLI(LightningCLI):
         weights = "Start from these weights: a checkpoint, or a state dict of the DARTS family of code."
         # Evaluations take the settings of a run, which say what it started from.
         parser.add_argument("--weights", type=str | None, default=None, help=weights if fitting else SUPPRESS)
-        if not fitting:
+        if fitting:
+            parser.add_argument(
+                "--extend",
+                type=int | None,
+                default=None,
+                help="Make a finished run so many epochs longer, or start anew from its weights.",
+            )
+        else:
             parser.add_argument(
                 "--reference_weights",
                 type=str | None,
@@ -230,6 +240,9 @@ class TrainingCLI(LightningCLI):
             )
         self._may_start = settings.ckpt_path == "last"
         import_operations(settings.model.get("operations") or ())  # what the command names may be imported
+        if settings.get("extend") is not None:
+            self._extend(settings.extend)
+            return
         if self.config["subcommand"] == "fit" and not settings.trainer.fast_dev_run:
             path = self._checkpoint_to_resume()
         else:
@@ -291,12 +304,33 @@ class TrainingCLI(LightningCLI):
                 " or move the checkpoint away"
             )
 
-    def _take_settings(self, path: Path) -> None:
-        """Take the settings that were not given from a checkpoint, and refuse what contradicts it."""
+    def _extend(self, epochs: int) -> None:
+        """Lengthen a finished run, or start a new one from its weights."""
+        given, folder = self.settings.ckpt_path, self.run_folder
+        path = latest_checkpoint(folder) if given in (None, "last") else Path(given)
+        self._may_start = False
+        extension = plan_extension(path, folder, epochs)
+        trained = extension.trained
+        run = trained.run | {"trainer.max_epochs": extension.max_epochs}
+        self._take_settings(trained.path, replace(trained, run=run))
+        settings = self.settings
+        if not extension.goes_on:
+            folder = extension.new_folder()
+            settings.ckpt_path, settings.weights = None, str(trained.path)
+            settings.trainer.default_root_dir = str(folder.parent.parent)
+            settings.experiment, settings.run = folder.parent.name, folder.name
+        self._origin = extension.record()
+        rank_zero_info(extension.line(self.run_folder))
+
+    def _take_settings(self, path: Path, longer: CheckpointSettings | None = None) -> None:
+        """Take the settings that were not given from a checkpoint, and refuse what contradicts it.
+
+        ``longer`` are its settings with another number of epochs, which replaces the given one.
+        """
         subcommand = self.config["subcommand"]
         resuming = subcommand == "fit"
         placed = self.settings
-        trained = read_checkpoint_settings(path, resuming=resuming)
+        trained = longer or read_checkpoint_settings(path, resuming=resuming)
         if resuming:
             trained.refuse_to_resume()
         self._parser(subcommand).set_defaults(trained.defaults(resuming=resuming))
@@ -312,6 +346,8 @@ class TrainingCLI(LightningCLI):
         except FileNotFoundError:
             settings.model.genotype = trained.genotype
         self._find_data(trained)
+        if longer is not None:
+            settings.trainer.max_epochs = longer.run["trainer.max_epochs"]
         trained.refuse_contradictions(settings.as_dict(), resuming=resuming)
         self.trained: CheckpointSettings = trained
 
@@ -403,7 +439,7 @@ class TrainingCLI(LightningCLI):
                 kwargs["logger"] = run_logger(folder)
             if not settings["fast_dev_run"]:
                 deciding = decisive(plain_settings(self.settings.as_dict()))
-                own = [callbacks.ExactResume(), *own, callbacks.RunRecord(folder, deciding)]
+                own = [callbacks.ExactResume(), *own, callbacks.RunRecord(folder, deciding, self._origin)]
                 own += [OwnCode(self._own_code)] if self._own_code else []
                 self.save_config_kwargs["folder"] = folder
                 if settings["enable_checkpointing"] is not False:
@@ -498,8 +534,10 @@ class TrainingCLI(LightningCLI):
         key = "weights" if self.config["subcommand"] == "fit" else "reference_weights"
         file = self.settings.get(key)
         if file is not None and self.settings.ckpt_path is None:
-            for said in load_weights(self.model.network, key, file, anew=key == "weights"):
-                rank_zero_info(f"{key}: {said}")
+            said = load_weights(self.model.network, key, file, anew=key == "weights")
+            for sentence in said:
+                rank_zero_info(f"{key}: {sentence}")
+            self._origin |= {"weights": file, "weights_read": list(said)}
 
 
 def run_logger(folder: Path) -> callbacks.EventLogger:

@@ -16,7 +16,7 @@ from nas_lightning.cells import get_genotype
 from nas_lightning.cli.main import main
 from nas_lightning.cli.weights import load_weights
 from nas_lightning.networks import CellNetwork
-from tests.cli.commands import TINY, read_result
+from tests.cli.commands import TINY, read_metrics, read_result
 from tests.oracles.plain_network import PlainNetwork
 
 
@@ -109,3 +109,55 @@ def test_a_run_from_weights(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert not (tmp_path / "synthetic" / "third").exists()
     line = refused(["test", *TINY, f"--reference_weights={checkpoint}"], capsys)
     assert "it is a checkpoint of this program: give it as `ckpt_path`" in line
+
+
+STEPS = ("--model.lr_scheduler=StepLR", "--model.lr_scheduler.step_size=1", "--model.lr_scheduler.gamma=0.5")
+
+
+def rates(run: Path) -> list[float]:
+    return [row["learning_rate"] for row in read_metrics(run)]
+
+
+def test_a_schedule_without_a_length_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    fit = ["fit", *TINY, *STEPS, f"--trainer.default_root_dir={tmp_path}"]
+    main([*fit, "--run=whole", "--trainer.max_epochs=3"])
+    main([*fit, "--run=longer", "--trainer.max_epochs=1"])
+    whole, longer = (tmp_path / "synthetic" / name for name in ("whole", "longer"))
+    main(["fit", f"--config={longer / 'config.yaml'}", "--extend=2"])
+    assert "goes on to 3 epochs; its schedule does not depend on them" in "".join(capsys.readouterr())
+    assert rates(longer) == rates(whole) == pytest.approx([0.025, 0.0125, 0.00625])
+    found, expected = read_result(longer), read_result(whole)
+    assert found["identity"] == expected["identity"]
+    assert found["provenance"]["weights_sha256"] == expected["provenance"]["weights_sha256"]
+    assert found["origin"]["extended"]["how"] == "the schedule goes on"
+    assert (found["epochs"], found["finished"], "origin" in expected) == (3, True, False)
+
+
+def test_a_cosine_starts_anew_from_the_weights(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    fit = ["fit", *TINY, f"--trainer.default_root_dir={tmp_path}", "--run=first", "--trainer.max_epochs=2"]
+    main(fit)
+    first = tmp_path / "synthetic" / "first"
+    before = (first / "result.json").read_text()
+    for name in ("first-extended", "first-extended2"):
+        main(["fit", f"--config={first / 'config.yaml'}", "--extend=2"])
+        assert f"{name} starts a new one of 2 from its weights" in "".join(capsys.readouterr())
+        run = tmp_path / "synthetic" / name
+        assert rates(run) == rates(first) == pytest.approx([0.025, 0.0125])
+        result = read_result(run)
+        assert result["origin"]["extended"]["how"] == "a new schedule from its weights"
+        assert result["identity"] != read_result(first)["identity"]
+    assert (first / "result.json").read_text() == before
+    # The new run is a run like any other: it can be resumed, evaluated and measured.
+    main(["fit", f"--config={run / 'config.yaml'}", "--ckpt_path=last"])
+    assert read_result(run)["origin"] == result["origin"]
+    assert read_result(run)["identity"] == result["identity"]
+    main(["test", f"--config={run / 'config.yaml'}", f"--ckpt_path={run / 'checkpoints' / 'last.ckpt'}"])
+
+
+def test_what_cannot_be_extended(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    fit = ["fit", *TINY, f"--trainer.default_root_dir={tmp_path}"]
+    assert "holds no finished run" in refused([*fit, "--extend=2"], capsys)
+    assert "`extend` (=0) must be at least 1" in refused([*fit, "--extend=0"], capsys)
+    main([*fit, "--run=a", "--trainer.max_epochs=3", "--trainer.max_steps=3"])
+    line = refused([*fit, "--run=a", "--trainer.max_epochs=3", "--extend=2"], capsys)
+    assert "after epoch 1 of 3: finish the run first" in line
