@@ -60,7 +60,7 @@ def read_edges(cell: str, value: Any, concat: Any, notes: list[str]) -> Any:
     renamed = [((_renamed(item.op, notes), item.numbers[0]), item.node) for item in items]
     if items[0].node is None:
         pairs = [pair for pair, _ in renamed]
-        return _dense(pairs, concat, notes) or pairs
+        return _dense(pairs, concat, notes) or _of_other_numbers(pairs, concat, notes) or pairs
     nodes: list[list[Any]] = [[] for _ in value]
     for pair, node in renamed:
         assert node is not None
@@ -196,6 +196,40 @@ def _dense(pairs: list[Any], concat: Any, notes: list[str]) -> list[Any] | None:
         return None
     add_note(notes, f"every node reads all nodes before it: {len(nodes)} nodes, {len(pairs)} edges")
     return nodes
+
+
+def _of_other_numbers(pairs: list[Any], concat: Any, notes: list[str]) -> list[Any] | None:
+    """The edges by node where each node has one edge, or the best three or more, as its concat list tells.
+
+    A node has no more edges than nodes before it. Where two edges a node are possible too, but make nodes
+    after the last one of the concat list, a remark says so.
+    """
+    if not isinstance(concat, list) or not concat or not all(type(node) is int for node in concat):
+        return None
+    last = max(concat)
+    if len(pairs) == 2 * (last - 1) or not 2 <= last <= len(pairs) + 1:
+        return None
+    are_pairs = len(pairs) % 2 == 0 and all(source < 2 + at // 2 for at, (_, source) in enumerate(pairs))
+    if are_pairs and len(pairs) > 2 * (last - 1):
+        add_note(
+            notes,
+            f"two edges a node make nodes 2 to {len(pairs) // 2 + 1}, and those after {last} reach no "
+            "output; if a node has another number of edges, give each node a list of its own",
+        )
+        return None
+    for most in (1, *range(3, last)):
+        rest, nodes = list(pairs), []
+        for node in range(2, last + 1):
+            count = min(most, node)
+            nodes.append(rest[:count])
+            rest = rest[count:]
+        sources = [[source for _, source in edges] for edges in nodes]
+        are_valid = all(min(own, default=-1) >= 0 and max(own) < node for node, own in enumerate(sources, 2))
+        if not rest and are_valid and all(len(set(own)) == len(own) for own in sources):
+            number = "one edge" if most == 1 else f"up to {most} edges"
+            add_note(notes, f"{number} a node: the concat list ends with node {last}")
+            return nodes
+    return None
 
 
 def _told(item: _Item) -> str:

@@ -20,7 +20,7 @@ from nas_lightning.yaml_files import parse_yaml
 FORM = "Genotype(normal=[('sep_conv_3x3', 0), ...], normal_concat=[2, 3], reduce=[...], reduce_concat=[2, 3])"
 
 # Not the name of a downloaded copy, `Genotype (1).txt`.
-_CALL = re.compile(r"Genotype\s*\((?!\d+\)\.)")
+_CALL = re.compile(r"Genotype\s*\((?!\d+\)\.)|(?:genotype|GENOTYPE)\s*\(\s*(?=normal\w*\s*=|\[\s*[\[(])")
 _DICT = re.compile(r"\b(?:dict|OrderedDict)\s*\((?=\s*\[?\s*\(?\s*[\"']?(?:normal|reduc))")
 _KEY = re.compile(
     r"""["'](?:normal|reduce|reduction|normal_cell|reduce_cell|(?:normal|reduce)_\d{1,4}
@@ -34,6 +34,13 @@ _QUOTED_KEY = re.compile(r"""["']([^"'\n]{1,80})["']\s*:\s*["']?[\w.]*$""")
 _YAML_KEY = re.compile(r"""^\s*(?:-\s+)?([A-Za-z_][\w.-]{0,80})\s*:\s*["']?[\w.]*$""")
 _SECOND_NAME = re.compile(r"^([A-Za-z_]\w*)[ \t]*=[ \t]*([A-Za-z_]\w*)[ \t]*(?:#.*)?$", re.MULTILINE)
 _COMMENT = re.compile(r"\s*(?:#|//)")
+# Where one string of a program ends on a line, and the next goes on with it.
+_PIECES = re.compile(r"""(["'])[ \t]*(?:\+[ \t]*)?\\?\r?\n[ \t]*(?:\+[ \t]*)?[rfu]?\1""")
+_CELL_LINE = re.compile(
+    r"""(?:\b|_)(?P<cell>normal|reduce|reduction)(?:[ _](?:cell|edges|gene))?(?P<concat>_concat)?
+    ["']?\s*[:=]\s*(?=\[\s*\[?\s*\(|\[\s*\d|\w*\(?range\(|list\()""",
+    re.VERBOSE | re.IGNORECASE,
+)
 _NASBENCH201 = re.compile(r"\|[\w-]{1,40}~\d")
 _ADJACENCY = re.compile(r"ModelSpec\s*\(|conv3x3-bn-relu|maxpool3x3|module_adjacency")
 
@@ -90,6 +97,7 @@ _COMMON_WORDS = frozenset(
     ]
 )
 _PROSE = str.maketrans({"\u2018": "'", "\u2019": "'", "\u201c": '"', "\u201d": '"'})
+_TEXT = "the text"
 _LONGEST_NAME_PREFIX = 300
 _MOST_FOUND = 20_000
 _MAX_YAML = 2**20
@@ -132,6 +140,7 @@ def is_literal(text: str) -> bool:
         or _DICT.search(text) is not None
         or _KEY.search(text) is not None
         or _ADJACENCY.search(text) is not None
+        or _NASBENCH201.search(text) is not None
     )
 
 
@@ -158,7 +167,7 @@ def read_text(text: str) -> Reading:
     found = find_genotypes(text)
     if not found:
         raise ValueError(f"{shown(text)} is no genotype literal; expected {FORM}")
-    return choose(found, "", "the text").read()
+    return choose(found, "", _TEXT).read()
 
 
 def choose(found: Sequence[Found], which: str, where: str) -> Found:
@@ -186,9 +195,10 @@ def choose(found: Sequence[Found], which: str, where: str) -> Found:
     same = bool(readable) and all(one.value == readable[0].value for one in readable)
     if len(names) > 1 and not same:
         example = next(name for name in names if name)
-        raise ValueError(
-            f"{where} has several genotypes: {_told(found)}; choose one, such as {where}#{example}"
-        )
+        remedy = f"choose one, such as {where}#{example}"
+        if where == _TEXT:
+            remedy = f"give one alone, or put the text into a file and choose one, such as FILE#{example}"
+        raise ValueError(f"{where} has several genotypes: {_told(found)}; {remedy}")
     return readable[-1] if same else found[-1]
 
 
@@ -209,7 +219,7 @@ def find_genotypes(text: str) -> list[Found]:
     where there are none. What stands in comments counts only where nothing else does, and so does what only a
     running program could read, such as ``Genotype(normal=normal)``.
     """
-    found = _scan(text)
+    found = _scan(text) or _cell_lines(text)
     # A text of merge keys, `<<`, may grow beyond all limits when it is read.
     if not any(one.value is not None for one in found) and len(text) <= _MAX_YAML and "<<" not in text:
         with contextlib.suppress(ValueError):
@@ -241,6 +251,27 @@ def _scan(text: str) -> list[Found]:
     written = [(one, commented) for one, commented, code in found if not code]
     kept = [one for one, commented in written if not commented] or [one for one, *_ in (written or found)]
     return _with_other_names(text, kept)
+
+
+def _cell_lines(text: str) -> list[Found]:
+    """The genotypes of a text that has ``normal = [...]`` and the other three lists on their own."""
+    cells: list[tuple[int, dict[str, Any]]] = []
+    for match in _CELL_LINE.finditer(text):
+        opening = min(at for bracket in "[(" if (at := text.find(bracket, match.end())) >= 0)
+        body = bracketed(text, opening)
+        key = ("normal" if match["cell"].lower() == "normal" else "reduce") + (match["concat"] or "").lower()
+        with contextlib.suppress(ValueError):
+            value = read_value(text[match.end() : opening] + (body or ""))
+            if not cells or key in cells[-1][1]:
+                cells.append((match.start(), {}))
+            cells[-1][1][key] = value
+        if len(cells) >= _MOST_FOUND:
+            break
+    return [
+        Found("", text.count("\n", 0, start) + 1, fields)
+        for start, fields in cells
+        if "normal" in fields and "reduce" in fields
+    ]
 
 
 def _with_other_names(text: str, found: list[Found]) -> list[Found]:
@@ -310,7 +341,7 @@ class _Places:
         for match in _CALL.finditer(self.text):
             if match.start() < end or not self._may_go_on():
                 continue
-            opening = match.end() - 1
+            opening = self.text.index("(", match.start())
             body = self._bracketed(opening)
             end = opening + len(body or "")
             yield match.start(), body, self._before(match.start())
@@ -383,7 +414,10 @@ def _found(
 
 
 def _spellings(text: str, start: int, call: str, body: str | None) -> Iterator[str]:
-    r"""The text in brackets, and the same without the quotes of JSON (``\"``), YAML (``''``) and prose."""
+    r"""The text in brackets, and the same without the quotes of JSON (``\"``), YAML (``''``) and prose.
+
+    A text that a program writes as several strings, a line each, is joined.
+    """
     if body is not None:
         yield body
     opening = text.find("(" if call else "{", start)
@@ -393,6 +427,11 @@ def _spellings(text: str, start: int, call: str, body: str | None) -> Iterator[s
             spelt = bracketed(rest.translate(_PROSE).replace(quoted, plain), 0)
             if spelt is not None:
                 yield spelt
+    joined = _PIECES.sub("", rest)
+    if joined != rest and call:
+        spelt = bracketed(joined, 0)
+        if spelt is not None:
+            yield spelt
 
 
 def _name(prefix: str) -> str:

@@ -144,9 +144,9 @@ def _is_misspelt(given: str, known: str) -> bool:
     rest, meant = given[first:], known[first:]
     if len(given) == len(known):
         is_swapped = rest[:2] == meant[1::-1] and rest[2:] == meant[2:] and rest[:2].isalpha()
-        # Of names of five letters many are those of other methods: EG-NAS, EPNAS.
+        # Of names of five and six letters many are those of other methods: EG-NAS, EPNAS, NAONet.
         is_wrong = (
-            len(known) > 5 and len(meant) > 1 and rest[1:] == meant[1:] and (rest[0] + meant[0]).isalpha()
+            len(known) > 6 and len(meant) > 1 and rest[1:] == meant[1:] and (rest[0] + meant[0]).isalpha()
         )
         return is_swapped or is_wrong
     if len(given) < len(known):

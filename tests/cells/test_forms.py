@@ -331,3 +331,47 @@ def test_names_of_operations_in_nasp_s_and_autodl_s_repositories(name: str, usua
     assert get_genotype(LITERAL.replace("sep_conv_3x3", name)) == get_genotype(
         LITERAL.replace("sep_conv_3x3", usual)
     )
+
+
+@pytest.mark.parametrize(
+    ("counts", "note"),
+    [
+        ((1, 1, 1, 1), "one edge a node: the concat list ends with node 5"),
+        ((2, 3, 3, 3), "up to 3 edges a node: the concat list ends with node 5"),
+        ((3, 3, 3, 3), "two edges a node make nodes 2 to 7, and those after 5 reach no output"),
+    ],
+)
+def test_a_flat_list_of_other_than_two_edges_a_node(counts: tuple[int, ...], note: str) -> None:
+    """The concat list says how many nodes there are; what is not sure is told."""
+    nodes = [
+        [("sep_conv_3x3", source % node) for source in range(1, count + 1)]
+        for node, count in enumerate(counts, 2)
+    ]
+    flat = [edge for edges in nodes for edge in edges]
+    text = f"Genotype(normal={flat}, normal_concat=range(2, 6), reduce={flat}, reduce_concat=range(2, 6))"
+    expected = Genotype(
+        nodes if counts[0] < 3 else flat, range(2, 6), nodes if counts[0] < 3 else flat, range(2, 6)
+    )
+    assert get_genotype(text) == expected
+    (told,) = genotype_notes(text)
+    assert told.startswith(note)
+
+
+def test_a_text_of_several_genotypes_says_how_to_choose() -> None:
+    with pytest.raises(ValueError, match=r"A, B; give one alone, or put the text into a file .* FILE#A"):
+        get_genotype(f"A = {LITERAL}\nB = {CELLS}")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "normal = [('none', 0), ('none', 1)]\nreduce = [('none', 0), ('none', 1)]",
+            "missing key 'normal_concat'",
+        ),
+        ("Structure(4 nodes with |nor_conv_3x3~0|+|none~0|)", "this is a NAS-Bench-201 cell"),
+    ],
+)
+def test_other_texts_are_refused_by_what_they_lack(text: str, message: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)):
+        get_genotype(text)

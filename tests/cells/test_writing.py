@@ -13,7 +13,7 @@ from tests.cells.strategies import genotype_arguments
 ANY = ("literal", "nested", "yaml", "json", "autodl")
 
 
-@settings(max_examples=60)
+@settings(deadline=None, max_examples=60)
 @given(genotype_arguments())
 def test_what_is_written_is_read_back(arguments: tuple[Any, Any, Any, Any]) -> None:
     genotype = Genotype(*arguments)
