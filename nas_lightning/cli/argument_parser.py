@@ -45,6 +45,17 @@ def add_checkpoint_argument(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def checkpoint_first(arguments: Sequence[str]) -> list[str]:
+    """The arguments, with the value of a ``--ckpt_path``, as other subcommands have it, as the checkpoint."""
+    rest = list(arguments)
+    for place, word in enumerate(rest):
+        if word.startswith("--ckpt_path="):
+            return [*rest[:1], word.partition("=")[2], *rest[1:place], *rest[place + 1 :]]
+        if word == "--ckpt_path" and place + 1 < len(rest):
+            return [*rest[:1], rest[place + 1], *rest[1:place], *rest[place + 2 :]]
+    return rest
+
+
 def integer(low: int, high: int | None = None) -> Callable[[str], int]:
     """The type of an argument that is an integer from ``low`` to ``high``, both included."""
 

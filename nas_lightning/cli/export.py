@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nas_lightning.cli.argument_parser import ArgumentParser, add_checkpoint_argument
+from nas_lightning.cli.argument_parser import ArgumentParser, add_checkpoint_argument, checkpoint_first
 from nas_lightning.files import atomic_write
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ _SUFFIXES = (".onnx", ".pt2", ".safetensors")
 
 def main(arguments: Sequence[str]) -> None:
     """Run ``nas-lightning export``; a leading ``export`` is skipped."""
-    options = argument_parser().parse(arguments)
+    options = argument_parser().parse(checkpoint_first(arguments))
     suffix = options.output.suffix
     if suffix not in _SUFFIXES:
         raise ValueError(f"`output` (={options.output}) must end in one of {', '.join(_SUFFIXES)}")

@@ -8,7 +8,12 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nas_lightning.cli.argument_parser import ArgumentParser, add_checkpoint_argument, integer
+from nas_lightning.cli.argument_parser import (
+    ArgumentParser,
+    add_checkpoint_argument,
+    checkpoint_first,
+    integer,
+)
 from nas_lightning.files import atomic_write
 
 if TYPE_CHECKING:
@@ -23,7 +28,7 @@ IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif
 
 def main(arguments: Sequence[str]) -> None:
     """Run ``nas-lightning predict``; a leading ``predict`` is skipped."""
-    options = argument_parser().parse(arguments)
+    options = argument_parser().parse(checkpoint_first(arguments))
     if bool(options.images) == (options.split is not None):
         raise ValueError("`images` or `--split`: give image files and folders, or a split of the data")
     files = image_files(options.images)

@@ -35,7 +35,7 @@ def study_sentence(results: Results) -> str:
 def counts(results: Results) -> list[tuple[str, str]]:
     """Numbers at the head of the page, each a name and a value."""
     runs = results.runs
-    diverged = ("diverged runs", str(int(runs["diverged"].fillna(False).astype(bool).sum())))
+    diverged = ("runs that learnt nothing", str(int(runs["diverged"].fillna(False).astype(bool).sum())))
     if results.study.imported is not None:
         return [
             ("imported runs", str(len(runs))),

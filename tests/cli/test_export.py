@@ -124,7 +124,7 @@ def rows(path: Path) -> list[dict[str, str]]:
 @torch.no_grad()
 def test_predictions_of_a_split(run: Path, tmp_path: Path) -> None:
     file = tmp_path / "test.csv"
-    main(["predict", str(run), "--split=test", "-o", str(file), "--batch_size=10"])
+    main(["predict", "--split=test", "--ckpt_path", str(run), "-o", str(file), "--batch_size=10"])
     data = Synthetic(image_size=32, train_size=48, test_size=37, num_classes=10, batch_size=16)
     data.setup()
     inputs, targets = data.split_arrays("test")
