@@ -18,6 +18,7 @@ LOOKS = {
     "supported": ("#009E73", "o", "circle"),
     "contradicted": ("#D55E00", "X", "x"),
     "undecided": ("#595959", "s", "square"),
+    "cannot decide": ("#A0608A", "v", "triangle-down"),
     "exploratory": ("#0072B2", "D", "diamond"),
     "no data": ("#8C8C8C", "", ""),
 }
@@ -30,7 +31,9 @@ _NAMES_WIDTH = 3.2
 _VERDICT_WIDTH = 2.3
 _BELOW_HEIGHT = 0.5
 
-Verdict: TypeAlias = Literal["supported", "contradicted", "undecided", "exploratory", "no data"]
+Verdict: TypeAlias = Literal[
+    "supported", "contradicted", "undecided", "cannot decide", "exploratory", "no data"
+]
 
 
 @dataclass(frozen=True)

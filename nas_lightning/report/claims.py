@@ -7,9 +7,13 @@ cells. Holm's method corrects their p-values together. A claim of a direction is
 - *supported* if the 95 % interval lies above 0 and the corrected two-sided p-value is at most 0.05, where the
   effect is signed so that the claim predicts a positive one,
 - *contradicted* if the interval lies below 0 and the corrected p-value is at most 0.05,
+- *cannot decide* where no outcome of the same architectures could have a p-value of 0.05, be it because of
+  Holm's correction: the study has too few of them,
 - *undecided* otherwise: absence of evidence, not evidence of absence,
-- without data (*no data*) with fewer than 40 arrangements of the architectures: a two-sided p-value of 0.05
-  takes 40 where each arrangement has a mirror image.
+- without data (*no data*) where there is no effect to test.
+
+Where ties leave no interval that can be trusted, the p-value and the sign of the effect decide. A test that
+alone cannot reach 0.05 is no part of the correction (Tarone, Biometrics 46, 1990).
 
 The claim that wide cells do not generalise better is one of absence, which no large p-value proves. It is
 *supported* if the interval lies below a bound under which an advantage is too small to matter (0.2 in
@@ -18,8 +22,9 @@ The adapted cells are compared by base cell, and their verdict rests on the inte
 (*no data* with fewer), since a spread that is estimated from fewer says little (with five, Student's t widens
 the interval 1.6 times). *Contradicted* takes six: five have 32 changes of sign, so no p-value below 2/32.
 
-All other tests are *exploratory*: the mean path, every predictor given the others, the rank of the original,
-other statistics. Their p-values are not corrected and they decide nothing.
+All other tests are *exploratory*, or without data where they cannot reach 0.05: the mean path, every
+predictor given the others, the rank of the original, other statistics. Their p-values are not corrected and
+they decide nothing.
 
 Rank tests compare variants alone. A search picks its cell because it trains well, so a searched original that
 is wide would vouch for width by itself: with originals among their variants, "wider is better" came out of
@@ -62,7 +67,9 @@ from nas_lightning.report.samples import (
 )
 from nas_lightning.report.words import listed, say
 
-Verdict: TypeAlias = Literal["supported", "contradicted", "undecided", "no data", "exploratory"]
+Verdict: TypeAlias = Literal[
+    "supported", "contradicted", "undecided", "cannot decide", "no data", "exploratory"
+]
 Predictor: TypeAlias = Literal["width", "depth", "path", "original", "kind", "adaptation"]
 Compare: TypeAlias = Literal["sizes", "kinds", "pairs", "census"]
 
@@ -103,6 +110,8 @@ _HELD = MappingProxyType(
     }
 )
 """Columns that a test can hold fixed, in words."""
+_NOISE = MappingProxyType({"seeds": "noise", "random directions": "direction_noise"})
+"""Noises of a value, and the columns of their variances."""
 _TOGETHER = 0.3
 """From so large a rank correlation on, a predictor is said to go together with another column."""
 
@@ -167,16 +176,18 @@ class Claim:
         effect: Above ``null`` where the claim (for generalisation: its opposite) says; NaN without data.
         effect_name: What the effect is.
         null: The effect that means none.
-        low: Lower end of the 95 % interval.
+        low: Lower end of the 95 % interval; NaN where ties leave none.
         high: Upper end.
         bound: An advantage below it is too small to matter; None for a claim of a direction.
         p_value: Two-sided, uncorrected.
-        p_adjusted: The p-value after Holm's correction; NaN for an exploratory test.
+        p_adjusted: The p-value after Holm's correction; NaN for an exploratory test and one that alone cannot
+            reach 0.05.
         test: How the p-value was found.
         groups: Effect of each group of architectures with the same base cell and settings, see
             :func:`~nas_lightning.report.samples.describe_groups`.
         explanation: What was found, how large, how sure, on what, and what it cannot show.
         sampled: Whether cells of a pool were compared, which differ in their operations as well.
+        smallest_p: The smallest p-value, not corrected, that the same architectures allow.
     """
 
     statement: Statement
@@ -197,6 +208,7 @@ class Claim:
     groups: pd.DataFrame
     explanation: str
     sampled: bool = False
+    smallest_p: float = math.nan
 
     @property
     def key(self) -> str:
@@ -250,12 +262,17 @@ class _Trial:
         return bool(self.table["kind"].eq("sampled").any())
 
     @property
-    def is_enough(self) -> bool:
+    def has_data(self) -> bool:
         if math.isnan(self.result.p_value):
             return False
         if self.predictor == "adaptation":
             return bool(self.groups["family"].nunique() >= FEWEST_CELLS)
-        return self.predictor == "original" or 2 / self.result.arrangements <= ALPHA
+        return self.primary or self.predictor == "original" or self.can_reach
+
+    @property
+    def can_reach(self) -> bool:
+        """Whether some outcome has a small p-value; the interval of adapted cells decides without one."""
+        return self.predictor == "adaptation" or self.result.smallest_p <= ALPHA
 
     def facts(self) -> dict[str, Any]:
         """What the sentences need to know of the architectures in the groups that have an effect."""
@@ -274,7 +291,7 @@ class _Trial:
             "together": _together(table, column, self.held) if column else [],
             "sampled": self.sampled,
             "drowned": _drowned(table) if self.predictor == "kind" else [],
-            "directions": _direction_share(table),
+            "noise": {name: _share(table, column) for name, column in _NOISE.items()},
             "unknown": int((~table["regularization_known"].astype(bool)).sum()),
             "ratio": math.exp(self.result.effect),
         }
@@ -289,7 +306,7 @@ class _Trial:
             "empty": table.empty,
             "lacking": [_HELD[name] for name in (column, *self.held) if name and table[name].isna().all()],
             "architectures": len(used.drop_duplicates(["family", "unit"])),
-            "arrangements": self.result.arrangements,
+            "smallest": self.result.smallest_p,
             "effectless": math.isnan(self.result.effect),
             "alike": of_predictor is not None and len(used) > 0 and of_predictor.nunique().max() == 1,
             "by_kind": by_kind,
@@ -459,17 +476,25 @@ def _paired(sample: Sample, statistic: Statistic, resamples: int = RESAMPLES) ->
 
 
 def _judge(trials: Sequence[_Trial]) -> list[Claim]:
-    """Correct the p-values of the primary tests, and give the verdicts."""
-    adjusted = [math.nan] * len(trials)
-    chosen = [index for index, trial in enumerate(trials) if trial.is_enough and trial.primary]
-    corrected = holm([trials[index].result.p_value for index in chosen])
-    for index, value in zip(chosen, corrected, strict=True):
-        adjusted[index] = value
-    return [_claim(trial, p) for trial, p in zip(trials, adjusted, strict=True)]
+    """Correct the p-values of the primary tests, and give the verdicts.
+
+    Holm's method is monotone in every p-value, so that of the smallest p-values gives the smallest corrected
+    ones.
+    """
+    chosen = [trial.primary and trial.has_data and trial.can_reach for trial in trials]
+    adjusted, smallest = (
+        holm([p if use else math.nan for p, use in zip(p_values, chosen, strict=True)])
+        for p_values in (
+            [trial.result.p_value for trial in trials],
+            [trial.result.smallest_p for trial in trials],
+        )
+    )
+    return [_claim(*about) for about in zip(trials, adjusted, smallest, strict=True)]
 
 
-def _claim(trial: _Trial, p_adjusted: float) -> Claim:
-    result, verdict = trial.result, _verdict(trial, p_adjusted)
+def _claim(trial: _Trial, p_adjusted: float, smallest: float) -> Claim:
+    """The claim; smallest: the least that the corrected p-value can be, NaN where there is none."""
+    result, verdict = trial.result, _verdict(trial, p_adjusted, smallest)
     about = {
         "statistic": trial.statistic,
         "predictor": trial.predictor,
@@ -478,7 +503,8 @@ def _claim(trial: _Trial, p_adjusted: float) -> Claim:
     }
     if verdict == "no data":
         explanation = say("lack", **about, facts=trial.lacks())
-        result = replace(result, effect=math.nan, low=math.nan, high=math.nan, p_value=math.nan, test="")
+        none = math.nan
+        result = replace(result, effect=none, low=none, high=none, p_value=none, smallest_p=none, test="")
     else:
         explanation = say(
             "explanation",
@@ -488,6 +514,7 @@ def _claim(trial: _Trial, p_adjusted: float) -> Claim:
             effect_name=trial.effect_name,
             result=result,
             p_adjusted=p_adjusted,
+            smallest=smallest,
             pairs=len(trial.used),
             facts=trial.facts(),
         )
@@ -510,23 +537,28 @@ def _claim(trial: _Trial, p_adjusted: float) -> Claim:
         trial.groups[GROUP_COLUMNS],
         explanation,
         trial.sampled,
+        result.smallest_p,
     )
 
 
-def _verdict(trial: _Trial, p_adjusted: float) -> Verdict:
+def _verdict(trial: _Trial, p_adjusted: float, smallest: float) -> Verdict:
     """The rule of the module."""
     result, sure = trial.result, p_adjusted <= ALPHA
-    if not trial.is_enough:
+    if not trial.has_data:
         return "no data"
     if not trial.primary:
         return "exploratory"
+    if not trial.can_reach:
+        return "cannot decide"
+    low, high = (result.effect, result.effect) if result.no_interval else (result.low, result.high)
+    above, below = sure and low > 0, sure and high < 0
     if trial.bound is not None:
-        if result.high < trial.bound:
+        if below or (not result.no_interval and high < trial.bound):
             return "supported"
-        return "contradicted" if sure and result.low > 0 else "undecided"
-    if sure and result.low > 0:
-        return "supported"
-    return "contradicted" if sure and result.high < 0 else "undecided"
+        return "contradicted" if above else "undecided"
+    if above or below:
+        return "supported" if above else "contradicted"
+    return "undecided" if smallest <= ALPHA else "cannot decide"
 
 
 def _ends(table: pd.DataFrame, column: str) -> list[tuple[float, float, float]]:
@@ -554,10 +586,10 @@ def _together(table: pd.DataFrame, column: str, held: Sequence[str]) -> list[tup
     return found
 
 
-def _direction_share(table: pd.DataFrame) -> float:
-    """Noise of the directions as a share of the spread between architectures, in standard deviations."""
+def _share(table: pd.DataFrame, noise: str) -> float:
+    """A noise as a share of the spread between architectures, in standard deviations."""
     between = table.groupby("group")["value"].var(ddof=1).mean()
-    share = table["direction_noise"].mean() / between if between > 0 else math.nan
+    share = table[noise].mean() / between if between > 0 else math.nan
     return math.sqrt(share) if share >= 0 else math.nan
 
 

@@ -30,6 +30,7 @@ from nas_lightning.report.resampling import (
     interval,
     permutation_p,
     resample,
+    trusted_interval,
 )
 
 NOISE_FLOOR = 0.05
@@ -168,7 +169,7 @@ class _Pairs:
     """Paired differences of one base cell: the order that exchanges the two members changes their signs."""
 
     differences: Differences
-    size = permutations = 2
+    size = permutations = arrangements = 2
 
     def every(self) -> Indices:
         return np.array([[0, 1], [1, 0]])
@@ -239,7 +240,7 @@ def paired_difference(cells: Sequence[Differences], *, resamples: int = RESAMPLE
     generator = np.random.default_rng(SEED)
     sums, sizes = np.array([cell.sum() for cell in cells]), np.array([cell.size for cell in cells])
     observed = float(sums.sum() / sizes.sum())
-    p_value, test = permutation_p(
+    found = permutation_p(
         observed,
         [_Pairs(cell) for cell in cells],
         [np.ones(cell.size) for cell in cells],
@@ -249,5 +250,13 @@ def paired_difference(cells: Sequence[Differences], *, resamples: int = RESAMPLE
     )
     draws = generator.integers(0, len(cells), (resamples, len(cells)))
     means = sums[draws].sum(axis=1) / sizes[draws].sum(axis=1)
-    low, high = interval(means, widened_for=len(cells))
-    return TestResult(observed, low, high, p_value, arrangements, test, group_effects)
+    low, high, no_interval = trusted_interval(observed, interval(means, widened_for=len(cells)), means)
+    return TestResult(
+        observed,
+        low,
+        high,
+        arrangements=arrangements,
+        group_effects=group_effects,
+        no_interval=no_interval,
+        **found,
+    )

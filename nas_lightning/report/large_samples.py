@@ -15,7 +15,15 @@ import numpy as np
 from jaxtyping import Float
 from scipy import stats
 
-from nas_lightning.report.resampling import CHUNK, CONFIDENCE, SEED, Table, TestResult, Values
+from nas_lightning.report.resampling import (
+    CHUNK,
+    CONFIDENCE,
+    SEED,
+    Table,
+    TestResult,
+    Values,
+    trusted_interval,
+)
 
 LARGE = 100
 """Up to so many architectures of a base cell, a rank test resamples."""
@@ -108,9 +116,10 @@ def large_sample_test(blocks: Sequence[Ranked]) -> TestResult:
     p_value = 2 * float(stats.norm.sf(abs(effect) / math.sqrt(null)))
     error = math.sqrt(jackknife + _direction_variance(blocks, weights))
     margin = float(stats.norm.isf((1 - CONFIDENCE) / 2)) * error
-    low, high = max(-1.0, effect - margin), min(1.0, effect + margin)
-    test = "normal approximation of all permutations"
-    return TestResult(effect, low, high, p_value, arrangements, test, group_effects)
+    ends = max(-1.0, effect - margin), min(1.0, effect + margin)
+    low, high, no_interval = trusted_interval(effect, ends)
+    test, smallest = "normal approximation of all permutations", 2 / arrangements
+    return TestResult(effect, low, high, p_value, arrangements, test, group_effects, smallest, no_interval)
 
 
 def _pairs(predictor: Values, values: Table) -> _Pairs:

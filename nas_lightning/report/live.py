@@ -34,7 +34,7 @@ from nas_lightning.figures.curves import (
     is_logarithmic,
     looks_of,
 )
-from nas_lightning.figures.effects import LOOKS, EffectPanel, effect_limits
+from nas_lightning.figures.effects import LOOKS, Effect, EffectPanel, effect_limits
 from nas_lightning.figures.surface import ALPHA, BETA, SurfacePanel
 from nas_lightning.figures.width_depth import WidthDepthPlane, fan_out
 
@@ -52,7 +52,7 @@ _ROW, _AXIS = 58, 64
 """Heights of a row and of an axis of a forest plot, in pixels."""
 _NAME, _LOWER = 44, 0.28
 """Signs in a line of a row's name, and how much lower than the middle of the row its mark stands."""
-_SIGNS = {"supported": "●", "contradicted": "✖", "undecided": "■", "exploratory": "◆"}
+_SIGNS = {"supported": "●", "contradicted": "✖", "undecided": "■", "cannot decide": "▼", "exploratory": "◆"}
 """Marks of the verdicts in a legend of text."""
 
 
@@ -408,9 +408,8 @@ def live_forest(panels: Sequence[EffectPanel]) -> Live:
                     "thickness": 2,
                 },
                 text=[_text(effect.name) for effect in effects],
-                customdata=[(effect.low, effect.high) for effect in effects],
-                hovertemplate="<b>%{text}</b><br>%{x:.3f} (%{customdata[0]:.3f} to %{customdata[1]:.3f})"
-                f"<br>{verdict}<extra></extra>",
+                customdata=[_interval(effect) for effect in effects],
+                hovertemplate=f"<b>%{{text}}</b><br>%{{x:.3f}} (%{{customdata}})<br>{verdict}<extra></extra>",
             )
     drawn = {trace.legendgroup for trace in figure.data}
     legend = [
@@ -419,6 +418,11 @@ def live_forest(panels: Sequence[EffectPanel]) -> Live:
         if verdict in drawn
     ]
     return Live([figure], legend)
+
+
+def _interval(effect: Effect) -> str:
+    known = np.isfinite([effect.low, effect.high]).all()
+    return f"{effect.low:.3f} to {effect.high:.3f}" if known else "no interval"
 
 
 def live_budget(panels: Sequence[BudgetPanel]) -> Live:

@@ -197,6 +197,7 @@ def compare_places(chosen: Sequence[Place], quantity: Quantity, *, resamples: in
         resamples,
         f"{resamples} random draws of a wiring for every paper",
         tuple(means.tolist()),
+        1 / (1 + resamples),
     )
 
 
@@ -260,6 +261,7 @@ def _claim(
         ends=sorted([result.low, result.high]),
         p_value=result.p_value,
         p_adjusted=p_adjusted,
+        smallest=result.smallest_p,
         test=result.test,
         papers=len(groups),
         cells=sum(map(len, groups.values())),
@@ -284,6 +286,7 @@ def _claim(
         result.test,
         _groups(groups, quantity),
         explanation,
+        smallest_p=result.smallest_p,
     )
 
 

@@ -98,7 +98,7 @@ def original_rank(blocks: Sequence[OriginalBlock], *, resamples: int = RESAMPLES
     pooled = pool_observed(used)
     if math.isnan(pooled.effect):
         return pooled
-    p_value, test = permutation_p(
+    found = permutation_p(
         pooled.effect,
         used,
         null_weights(used),
@@ -116,7 +116,6 @@ def original_rank(blocks: Sequence[OriginalBlock], *, resamples: int = RESAMPLES
         effect=pooled.effect + NULL,
         low=float(low),
         high=float(high),
-        p_value=p_value,
-        test=test,
         group_effects=group_effects,
+        **found,
     )

@@ -153,6 +153,7 @@ def _claim_block(key: str, claims: Sequence[Claim]) -> dict[str, Any]:
             "from": signed(claim.low),
             "to": signed(claim.high),
             "p (not corrected)": p_value_text(claim.p_value),
+            "smallest p": p_value_text(claim.smallest_p),
         }
         for claim in claims
         if not claim.primary and claim.verdict != "no data"

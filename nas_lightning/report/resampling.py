@@ -13,9 +13,9 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import permutations
-from typing import Protocol, runtime_checkable
+from typing import Protocol, TypedDict, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -48,6 +48,10 @@ class Permutable(Protocol):
     def permutations(self) -> int:
         """How many orders there are."""
 
+    @property
+    def arrangements(self) -> int:
+        """How many of the orders differ."""
+
     def every(self) -> Int[np.ndarray, "_ _"]:
         """All orders."""
 
@@ -63,10 +67,6 @@ class Pooled(Permutable, Protocol):
     def weights(self) -> Float[np.ndarray, " groups"]:
         """Weights of the groups."""
 
-    @property
-    def arrangements(self) -> int:
-        """How many of the orders differ."""
-
     def observed(self) -> Float[np.ndarray, " groups"]:
         """Effects of the groups; NaN where a group has none."""
 
@@ -75,6 +75,7 @@ class Block(ABC):
     """The architectures of one base cell, with a value in every group (settings), NaN where it is unknown."""
 
     values: Table
+    jitter: Table | None = None
 
     @property
     def size(self) -> int:
@@ -136,7 +137,7 @@ class TestResult:
 
     Attributes:
         effect: The effect; NaN where no group has one.
-        low: Lower end of the confidence interval; NaN where there is none.
+        low: Lower end of the confidence interval; NaN where there is none that can be trusted.
         high: Upper end.
         p_value: Two-sided; NaN without an effect.
         arrangements: How many different arrangements the null hypothesis allows, at most. No p-value is
@@ -145,6 +146,8 @@ class TestResult:
             kinds).
         test: How the p-value was found, in words.
         group_effects: The effect of each group, by block and group.
+        smallest_p: No outcome of the same architectures has a smaller p-value.
+        no_interval: Why an effect has no interval, in words.
     """
 
     __test__ = False
@@ -156,6 +159,16 @@ class TestResult:
     arrangements: int
     test: str
     group_effects: tuple[float, ...]
+    smallest_p: float = math.nan
+    no_interval: str = ""
+
+
+class PermutationP(TypedDict):
+    """A p-value, the smallest that the same architectures allow, and how they were found, in words."""
+
+    p_value: float
+    smallest_p: float
+    test: str
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -199,6 +212,34 @@ def interval(
     return float(low), float(high)
 
 
+def trusted_interval(
+    effect: float, ends: tuple[float, float], draws: np.ndarray | None = None
+) -> tuple[float, float, str]:
+    """The ends of an interval, or NaN and the reason where ties break it.
+
+    Without width it shows no uncertainty though there is some; an interval beside its own effect is of
+    another quantity; and where more draws than a tail holds have no effect (a predictor that is constant in
+    them, say), they could lie beyond either end.
+
+    Args:
+        effect: The effect as observed.
+        ends: Ends of its interval.
+        draws: The bootstrap draws, NaN where one has no effect.
+    """
+    low, high = ends
+    if draws is not None and (missing := float(np.mean(~np.isfinite(draws)))) > (1 - CONFIDENCE) / 2:
+        return (
+            math.nan,
+            math.nan,
+            f"ties leave {100 * missing:.2g} % of the bootstrap's draws without an effect",
+        )
+    if high - low <= 1e-9:
+        return math.nan, math.nan, "all draws of the bootstrap agree and show no uncertainty"
+    if not low - 1e-9 <= effect <= high + 1e-9:
+        return math.nan, math.nan, "ties move the bootstrap's interval away from the effect"
+    return low, high, ""
+
+
 def chunks(draws: int, numbers: int) -> Iterator[slice]:
     """Slices of draws, each of which takes about ``CHUNK`` numbers where one draw takes ``numbers``."""
     step = max(1, CHUNK // max(numbers, 1))
@@ -218,12 +259,16 @@ def resample(
     if math.isnan(pooled.effect):
         return pooled
     generator = np.random.default_rng(SEED)
-    p_value, test = permutation_p(pooled.effect, blocks, null_weights(blocks), resamples, generator, noun)
+    found = permutation_p(pooled.effect, blocks, null_weights(blocks), resamples, generator, noun)
     draws = [block.draw(generator, resamples) for block in blocks]
     drawn = [block.bootstrapped(draw, generator) for block, draw in zip(blocks, draws, strict=True)]
     means = pool(drawn, [block.weights for block in blocks])
-    low, high = interval(means, widened_for=widened_for, spread=spread)
-    return TestResult(pooled.effect, low, high, p_value, pooled.arrangements, test, pooled.group_effects)
+    ends = interval(means, widened_for=widened_for, spread=spread)
+    if any(block.jitter is not None and block.jitter.any() for block in blocks):
+        # Noise on top of that in the values pulls every draw towards 0.
+        ends = min(ends[0], pooled.effect), max(ends[1], pooled.effect)
+    low, high, no_interval = trusted_interval(pooled.effect, ends, means)
+    return replace(pooled, low=low, high=high, no_interval=no_interval, **found)
 
 
 def pool_observed(blocks: Sequence[Pooled]) -> TestResult:
@@ -263,11 +308,13 @@ def permutation_p(
     resamples: int,
     generator: np.random.Generator,
     noun: str,
-) -> tuple[float, str]:
-    """Two-sided p-value of a weighted mean of effects, each block permuted on its own; how it was found.
+) -> PermutationP:
+    """Two-sided p-value of a weighted mean of effects, each block permuted on its own.
 
     It is the share of permutations whose mean is at least as far from 0: of all where there are at most
-    ``EXACT_LIMIT``, else (1 + b) / (1 + m) of random ones (Phipson and Smyth 2010).
+    ``EXACT_LIMIT``, else (1 + b) / (1 + m) of random ones (Phipson and Smyth 2010). The smallest is the share
+    of the permutations that are farthest from 0, ties included; of m random ones it is not below 1 / (1 + m),
+    nor below 2 over the arrangements that differ.
     """
     # Sums in another order differ in the last digits, and a permutation must equal itself.
     threshold = abs(observed) * (1 - 1e-9) - 1e-12
@@ -280,10 +327,18 @@ def permutation_p(
         sums = np.zeros(1)
         for block, weight in zip(blocks, weights, strict=True):
             sums = np.add.outer(sums, part(block, weight, block.every())).ravel()
-        return float(np.mean(np.abs(sums) >= threshold)), f"all {count} {noun}"
+        far = np.abs(sums)
+        smallest = float(np.mean(far >= far.max() * (1 - 1e-9) - 1e-12))
+        p_value, test = float(np.mean(far >= threshold)), f"all {count} {noun}"
+        return {"p_value": p_value, "smallest_p": smallest, "test": test}
     sums = np.zeros(resamples)
     for block, weight in zip(blocks, weights, strict=True):
         orders = generator.permuted(np.tile(np.arange(block.size), (resamples, 1)), axis=1)
         sums += part(block, weight, orders)
     larger = int(np.sum(np.abs(sums) >= threshold))
-    return (1 + larger) / (1 + resamples), f"{resamples} random {noun}"
+    p_value, arrangements = (1 + larger) / (1 + resamples), math.prod(block.arrangements for block in blocks)
+    return {
+        "p_value": p_value,
+        "smallest_p": min(p_value, max(1 / (1 + resamples), 2 / arrangements)),
+        "test": f"{resamples} random {noun}",
+    }

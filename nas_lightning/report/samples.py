@@ -265,10 +265,14 @@ def _of_unit(family: pd.DataFrame, column: str, wide: pd.DataFrame) -> np.ndarra
 
 
 def _jitter(family: pd.DataFrame) -> np.ndarray | None:
-    """Standard deviations that are due to directions, by group and architecture; None where none is known."""
-    if family["direction_noise"].isna().all():
+    """Standard deviations that are due to seeds or directions, by group and architecture; None if unknown.
+
+    The larger of the two: seeds that measure in directions of their own differ by both.
+    """
+    noise = family[["noise", "direction_noise"]].max(axis=1)
+    if noise.isna().all():
         return None
-    wide = family.pivot(index="group", columns="unit", values="direction_noise")
+    wide = family.assign(jitter=noise).pivot(index="group", columns="unit", values="jitter")
     return np.asarray(np.sqrt(_array(wide.fillna(0.0))))
 
 

@@ -323,6 +323,7 @@ def claim_table(claims: Sequence[Claim]) -> ReportTable:
             else MISSING,
             "p": p_value_text(claim.p_value),
             "p (Holm)": p_value_text(claim.p_adjusted),
+            "Smallest p": p_value_text(claim.smallest_p),
             "Groups": int(claim.groups["effect"].notna().sum()),
         }
         for claim in shown

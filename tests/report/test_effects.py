@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from itertools import combinations, permutations
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from nas_lightning.report.effects import (
     rank_association,
     spread_ratio,
 )
-from nas_lightning.report.resampling import holm, interval
+from nas_lightning.report.resampling import holm, interval, trusted_interval
 from tests.oracles.rank_association import paired_p, permutation_p, pooled_tau, tau_b
 
 WIDTHS = [3.5, 2.0, 2.5, 2.5, 3.0]
@@ -65,6 +66,43 @@ def test_groups_of_one_base_cell_are_permuted_together_and_base_cells_apart() ->
     assert result.p_value == pytest.approx(permutation_p(families))
 
 
+@pytest.mark.parametrize("measure", [[1, 2, 3, 4, 5], [1, 1, 1, 1, 2], [1, 1, 2, 2, 2]])
+def test_the_smallest_p_value_is_that_of_the_best_order(measure: list[int]) -> None:
+    orders = [rank_association([block(WIDTHS, order)], resamples=9) for order in permutations(measure)]
+    best = min(result.p_value for result in orders)
+    assert [result.smallest_p for result in orders] == pytest.approx([best] * 120)
+    kinds = [[*chosen, *(i for i in range(7) if i not in chosen)] for chosen in combinations(range(7), 3)]
+    values = np.array([0.0, 1.5, -2.0, 3.0, 0.2, 0.1, -0.4])
+    ratios = [spread_ratio([variants(values[order[:3]], values[order[3:]])], resamples=9) for order in kinds]
+    assert all(result.smallest_p <= result.p_value for result in ratios)
+    assert paired_difference(CELLS, resamples=9).smallest_p == 2 / 32
+
+
+def test_of_random_permutations_ties_and_their_number_limit_the_smallest_p_value() -> None:
+    x = np.arange(13.0)
+    assert rank_association([block(x, x)], resamples=999).smallest_p == 1 / 1000
+    few = rank_association([block(x >= 11, x)], resamples=999)
+    assert few.smallest_p == pytest.approx(2 / 78, abs=0.01)
+    assert few.smallest_p <= few.p_value
+
+
+@pytest.mark.parametrize(
+    ("predictor", "reason"),
+    [([1, 2, 3, 4, 5, 6], "all draws"), ([0, 0, 0, 0, 0, 1], "ties leave 3"), ([1, 2, 3], "ties leave 1")],
+)
+def test_an_interval_that_ties_break_is_left_out(predictor: list[float], reason: str) -> None:
+    result = rank_association([block(predictor, np.arange(len(predictor)))], resamples=999)
+    assert math.isnan(result.low)
+    assert math.isnan(result.high)
+    assert result.no_interval.startswith(reason)
+    assert result.p_value < 1
+
+
+def test_an_interval_beside_its_effect_is_left_out() -> None:
+    assert trusted_interval(0.5, (0.1, 0.4))[2] == "ties move the bootstrap's interval away from the effect"
+    assert trusted_interval(0.3, (0.1, 0.4)) == (0.1, 0.4, "")
+
+
 def test_random_permutations_come_near_the_exact_p_value(monkeypatch: pytest.MonkeyPatch) -> None:
     blocks = [block([1, 2, 3, 4, 5, 6], [2, 1, 3, 6, 4, 5])]
     exact = rank_association(blocks, resamples=50).p_value
@@ -96,8 +134,9 @@ def test_monotone_transforms_and_shifts_of_a_group_change_nothing(seed: int) -> 
 
 
 def test_a_reversed_measure_gives_the_negative_effect_and_the_same_p_value() -> None:
-    y = np.array([1.0, 5.0, 3.0, 3.5, 2.0])
-    one, other = (rank_association([block(WIDTHS, s * y)], resamples=199) for s in (1, -1))
+    x, y = [*WIDTHS, 4.0, 1.0, 2.0], np.array([1.0, 5.0, 3.0, 3.5, 2.0, 0.5, 2.5, 4.0])
+    one, other = (rank_association([block(x, s * y)], resamples=199) for s in (1, -1))
+    assert one.low < one.effect < one.high
     assert other.effect == -one.effect
     assert other.p_value == one.p_value
     assert (other.low, other.high) == pytest.approx((-one.high, -one.low))
@@ -190,8 +229,6 @@ def test_seed_noise_is_taken_off_down_to_a_twentieth() -> None:
 
 
 def test_spread_p_value_is_the_share_of_all_exchanges_of_kinds() -> None:
-    from itertools import combinations
-
     values = np.array([0.0, 1.5, -2.0, 3.0, 0.2, 0.1, -0.4])
     centered = values - np.repeat([values[:4].mean(), values[4:].mean()], [4, 3])
 
