@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -340,3 +341,34 @@ def test_after_an_epoch_the_initial_weights_are_gone(
     assert not start.exists()
     start.write_bytes(end.read_bytes())
     assert lines_of_resuming() == []
+
+
+class Stateless(nn.Module):
+    """An operation whose batch norm keeps no statistics."""
+
+    def __init__(self, channels: int, stride: int) -> None:
+        super().__init__()
+        self.convolution = nn.Conv2d(channels, channels, 3, stride, 1)
+        self.norm = nn.BatchNorm2d(channels, track_running_stats=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        normalised: Tensor = self.norm(self.convolution(x))
+        return normalised
+
+
+@pytest.mark.parametrize("checkpoint", [False, True], ids=["fit", "landscape"])
+def test_an_own_operation_that_mixes_samples_is_refused_before_anything_is_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, checkpoint: bool
+) -> None:
+    monkeypatch.setattr(GradientVariance, "measure", never)
+    classifier, order = small_classifier(), Order()
+    edges: Any = classifier.network.cells[0].edges
+    edges[0] = Stateless(4, 1)
+    variance = GradientVariance(resolution=2, folder=str(tmp_path))
+    variance.checkpoint_epoch = 1 if checkpoint else None
+    run: Any = trainer(variance, order)
+    begin = partial(run.validate, verbose=False) if checkpoint else run.fit
+    with pytest.raises(ValueError, match=r"GradientVariance: layer .*norm.* keeps no running statistics"):
+        begin(classifier, datamodule=data())
+    assert not order.hooks
+    assert not list(tmp_path.iterdir())
