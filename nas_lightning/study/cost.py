@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, NamedTuple
 
-from nas_lightning.cells import Genotype, UnknownOperationSize, count_parameters, multiply_adds
+from nas_lightning.cells import Genotype, Stem, UnknownOperationSize, count_parameters, multiply_adds
 from nas_lightning.study.study import AnalysisFile, Run
 
 FORWARD_PASSES = 3
@@ -90,6 +90,7 @@ def run_cost(run: Run) -> RunCost:
         parameters, forward = _network_size(
             run.architecture.genotype,
             tuple(settings[f"model.{key}"] for key in ("init_channels", "num_cells", "stem_stride")),
+            settings.get("model.stem", "cifar"),
             data,
             settings["model.auxiliary_weight"] > 0,
         )
@@ -122,11 +123,11 @@ def _analysis_work(analysis: AnalysisFile, splits: Mapping[str, int], epochs: in
 
 @cache
 def _network_size(
-    genotype: Genotype, sizes: tuple[int, int, int], data: DataSize, auxiliary: bool
+    genotype: Genotype, sizes: tuple[int, int, int], stem: Stem, data: DataSize, auxiliary: bool
 ) -> tuple[int, int]:
     """Parameters and multiply-adds; one network stands in many runs."""
     network: dict[str, Any] = dict(zip(("init_channels", "num_cells", "stem_stride"), sizes, strict=True))
-    network["num_classes"] = data.num_classes
+    network |= {"num_classes": data.num_classes, "stem": stem}
     return (
         count_parameters(genotype, auxiliary=auxiliary, **network),
         multiply_adds(genotype, image_size=data.image_size, **network),

@@ -118,13 +118,13 @@ def rates(run: Path) -> list[float]:
     return [row["learning_rate"] for row in read_metrics(run)]
 
 
-def test_a_schedule_without_a_length_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_schedule_without_a_length_goes_on(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     fit = ["fit", *TINY, *STEPS, f"--trainer.default_root_dir={tmp_path}"]
     main([*fit, "--run=whole", "--trainer.max_epochs=3"])
     main([*fit, "--run=longer", "--trainer.max_epochs=1"])
     whole, longer = (tmp_path / "synthetic" / name for name in ("whole", "longer"))
     main(["fit", f"--config={longer / 'config.yaml'}", "--extend=2"])
-    assert "goes on to 3 epochs; its schedule does not depend on them" in "".join(capsys.readouterr())
+    assert "goes on to 3 epochs; its schedule does not depend on them" in caplog.text
     assert rates(longer) == rates(whole) == pytest.approx([0.025, 0.0125, 0.00625])
     found, expected = read_result(longer), read_result(whole)
     assert found["identity"] == expected["identity"]
@@ -133,14 +133,14 @@ def test_a_schedule_without_a_length_goes_on(tmp_path: Path, capsys: pytest.Capt
     assert (found["epochs"], found["finished"], "origin" in expected) == (3, True, False)
 
 
-def test_a_cosine_starts_anew_from_the_weights(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_cosine_starts_anew_from_the_weights(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     fit = ["fit", *TINY, f"--trainer.default_root_dir={tmp_path}", "--run=first", "--trainer.max_epochs=2"]
     main(fit)
     first = tmp_path / "synthetic" / "first"
     before = (first / "result.json").read_text()
     for name in ("first-extended", "first-extended2"):
         main(["fit", f"--config={first / 'config.yaml'}", "--extend=2"])
-        assert f"{name} starts a new one of 2 from its weights" in "".join(capsys.readouterr())
+        assert f"{name} starts a new one of 2 from its weights" in caplog.text
         run = tmp_path / "synthetic" / name
         assert rates(run) == rates(first) == pytest.approx([0.025, 0.0125])
         result = read_result(run)
