@@ -86,7 +86,8 @@ def real_settings(subcommand: str) -> Iterator[tuple[str, Any, str]]:
     except _Made as made:
         for action in made.args[0]._actions:
             option = next((o for o in action.option_strings if o.startswith("--")), None)
-            if option not in (None, "--help") and not option.endswith((".help", "+")):
+            is_hidden = action.help == argparse.SUPPRESS
+            if not is_hidden and option not in (None, "--help") and not option.endswith((".help", "+")):
                 yield option.removeprefix("--"), getattr(action, "_typehint", None), str(action.help or "")
 
 

@@ -25,6 +25,7 @@ _RUN: tuple[Setting, ...] = (
 )
 _FIT: tuple[Setting, ...] = (
     ("weights", "FILE", "start from these weights: a checkpoint, or a state dict of other code", ""),
+    ("extend", "N", "make a finished run N epochs longer, or start anew from its weights", ""),
 )
 _LANDSCAPE: tuple[Setting, ...] = (
     (
@@ -80,7 +81,7 @@ _TRAINER: tuple[Setting, ...] = (
 def setting_groups(subcommand: str) -> dict[str, tuple[Setting, ...]]:
     """The settings that the help of a subcommand shows, in groups."""
     return {
-        "the run": _RUN + {"fit": _FIT, "landscape": _LANDSCAPE}.get(subcommand, ()),
+        "the run": _RUN + {"fit": _FIT, "landscape": _LANDSCAPE}.get(subcommand, _LANDSCAPE[:1]),
         "the network": _MODEL,
         "the data": _DATA,
         "analyses and other callbacks": _ANALYSES,
