@@ -1,4 +1,4 @@
-"""Files are written atomically."""
+"""Files are written atomically, and looked for under any text."""
 
 from __future__ import annotations
 
@@ -12,6 +12,14 @@ from typing import IO, Any
 
 FULL_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 """Errors of the system that say that there is no room for a file."""
+
+
+def is_file(path: str | os.PathLike[str]) -> bool:
+    """Whether there is such a file; False as well for a text that cannot be a path, such as one too long."""
+    try:
+        return Path(path).is_file()
+    except (OSError, ValueError):
+        return False
 
 
 @contextmanager

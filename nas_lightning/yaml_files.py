@@ -9,9 +9,10 @@ from typing import Any
 
 import yaml
 
+from nas_lightning.files import is_file
+
 # The C parser takes a tenth of the time; PyYAML may be built without it.
 _SafeLoader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-
 
 _GROUPS = ("model", "data", "trainer")
 
@@ -45,7 +46,7 @@ def read_yaml(path: Path) -> Any:
         ValueError: If it is not valid YAML, or a mapping names one key twice; one line that names the file
             and the line.
     """
-    if not _is_file(path):
+    if not is_file(path):
         raise FileNotFoundError(f"{path} is not a file")
     try:
         text = path.read_text(encoding="utf-8")
@@ -71,13 +72,6 @@ def parse_yaml(text: str, what: str) -> Any:
         raise ValueError(f"{what} is no valid YAML: {' '.join(str(error).split())}") from error
     except Exception as error:  # whatever PyYAML makes of `!!timestamp 7`
         raise ValueError(f"{what} is no valid YAML: a value is not what its tag says") from error
-
-
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except OSError:  # such as a name that is too long
-        return False
 
 
 def read_mapping(path: Path) -> dict[str, Any]:

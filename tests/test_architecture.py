@@ -21,7 +21,7 @@ ARROWS: dict[str, set[str]] = {
     "private_files": set(),
     "provenance": set(),
     "torch_files": {"files"},
-    "yaml_files": set(),
+    "yaml_files": {"files"},
     "metrics": set(),
     "cells": set(),
     "networks": {"cells"},

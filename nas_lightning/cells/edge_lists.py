@@ -19,7 +19,8 @@ from nas_lightning.cells.operation_aliases import usual_operation
 
 Pair: TypeAlias = tuple[str, int]
 
-_MOST_NODES = 1000
+MOST_NODES = 1000
+"""Largest node number of a cell that is read: a larger number is not a node."""
 
 
 class _Item(NamedTuple):
@@ -149,12 +150,12 @@ def _by_destination(cell: str, items: list[_Item], concat: Any) -> list[list[Pai
         source, destination = sorted(item.numbers)
         assert isinstance(source, int)
         assert isinstance(destination, int)
-        if not 2 <= destination <= _MOST_NODES or destination != (item.node or destination):
+        if not 2 <= destination <= MOST_NODES or destination != (item.node or destination):
             place = f"node {item.node}, where it stands" if item.node else "an intermediate node, from 2 on"
             raise ValueError(f"{cell} cell: the edge {_told(item)} must lead to {place}")
         nodes.setdefault(destination, []).append((item.op, source))
     named = [node for node in concat if type(node) is int] if isinstance(concat, list) else []
-    last = max([*nodes, *(node for node in named if node <= _MOST_NODES)])
+    last = max([*nodes, *(node for node in named if node <= MOST_NODES)])
     return [nodes.get(node, []) for node in range(2, last + 1)]
 
 
@@ -171,7 +172,7 @@ def without_isolated_nodes(cell: str, value: Any, concat: Any, notes: list[str])
         return concat
     destinations = {own[0] for own in numbers}
     isolated = [node for node in concat if type(node) is int and node >= 2 and node not in destinations]
-    for node in isolated[:_MOST_NODES]:
+    for node in isolated[:MOST_NODES]:
         add_note(
             notes, f"{cell} cell: node {node} has no edges; as in FairDARTS's network, it is not concatenated"
         )

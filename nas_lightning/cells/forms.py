@@ -18,7 +18,13 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
-from nas_lightning.cells.edge_lists import add_note, read_edges, rename_operations, without_isolated_nodes
+from nas_lightning.cells.edge_lists import (
+    MOST_NODES,
+    add_note,
+    read_edges,
+    rename_operations,
+    without_isolated_nodes,
+)
 from nas_lightning.cells.genotype import FIELDS, Genotype
 
 CELLS = ("normal", "reduce")
@@ -44,7 +50,6 @@ _NNI1_OPERATIONS = (
     "dilconv3x3",
     "dilconv5x5",
 )
-_MOST_NODES = 1000
 _LONGEST_MESSAGE = 800
 
 THIS_NETWORK = "this network stacks a normal and a reduction cell of the DARTS family"
@@ -239,7 +244,7 @@ def _by_node(nodes: dict[int, list[tuple[str, int]]], what: str) -> list[list[tu
     """The edges of each node in a list, from node 2 on."""
     if not nodes:
         raise ValueError(f"{what}: the cell has no edges")
-    if min(nodes) < 2 or max(nodes) > _MOST_NODES:
+    if min(nodes) < 2 or max(nodes) > MOST_NODES:
         raise ValueError(f"{what}: intermediate nodes are 2 and on, not {min(nodes)} to {max(nodes)}")
     return [nodes.get(node, []) for node in range(2, max(nodes) + 1)]
 
@@ -302,7 +307,7 @@ def _read_nasbench301(mapping: Mapping[str, Any], notes: list[str]) -> dict[str,
         what = f"genotype of NAS-Bench-301: {name} cell"
         first, node, nodes = 0, 2, []
         last = max(inputs[name], default=2)
-        if last > _MOST_NODES or max(operations[name], default=0) > _MOST_NODES**2:
+        if last > MOST_NODES or max(operations[name], default=0) > MOST_NODES**2:
             raise ValueError(f"{what}: intermediate nodes have numbers from 2 on, not {last}")
         while node <= last or any(edge >= first for edge in operations[name]):
             given = inputs[name].get(node)

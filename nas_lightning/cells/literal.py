@@ -10,7 +10,7 @@ import contextlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from nas_lightning.cells.forms import THIS_NETWORK, Reading, form_of, read_mapping_form
 from nas_lightning.cells.genotype import FIELDS, Genotype
@@ -46,55 +46,13 @@ _ADJACENCY = re.compile(r"ModelSpec\s*\(|conv3x3-bn-relu|maxpool3x3|module_adjac
 
 # Words of names that every search prints: they name no genotype among several.
 _COMMON_WORDS = frozenset(
-    [
-        "genotype",
-        "genotypes",
-        "geno",
-        "gene",
-        "genes",
-        "arch",
-        "archs",
-        "architecture",
-        "architectures",
-        "cell",
-        "cells",
-        "model",
-        "config",
-        "cfg",
-        "best",
-        "final",
-        "derived",
-        "searched",
-        "search",
-        "current",
-        "cur",
-        "new",
-        "result",
-        "results",
-        "discovered",
-        "found",
-        "str",
-        "string",
-        "value",
-        "valid",
-        "val",
-        "test",
-        "train",
-        "last",
-        "top",
-        "info",
-        "debug",
-        "warning",
-        "error",
-        "exp",
-        "export",
-        "exported",
-        "json",
-        "dict",
-        "data",
-        "net",
-        "network",
-    ]
+    (
+        *("genotype", "genotypes", "geno", "gene", "genes", "arch", "archs", "architecture"),
+        *("architectures", "cell", "cells", "model", "config", "cfg", "best", "final", "derived"),
+        *("searched", "search", "current", "cur", "new", "result", "results", "discovered", "found"),
+        *("str", "string", "value", "valid", "val", "test", "train", "last", "top", "info", "debug"),
+        *("warning", "error", "exp", "export", "exported", "json", "dict", "data", "net", "network"),
+    )
 )
 _PROSE = str.maketrans({"\u2018": "'", "\u2019": "'", "\u201c": '"', "\u201d": '"'})
 _TEXT = "the text"
@@ -129,6 +87,20 @@ class Found:
                 raise ValueError(self.fault)
             case mapping:
                 return read_mapping_form(mapping)
+
+
+class _Written(NamedTuple):
+    """A genotype, and how it stands in a text.
+
+    Attributes:
+        found: The genotype.
+        in_comment: Whether it stands in a comment.
+        is_program: Whether only a running program could read it.
+    """
+
+    found: Found
+    in_comment: bool
+    is_program: bool
 
 
 def is_literal(text: str) -> bool:
@@ -234,23 +206,23 @@ def find_genotypes(text: str) -> list[Found]:
 
 def _scan(text: str) -> list[Found]:
     """The genotypes of a text in calls and braces."""
-    found: list[tuple[Found, bool, bool]] = []
+    found: list[_Written] = []
     places = _Places(text)
     line, at = 1, 0
     for start, body, prefix in places.calls():
         line, at = line + text.count("\n", at, start), start
         found.append(_found(text, start, line, prefix, "Genotype", body))
-    if not any(one.value is not None for one, _, _ in found):
+    if not any(one.found.value is not None for one in found):
         line, at = 1, 0
         for start, body, prefix in places.mappings():
             line, at = line + text.count("\n", at, start), start
             entry = _found(text, start, line, prefix, "", body)
-            if body is not None and (entry[0].value is None or _is_form(entry[0].value)):
+            if body is not None and (entry.found.value is None or _is_form(entry.found.value)):
                 found.append(entry)
-        found.sort(key=lambda entry: entry[0].line)
-    written = [(one, commented) for one, commented, code in found if not code]
-    kept = [one for one, commented in written if not commented] or [one for one, *_ in (written or found)]
-    return _with_other_names(text, kept)
+        found.sort(key=lambda entry: entry.found.line)
+    values = [one for one in found if not one.is_program] or found
+    kept = [one for one in values if not one.in_comment and not one.is_program] or values
+    return _with_other_names(text, [one.found for one in kept])
 
 
 def _cell_lines(text: str) -> list[Found]:
@@ -391,10 +363,8 @@ class _Places:
         return self.text[first:start]
 
 
-def _found(
-    text: str, start: int, line: int, prefix: str, call: str, body: str | None
-) -> tuple[Found, bool, bool]:
-    """A genotype with whether it stands in a comment, and whether only a program could read it."""
+def _found(text: str, start: int, line: int, prefix: str, call: str, body: str | None) -> _Written:
+    """Read the genotype in brackets that open at `start`."""
     name = _name(prefix)
     commented = _COMMENT.match(prefix) is not None
     value: Any = None
@@ -407,10 +377,10 @@ def _found(
         except ValueError as error:
             fault = fault or f"genotype literal: {error}"
         else:
-            return Found(name, line, value), commented, False
+            return _Written(Found(name, line, value), commented, False)
     unfinished = f"{shown(text[start : start + 100])} is no genotype literal (a bracket is not closed)"
     fault = fault or f"{unfinished}; expected {FORM}"
-    return Found(name, line, None, fault), commented, code
+    return _Written(Found(name, line, None, fault), commented, code)
 
 
 def _spellings(text: str, start: int, call: str, body: str | None) -> Iterator[str]:

@@ -43,6 +43,7 @@ from nas_lightning.cells.variants import (
     table2_variant,
     widest_shallowest,
 )
+from nas_lightning.files import is_file
 
 GenotypeSpec: TypeAlias = str | Mapping[str, Any] | os.PathLike[str] | Genotype
 
@@ -228,10 +229,7 @@ def _is_file(base: str, folder: Path | None = None) -> bool:
 
 
 def _exists(path: str, folder: Path | None = None) -> bool:
-    try:
-        return path != "" and Path(folder or "", path).is_file()
-    except (OSError, ValueError):  # a name too long, or with a null character
-        return False
+    return path != "" and is_file(Path(folder or "", path))
 
 
 def _file_and_choice(base: str) -> tuple[str, str]:

@@ -67,7 +67,7 @@ class LandscapeTrainer(Trainer):
 class LandscapeCLI(TrainingCLI):
     """The command line of the analyses.
 
-    It runs the analyses among the callbacks of the settings, or all three with their defaults if there are
+    It runs the analyses among the callbacks of the settings, or all four with their defaults if there are
     none. Files and pictures go to the folder of the checkpoint's run.
 
     Without a checkpoint it measures the weights from which ``fit`` with the same settings starts, for one or

@@ -33,6 +33,7 @@ from nas_lightning.cells.own_modules import (
     search_own_modules,
 )
 from nas_lightning.cells.user_operations import import_operations, is_imported, operations_file
+from nas_lightning.files import is_file
 from nas_lightning.identity import as_list
 from nas_lightning.yaml_files import read_mapping
 
@@ -99,18 +100,11 @@ def _settings(arguments: Sequence[str]) -> Iterator[tuple[str, Any, list[str]]]:
         key = key.removeprefix("--").removesuffix("+")
         try:
             content = (
-                read_mapping(Path(value)) if key == "config" and _is_file(value) else yaml.safe_load(value)
+                read_mapping(Path(value)) if key == "config" and is_file(value) else yaml.safe_load(value)
             )
         except (ValueError, yaml.YAMLError, RecursionError):  # the parser explains it
             content = value
         yield key, content, given
-
-
-def _is_file(text: str) -> bool:
-    try:
-        return Path(text).is_file()
-    except OSError:  # text of settings, too long for a name
-        return False
 
 
 def _path(entry: Any) -> str:

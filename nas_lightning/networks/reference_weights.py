@@ -176,22 +176,10 @@ def _layers(network: CellNetwork, found: Candidate) -> tuple[dict[Group, _Layer]
             unknown += [name] if name in found.tensors else []
             continue
         group, inside = place
-        if len(group) == 5:  # edges of a node, which count anew in every node
-            _, cell, _, node, edge = (int(part) if isinstance(part, int) else 0 for part in group)
-            positions = network.genotype.cell(cell in reduction_indices(count))[0].positions
-            if node < len(positions) and edge < len(positions[node]):
-                group = ("cell", cell, "edge", positions[node][edge])
+        if (edge := _edge(network, group, count)) is not None:
+            if "node" in group:
                 inside = inside.removeprefix("0.")  # drop path behind the operation, in a sequence
-        if len(group) == 6:  # FairDARTS: node, source, and number among the operations between the two
-            _, cell, _, node, source, number = (int(part) if isinstance(part, int) else 0 for part in group)
-            edges = network.genotype.cell(cell in reduction_indices(count))[0]
-            between = [
-                position
-                for position, (edge, own) in enumerate(zip(edges, edges.nodes, strict=True))
-                if (own, edge.source) == (node, source)
-            ]
-            if number < len(between):
-                group = ("cell", cell, "edge", between[number])
+            group = edge
         layer = layers.setdefault(group, _Layer())
         if inside in layer.tensors:
             unknown.append(name)
@@ -200,6 +188,24 @@ def _layers(network: CellNetwork, found: Candidate) -> tuple[dict[Group, _Layer]
         else:
             layer.others[inside] = (name, found.others[name])
     return layers, unknown
+
+
+def _edge(network: CellNetwork, group: Group, num_cells: int) -> Group | None:
+    """The edge, counted through the cell, that a group names by its node; None for any other group."""
+    match group:
+        case ("cell", int() as cell, "node", int() as node, int() as number):
+            edges, _ = network.genotype.cell(cell in reduction_indices(num_cells))
+            positions = list(edges.positions[node]) if node < len(edges.positions) else []
+        case ("cell", int() as cell, "to", int() as node, int() as source, int() as number):
+            edges, _ = network.genotype.cell(cell in reduction_indices(num_cells))
+            positions = [
+                position
+                for position, (edge, own) in enumerate(zip(edges, edges.nodes, strict=True))
+                if (own, edge.source) == (node, source)
+            ]
+        case _:
+            return None
+    return ("cell", cell, "edge", positions[number]) if number < len(positions) else None
 
 
 def _left_out(

@@ -17,8 +17,9 @@ from torch import Tensor
 
 Group = tuple[str | int, ...]
 """A layer of the network: ``("stem",)``, ``("stem0",)``, ``("stem1",)``, ``("tower",)``,
-``("classifier",)``, ``("cell", 3, "preprocess", 0)``, ``("cell", 3, "edge", 5)``, or
-``("cell", 3, "node", 2, 1)`` for edge 1 of the third intermediate node."""
+``("classifier",)``, ``("cell", 3, "preprocess", 0)``, ``("cell", 3, "edge", 5)``,
+``("cell", 3, "node", 2, 1)`` for edge 1 of the third intermediate node, or ``("cell", 3, "to", 4, 0, 1)`` for
+operation 1 of those from node 0 to node 4."""
 
 _WRAPPED = re.compile(r"(^|\.)(_orig_mod|_fsdp_wrapped_module)(?=\.)")
 _CELL = re.compile(r"(?P<prefix>(?:.*?\.)?)cells\.\d{1,4}\.")

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nas_lightning.cells import Genotype, get_genotype, parse_genotype
@@ -53,6 +53,7 @@ def test_arguments_by_position(arguments: tuple[Any, Any, Any, Any]) -> None:
     assert parse_genotype(by_both) == genotype
 
 
+@settings(max_examples=30, deadline=None)  # each writes and reads four files
 @given(genotype_arguments())
 def test_a_yaml_file_gives_the_genotype_back(
     tmp_path_factory: pytest.TempPathFactory, arguments: tuple[Any, Any, Any, Any]

@@ -125,6 +125,10 @@ def in_nodes(name: str) -> str:
     return re.sub(r"_ops\.(\d+)\.", lambda match: f"dag.{int(match[1]) // 2}.{int(match[1]) % 2}.0.", name)
 
 
+def in_own_names(state: State) -> State:
+    return {own_name: state[name] for own_name, name in reference_names(own()).items()}
+
+
 @pytest.mark.parametrize(
     "state",
     [
@@ -137,7 +141,7 @@ def in_nodes(name: str) -> str:
             (r"^classifier", "linear"),
         ),
         lambda: {in_nodes(name): tensor for name, tensor in respelt((r"\.op\.", ".net.")).items()},
-        lambda: {key: plain().state_dict()[name] for key, name in reference_names(own()).items()},
+        lambda: in_own_names(plain().state_dict()),
         lambda: dict(sorted(plain().state_dict().items())),
         lambda: {name: tensor.numpy() for name, tensor in plain().state_dict().items()},
         lambda: {
