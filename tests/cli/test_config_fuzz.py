@@ -198,6 +198,7 @@ def check_cases(cases: range, folder: Path) -> Counter[bool]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)  # over 300 seconds on a busy machine
 def test_a_thousand_damaged_configurations_end_in_plain_lines(tmp_path: Path) -> None:
     counts = check_cases(range(1000), tmp_path)
     assert counts[True] > 600
