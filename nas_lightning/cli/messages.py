@@ -64,7 +64,7 @@ def plain_message(
     """
     text = text.removeprefix('Parser key "config": ')  # precedes every message about a configuration file
     missing = re.search(r"class_path '([\w.]+)':\s*(?:Requirement|No module named) '([\w-]+)", text)
-    if missing is not None:
+    if missing is not None and missing.group(2) != missing.group(1).partition(".")[0]:
         kind, package = missing.group(1).rpartition(".")[2], missing.group(2)
         return f"{kind} needs the package {package}, which is not installed: `pip install {package}`"
     key = re.search(r'Parser key "([\w.]+)"', text)
