@@ -212,7 +212,7 @@ def test_the_noise_of_seeds_widens_the_interval_and_is_said() -> None:
 
 @pytest.mark.parametrize("count", [3, 4])
 def test_a_study_of_few_cells_cannot_decide(count: int) -> None:
-    runs = runs_of("area_under_loss_clipped", np.arange(count) * 1.0, widths=WIDTHS[:count])
+    runs = runs_of("area_under_loss_clipped", np.arange(count, dtype=np.float64), widths=WIDTHS[:count])
     claim = find(runs, "area_under_loss_clipped")
     assert claim.verdict == "cannot decide"
     assert claim.effect == -1
