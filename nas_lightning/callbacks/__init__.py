@@ -4,7 +4,6 @@ from nas_lightning.callbacks.analysis import Analysis
 from nas_lightning.callbacks.cell_summary import CellSummary
 from nas_lightning.callbacks.checkpoints import AtomicCheckpointIO, run_checkpoints
 from nas_lightning.callbacks.drop_path import DropPathSchedule
-from nas_lightning.callbacks.event_logger import EventLogger
 from nas_lightning.callbacks.gradient_variance import GradientVariance
 from nas_lightning.callbacks.hessian_spectrum import HessianSpectrum
 from nas_lightning.callbacks.loss_contour import LossContour
@@ -22,7 +21,6 @@ __all__ = [
     "AtomicCheckpointIO",
     "CellSummary",
     "DropPathSchedule",
-    "EventLogger",
     "ExactResume",
     "GradientVariance",
     "HessianSpectrum",

@@ -19,6 +19,7 @@ from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
 from nas_lightning import callbacks
@@ -540,9 +541,11 @@ class TrainingCLI(LightningCLI):
             self._origin |= {"weights": file, "weights_read": list(said)}
 
 
-def run_logger(folder: Path) -> callbacks.EventLogger:
+def run_logger(folder: Path) -> TensorBoardLogger:
     """The logger whose files lie in a run's folder."""
-    return callbacks.EventLogger(
+    from nas_lightning.callbacks.event_logger import EventLogger  # only then TensorBoard is imported
+
+    return EventLogger(
         folder.parent.parent, name=folder.parent.name, version=folder.name, default_hp_metric=False
     )
 

@@ -9,7 +9,7 @@ import torch
 import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from nas_lightning.callbacks import EventLogger
+from nas_lightning.callbacks.event_logger import EventLogger
 from tests.datamodules.limited import with_file_size_limit
 
 
