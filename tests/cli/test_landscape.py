@@ -19,7 +19,7 @@ import yaml
 from nas_lightning.analysis import read_surface
 from nas_lightning.classifier import CellClassifier
 from nas_lightning.cli.main import main
-from nas_lightning.netcdf import read_dataset
+from nas_lightning.netcdf import read_dataset, write_dataset
 from nas_lightning.networks import reference_names
 from tests.cli.commands import TINY, command, environment, read_checkpoint, read_events, run_process
 from tests.cli.test_bad_input import refusal
@@ -364,8 +364,7 @@ def test_a_file_of_other_weights_is_refused_by_name(
     file = copied / "landscape" / FILES[0]
     surface = read_surface(finished_run / "landscape" / FILES[0])
     surface.attrs["weights_sha256"] = "0" * 64
-    file.parent.mkdir()
-    surface.to_netcdf(file, engine="scipy")
+    write_dataset(file, surface)
     line = refusal(landscape(copied), capsys)
     assert f"{file}: `weights_sha256` is" in line
 
