@@ -100,12 +100,19 @@ def check_second_derivative(
 
     Some functions have no second derivative and say nothing (``once_differentiable`` in
     ``torch.autograd.grad``). So a product with the Hessian, H v, is compared with the difference of gradients
-    (grad F(w + e v) - grad F(w - e v)) / 2 e, in a copy in float64; small steps seldom cross a kink.
+    (grad F(w + e v) - grad F(w - e v)) / 2 e, in a copy in float64; small steps seldom cross a kink. The
+    copy's weights are moved a little: a new batch norm's shift of 0 puts whole regions of an image on a kink.
     """
     norm = np.linalg.norm
     precise = copy.deepcopy(module).cpu().double()
     batches = [(in_double(inputs[:2]), in_double(targets[:2]))]
     parameters = [parameter for parameter in precise.parameters() if parameter.requires_grad]
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in parameters:
+            noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+            size = float(parameter.square().mean().sqrt())
+            parameter.add_(noise, alpha=0.01 * (size if size > 0 else 1.0))
     try:
         product = HessianProduct(precise, batches, loss=loss)
         vector = np.random.default_rng(0).standard_normal(product.size)

@@ -73,3 +73,13 @@ def test_kinks_are_no_reason_to_refuse_a_hessian(layer: nn.Module) -> None:
     torch.manual_seed(0)
     module = nn.Sequential(nn.Linear(5, 300), layer, nn.Linear(300, 300), layer, nn.Linear(300, 3))
     check_second_derivative(module, INPUTS, TARGETS)
+
+
+def test_regions_on_a_kink_are_no_reason_to_refuse_a_hessian() -> None:
+    # Where an image is zero, so are the convolutions of a new network and the shifts of its batch norms.
+    torch.manual_seed(0)
+    images = torch.randn(2, 3, 8, 8)
+    images[:, :, :, 4:] = 0
+    layers = [nn.Conv2d(3, 4, 3, bias=False), nn.BatchNorm2d(4), nn.ReLU()]
+    more = [nn.Conv2d(4, 4, 1, bias=False), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(144, 3)]
+    check_second_derivative(nn.Sequential(*layers, *more), images, TARGETS[:2])
