@@ -136,11 +136,12 @@ def check_run_folder(folder: Path, ckpt_path: Any, *, may_start: bool) -> None:
 def lock_folder(folder: Path) -> FileLock:
     """Make a run's folder and lock it; a ValueError if another process holds the lock."""
     path = folder / ".lock"
-    try:
-        with naming(path):
-            folder.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(path, timeout=0)
+    with naming(path):
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(path, timeout=0)
+        try:
             lock.acquire()
-    except Timeout:
-        raise ValueError(f"{folder} is being written by another process; use another `--run NAME`") from None
+        except Timeout:  # an OSError, but of no file that cannot be written
+            taken = f"{folder} is being written by another process; use another `--run NAME`"
+            raise ValueError(taken) from None
     return lock
