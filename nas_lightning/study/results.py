@@ -65,7 +65,8 @@ _ON_TRAINING_SPLIT = ("gradient_variance", "hessian_spectrum")
 
 _PACKAGES = ("python", "nas_lightning", "torch", "torchvision", "lightning", "torchmetrics", "numpy")
 _SETTINGS = (
-    *(f"model.{name}" for name in ("genotype", "init_channels", "num_cells", "num_classes", "stem_stride")),
+    *(f"model.{name}" for name in ("genotype", "init_channels", "num_cells", "num_classes")),
+    *(f"model.{name}" for name in ("stem_stride", "stem")),
     *(f"model.{name}" for name in ("drop_path", "auxiliary_weight", "speed", "optimizer.class_path")),
     *(f"model.optimizer.init_args.{name}" for name in ("lr", "momentum", "weight_decay")),
     *(f"model.{name}" for name in ("lr_scheduler", "operations")),
