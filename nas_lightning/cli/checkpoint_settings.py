@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import inspect
 import pkgutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from jsonargparse import ArgumentError, ArgumentParser
 
 from nas_lightning.callbacks.checkpoint_structure import check_structure, refuse_foreign_code
 from nas_lightning.callbacks.resuming import place_of
 from nas_lightning.cells import get_genotype
 from nas_lightning.classifier import CellClassifier
+from nas_lightning.cli.messages import plain_message
 from nas_lightning.cli.own_classes import recall_own_code
 from nas_lightning.datamodules import ImageDataModule
 from nas_lightning.identity import NOT_DECIDING
@@ -108,6 +111,20 @@ class CheckpointSettings:
                 )
 
 
+def _check_types(
+    said: str, cls: type, settings: Mapping[str, Any], prefix: str, skip: Collection[str] = ()
+) -> None:
+    """Refuse settings of types that a class does not take: the command line's parser trusts defaults."""
+    parser = ArgumentParser(exit_on_error=False)
+    names = set(parser.add_class_arguments(cls, skip=set(skip), fail_untyped=False))
+    for name in names & settings.keys():
+        try:
+            parser.parse_object({name: settings[name]})
+        except ArgumentError as error:
+            line = plain_message(str(error), ())
+            raise ValueError(f"{said}: its {line.replace(f'`{name}`', f'`{prefix}{name}`', 1)}") from error
+
+
 def read_checkpoint_settings(path: Path, *, resuming: bool = False) -> CheckpointSettings:
     """Read the settings that a checkpoint of this program was trained with; it must name known code only."""
     checkpoint = read_torch_file(path, "ckpt_path", mmap=True)
@@ -124,6 +141,9 @@ def read_checkpoint_settings(path: Path, *, resuming: bool = False) -> Checkpoin
     refuse_foreign_code(said, model, data_class, data)
     if data_class is not None and not _is_data_set(data_class):
         raise ValueError(f"{said} was trained on {data_class!r}, which is no data set")
+    _check_types(said, CellClassifier, model, "model.", skip={"optimizer", "lr_scheduler"})
+    if data_class is not None:
+        _check_types(said, pkgutil.resolve_name(data_class), data, "data.")
     run = {f"trainer.{name}": value for name, value in (checkpoint.get("trainer") or {}).items()}
     if checkpoint.get("seed_everything") is not None:
         run["seed_everything"] = checkpoint["seed_everything"]
