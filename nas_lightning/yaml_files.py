@@ -20,10 +20,10 @@ _GROUPS = ("model", "data", "trainer")
 class _Loader(_SafeLoader):  # type: ignore[misc]
     """Reads ``3e-4`` as a number, and refuses a mapping that names one key twice."""
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        """Build a mapping of different keys."""
+    def construct_mapping(self, node: yaml.Node, deep: bool = False) -> dict[Hashable, Any]:
+        """Build a mapping of different keys; a tag such as ``!!map`` may stand before what is none."""
         seen = set()
-        for key, _ in node.value:
+        for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
             if isinstance(key, yaml.ScalarNode):
                 if (key.tag, key.value) in seen:
                     problem = f"{key.value!r} appears twice"

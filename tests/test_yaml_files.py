@@ -101,8 +101,9 @@ def test_yaml_is_read_as_plain_values(tmp_path: Path) -> None:
         ("? [1, {}]\n: 2", "no valid YAML: found unhashable key (line 1)"),
         ("\x00", "no valid YAML"),
         ("[" * 100_000, "no valid YAML"),
+        ("a: !!map 256", "no valid YAML: expected a mapping node, but found scalar (line 1)"),
     ],
-    ids=["syntax", "twice", "object", "key", "control", "deep"],
+    ids=["syntax", "twice", "object", "key", "control", "deep", "tag"],
 )
 def test_bad_yaml_is_refused_in_one_line(tmp_path: Path, content: str, message: str) -> None:
     path = tmp_path / "bad.yaml"
