@@ -27,7 +27,7 @@ from torch.utils.data import (
 )
 
 from nas_lightning.callbacks.protocols import ImageData
-from nas_lightning.callbacks.split_batches import SplitBatches, check_split, split_batches
+from nas_lightning.callbacks.split_batches import SplitBatches, check_split, draw_rows, split_batches
 
 FALLBACK = {"test": ("test", "val", "train"), "val": ("val",), "train": ("train",)}
 """Splits that are measured in place of one that a trainer does not have."""
@@ -149,8 +149,7 @@ def _read(
     """Inputs and targets of a loader, on the CPU."""
     rows = _rows(loader)
     if rows is not None and (max_samples is not None or shuffled):
-        order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(sample_seed))[:max_samples]
-        rows = [rows[i] for i in (order if shuffled else order.sort().values).tolist()]
+        rows = [rows[i] for i in draw_rows(len(rows), max_samples, sample_seed, shuffled=shuffled).tolist()]
     elif rows is None and trainer.world_size > 1:
         raise ValueError(
             f"analyses on {trainer.world_size} processes need a DataLoader over a data set with an order:"
@@ -178,7 +177,7 @@ def _read(
         shapes = sorted({str(list(inputs.shape[1:])) for inputs, _ in pairs})
         raise ValueError(f"the samples of the loader differ in shape, {', '.join(shapes)}") from error
     if rows is None and shuffled:
-        order = torch.randperm(len(targets), generator=torch.Generator().manual_seed(sample_seed))
+        order = draw_rows(len(targets), None, sample_seed, shuffled=True)
         inputs, targets = inputs[order], targets[order]
     return inputs, targets
 

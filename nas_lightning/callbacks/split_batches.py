@@ -73,13 +73,17 @@ def split_batches(
     check_split(data, split, max_samples)
     images, targets = data.split_arrays(split)
     if max_samples is not None or shuffled:
-        order = torch.randperm(len(targets), generator=torch.Generator().manual_seed(sample_seed))
-        order = order[:max_samples]
-        rows = order if shuffled else order.sort().values
+        rows = draw_rows(len(targets), max_samples, sample_seed, shuffled=shuffled)
         images, targets = images[rows], targets[rows]
     return SplitBatches(
         images.to(device), targets.to(device), split, sample_seed, batch_size, data.normalise, dtype
     )
+
+
+def draw_rows(count: int, most: int | None, seed: int, *, shuffled: bool) -> Int64[Tensor, " rows"]:
+    """At most ``most`` of ``count`` rows, drawn without replacement; in their own order unless shuffled."""
+    order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))[:most]
+    return order if shuffled else order.sort().values
 
 
 def check_split(data: ImageData, split: str, max_samples: int | None) -> None:

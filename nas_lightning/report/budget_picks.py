@@ -21,7 +21,8 @@ from nas_lightning.report.budget import (
     rank_correlation,
     table_epochs,
 )
-from nas_lightning.report.live import Drawing, live_budget
+from nas_lightning.report.live import Drawing
+from nas_lightning.report.live_charts import live_budget
 from nas_lightning.report.paper import data_title, family_title
 from nas_lightning.report.samples import SETTINGS
 from nas_lightning.report.selection import Selection, conditions

@@ -10,7 +10,8 @@ import numpy as np
 
 from nas_lightning.figures.effects import Effect, EffectPanel, draw_forest
 from nas_lightning.report.claims import Claim
-from nas_lightning.report.live import Drawing, live_forest
+from nas_lightning.report.live import Drawing
+from nas_lightning.report.live_forest import live_forest
 from nas_lightning.report.words import say
 
 Part: TypeAlias = Literal["primary", "predictors", "statistics"]

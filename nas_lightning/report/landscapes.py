@@ -20,7 +20,9 @@ from nas_lightning.figures.surface import SurfacePanel, read_surface_panel
 from nas_lightning.figures.surface3d import draw_surfaces
 from nas_lightning.figures.variance import draw_heat_maps
 from nas_lightning.netcdf import read_dataset
-from nas_lightning.report.live import Drawing, live_curves, live_surfaces
+from nas_lightning.report.live import Drawing
+from nas_lightning.report.live_charts import live_curves
+from nas_lightning.report.live_surfaces import live_surfaces
 from nas_lightning.report.paper import data_title, family_title
 from nas_lightning.report.selection import (
     Selection,

@@ -13,7 +13,8 @@ from nas_lightning.cells.variants import adapted
 from nas_lightning.figures.cell import CellDrawing, draw_cells
 from nas_lightning.figures.width_depth import WidthDepthPlane, draw_width_depth
 from nas_lightning.report.claims import statistics
-from nas_lightning.report.live import Drawing, live_planes
+from nas_lightning.report.live import Drawing
+from nas_lightning.report.live_charts import live_planes
 from nas_lightning.report.paper import data_title, family_title, paper_families
 from nas_lightning.report.selection import (
     SECTION4_FAMILY,

@@ -10,7 +10,8 @@ import pandas as pd
 
 from nas_lightning.figures.accuracy import AccuracyPanel, draw_accuracy
 from nas_lightning.figures.curves import Curve, CurvePanel, draw_curves
-from nas_lightning.report.live import Drawing, live_accuracy, live_curves
+from nas_lightning.report.live import Drawing
+from nas_lightning.report.live_charts import live_accuracy, live_curves
 from nas_lightning.report.paper import data_title, family_title
 from nas_lightning.report.selection import (
     Selection,

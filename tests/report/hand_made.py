@@ -15,14 +15,10 @@ from nas_lightning.figures.scale import colour_scale
 from nas_lightning.figures.surface import SurfacePanel
 from nas_lightning.figures.width_depth import WidthDepthPlane
 from nas_lightning.report.figures import ReportFigure
-from nas_lightning.report.live import (
-    Live,
-    live_accuracy,
-    live_curves,
-    live_forest,
-    live_planes,
-    live_surfaces,
-)
+from nas_lightning.report.live import Live
+from nas_lightning.report.live_charts import live_accuracy, live_curves, live_planes
+from nas_lightning.report.live_forest import live_forest
+from nas_lightning.report.live_surfaces import live_surfaces
 from nas_lightning.report.table_files import ReportTable
 
 NAMES = ("darts_v2", "darts_v2:C1", "darts_v2:C4", "darts_v2:C12")

@@ -15,7 +15,10 @@ from nas_lightning.figures.landscape import LOSS_LEVELS, LOSS_NORM
 from nas_lightning.figures.scale import colour_scale
 from nas_lightning.figures.surface import SurfacePanel
 from nas_lightning.figures.width_depth import fan_out
-from nas_lightning.report.live import INK, Live, live_curves, live_forest, live_surfaces
+from nas_lightning.report.live import INK, Live
+from nas_lightning.report.live_charts import live_curves
+from nas_lightning.report.live_forest import live_forest
+from nas_lightning.report.live_surfaces import live_surfaces
 from tests.report.hand_made import (
     DEPTHS,
     NAMES,

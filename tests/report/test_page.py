@@ -23,7 +23,7 @@ from nas_lightning.figures.scale import colour_scale
 from nas_lightning.figures.surface import SurfacePanel
 from nas_lightning.report import page as page_module
 from nas_lightning.report.figures import ReportFigure, report_figures
-from nas_lightning.report.live import live_surfaces
+from nas_lightning.report.live_surfaces import live_surfaces
 from nas_lightning.report.page import write_report
 from nas_lightning.report.table_files import ReportTable, html_table
 from nas_lightning.study.results import Results
