@@ -18,7 +18,8 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-typecheck: $(VENV)/.dev
+# The site's generator is checked too, against its libraries.
+typecheck: $(VENV)/.docs
 	$(BIN)/mypy
 
 # The site, into site/; a broken link is an error.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 import time
 from typing import Any
@@ -9,6 +10,11 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import TQDMProgressBar
 from tqdm import tqdm
+
+
+def in_terminal() -> bool:
+    """Whether a bar can be drawn: on a terminal that has columns, which some containers' have not."""
+    return sys.stdout.isatty() and shutil.get_terminal_size((0, 0)).columns > 0
 
 
 class TrainingProgress(TQDMProgressBar):
@@ -20,12 +26,12 @@ class TrainingProgress(TQDMProgressBar):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Draw bars in a terminal only."""
         super().setup(trainer, pl_module, stage)
-        if not sys.stdout.isatty():
+        if not in_terminal():
             self.disable()
 
     def enable(self) -> None:
         """Draw bars again, after a search for a learning rate or batch size; in a terminal only."""
-        if sys.stdout.isatty():
+        if in_terminal():
             super().enable()
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
@@ -42,7 +48,7 @@ class TrainingProgress(TQDMProgressBar):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Print the epoch's line where there is no bar."""
         super().on_train_epoch_end(trainer, pl_module)
-        if self.is_disabled and trainer.is_global_zero and not sys.stdout.isatty():
+        if self.is_disabled and trainer.is_global_zero and not in_terminal():
             metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
             items = {**metrics, **self.get_metrics(trainer, pl_module)}
             values = ", ".join(
@@ -86,7 +92,7 @@ class PointProgress:
             initial=finished,
             desc=name,
             unit="point",
-            disable=not (visible and sys.stdout.isatty()),
+            disable=not (visible and in_terminal()),
             file=sys.stdout,
             dynamic_ncols=True,
         )

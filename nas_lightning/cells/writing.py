@@ -37,9 +37,8 @@ def write_genotype(genotype: Genotype, form: str) -> str:
     except ValueError:
         same = False
     if not same:
-        raise ValueError(
-            f"the form {form} cannot hold this genotype: {_LIMITS.get(form, 'its nodes without edges')}"
-        )
+        limit = _LIMITS.get(form, "it cannot name nodes without edges")
+        raise ValueError(f"the form {form} cannot hold this genotype: {limit}")
     return text
 
 
@@ -154,6 +153,5 @@ FORMS: Mapping[str, Callable[[Genotype], str]] = MappingProxyType(
 """What ``nas-lightning cells convert --to`` writes."""
 
 _LIMITS = {
-    "nasbench301": "it has four nodes, each with two different sources, and concatenates all of them",
-    "nni": "it has edges at every node",
+    "nasbench301": "it takes four nodes, each with two different sources, and all of them concatenated",
 }

@@ -55,6 +55,12 @@ def named_folder(settings: Namespace, *, is_random: bool = False) -> Path:
     return Path(settings.trainer.default_root_dir, settings.experiment or data_name, run)
 
 
+def checkpoint_file(path: Path) -> Path:
+    """A checkpoint, given as its file or as the folder of a run, whose ``last.ckpt`` is meant."""
+    last = path / CHECKPOINTS / "last.ckpt"
+    return last if last.is_file() else path
+
+
 def actual_folder(settings: Namespace, arguments: Sequence[str]) -> Path | None:
     """Folder of the run that a command resumes, if its files lie elsewhere than the settings say.
 

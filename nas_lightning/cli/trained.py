@@ -10,6 +10,7 @@ from nas_lightning.cells import import_operations
 from nas_lightning.cells.own_modules import search_own_modules
 from nas_lightning.classifier import CellClassifier
 from nas_lightning.cli.checkpoint_settings import CheckpointSettings, read_checkpoint_settings
+from nas_lightning.cli.run_folder import checkpoint_file
 from nas_lightning.datamodules import ImageDataModule
 
 
@@ -20,8 +21,7 @@ def load_trained(options: argparse.Namespace) -> tuple[CellClassifier, Checkpoin
         FileNotFoundError: If there is no such file.
         ValueError: If it is damaged, no checkpoint of this program, or names code that is not allowed.
     """
-    path = options.checkpoint
-    path = path / "checkpoints" / "last.ckpt" if path.is_dir() else path
+    path = checkpoint_file(options.checkpoint)
     search_own_modules([Path(code).absolute() for code in options.code])
     settings = read_checkpoint_settings(path)
     import_operations(settings.model.get("operations") or ())

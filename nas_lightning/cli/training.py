@@ -40,6 +40,7 @@ from nas_lightning.cli.run_folder import (
     check_folder_name,
     check_path,
     check_run_folder,
+    checkpoint_file,
     drawn_run,
     is_given,
     latest_checkpoint,
@@ -196,6 +197,8 @@ class TrainingCLI(LightningCLI):
                 check_folder_name(name, settings[name])
         for key in ("ckpt_path", "trainer.default_root_dir"):
             check_path(key, str(settings.get(key)))
+        if settings.ckpt_path and Path(settings.ckpt_path).is_dir():
+            settings.ckpt_path = str(checkpoint_file(Path(settings.ckpt_path)))
         self._place_run()
 
     def default_callbacks(self) -> list[dict[str, Any]]:

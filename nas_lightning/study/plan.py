@@ -147,7 +147,10 @@ def _millions(values: Iterable[int | None], digits: int) -> str:
     known = [value / 1e6 for value in values if value is not None]
     if not known:
         return ""
-    low, high = f"{min(known):.{digits}f}", f"{max(known):.{digits}f}"
+    low, high = (
+        f"{value:.{digits}f}" if value >= 10**-digits else f"{value:.1g}"
+        for value in (min(known), max(known))
+    )
     return low if low == high else f"{low} to {high}"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 
 import pytest
@@ -26,10 +27,15 @@ def test_progress_says_points_and_time_left(capsys: pytest.CaptureFixture[str]) 
     assert capsys.readouterr().out == ""
 
 
+@pytest.mark.parametrize("terminal", [False, True])
 def test_an_epoch_without_a_terminal_is_one_line_with_the_time_left(
-    capsys: pytest.CaptureFixture[str],
+    terminal: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     model = small_classifier()
+    if terminal:  # but one without columns, where no bar can be drawn
+        monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+        monkeypatch.setattr("os.get_terminal_size", lambda *_: os.terminal_size((0, 0)))
+        monkeypatch.delenv("COLUMNS", raising=False)
     trainer(TrainingProgress(), max_epochs=3).fit(model, datamodule=data())
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("epoch ")]
     assert [line.split(":")[0] for line in lines] == ["epoch 1/3", "epoch 2/3", "epoch 3/3"]

@@ -69,7 +69,15 @@ def test_the_forms_of_one_cell() -> None:
 
 
 def test_a_form_that_cannot_hold_a_cell_says_so() -> None:
-    with pytest.raises(ValueError, match="nasbench301 cannot hold this genotype: it has four nodes"):
+    with pytest.raises(ValueError, match="nasbench301 cannot hold this genotype: it takes four nodes"):
         write_genotype(get_genotype("nasnet"), "nasbench301")
     with pytest.raises(ValueError, match=r"`to` \(=xml\) must be one of literal, nested, yaml"):
         write_genotype(CELLS, "xml")
+
+
+def test_a_form_says_what_it_cannot_hold() -> None:
+    pair = [("sep_conv_3x3", 0), ("skip_connect", 1)]
+    genotype = Genotype([pair, []], [2, 3], [pair, []], [2, 3])
+    for form in ("nni", "fairdarts"):
+        with pytest.raises(ValueError, match=f"{form} cannot hold this genotype: it cannot name nodes"):
+            write_genotype(genotype, form)

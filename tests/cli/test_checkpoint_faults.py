@@ -91,6 +91,15 @@ def test_odd_checkpoints_are_refused_by_what_is_odd(
     assert "odd.ckpt" in line
 
 
+def test_the_folder_of_a_run_means_its_last_checkpoint(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = []
+    for path in (run, run / "checkpoints" / "last.ckpt"):
+        main(["validate", f"--ckpt_path={path}", "--trainer.accelerator=cpu"])
+        lines.append(capsys.readouterr().out.splitlines()[-3:])
+    assert lines[0] == lines[1]
+    assert any("loss/test" in line for line in lines[0])
+
+
 @pytest.mark.parametrize("content", [[1], "text", torch.zeros(2), {}, {"state_dict": {}}])
 def test_what_is_no_checkpoint_is_said(
     content: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]

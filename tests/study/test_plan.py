@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 
 from nas_lightning.study.cost import run_cost
-from nas_lightning.study.plan import format_plan, in_words
+from nas_lightning.study.plan import _millions, format_plan, in_words
 from tests.study.shipped import shipped
 
 
@@ -89,3 +89,8 @@ def test_unknown_data_are_said_and_not_counted() -> None:
     text = format_plan(mixed)
     assert "1 runs are not counted: the size of the data set Mine is not known" in text
     assert "870 M training images" in text
+
+
+def test_small_networks_have_a_size() -> None:
+    assert _millions([1_234], 2) == "0.001"
+    assert _millions([40_000, 3_349_342, None], 2) == "0.04 to 3.35"
