@@ -161,7 +161,8 @@ def test_a_command_that_does_not_run_parses(
             data={},
             run={},
         )
-        monkeypatch.setattr("nas_lightning.cli.training.read_checkpoint_settings", lambda path, **_: trained)
+        reader = "nas_lightning.cli.training_settings.read_checkpoint_settings"
+        monkeypatch.setattr(reader, lambda path, **_: trained)
         assert ParsedLandscape(arguments).settings.trainer.callbacks
     else:
         with pytest.raises(SystemExit, match="0"):

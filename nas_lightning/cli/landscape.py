@@ -17,6 +17,7 @@ from nas_lightning import callbacks
 from nas_lightning.callbacks.analysis import START
 from nas_lightning.classifier import CellClassifier
 from nas_lightning.cli.closing import landscape_files, say_end
+from nas_lightning.cli.run_folder import folder_of
 from nas_lightning.cli.tables import table
 from nas_lightning.cli.training import TrainingCLI, run_logger, silence_advice
 from nas_lightning.netcdf import read_dataset
@@ -114,8 +115,7 @@ class LandscapeCLI(TrainingCLI):
         path = self.settings.ckpt_path
         if path is None or path == "last":
             return super().run_folder
-        folder = Path(path).parent
-        return folder.parent if folder.name == "checkpoints" else folder
+        return folder_of(Path(path))
 
     def default_callbacks(self) -> list[dict[str, Any]]:
         """All four analyses; of initial weights those that need no plane."""

@@ -33,6 +33,7 @@ from nas_lightning.cells.own_modules import (
     search_own_modules,
 )
 from nas_lightning.cells.user_operations import import_operations, is_imported, operations_file
+from nas_lightning.cli.run_folder import folder_of
 from nas_lightning.files import is_file
 from nas_lightning.identity import as_list
 from nas_lightning.yaml_files import read_mapping
@@ -271,7 +272,7 @@ def _not_imported(said: str, module: str, file: Path) -> str:
 
 def _run_names(checkpoint: Path, file: Path) -> bool:
     """Whether the run's own ``config.yaml`` names a file, and only the user could have written both."""
-    run = checkpoint.parent.parent if checkpoint.parent.name == "checkpoints" else checkpoint.parent
+    run = folder_of(checkpoint)
     config = run / "config.yaml"
     try:
         if file.resolve().is_relative_to(run.resolve()) or not all(map(_is_users, (config, file))):

@@ -61,6 +61,12 @@ def checkpoint_file(path: Path) -> Path:
     return last if last.is_file() else path
 
 
+def folder_of(checkpoint: Path) -> Path:
+    """The folder of the run that a checkpoint belongs to; its own where it lies in no ``checkpoints``."""
+    folder = checkpoint.parent
+    return folder.parent if folder.name == CHECKPOINTS else folder
+
+
 def actual_folder(settings: Namespace, arguments: Sequence[str]) -> Path | None:
     """Folder of the run that a command resumes, if its files lie elsewhere than the settings say.
 

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import inspect
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from functools import cache
-from pkgutil import resolve_name
 from typing import Any, Union, get_args
 
 from jsonargparse import ArgumentParser
-from lightning.pytorch import Callback, Trainer
+from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from torch import optim
 from torch.optim import lr_scheduler
 
 from nas_lightning import callbacks, datamodules
-from nas_lightning.classifier import CellClassifier
-from nas_lightning.identity import ANALYSES, as_list
+from nas_lightning.identity import ANALYSES
 
 CALLBACKS: tuple[type[Callback], ...] = (
     *(getattr(callbacks, name) for name in ANALYSES),
@@ -47,41 +44,6 @@ def known_settings(parser: ArgumentParser) -> Iterator[str]:
     yield from names
     if "trainer.max_epochs" in names:
         yield from nested_settings()
-
-
-def refuse_missing_values(settings: Mapping[str, Any]) -> None:
-    """Refuse null where an argument needs a value: the parser takes it anywhere."""
-    for group, cls in (("model", CellClassifier), ("trainer", Trainer)):
-        for name in _missing(cls, settings[group]):
-            if f"{group}.{name}" not in ("model.num_classes", "model.operations"):
-                raise ValueError(f"`{group}.{name}` (=null) needs a value")
-    every = settings["trainer"].get("accumulate_grad_batches", 1)
-    if every < 1:  # Lightning divides by it
-        raise ValueError(f"`trainer.accumulate_grad_batches` (={every}) must be at least 1")
-    if settings["trainer"].get("default_root_dir", "") is None:
-        raise ValueError("`trainer.default_root_dir` (=null) needs a value")
-    named = [("data", settings["data"])]
-    named += [(f"model.{key}", settings["model"].get(key)) for key in ("optimizer", "lr_scheduler")]
-    named += [("trainer.callbacks", callback) for callback in as_list(settings["trainer"].get("callbacks"))]
-    for key, given in named:
-        if isinstance(given, Mapping) and isinstance(given.get("class_path"), str):
-            cls = resolve_name(given["class_path"])
-            for name in _missing(cls, given.get("init_args") or {}):
-                where = f"{key}.{cls.__name__}" if key == "trainer.callbacks" else key
-                raise ValueError(f"`{where}.{name}` (=null) needs a value")
-
-
-def _missing(cls: Any, given: Mapping[str, Any]) -> Iterator[str]:
-    """Arguments given as None although neither their default nor their annotation has it."""
-    for base in cls.__mro__ if isinstance(cls, type) else ():
-        if "__init__" in vars(base):
-            for name, parameter in inspect.signature(vars(base)["__init__"]).parameters.items():
-                annotation = str(parameter.annotation)
-                may_be_none = parameter.default is None or any(
-                    word in annotation for word in ("None", "Optional", "Any", "inspect._empty", "_PRECISION")
-                )
-                if name in given and given[name] is None and not may_be_none:
-                    yield name
 
 
 @cache

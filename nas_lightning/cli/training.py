@@ -7,62 +7,35 @@ import os
 import sys
 import traceback
 import warnings
-from argparse import SUPPRESS
 from contextlib import nullcontext
-from dataclasses import replace
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from filelock import FileLock
 from jsonargparse import Namespace
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.cli import LightningArgumentParser, SaveConfigCallback
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
 from nas_lightning import callbacks
-from nas_lightning.cells import genotype_notes, get_genotype, import_operations
+from nas_lightning.cells import genotype_notes
 from nas_lightning.classifier import CellClassifier
-from nas_lightning.cli.callback_arguments import callbacks_argument, split_callback_arguments
-from nas_lightning.cli.checkpoint_settings import CheckpointSettings, read_checkpoint_settings
 from nas_lightning.cli.closing import fit_end, say_end
-from nas_lightning.cli.config_files import with_included_files
 from nas_lightning.cli.deciding import TRAINER_DEFAULTS, decisive, plain_settings
-from nas_lightning.cli.extension import plan_extension
-from nas_lightning.cli.launcher import check_tasks, draw_seed, has_slurm_tasks, is_requeued
+from nas_lightning.cli.launcher import check_tasks
 from nas_lightning.cli.main import SUBCOMMANDS
 from nas_lightning.cli.messages import is_user_error, one_line, plain_message
-from nas_lightning.cli.own_classes import OwnCode, code_setting, own_code, with_own_classes
-from nas_lightning.cli.run_folder import (
-    actual_folder,
-    check_folder_name,
-    check_path,
-    check_run_folder,
-    checkpoint_file,
-    drawn_run,
-    is_given,
-    latest_checkpoint,
-    lock_folder,
-    named_folder,
-)
-from nas_lightning.cli.setting_names import class_names, count_batches, known_settings, refuse_missing_values
-from nas_lightning.cli.weights import architecture_of, load_weights
+from nas_lightning.cli.own_classes import OwnCode, code_setting, own_code
+from nas_lightning.cli.run_folder import check_run_folder, lock_folder
+from nas_lightning.cli.training_settings import TrainingSettingsCLI
+from nas_lightning.cli.weights import load_weights
 from nas_lightning.datamodules import ImageDataModule
 from nas_lightning.datamodules.download import files_at_hand
 from nas_lightning.files import FULL_DISK, atomic_write
-from nas_lightning.identity import as_list, differing_settings
-
-_ROOT_KEYS = ("data.root", "data.init_args.root")
-
-
-class OneLineErrorParser(LightningArgumentParser):
-    """A parser whose errors are one line instead of a page of usage."""
-
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Raise the parser's message as a ValueError in one line."""
-        raise ValueError(plain_message(message, known_settings(self), class_names)) from ex
+from nas_lightning.identity import as_list
 
 
 class SaveRunConfig(SaveConfigCallback):
@@ -87,7 +60,7 @@ class SaveRunConfig(SaveConfigCallback):
                 file.write(self.text)
 
 
-class TrainingCLI(LightningCLI):
+class TrainingCLI(TrainingSettingsCLI):
     """The command line of a training.
 
     Beyond LightningCLI, every run has a stable folder (``default_root_dir/experiment/run``) that no other run
@@ -99,22 +72,18 @@ class TrainingCLI(LightningCLI):
     trainer: Trainer
 
     def __init__(self, arguments: list[str], trainer_class: type[Trainer] = Trainer) -> None:
-        self.arguments = arguments
         self._lock: FileLock | None = None
-        self._seed_is_drawn = False
-        self._data_is_remembered = False
-        self._origin: dict[str, Any] = {}
         fitting = arguments[0] == "fit"
         usage = {
             "usage": f"nas-lightning {arguments[0]} [--config FILE ...] [--KEY VALUE ...]",
             "description": f"{SUBCOMMANDS[arguments[0]][1]}.",
         }
         super().__init__(
+            arguments,
             model_class=CellClassifier,
             datamodule_class=ImageDataModule,
             subclass_mode_data=True,
             trainer_class=trainer_class,
-            parser_class=OneLineErrorParser,
             parser_kwargs=dict.fromkeys(self.subcommands(), usage),
             save_config_callback=SaveRunConfig if fitting else None,
             save_config_kwargs={},
@@ -122,267 +91,6 @@ class TrainingCLI(LightningCLI):
             seed_everything_default=0,
             auto_configure_optimizers=False,
         )
-
-    @staticmethod
-    def subcommands() -> dict[str, set[str]]:
-        """The subcommands, with those arguments of the trainer's method that the command line supplies."""
-        return {
-            "fit": {"model", "train_dataloaders", "val_dataloaders", "datamodule"},
-            "validate": {"model", "dataloaders", "datamodule"},
-            "test": {"model", "dataloaders", "datamodule"},
-        }
-
-    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Add the run's names, and take the number of classes from the data."""
-        parser.add_argument(
-            "--experiment",
-            type=str | None,
-            default=None,
-            help="Folder of related runs under trainer.default_root_dir (default: the data set's name).",
-        )
-        parser.add_argument(
-            "--run",
-            type=str | None,
-            default=None,
-            help="Folder of this run in the experiment (default: the genotype spec, and the seed unless 0).",
-        )
-        parser.add_argument(
-            "--code",
-            type=list[str],
-            default=[],
-            help="Python files or folders with classes of your own, beside the working folder.",
-        )
-        fitting = self.arguments[0] == "fit"
-        weights = "Start from these weights: a checkpoint, or a state dict of the DARTS family of code."
-        # Evaluations take the settings of a run, which say what it started from.
-        parser.add_argument("--weights", type=str | None, default=None, help=weights if fitting else SUPPRESS)
-        if fitting:
-            parser.add_argument(
-                "--extend",
-                type=int | None,
-                default=None,
-                help="Make a finished run so many epochs longer, or start anew from its weights.",
-            )
-        else:
-            parser.add_argument(
-                "--reference_weights",
-                type=str | None,
-                default=None,
-                help="State dict written by the DARTS family of code, in place of a checkpoint.",
-            )
-        parser.set_defaults({"data": {"class_path": "nas_lightning.datamodules.Digits"}})
-        count_batches(parser)
-        parser.link_arguments("data.num_classes", "model.num_classes", apply_on="instantiate")
-
-    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        """Parse the arguments given to the constructor rather than those of the process."""
-        arguments = with_own_classes(with_included_files(self.arguments))
-        self.arguments, changes = split_callback_arguments(arguments)
-        self.config = parser.parse_args(self.arguments)
-        if changes:
-            given = self.settings.as_dict()["trainer"]["callbacks"] or self.default_callbacks()
-            self.arguments.append(callbacks_argument(given, changes))
-            self.config = parser.parse_args(self.arguments)
-        settings = self.settings
-        refuse_missing_values(settings.as_dict())
-        if settings.seed_everything is False:
-            raise ValueError("`seed_everything` (=False) must be a number, or true for a random one")
-        if settings.seed_everything is not True and not 0 <= settings.seed_everything < 2**32:
-            raise ValueError(f"`seed_everything` (={settings.seed_everything}) must be from 0 to 2**32 - 1")
-        clip = settings.trainer.gradient_clip_val
-        if clip is not None and clip < 0:
-            raise ValueError(f"`trainer.gradient_clip_val` (={clip}) must not be negative; null: no clipping")
-        for name in ("experiment", "run"):
-            if settings[name] is not None:
-                check_folder_name(name, settings[name])
-        for key in ("ckpt_path", "trainer.default_root_dir"):
-            check_path(key, str(settings.get(key)))
-        if settings.ckpt_path and Path(settings.ckpt_path).is_dir():
-            settings.ckpt_path = str(checkpoint_file(Path(settings.ckpt_path)))
-        self._place_run()
-
-    def default_callbacks(self) -> list[dict[str, Any]]:
-        """The callbacks, as settings, that are used without any."""
-        return []
-
-    def _place_run(self) -> None:
-        """Draw the seed if a random one is asked for, and find a run that was moved."""
-        settings = self.settings
-        if settings.seed_everything is True:
-            goes_on = settings.ckpt_path == "last" or has_slurm_tasks(os.environ)
-            is_named = settings.run is not None or not goes_on
-            seed = None if is_named else drawn_run(settings)
-            settings.seed_everything = draw_seed(os.environ) if seed is None else seed
-            self._seed_is_drawn = True
-            rank_zero_info(f"seed_everything: {settings.seed_everything}, a random one")
-        moved = actual_folder(settings, self.arguments)
-        if moved is not None:
-            if self.config["subcommand"] == "fit":
-                rank_zero_info(f"the run goes on in {moved}, where its files are")
-            settings.trainer.default_root_dir = str(moved.parent.parent)
-            settings.experiment, settings.run = moved.parent.name, moved.name
-
-    @property
-    def settings(self) -> Namespace:
-        """The settings of the chosen subcommand."""
-        settings: Namespace = self.config[self.config["subcommand"]]
-        return settings
-
-    @property
-    def run_folder(self) -> Path:
-        """``default_root_dir/experiment/run``."""
-        return named_folder(self.settings, is_random=self._seed_is_drawn)
-
-    def _parse_ckpt_path(self) -> None:
-        """Resolve ``last``, and take the settings that were not given from the checkpoint."""
-        settings = self.settings
-        reference = settings.get("reference_weights")
-        if reference is not None and settings.ckpt_path is not None:
-            raise ValueError(
-                f"`reference_weights` (={reference}) and `ckpt_path` (={settings.ckpt_path}) both give"
-                " weights: leave one out"
-            )
-        self._may_start = settings.ckpt_path == "last"
-        import_operations(settings.model.get("operations") or ())  # what the command names may be imported
-        if settings.get("extend") is not None:
-            self._extend(settings.extend)
-            return
-        if self.config["subcommand"] == "fit" and not settings.trainer.fast_dev_run:
-            path = self._checkpoint_to_resume()
-        else:
-            path = settings.ckpt_path
-            if path == "last":
-                path = self.run_folder / "checkpoints" / "last.ckpt"
-        settings.ckpt_path = None if path is None else str(path)
-        if path is None:
-            self.check_without_checkpoint()
-        else:
-            try:
-                self._take_settings(Path(path))
-            except Exception as error:
-                if is_user_error(error):
-                    raise
-                raise self._unusable(error) from error
-
-    def _unusable(self, error: Exception) -> ValueError:
-        """The error that says that a checkpoint's contents are at fault."""
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
-        return ValueError(f"`ckpt_path` (={self.settings.ckpt_path}) cannot be restored: {reason}")
-
-    def _checkpoint_to_resume(self) -> Path | None:
-        """The checkpoint that a training resumes from; None if it starts.
-
-        A job that SLURM has queued again resumes by itself, if it is the same training.
-        """
-        settings, folder = self.settings, self.run_folder
-        for left_over in sorted(Path(settings.trainer.default_root_dir).glob("hpc_ckpt_*.ckpt")):
-            rank_zero_info(f"{left_over} lies in no run's folder: it is left alone")
-        if settings.ckpt_path not in (None, "last"):
-            return Path(settings.ckpt_path)
-        path = latest_checkpoint(folder)
-        if self._may_start:
-            if path is None:
-                rank_zero_info(
-                    f"{folder / 'checkpoints' / 'last.ckpt'} does not exist yet: starting from scratch"
-                )
-            return path
-        goes_on = is_requeued(os.environ) or (path is not None and path.name != "last.ckpt")
-        if not goes_on or not has_slurm_tasks(os.environ):
-            return None
-        self._may_start = True
-        if path is not None:
-            self._refuse_another_training(path)
-        return path
-
-    def _refuse_another_training(self, path: Path) -> None:
-        """Refuse to resume, without being asked, a training that other settings decided."""
-        trained = read_checkpoint_settings(path)
-        settings = plain_settings(self.settings.as_dict())
-        if self._seed_is_drawn:
-            settings["seed_everything"] = trained.run.get("seed_everything")
-        found = trained.deciding
-        differences = ["unknown settings"] if found is None else differing_settings(decisive(settings), found)
-        if differences:
-            raise ValueError(
-                f"{path} is of another training ({'; '.join(differences)}): name a new run with `--run NAME`,"
-                " or move the checkpoint away"
-            )
-
-    def _extend(self, epochs: int) -> None:
-        """Lengthen a finished run, or start a new one from its weights."""
-        given, folder = self.settings.ckpt_path, self.run_folder
-        path = latest_checkpoint(folder) if given in (None, "last") else Path(given)
-        self._may_start = False
-        extension = plan_extension(path, folder, epochs)
-        trained = extension.trained
-        run = trained.run | {"trainer.max_epochs": extension.max_epochs}
-        self._take_settings(trained.path, replace(trained, run=run))
-        settings = self.settings
-        if not extension.goes_on:
-            folder = extension.new_folder()
-            settings.ckpt_path, settings.weights = None, str(trained.path)
-            settings.trainer.default_root_dir = str(folder.parent.parent)
-            settings.experiment, settings.run = folder.parent.name, folder.name
-        self._origin = extension.record()
-        rank_zero_info(extension.line(self.run_folder))
-
-    def _take_settings(self, path: Path, longer: CheckpointSettings | None = None) -> None:
-        """Take the settings that were not given from a checkpoint, and refuse what contradicts it.
-
-        ``longer`` are its settings with another number of epochs, which replaces the given one.
-        """
-        subcommand = self.config["subcommand"]
-        resuming = subcommand == "fit"
-        placed = self.settings
-        trained = longer or read_checkpoint_settings(path, resuming=resuming)
-        if resuming:
-            trained.refuse_to_resume()
-        self._parser(subcommand).set_defaults(trained.defaults(resuming=resuming))
-        self.config[subcommand] = self.parser.parse_args(self.arguments)[subcommand]
-        settings = self.settings
-        settings.ckpt_path = str(path)
-        settings.trainer.default_root_dir = placed.trainer.default_root_dir
-        settings.experiment, settings.run = placed.experiment, placed.run
-        if self._seed_is_drawn:
-            settings.seed_everything = trained.run.get("seed_everything", placed.seed_everything)
-        try:
-            get_genotype(settings.model.genotype)
-        except FileNotFoundError:
-            settings.model.genotype = trained.genotype
-        self._find_data(trained)
-        if longer is not None:
-            settings.trainer.max_epochs = longer.run["trainer.max_epochs"]
-        trained.refuse_contradictions(settings.as_dict(), resuming=resuming)
-        self.trained: CheckpointSettings = trained
-
-    def _find_data(self, trained: CheckpointSettings) -> None:
-        """Read the data where the checkpoint was trained, unless another place is given."""
-        arguments = self.settings.data.get("init_args") or {}
-        if trained.root is None or "root" not in arguments or is_given(self.arguments, *_ROOT_KEYS):
-            return
-        if arguments["root"] in trained.roots:
-            arguments["root"] = trained.root
-            self._data_is_remembered = True
-
-    def check_without_checkpoint(self) -> None:
-        """Refuse to evaluate an untrained network."""
-        name = self.config["subcommand"]
-        if name == "fit" and self.settings.weights is not None:
-            self._take_architecture(self.settings.weights)
-        elif name != "fit" and self.settings.reference_weights is None:
-            raise ValueError(f"`ckpt_path` is missing: {name} evaluates a trained network")
-
-    def _take_architecture(self, file: str) -> None:
-        """Take the network's settings that were not given from the weights, if this program wrote them."""
-        known = architecture_of("weights", file)
-        if known:
-            self._parser("fit").set_defaults(known)
-            placed = self.settings
-            self.config["fit"] = self.parser.parse_args(self.arguments)["fit"]
-            settings = self.settings
-            settings.ckpt_path, settings.seed_everything = None, placed.seed_everything
-            settings.trainer.default_root_dir = placed.trainer.default_root_dir
-            settings.experiment, settings.run = placed.experiment, placed.run
 
     def after_fit(self) -> None:
         """Say what came out, where it is and what to do next."""
@@ -416,7 +124,7 @@ class TrainingCLI(LightningCLI):
         except Exception as error:
             if is_user_error(error) or self.settings.ckpt_path is None:
                 raise
-            raise self._unusable(error) from error
+            raise self.unusable(error) from error
         for note in genotype_notes(self.settings.model.genotype):
             rank_zero_info(f"note: {note}")
 
@@ -517,7 +225,7 @@ class TrainingCLI(LightningCLI):
         except Exception as error:
             if not _is_restoring(error) or (is_user_error(error) and "checkpoint" in str(error)):
                 raise
-            raise self._unusable(error) from error
+            raise self.unusable(error) from error
         finally:
             for callback in self._requeues:
                 callback.stop_listening()
