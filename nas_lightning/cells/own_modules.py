@@ -7,7 +7,7 @@ import importlib.util
 import sys
 import sysconfig
 from collections.abc import Iterable
-from importlib.machinery import PathFinder
+from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 
 _folders: list[Path] = []
@@ -59,31 +59,54 @@ def own_file(module: str) -> Path | None:
     return next((path for path in [*paths, *others] if path.is_file()), None)
 
 
-def import_own_module(module: str) -> None:
-    """Import a module: from the :func:`own_folders` if it is there, otherwise as Python does.
+def import_named(setting: str, name: str, module: str) -> bool:
+    """Import the module of what a setting names: an own one if there is one, otherwise as Python does.
+
+    Args:
+        setting: The setting, for messages.
+        name: What it names, for messages.
+        module: The module.
+
+    Returns:
+        Whether there is such a module.
 
     Raises:
-        ValueError: If an own module has the name of another one that is imported already.
-        Exception: What the module itself raises.
+        ValueError: If it fails while it is imported, or another own module has its name.
     """
+    try:
+        _import(module)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{module}.".startswith(f"{error.name}."):
+            raise cannot_import(setting, name, error) from error
+        return False
+    except (Exception, SystemExit) as error:
+        raise cannot_import(setting, name, error) from error
+    return True
+
+
+def _import(module: str) -> None:
     search_own_modules(())
     top = module.partition(".")[0]
     file = own_file(top)
     if file is not None and top not in sys.stdlib_module_names:
         loaded = sys.modules.get(top)
         if loaded is None:
-            spec = PathFinder.find_spec(top, [str(module_root(file))])
-            assert spec is not None
-            assert spec.loader is not None
-            loaded = sys.modules[top] = importlib.util.module_from_spec(spec)
-            try:
-                spec.loader.exec_module(loaded)
-            except BaseException:
-                del sys.modules[top]
-                raise
+            run_module(PathFinder.find_spec(top, [str(module_root(file))]))
         elif (other := getattr(loaded, "__file__", None)) is not None and not same_file(Path(other), file):
             raise ValueError(f"{other} has its name and is imported already: rename {file}")
     importlib.import_module(module)
+
+
+def run_module(spec: ModuleSpec | None) -> None:
+    """Make a module, run it, and keep it among the imported ones unless it fails."""
+    assert spec is not None
+    assert spec.loader is not None
+    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[spec.name]
+        raise
 
 
 def same_file(one: Path, other: Path) -> bool:

@@ -8,7 +8,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from nas_lightning.cells.own_modules import cannot_import, import_own_module, imported_own_file, own_file
+from nas_lightning.cells.own_modules import (
+    cannot_import,
+    import_named,
+    imported_own_file,
+    own_file,
+    run_module,
+)
 
 
 def import_operations(modules: Sequence[str]) -> None:
@@ -25,8 +31,10 @@ def import_operations(modules: Sequence[str]) -> None:
     for module in modules:
         if Path(module).suffix == ".py":
             _import_file(module)
-        else:
-            _import_named(module)
+        elif not import_named("operations", module, module):
+            raise ValueError(
+                f"`operations` names {module!r}, which is neither an importable module nor a file"
+            )
 
 
 def is_imported(module: str) -> bool:
@@ -52,19 +60,6 @@ def _located(file: str) -> Path:
     return Path(file if Path(file).is_file() else own_file(file) or file).resolve()
 
 
-def _import_named(module: str) -> None:
-    try:
-        import_own_module(module)
-    except ModuleNotFoundError as error:
-        if error.name is None or not f"{module}.".startswith(f"{error.name}."):
-            raise cannot_import("operations", module, error) from error
-        raise ValueError(
-            f"`operations` names {module!r}, which is neither an importable module nor a file"
-        ) from None
-    except (Exception, SystemExit) as error:
-        raise cannot_import("operations", module, error) from error
-
-
 def _import_file(file: str) -> None:
     path = _located(file)
     if not path.is_file():
@@ -72,13 +67,7 @@ def _import_file(file: str) -> None:
     if is_imported(file):
         return
     name = f"nas_lightning_operations_{hashlib.sha256(bytes(path)).hexdigest()[:16]}"
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
     try:
-        spec.loader.exec_module(module)
+        run_module(importlib.util.spec_from_file_location(name, path))
     except (Exception, SystemExit) as error:
-        del sys.modules[name]
         raise cannot_import("operations", file, error) from error

@@ -23,8 +23,7 @@ from lightning.pytorch.utilities import rank_zero_info
 
 from nas_lightning.callbacks.checkpoint_structure import class_paths, named_code
 from nas_lightning.cells.own_modules import (
-    cannot_import,
-    import_own_module,
+    import_named,
     imported_own_file,
     module_root,
     own_file,
@@ -146,23 +145,13 @@ def _import_class(key: str, name: str, module: str, gone: Sequence[Path]) -> Non
     """Import the module of an own class; the parser explains what is not there."""
     top = module.partition(".")[0]
     if own_file(top) is not None:
-        _import(key, name, module)
+        import_named(key, name, module)
     elif top not in sys.modules and importlib.util.find_spec(top) is None:
         for path in gone:
             if path.stem == top or path.suffix != ".py":
                 raise ValueError(
                     f"`{key}` names {name!r} of {path}, which is gone: `--code FOLDER` says where it is now"
                 )
-
-
-def _import(key: str, name: str, module: str) -> None:
-    try:
-        import_own_module(module)
-    except ModuleNotFoundError as error:
-        if error.name is None or not f"{module}.".startswith(f"{error.name}."):
-            raise cannot_import(key, name, error) from error
-    except (Exception, SystemExit) as error:
-        raise cannot_import(key, name, error) from error
 
 
 def own_code(settings: Mapping[str, Any]) -> dict[str, str]:
@@ -258,7 +247,7 @@ def _recall(said: str, checkpoint: Path, module: str, word: str, trained: Path) 
         if module.endswith(".py"):
             import_operations([module])
         else:
-            _import("ckpt_path", module, module)
+            import_named("ckpt_path", module, module)
     elif trained.is_absolute():
         raise ValueError(_not_imported(said, module, trained))
 
