@@ -39,48 +39,35 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
-from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
-import numpy as np
 import pandas as pd
-import yaml
 
-from nas_lightning.report.effects import NOISE_FLOOR, paired_difference, rank_association, spread_ratio
+from nas_lightning.report.effects import paired_difference, rank_association, spread_ratio
 from nas_lightning.report.original import NULL as ORIGINAL_NULL
 from nas_lightning.report.original import original_rank
 from nas_lightning.report.paper import paper_table1
 from nas_lightning.report.partial import partial_association
-from nas_lightning.report.resampling import RESAMPLES, TestResult, holm
+from nas_lightning.report.resampling import RESAMPLES, holm
 from nas_lightning.report.samples import (
     GROUP_COLUMNS,
     UNIT_COLUMNS,
     Sample,
-    describe_groups,
     original_blocks,
     partial_blocks,
     rank_blocks,
     spread_blocks,
     take_sample,
 )
+from nas_lightning.report.statements import Statement, Statistic, statements, statistics
+from nas_lightning.report.uncorrected import ALPHA, SIZES, Predictor, UncorrectedTest
 from nas_lightning.report.words import listed, say
 
 Verdict: TypeAlias = Literal[
     "supported", "contradicted", "undecided", "cannot decide", "no data", "exploratory"
 ]
-Predictor: TypeAlias = Literal["width", "depth", "path", "original", "kind", "adaptation"]
-Compare: TypeAlias = Literal["sizes", "kinds", "pairs", "census"]
 
-ALPHA = 0.05
-RANK_BOUND = 0.2
-"""Kendall's tau-b under which an advantage does not matter. Without ties, the wider of two cells then wins
-fewer than 60 in 100 times; with ties it can be more of the pairs that are not tied."""
-ERROR_BOUND = math.log(1.05)
-"""Logarithm of a ratio of errors under which an advantage does not matter: 5 %."""
-FEWEST_CELLS = 5
-"""Base cells that the comparison of adapted with original cells needs."""
 EXPLORATORY_RESAMPLES = 1999
 """Most random permutations and bootstrap draws of an exploratory test: it is not corrected."""
 RANKED = ("connections", "adapted", "sampled")
@@ -96,68 +83,6 @@ PREDICTORS: Mapping[Predictor, str] = MappingProxyType(
     }
 )
 """What a statistic is compared with, in words."""
-_SIZES: Mapping[Predictor, str] = MappingProxyType(
-    {"width": "width", "depth": "depth", "path": "network_path"}
-)
-"""Predictors that are sizes, and their columns."""
-_HELD = MappingProxyType(
-    {
-        "width": "width",
-        "depth": "depth",
-        "network_path": "mean path",
-        "live_parameters": "live parameters",
-        "given": "the loss",
-    }
-)
-"""Columns that a test can hold fixed, in words."""
-_NOISE = MappingProxyType({"seeds": "noise", "random directions": "direction_noise"})
-"""Noises of a value, and the columns of their variances."""
-_TOGETHER = 0.3
-"""From so large a rank correlation on, a predictor is said to go together with another column."""
-
-
-@dataclass(frozen=True)
-class Statement:
-    """A claim of the paper in one sentence (not a quotation) and in a few words.
-
-    Where it is right, its subjects do what ``holds`` says, else what ``fails`` says; ``asks`` is the question
-    where it is undecided. A claim of absence says that there is no effect.
-    """
-
-    key: str
-    section: str
-    text: str
-    label: str
-    holds: str
-    fails: str
-    asks: str
-    absence: bool = False
-
-
-@dataclass(frozen=True)
-class Statistic:
-    """A column of the results that a claim compares.
-
-    The claim (for generalisation: its opposite) predicts ``larger`` values, or smaller ones, for wide and
-    shallow cells. A primary statistic decides the claim; a missing value of a censored one means "never
-    reached". The column ``given`` is held fixed. Where no run of the study has a value, the claim's statistic
-    of the column ``fallback`` stands in; ``stands_for`` is then the name of the one it replaces. The
-    label tells a claim's primary statistics apart in few words.
-    """
-
-    claim: str
-    column: str
-    name: str
-    unit: str = ""
-    larger: bool = False
-    primary: bool = False
-    censored: bool = False
-    compare: Compare = "sizes"
-    label: str = ""
-    runs: Literal["plain", "regularized"] = "plain"
-    given: str = ""
-    fallback: str = ""
-    stands_for: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -221,119 +146,6 @@ class Claim:
         return PREDICTORS[self.predictor] + (f" given {listed(self.given)}" if self.given else "")
 
 
-@dataclass(frozen=True, eq=False)
-class _Trial:
-    """A test before the correction: the sample, the keys of the groups that it was given, and the result.
-
-    The table has the architectures that were compared, held are the columns that were held fixed.
-    """
-
-    statistic: Statistic
-    predictor: Predictor
-    effect_name: str
-    sample: Sample
-    table: pd.DataFrame
-    used: Sequence[Any]
-    result: TestResult
-    primary: bool
-    held: tuple[str, ...] = ()
-    null: float = 0.0
-
-    @property
-    def statement(self) -> Statement:
-        return statements()[self.statistic.claim]
-
-    @property
-    def given(self) -> tuple[str, ...]:
-        return tuple(_HELD[column] for column in self.held)
-
-    @property
-    def bound(self) -> float | None:
-        if not (self.statement.absence and self.primary):
-            return None
-        return ERROR_BOUND if self.predictor == "adaptation" else RANK_BOUND
-
-    @property
-    def groups(self) -> pd.DataFrame:
-        return describe_groups(self.table, self.used, self.result.group_effects)
-
-    @property
-    def sampled(self) -> bool:
-        return bool(self.table["kind"].eq("sampled").any())
-
-    @property
-    def has_data(self) -> bool:
-        if math.isnan(self.result.p_value):
-            return False
-        if self.predictor == "adaptation":
-            return bool(self.groups["family"].nunique() >= FEWEST_CELLS)
-        return self.primary or self.predictor == "original" or self.can_reach
-
-    @property
-    def can_reach(self) -> bool:
-        """Whether some outcome has a small p-value; the interval of adapted cells decides without one."""
-        return self.predictor == "adaptation" or self.result.smallest_p <= ALPHA
-
-    def facts(self) -> dict[str, Any]:
-        """What the sentences need to know of the architectures in the groups that have an effect."""
-        pairs = zip(self.used, self.result.group_effects, strict=True)
-        table = self.table
-        table = table[table["group"].isin([group for group, effect in pairs if not math.isnan(effect)])]
-        column = _SIZES.get(self.predictor, "")
-        return {
-            "architectures": len(table[["family", "unit"]].drop_duplicates()),
-            "families": list(dict.fromkeys(table["family"])),
-            "data": list(dict.fromkeys(table["data"])),
-            "rates": [f"{rate:g}" for rate in sorted(table["learning_rate"].dropna().unique())],
-            "seeds": (int(table["seeds"].min()), int(table["seeds"].max())),
-            "groups": table["group"].nunique(),
-            "ends": _ends(table, column) if column and not self.held else [],
-            "together": _together(table, column, self.held) if column else [],
-            "sampled": self.sampled,
-            "drowned": _drowned(table) if self.predictor == "kind" else [],
-            "noise": {name: _share(table, column) for name, column in _NOISE.items()},
-            "unknown": int((~table["regularization_known"].astype(bool)).sum()),
-            "ratio": math.exp(self.result.effect),
-        }
-
-    def lacks(self) -> dict[str, Any]:
-        """What the sentences need to know where there are too few data."""
-        used = self.table[self.table["group"].isin(list(self.used))]
-        table, column = self.table, _SIZES.get(self.predictor, "")
-        by_kind = [table[table["kind"] == kind]["unit"].nunique() for kind in ("connections", "operations")]
-        of_predictor = used.groupby("group")[column] if column else None
-        return {
-            "empty": table.empty,
-            "lacking": [_HELD[name] for name in (column, *self.held) if name and table[name].isna().all()],
-            "architectures": len(used.drop_duplicates(["family", "unit"])),
-            "smallest": self.result.smallest_p,
-            "effectless": math.isnan(self.result.effect),
-            "alike": of_predictor is not None and len(used) > 0 and of_predictor.nunique().max() == 1,
-            "by_kind": by_kind,
-            "cells": self.groups["family"].nunique(),
-        }
-
-
-def statements() -> Mapping[str, Statement]:
-    """The claims by key, in the paper's order; the last, ``observation``, needs no runs."""
-    return _claims()[0]
-
-
-def statistics(compare: Compare) -> list[Statistic]:
-    """What claims compare by sizes (width, depth, path), by kinds of variants, by pairs, or by a census."""
-    return [statistic for statistic in _claims()[1] if statistic.compare == compare]
-
-
-@cache
-def _claims() -> tuple[Mapping[str, Statement], tuple[Statistic, ...]]:
-    text = Path(__file__).with_name("claims.yaml").read_text(encoding="utf-8")
-    made, found = {}, []
-    for key, entry in yaml.safe_load(text).items():
-        found += [Statistic(key, **statistic) for statistic in entry.pop("statistics")]
-        made[key] = Statement(key, **({"asks": entry["holds"]} | entry))
-    return MappingProxyType(made), tuple(found)
-
-
 def examine_claims(runs: pd.DataFrame, *, resamples: int = RESAMPLES) -> list[Claim]:
     """Test every claim on every statistic of it.
 
@@ -352,19 +164,19 @@ def examine_claims(runs: pd.DataFrame, *, resamples: int = RESAMPLES) -> list[Cl
     """
     regularized = runs["regularized"].eq(True).fillna(False) if len(runs) else pd.Series(dtype=bool)
     runs_of = {"plain": runs[~regularized.astype(bool)], "regularized": runs[regularized.astype(bool)]}
-    trials: list[_Trial] = []
+    tests: list[UncorrectedTest] = []
     for one in _available(runs):
         few = min(resamples, EXPLORATORY_RESAMPLES)
         if one.compare == "sizes":
-            trials += _rank_trials(runs_of[one.runs], one, resamples if one.primary else few, few)
+            tests += _rank_tests(runs_of[one.runs], one, resamples if one.primary else few, few)
         elif one.compare == "kinds":
-            trials.append(_spread_trial(runs_of[one.runs], one, resamples if one.primary else few))
+            tests.append(_spread_test(runs_of[one.runs], one, resamples if one.primary else few))
         else:
             sample = take_sample(runs_of[one.runs], one.column, ("original", "adapted"), logarithm=True)
-            trials.append(_paired(sample, one, resamples))
+            tests.append(_paired(sample, one, resamples))
     order = list(statements())
-    trials.sort(key=lambda trial: (order.index(trial.statistic.claim), not trial.primary))
-    return _judge(trials)
+    tests.sort(key=lambda test: (order.index(test.statistic.claim), not test.primary))
+    return _judge(tests)
 
 
 def examine_paper_table1() -> Claim:
@@ -414,28 +226,30 @@ def _available(runs: pd.DataFrame) -> list[Statistic]:
     return [one for one in found if one.claim]
 
 
-def _rank_trials(runs: pd.DataFrame, statistic: Statistic, resamples: int, few: int) -> list[_Trial]:
+def _rank_tests(runs: pd.DataFrame, statistic: Statistic, resamples: int, few: int) -> list[UncorrectedTest]:
     """Tests of width and depth; of a primary statistic also of the path, given others, and the original's."""
     kinds = (*RANKED, "original") if statistic.primary else RANKED
     sample = take_sample(runs, statistic.column, kinds, given=statistic.given, censored=statistic.censored)
     table, sign = sample.of_kinds(RANKED), 1 if statistic.larger else -1
     given = ("given",) if statistic.given else ()
     primary, about = statistic.primary, (sample, table, statistic)
-    trials = [_rank_trial(*about, name, given, resamples, primary) for name in ("width", "depth")]
+    tests = [_rank_test(*about, name, given, resamples, primary) for name in ("width", "depth")]
     if not primary:
-        return trials
-    trials.append(_rank_trial(*about, "path", given, few))
-    for predictor, column in _SIZES.items():
+        return tests
+    tests.append(_rank_test(*about, "path", given, few))
+    for predictor, column in SIZES.items():
         others = tuple(name for name in UNIT_COLUMNS if name != column and table[name].notna().any())
         if others:
-            trials.append(_rank_trial(*about, predictor, (*others, *given), few))
+            tests.append(_rank_test(*about, predictor, (*others, *given), few))
     blocks, groups = original_blocks(sample.table, sign)
     result = original_rank(blocks, resamples=few)
-    trial = _Trial(statistic, "original", "mid-percentile", sample, sample.table, groups, result, False)
-    return [*trials, replace(trial, null=ORIGINAL_NULL)]
+    test = UncorrectedTest(
+        statistic, "original", "mid-percentile", sample, sample.table, groups, result, False
+    )
+    return [*tests, replace(test, null=ORIGINAL_NULL)]
 
 
-def _rank_trial(
+def _rank_test(
     sample: Sample,
     table: pd.DataFrame,
     statistic: Statistic,
@@ -443,28 +257,28 @@ def _rank_trial(
     held: tuple[str, ...],
     resamples: int,
     primary: bool = False,
-) -> _Trial:
+) -> UncorrectedTest:
     # A small depth is what the claim is about, and the statistic's sign says where it leads.
     sign = (1 if statistic.larger else -1) * (1 if predictor == "width" else -1)
-    column = _SIZES[predictor]
+    column = SIZES[predictor]
     if held:
         partial, groups = partial_blocks(table, column, held, sign)
         result, name = partial_association(partial, resamples=resamples), "partial rank correlation"
     else:
         blocks, groups = rank_blocks(table, column, sign)
         result, name = rank_association(blocks, resamples=resamples), "Kendall's tau-b"
-    return _Trial(statistic, predictor, name, sample, table, groups, result, primary, held)
+    return UncorrectedTest(statistic, predictor, name, sample, table, groups, result, primary, held)
 
 
-def _spread_trial(runs: pd.DataFrame, statistic: Statistic, resamples: int) -> _Trial:
+def _spread_test(runs: pd.DataFrame, statistic: Statistic, resamples: int) -> UncorrectedTest:
     sample = take_sample(runs, statistic.column, ("connections", "operations"), logarithm=True)
     blocks, groups = spread_blocks(sample.table)
     result = spread_ratio(blocks, resamples=resamples)
     name = "log ratio of standard deviations"
-    return _Trial(statistic, "kind", name, sample, sample.table, groups, result, statistic.primary)
+    return UncorrectedTest(statistic, "kind", name, sample, sample.table, groups, result, statistic.primary)
 
 
-def _paired(sample: Sample, statistic: Statistic, resamples: int = RESAMPLES) -> _Trial:
+def _paired(sample: Sample, statistic: Statistic, resamples: int = RESAMPLES) -> UncorrectedTest:
     wide = sample.table.pivot_table(index="group", columns="kind", values="value", sort=False)
     wide = wide.reindex(columns=["original", "adapted"]).dropna()
     family = sample.table.groupby("group")["family"].first().reindex(wide.index)
@@ -472,130 +286,92 @@ def _paired(sample: Sample, statistic: Statistic, resamples: int = RESAMPLES) ->
     result = paired_difference([pairs.to_numpy(float) for pairs in cells], resamples=resamples)
     groups = [group for pairs in cells for group in pairs.index]
     name = "log ratio of errors"
-    return _Trial(statistic, "adaptation", name, sample, sample.table, groups, result, statistic.primary)
+    return UncorrectedTest(
+        statistic, "adaptation", name, sample, sample.table, groups, result, statistic.primary
+    )
 
 
-def _judge(trials: Sequence[_Trial]) -> list[Claim]:
+def _judge(tests: Sequence[UncorrectedTest]) -> list[Claim]:
     """Correct the p-values of the primary tests, and give the verdicts.
 
     Holm's method is monotone in every p-value, so that of the smallest p-values gives the smallest corrected
     ones.
     """
-    chosen = [trial.primary and trial.has_data and trial.can_reach for trial in trials]
+    chosen = [test.primary and test.has_data and test.can_reach for test in tests]
     adjusted, smallest = (
         holm([p if use else math.nan for p, use in zip(p_values, chosen, strict=True)])
         for p_values in (
-            [trial.result.p_value for trial in trials],
-            [trial.result.smallest_p for trial in trials],
+            [test.result.p_value for test in tests],
+            [test.result.smallest_p for test in tests],
         )
     )
-    return [_claim(*about) for about in zip(trials, adjusted, smallest, strict=True)]
+    return [_claim(*about) for about in zip(tests, adjusted, smallest, strict=True)]
 
 
-def _claim(trial: _Trial, p_adjusted: float, smallest: float) -> Claim:
+def _claim(test: UncorrectedTest, p_adjusted: float, smallest: float) -> Claim:
     """The claim; smallest: the least that the corrected p-value can be, NaN where there is none."""
-    result, verdict = trial.result, _verdict(trial, p_adjusted, smallest)
+    result, verdict = test.result, _verdict(test, p_adjusted, smallest)
     about = {
-        "statistic": trial.statistic,
-        "predictor": trial.predictor,
-        "given": trial.given,
-        "sample": trial.sample,
+        "statistic": test.statistic,
+        "predictor": test.predictor,
+        "given": test.given,
+        "sample": test.sample,
     }
     if verdict == "no data":
-        explanation = say("lack", **about, facts=trial.lacks())
+        explanation = say("lack", **about, facts=test.lacks())
         none = math.nan
         result = replace(result, effect=none, low=none, high=none, p_value=none, smallest_p=none, test="")
     else:
         explanation = say(
             "explanation",
-            statement=trial.statement,
+            statement=test.statement,
             **about,
             verdict=verdict,
-            effect_name=trial.effect_name,
+            effect_name=test.effect_name,
             result=result,
             p_adjusted=p_adjusted,
             smallest=smallest,
-            pairs=len(trial.used),
-            facts=trial.facts(),
+            pairs=len(test.used),
+            facts=test.facts(),
         )
     return Claim(
-        trial.statement,
-        trial.statistic,
-        trial.predictor,
-        trial.given,
-        trial.primary,
+        test.statement,
+        test.statistic,
+        test.predictor,
+        test.given,
+        test.primary,
         verdict,
         result.effect,
-        trial.effect_name,
-        trial.null,
+        test.effect_name,
+        test.null,
         result.low,
         result.high,
-        trial.bound,
+        test.bound,
         result.p_value,
         p_adjusted,
         result.test,
-        trial.groups[GROUP_COLUMNS],
+        test.groups[GROUP_COLUMNS],
         explanation,
-        trial.sampled,
+        test.sampled,
         result.smallest_p,
     )
 
 
-def _verdict(trial: _Trial, p_adjusted: float, smallest: float) -> Verdict:
+def _verdict(test: UncorrectedTest, p_adjusted: float, smallest: float) -> Verdict:
     """The rule of the module."""
-    result, sure = trial.result, p_adjusted <= ALPHA
-    if not trial.has_data:
+    result, sure = test.result, p_adjusted <= ALPHA
+    if not test.has_data:
         return "no data"
-    if not trial.primary:
+    if not test.primary:
         return "exploratory"
-    if not trial.can_reach:
+    if not test.can_reach:
         return "cannot decide"
     low, high = (result.effect, result.effect) if result.no_interval else (result.low, result.high)
     above, below = sure and low > 0, sure and high < 0
-    if trial.bound is not None:
-        if below or (not result.no_interval and high < trial.bound):
+    if test.bound is not None:
+        if below or (not result.no_interval and high < test.bound):
             return "supported"
         return "contradicted" if above else "undecided"
     if above or below:
         return "supported" if above else "contradicted"
     return "undecided" if smallest <= ALPHA else "cannot decide"
-
-
-def _ends(table: pd.DataFrame, column: str) -> list[tuple[float, float, float]]:
-    """The largest and the smallest architectures: mean over groups of the value, ends of the predictor."""
-    found = []
-    for end in ("max", "min"):
-        at_end = table[table[column] == table.groupby("group")[column].transform(end)]
-        value = at_end.groupby("group")["value"].mean().mean()
-        found.append((float(value), float(at_end[column].min()), float(at_end[column].max())))
-    return found
-
-
-def _together(table: pd.DataFrame, column: str, held: Sequence[str]) -> list[tuple[str, float]]:
-    """What goes together with a predictor and is not held fixed, with the correlation of ranks in groups."""
-    found = []
-    for name in (*UNIT_COLUMNS, "given"):
-        if name in (column, *held) or table[name].isna().all():
-            continue
-        ranks = table.groupby("group")[[column, name]].rank()
-        ranks -= ranks.groupby(table["group"]).transform("mean")
-        with np.errstate(invalid="ignore"):
-            correlation = ranks[column].corr(ranks[name])
-        if abs(correlation) >= _TOGETHER:
-            found.append((_HELD[name], float(correlation)))
-    return found
-
-
-def _share(table: pd.DataFrame, noise: str) -> float:
-    """A noise as a share of the spread between architectures, in standard deviations."""
-    between = table.groupby("group")["value"].var(ddof=1).mean()
-    share = table[noise].mean() / between if between > 0 else math.nan
-    return math.sqrt(share) if share >= 0 else math.nan
-
-
-def _drowned(table: pd.DataFrame) -> list[str]:
-    """Kinds whose spread in some group is not above the noise of the seeds."""
-    grouped = table.groupby(["group", "kind"])
-    variance = grouped["value"].var(ddof=1)
-    left = variance - grouped["noise"].mean().fillna(0.0)
-    return sorted(set(left[left < NOISE_FLOOR * variance].index.get_level_values("kind")))

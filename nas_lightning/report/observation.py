@@ -46,9 +46,11 @@ from nas_lightning.cells.census import (
     take_census,
     wiring_paths,
 )
-from nas_lightning.report.claims import ALPHA, Claim, Predictor, Verdict, statements, statistics
+from nas_lightning.report.claims import Claim, Verdict
 from nas_lightning.report.resampling import CONFIDENCE, RESAMPLES, SEED, TestResult, holm
 from nas_lightning.report.samples import GROUP_COLUMNS
+from nas_lightning.report.statements import statements, statistics
+from nas_lightning.report.uncorrected import ALPHA, Predictor
 from nas_lightning.report.words import say
 
 Quantity: TypeAlias = Literal["width", "depth", "path"]

@@ -21,9 +21,10 @@ from plotly.offline import get_plotlyjs  # type: ignore[import-untyped]
 from nas_lightning.figures.dark import dark_copy
 from nas_lightning.figures.picture import figure_to_bytes
 from nas_lightning.files import atomic_write
-from nas_lightning.report.claims import Claim, examine_claims, statements
+from nas_lightning.report.claims import Claim, examine_claims
 from nas_lightning.report.figures import ReportFigure, report_figures, uncovered
 from nas_lightning.report.observation import observation_claims
+from nas_lightning.report.statements import statements
 from nas_lightning.report.summary import counts, missing_runs, provenance, settings, study_sentence
 from nas_lightning.report.table_files import ReportTable, html_table, table_files
 from nas_lightning.report.tables import report_tables

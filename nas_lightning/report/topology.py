@@ -12,7 +12,6 @@ from nas_lightning.cells.census import MAX_WIRINGS, count_wirings, take_census
 from nas_lightning.cells.variants import adapted
 from nas_lightning.figures.cell import CellDrawing, draw_cells
 from nas_lightning.figures.width_depth import WidthDepthPlane, draw_width_depth
-from nas_lightning.report.claims import statistics
 from nas_lightning.report.live import Drawing
 from nas_lightning.report.live_charts import live_planes
 from nas_lightning.report.paper import data_title, family_title, paper_families
@@ -26,6 +25,7 @@ from nas_lightning.report.selection import (
     section4_cells,
     table2_note,
 )
+from nas_lightning.report.statements import statistics
 from nas_lightning.report.words import say
 
 MOST_CELLS = 16

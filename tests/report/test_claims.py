@@ -14,6 +14,7 @@ from scipy import stats
 from nas_lightning.report import claims
 from nas_lightning.report.claims import Claim
 from nas_lightning.report.samples import group_columns, take_sample
+from nas_lightning.report.statements import statements, statistics
 from nas_lightning.report.words import say
 from tests.oracles.rank_association import paired_p
 from tests.report.made_up import made_up_results
@@ -140,7 +141,7 @@ def test_holm_corrects_among_the_primary_tests(made_up: tuple[pd.DataFrame, list
 
 
 def test_statements_are_those_of_the_sections() -> None:
-    sections = {key: statement.section for key, statement in claims.statements().items()}
+    sections = {key: statement.section for key, statement in statements().items()}
     assert sections == {
         "convergence": "4.1",
         "landscape": "4.2.1",
@@ -149,7 +150,7 @@ def test_statements_are_those_of_the_sections() -> None:
         "generalization": "5",
         "observation": "3",
     }
-    primary = [one for kind in ("sizes", "kinds", "pairs") for one in claims.statistics(kind) if one.primary]
+    primary = [one for kind in ("sizes", "kinds", "pairs") for one in statistics(kind) if one.primary]
     counts = {key: sum(one.claim == key for one in primary) for key in sections}
     assert list(counts.values()) == [1, 3, 2, 1, 3, 0]
     # Theorem 4.1 is about the training, at a given loss.
