@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LinearSegmentedColormap, Normalize
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from nas_lightning.figures.facts import shared_note
 from nas_lightning.figures.picture import NOTE_POINTS, RIGHT, add_colour_bar, settle
@@ -32,6 +33,7 @@ LOSS_NORM = Normalize(0.1, 10.0)
 LOSS_COLOURS = LinearSegmentedColormap.from_list("loss", colormaps["viridis"](np.linspace(0.0, 0.9, 256)))
 """From dark (small loss) to light (large loss), in an order that colour-blind readers see."""
 _STEEP = 20.0
+_EDGE = 0.04  # of a panel: half the height of a value
 
 
 def draw_loss_contours(
@@ -76,10 +78,23 @@ def draw_contour(axes: Axes, surface: SurfacePanel) -> None:
         style: dict[str, Any] = {"cmap": LOSS_COLOURS, "norm": LOSS_NORM, "linewidths": 0.9}
         lines = axes.contour(surface.alphas, surface.betas, shown, levels, corner_mask=True, **style)
         labelled = [level for level in levels if level in LABELLED_LEVELS]
-        for text in axes.clabel(lines, labelled, inline=False, fmt="%.1f", fontsize=NOTE_POINTS - 0.5):
+        values = axes.clabel(lines, labelled, inline=False, fmt="%.1f", fontsize=NOTE_POINTS - 0.5)
+        for text in values:
             text.set_bbox({"facecolor": "white", "edgecolor": "none", "pad": 0.6})
-            text.set_clip_on(True)
+        _remove_unreadable(axes, values)
     mark_center(axes)
+
+
+def _remove_unreadable(axes: Axes, values: Sequence[Text]) -> None:
+    """Remove the values of lines that the frame would cut, or that would cover one another."""
+    kept: list[np.ndarray] = []
+    for text in values:
+        place = axes.transAxes.inverted().transform(axes.transData.transform(text.get_position()))
+        is_inside = bool((place > _EDGE).all() and (place < 1 - _EDGE).all())
+        if is_inside and all(np.hypot(*(place - other)) > 2 * _EDGE for other in kept):
+            kept.append(place)
+        else:
+            text.remove()
 
 
 def add_loss_bar(figure: Figure, planes: Sequence[Axes], place: Mapping[str, Any] = RIGHT) -> None:

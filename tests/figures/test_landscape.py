@@ -9,7 +9,7 @@ from matplotlib.contour import QuadContourSet
 from matplotlib.figure import Figure
 
 from nas_lightning.figures.landscape import LOSS_COLOURS, LOSS_LEVELS, LOSS_NORM, draw_loss_contours
-from nas_lightning.figures.picture import figure_to_bytes
+from nas_lightning.figures.picture import figure_to_array, figure_to_bytes
 from nas_lightning.figures.surface import SurfacePanel
 from tests.figures.surfaces import bowl, contours, inside, marks, pixels_around, planes, vertices, with_values
 
@@ -34,6 +34,19 @@ def test_lines_lie_where_the_loss_has_their_level() -> None:
         np.testing.assert_allclose(distances, np.sqrt(level / 6), atol=0.012)
     assert {text.get_text() for text in figure.axes[0].texts} <= {"0.1", "2.1", "4.1", "6.1", "8.1"}
     assert len(figure.axes[0].texts) >= 4
+
+
+def test_no_value_of_a_line_is_cut_or_covered() -> None:
+    figure = draw_loss_contours([bowl(21, curvature) for curvature in np.linspace(0.5, 30, 8)], columns=2)
+    figure_to_array(figure, 100.0)
+    texts = [(axes.bbox, text) for axes in planes(figure) for text in axes.texts]
+    assert len(texts) > 8
+    boxes = [(frame, text.get_window_extent(), text) for frame, text in texts]
+    for _, box, text in boxes:
+        assert not any(box.overlaps(other) for _, other, _ in boxes if other is not box), text
+    for frame, box, text in boxes:
+        assert frame.x0 - 1 <= box.x0 < box.x1 <= frame.x1 + 1, text
+        assert frame.y0 - 1 <= box.y0 < box.y1 <= frame.y1 + 1, text
 
 
 def test_alpha_runs_along_x() -> None:
