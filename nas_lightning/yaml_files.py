@@ -38,6 +38,34 @@ _Loader.add_implicit_resolver(
 )
 
 
+class PythonTags(_Loader):
+    """Reads what ``yaml.dump`` makes of Python's tuples, ranges and objects as plain lists and mappings."""
+
+    def build_list(self, node: yaml.SequenceNode) -> list[Any]:
+        """Build the list of a tuple, or of the arguments of an object, which is not made."""
+        return list(self.construct_sequence(node, deep=True))
+
+    def build_mapping(self, suffix: str, node: yaml.MappingNode) -> dict[Hashable, Any]:
+        """Build the mapping of an object's attributes."""
+        return self.construct_mapping(node, deep=True)
+
+    def build_range(self, node: yaml.SequenceNode) -> list[int]:
+        """Build the numbers of a range, 1000 at most."""
+        numbers = range(*self.construct_sequence(node))
+        if abs(numbers.stop - numbers.start) > 1000:
+            raise ValueError("a range of more than 1000 numbers")
+        return list(numbers)
+
+
+_PYTHON = "tag:yaml.org,2002:python/"
+PythonTags.add_constructor(f"{_PYTHON}tuple", PythonTags.build_list)
+PythonTags.add_constructor(f"{_PYTHON}object/apply:builtins.range", PythonTags.build_range)
+PythonTags.add_multi_constructor(
+    f"{_PYTHON}object/new:", lambda loader, suffix, node: loader.build_list(node)
+)
+PythonTags.add_multi_constructor(f"{_PYTHON}object:", PythonTags.build_mapping)
+
+
 def read_yaml(path: Path) -> Any:
     """Read a YAML file (UTF-8) of plain values; None for an empty file.
 
@@ -55,15 +83,15 @@ def read_yaml(path: Path) -> Any:
     return parse_yaml(text, str(path))
 
 
-def parse_yaml(text: str, what: str) -> Any:
-    """Read YAML of plain values; None for an empty text.
+def parse_yaml(text: str, what: str, loader: Any = _Loader) -> Any:
+    """Read YAML of plain values; None for an empty text. ``PythonTags`` as loader reads Python's tags.
 
     Raises:
         ValueError: If it is not valid YAML, or a mapping names one key twice; one line that begins with
             ``what``.
     """
     try:
-        return yaml.load(text, _Loader)
+        return yaml.load(text, loader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = "" if mark is None else f" (line {mark.line + 1})"

@@ -26,16 +26,19 @@ from nas_lightning.cells.edge_lists import (
     without_isolated_nodes,
 )
 from nas_lightning.cells.genotype import FIELDS, Genotype
+from nas_lightning.cells.plain_cells import plain_cell, plain_concat, split_cell
 
 CELLS = ("normal", "reduce")
 NASBENCH301_PREFIX = "NetworkSelectorDatasetInfo:darts:"
 
-_OTHER_NAMES = {
+_OTHER_NAMES = {name: name for name in FIELDS} | {
     "reduction": "reduce",
     "reduction_concat": "reduce_concat",
     "normal_cell": "normal",
     "reduce_cell": "reduce",
     "reduction_cell": "reduce",
+    "gene_normal": "normal",
+    "gene_reduce": "reduce",
 }
 _AW_NAS = re.compile(r"(normal|reduce)_\d{1,4}(_concat)?")
 _NNI = re.compile(r"(?:.*/)?(normal|reduce)/(op|input)_(\d{1,4})_(\d{1,4})")
@@ -64,7 +67,7 @@ class Reading(NamedTuple):
 
 def form_of(mapping: Mapping[Any, Any]) -> str | None:
     """The form of a mapping, ``other`` for another kind of cell, or None if it is no genotype."""
-    keys = {_OTHER_NAMES.get(key, key) for key in mapping if isinstance(key, str)}
+    keys = {field_name(key) for key in mapping if isinstance(key, str)}
     if _other_kind(keys):
         return "other"
     if keys & set(CELLS):
@@ -78,6 +81,20 @@ def form_of(mapping: Mapping[Any, Any]) -> str | None:
         if {match.group(1) for key in keys if (match := pattern.fullmatch(key))}:
             return form
     return None
+
+
+def field_name(key: str) -> str:
+    """The usual name of a field of a genotype; another key as it is."""
+    return _OTHER_NAMES.get(key.lower(), key)
+
+
+def fields_of_list(value: Any) -> dict[str, Any] | None:
+    """The fields of ``[normal, normal_concat, reduce, reduce_concat]``, which is a named tuple in JSON."""
+    if not isinstance(value, list) or len(value) != len(FIELDS):
+        return None
+    are_cells = all(_is_a_cell(edges) or any(map(_is_a_cell, _lists(edges))) for edges in value[::2])
+    are_concats = all(_lists(concat) and all(type(node) is int for node in concat) for concat in value[1::2])
+    return dict(zip(FIELDS, value, strict=True)) if are_cells and are_concats else None
 
 
 def read_mapping_form(mapping: Mapping[Any, Any], what: str = "genotype", part: str = "key") -> Reading:
@@ -110,7 +127,8 @@ def read_mapping_form(mapping: Mapping[Any, Any], what: str = "genotype", part: 
             fields = _read_fields(mapping, notes, what, part)
             for cell, name in zip(("normal", "reduction"), CELLS, strict=True):
                 if name in fields:
-                    edges, concat = fields[name], fields.get(f"{name}_concat")
+                    edges = plain_cell(cell, fields[name])
+                    concat = plain_concat(fields.get(f"{name}_concat"))
                     fields[name] = read_edges(cell, edges, concat, notes)
                     if concat is not None:
                         fields[f"{name}_concat"] = without_isolated_nodes(cell, edges, concat, notes)
@@ -147,21 +165,34 @@ def _read_fields(mapping: Mapping[str, Any], notes: list[str], what: str, part: 
     """The four fields; other keys are left out, unless they are misspelt or hold another cell."""
     fields: dict[str, Any] = {}
     others: list[str] = []
+    cells: list[str] = []
     for key, value in mapping.items():
-        name = _OTHER_NAMES.get(key, key)
+        name = field_name(key)
         if name in FIELDS:
-            if name in fields:
-                raise ValueError(f"{what}: {part} {name!r} is given twice")
-            fields[name] = value
+            both = split_cell(value) if name in CELLS else None
+            for own, part_of_it in zip((name, f"{name}_concat"), both or (value,), strict=False):
+                if own in fields:
+                    raise ValueError(f"{what}: {part} {own!r} is given twice")
+                fields[own] = part_of_it
             continue
         meant = difflib.get_close_matches(name, FIELDS, n=1, cutoff=0.85)
         if meant:
             raise ValueError(f"{what}: unknown {part} {name!r}; did you mean {meant[0]!r}?")
-        if _is_a_cell(value):
-            raise ValueError(f"{what}: {part} {name!r} holds a further cell; {THIS_NETWORK}")
-        others.append(name)
+        (cells if _is_a_cell(value) else others).append(name)
+    missing = [name for name in CELLS if name not in fields]
+    if cells and missing:
+        raise ValueError(
+            f"{what}: {part} {cells[0]!r} holds a cell, but {' and '.join(map(repr, missing))} must be "
+            f"given; {THIS_NETWORK}"
+        )
+    if cells:
+        raise ValueError(f"{what}: {part} {cells[0]!r} holds a further cell; {THIS_NETWORK}")
     _left_out(others, notes)
     return fields
+
+
+def _lists(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
 
 
 def _is_a_cell(value: Any) -> bool:

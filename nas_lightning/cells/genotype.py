@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any, NamedTuple
 
-from nas_lightning.cells.operations import carries, nearest, operation_names
+from nas_lightning.cells.operations import carries, misspelt, nearest, operation_names
 
 FIELDS = ("normal", "normal_concat", "reduce", "reduce_concat")
 
@@ -262,7 +262,7 @@ def _edge(where: str, node: int, item: Any) -> Edge:
         raise ValueError(f"{where}: the operation must be a name, not {op!r}")
     known = operation_names()
     if op not in known:
-        hint = nearest(op, known) or f"; known are {', '.join(known)}"
+        hint = misspelt(op) or f"; known are {', '.join(known)}"
         raise ValueError(
             f"{where}: unknown operation {op!r}{hint} (operations of your own must be registered first)"
         )

@@ -7,15 +7,24 @@ Nothing is evaluated: brackets are matched, and what they hold is read by
 from __future__ import annotations
 
 import contextlib
+import html
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
-from nas_lightning.cells.forms import THIS_NETWORK, Reading, form_of, read_mapping_form
+from nas_lightning.cells.forms import (
+    CELLS,
+    THIS_NETWORK,
+    Reading,
+    field_name,
+    fields_of_list,
+    form_of,
+    read_mapping_form,
+)
 from nas_lightning.cells.genotype import FIELDS, Genotype
 from nas_lightning.cells.python_text import MAX_LENGTH, Call, NotAValue, bracketed, read_value, shown
-from nas_lightning.yaml_files import parse_yaml
+from nas_lightning.yaml_files import PythonTags, parse_yaml
 
 FORM = "Genotype(normal=[('sep_conv_3x3', 0), ...], normal_concat=[2, 3], reduce=[...], reduce_concat=[2, 3])"
 
@@ -38,7 +47,7 @@ _COMMENT = re.compile(r"\s*(?:#|//)")
 _PIECES = re.compile(r"""(["'])[ \t]*(?:\+[ \t]*)?\\?\r?\n[ \t]*(?:\+[ \t]*)?[rfu]?\1""")
 _CELL_LINE = re.compile(
     r"""(?:\b|_)(?P<cell>normal|reduce|reduction)(?:[ _](?:cell|edges|gene))?(?P<concat>_concat)?
-    ["']?\s*[:=]\s*(?=\[\s*\[?\s*\(|\[\s*\d|\w*\(?range\(|list\()""",
+    ["']?\s*(?:[:=]\s*(?=\[\s*\[?\s*\(|\[\s*\d|\w*\(?range\(|list\()|=\s*(?=\[\s*\[))""",
     re.VERBOSE | re.IGNORECASE,
 )
 _NASBENCH201 = re.compile(r"\|[\w-]{1,40}~\d")
@@ -54,7 +63,32 @@ _COMMON_WORDS = frozenset(
         *("warning", "error", "exp", "export", "exported", "json", "dict", "data", "net", "network"),
     )
 )
-_PROSE = str.maketrans({"\u2018": "'", "\u2019": "'", "\u201c": '"', "\u201d": '"'})
+# Edges whose operations are numbers, alone in a text: what they mean is in the program that printed them.
+_NUMBERED = re.compile(
+    r"""\s*(?:\{?\s*["']?\w{1,40}["']?\s*[:=]\s*)?[\[(]{2,3}\s*(?:[\[(]\s*\d{1,2}\s*,\s*\d{1,2}\s*[\])][\s,]*){2}"""
+)
+_PROSE = str.maketrans({"\u2018": "'", "\u2019": "'", "\u201c": '"', "\u201d": '"', "`": "'"})
+_QUOTES = (
+    ('\\"', '"'),
+    ("\\'", "'"),
+    ("\\\\'", "'"),
+    ("''", "'"),
+    ("\u2019", "'"),
+    ("\u201d", '"'),
+    ("\\_", "_"),
+    ("`", "'"),
+)
+# What web pages and PDF files put between words.
+_SPACES = str.maketrans(
+    dict.fromkeys("\xa0\u2002\u2003\u2009\u202f", " ") | dict.fromkeys("\u200b\u2060\ufeff")
+)
+_GRADIENT = re.compile(r",\s{0,8}grad_fn=<[^<>\n]{0,80}>")
+# How NumPy prints an array of numbers.
+_PRINTED_ARRAY = re.compile(r"\[\s*(\d{1,4}(?:\s+\d{1,4})+)\s*\]")
+_NUMBERS = (
+    "operations are numbers here, as BANANAS, NASLib and NSGA-Net write them; what a number means depends on "
+    "the search's list of operations: write names in their place, as in ('sep_conv_3x3', 0)"
+)
 _TEXT = "the text"
 _LONGEST_NAME_PREFIX = 300
 _MOST_FOUND = 20_000
@@ -113,6 +147,7 @@ def is_literal(text: str) -> bool:
         or _KEY.search(text) is not None
         or _ADJACENCY.search(text) is not None
         or _NASBENCH201.search(text) is not None
+        or _NUMBERED.match(text) is not None
     )
 
 
@@ -191,16 +226,24 @@ def find_genotypes(text: str) -> list[Found]:
     where there are none. What stands in comments counts only where nothing else does, and so does what only a
     running program could read, such as ``Genotype(normal=normal)``.
     """
+    if not text.isascii():
+        text = text.translate(_SPACES)
+    text = _GRADIENT.sub("", text)
     found = _scan(text) or _cell_lines(text)
     # A text of merge keys, `<<`, may grow beyond all limits when it is read.
     if not any(one.value is not None for one in found) and len(text) <= _MAX_YAML and "<<" not in text:
         with contextlib.suppress(ValueError):
-            found = find_in_data(parse_yaml(text, "the text")) or found
+            found = find_in_data(parse_yaml(text, "the text", PythonTags)) or found
+    if not found and text.lstrip()[:1] in ("[", "("):
+        with contextlib.suppress(ValueError):
+            found = find_in_data(read_value(text))
     if not found:
         if _NASBENCH201.search(text):
             return [Found("", 1, None, f"this is a NAS-Bench-201 cell; {THIS_NETWORK}")]
         if _ADJACENCY.search(text):
             return [Found("", 1, None, f"this is a NAS-Bench-101 cell; {THIS_NETWORK}")]
+        if _NUMBERED.match(text):
+            return [Found("", 1, None, _NUMBERS)]
     return found
 
 
@@ -263,7 +306,7 @@ def _is_form(value: Any) -> bool:
     """Whether a mapping is a genotype rather than one that has a key of that name."""
     return isinstance(value, Mapping) and (
         form_of(value) not in (None, "genotype")
-        or any(isinstance(value.get(key), list) for key in ("normal", "reduce", "reduction", "normal_cell"))
+        or any(isinstance(own, list | Mapping) for key, own in value.items() if field_name(str(key)) in CELLS)
     )
 
 
@@ -288,6 +331,8 @@ def find_in_data(data: Any) -> list[Found]:
                 return
             for key, item in value.items():
                 search(item, _own_name(str(key)) or name, depth + 1)
+        elif (fields := fields_of_list(value)) is not None:
+            found.append(Found(name, 1, fields))
         else:
             for item in value:
                 search(item, name, depth + 1)
@@ -386,20 +431,25 @@ def _found(text: str, start: int, line: int, prefix: str, call: str, body: str |
 def _spellings(text: str, start: int, call: str, body: str | None) -> Iterator[str]:
     r"""The text in brackets, and the same without the quotes of JSON (``\"``), YAML (``''``) and prose.
 
-    A text that a program writes as several strings, a line each, is joined.
+    The others are those of LaTeX, of web pages, of a program that writes several strings, a line each, of
+    NumPy's arrays, and of a terminal that breaks lines within a word.
     """
     if body is not None:
         yield body
     opening = text.find("(" if call else "{", start)
     rest = text[opening : opening + MAX_LENGTH]
-    for quoted, plain in (('\\"', '"'), ("\\'", "'"), ("''", "'"), ("\u2019", "'"), ("\u201d", '"')):
-        if quoted in rest and call:
-            spelt = bracketed(rest.translate(_PROSE).replace(quoted, plain), 0)
-            if spelt is not None:
-                yield spelt
-    joined = _PIECES.sub("", rest)
-    if joined != rest and call:
-        spelt = bracketed(joined, 0)
+    if not call:
+        return
+    others = [rest.translate(_PROSE).replace(quoted, plain) for quoted, plain in _QUOTES if quoted in rest]
+    others += [html.unescape(rest)] if "&" in rest else []
+    others += [
+        _PIECES.sub("", rest),
+        _PRINTED_ARRAY.sub(lambda found: f"[{', '.join(found[1].split())}]", rest),
+    ]
+    one_line = re.sub(r"[\r\n]", "", rest)
+    others += [one_line] if "Genotype" not in one_line else []
+    for other in dict.fromkeys(others):
+        spelt = bracketed(other, 0) if other != rest else None
         if spelt is not None:
             yield spelt
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import keyword
+import re
 from collections.abc import Iterable
 
 BUILT_IN_OPERATIONS: tuple[str, ...] = (
@@ -73,6 +74,14 @@ def declare_operation(name: str) -> None:
     if name in BUILT_IN_OPERATIONS:
         raise ValueError(f"operation name {name!r} belongs to a built-in operation: choose another")
     _declared[name] = None
+
+
+def misspelt(op: str) -> str:
+    """The hint of :func:`nearest` for an operation that is misspelt, not for one of another kind or size."""
+    digits = re.findall(r"\d", op)
+    same = [name for name in operation_names() if re.findall(r"\d", name) == digits]
+    meant = difflib.get_close_matches(op.lower(), same, n=1, cutoff=0.85)
+    return f"; did you mean {meant[0]!r}?" if meant else ""
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -17,7 +17,9 @@ _TOKEN = re.compile(
 )
 # How NumPy and PyTorch print scalars and arrays; list and its like.
 _SCALARS = re.compile(r"u?int\d*_?|float\d*_?|str_?|bool_?")
-_SEQUENCES = frozenset({"array", "asarray", "tensor", "list", "tuple", "as_tensor"})
+_SEQUENCES = frozenset(
+    {"array", "asarray", "tensor", "list", "tuple", "as_tensor", "set", "frozenset", "sorted"}
+)
 _JSON_NAMES = {"null": None, "true": True, "false": False, "nan": float("nan"), "inf": float("inf")}
 
 
@@ -78,7 +80,7 @@ def read_value(text: str) -> Any:
 
 def _value(node: ast.expr) -> Any:
     match node:
-        case ast.List(elements) | ast.Tuple(elements):
+        case ast.List(elements) | ast.Tuple(elements) | ast.Set(elements):
             return _elements(elements)
         case ast.Dict(keys, values) if None not in keys:
             names = [_value(key) for key in keys if key is not None]
@@ -123,7 +125,7 @@ def _mapping(keys: list[Any], values: list[Any]) -> dict[str, Any]:
 
 
 def _called(node: ast.expr, name: str, arguments: list[ast.expr], keywords: list[ast.keyword]) -> Any:
-    if name == "range" and 1 <= len(arguments) <= 3 and not keywords:
+    if name in ("range", "arange") and 1 <= len(arguments) <= 3 and not keywords:
         return _range(node, [_value(argument) for argument in arguments])
     if _SCALARS.fullmatch(name) and len(arguments) == 1:
         value = _value(arguments[0])

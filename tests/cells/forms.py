@@ -3,6 +3,12 @@
 # ruff: noqa: E501
 from __future__ import annotations
 
+import html
+import json
+from typing import Any, NamedTuple
+
+import yaml
+
 from nas_lightning.cells import Genotype
 
 # One cell of three nodes, all edges different, so that a swapped source, node or operation shows.
@@ -152,3 +158,73 @@ source: mine
   "normal_concat": [2, 3, 4], "reduce_concat": [3, 4]}""",
 }  # fmt: skip
 """A text of every form; each gives ``CELLS``."""
+
+
+class Printed(NamedTuple):
+    """The named tuple of search codes, as JSON and YAML write it."""
+
+    normal: list[tuple[str, int]]
+    normal_concat: range
+    reduce: list[tuple[str, int]]
+    reduce_concat: range
+
+
+PRINTED = Printed(
+    [(op, source) for op, source in CELLS.normal],
+    range(2, 5),
+    [(op, source) for op, source in CELLS.reduce],
+    range(3, 5),
+)
+
+
+def _data(op: str, source: str, destination: str = "") -> str:
+    """JSON whose edges have named parts, with or without their destination."""
+
+    def edge(node: int, name: str, place: int) -> dict[str, Any]:
+        return {op: name, source: place} | ({destination: node} if destination else {})
+
+    cells: dict[str, Any] = CELLS.as_mapping()
+    for name, own in (("normal", CELLS.normal), ("reduce", CELLS.reduce)):
+        cells[name] = [edge(node, *pair) for node, pair in zip(own.nodes, own, strict=True)]
+        if destination:
+            cells[name] = sorted(cells[name], key=lambda edge: -edge[destination])
+    return json.dumps(cells)
+
+
+def _by_number() -> str:
+    cells: dict[str, Any] = CELLS.as_mapping()
+    for name, own in (("normal", CELLS.normal), ("reduce", CELLS.reduce)):
+        cells[name] = {str(node): edges for node, edges in enumerate(own.by_node, 2)}
+    return json.dumps(cells)
+
+
+_LITERAL = f"Genotype({_FLAT})"
+_CELLS_ALONE = json.dumps(
+    {
+        "normal_cell": {"edges": CELLS.normal.listed(), "concat": [2, 3, 4]},
+        "reduction_cell": {"edges": CELLS.reduce.listed(), "concat": [3, 4]},
+    }
+)
+
+FORMS |= {
+    "edges with named parts": _data("op", "from", "to"),
+    "edges with named parts in other words": _data("operation", "input"),
+    "edges with named parts in YAML": yaml.safe_dump(json.loads(_data("op", "source", "target"))),
+    "nodes by number": _by_number(),
+    "cells with their concat lists": _CELLS_ALONE,
+    "a named tuple in JSON": json.dumps([*map(list, PRINTED)]),
+    "a tuple": repr(tuple(PRINTED)),
+    "a range in JSON": json.dumps(PRINTED._asdict(), default=str),
+    "numbers in a text": json.dumps(CELLS.as_mapping() | {"normal_concat": "2,3,4", "reduce_concat": ["3", "4"]}),
+    "yaml.dump": yaml.dump(PRINTED._asdict()),
+    "yaml.dump of a named tuple": yaml.dump({"epoch": 3, "genotype": PRINTED}),
+    "TOML": "[genotype]\n" + "\n".join(f"{key} = {json.dumps(value)}" for key, value in CELLS.as_mapping().items()),
+    "arrays as NumPy prints them": _LITERAL.replace("[2, 3, 4]", "[2 3 4]").replace("[3, 4]", "[3 4]"),
+    "sets": _LITERAL.replace("[2, 3, 4]", "{2, 3, 4}").replace("[3, 4]", "np.arange(3, 5)"),
+    "tensors with gradients": f"Genotype({_WEIGHTED})".replace("0.2)", "tensor(0.2, grad_fn=<SelectBackward0>))"),
+    "a web page": html.escape(_LITERAL),
+    "a web page's spaces": _LITERAL.replace(", ", ",\xa0").replace("normal_", "\u200bnormal_"),
+    "LaTeX": r"\texttt{" + _LITERAL.replace("_", r"\_").replace("('", "(`") + "}",
+    "a terminal of 40 columns": "\n".join(_LITERAL[start : start + 40] for start in range(0, len(_LITERAL), 40)),
+    "capital keys": _LITERAL.replace("normal=", "Normal=").replace("reduce=", "Reduce="),
+}  # fmt: skip

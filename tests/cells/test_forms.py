@@ -306,6 +306,11 @@ def test_a_cell_of_another_network_is_called_so(text: str, message: str, tmp_pat
         (DARTS.as_mapping() | {"normal_bottom": [["skip_connect", 0]]}, "holds a further cell"),
         (DARTS.as_mapping() | {"normal_concats": [2]}, "did you mean 'normal_concat'?"),
         (DARTS.as_mapping() | {"reduction": []}, "key 'reduce' is given twice"),
+        (DARTS.as_mapping() | {"normal": {"1": [], "2": []}}, "2 intermediate nodes have the numbers 2 to 3"),
+        (DARTS.as_mapping() | {"normal": {"0->2": "none"}}, "not a mapping with '0->2'"),
+        (DARTS.as_mapping() | {"normal": [{"op": "none", "from": 3, "to": 2}]}, "one of a larger number"),
+        (DARTS.as_mapping() | {"normal": [{"op": "none", "from": "c", "to": 2}]}, "nodes by their numbers"),
+        (DARTS.as_mapping() | {"normal": [{"op": "none", "weight": 2}]}, "an operation and its source"),
         ({}, "missing key 'normal', 'normal_concat', 'reduce', 'reduce_concat'"),
     ],
 )
@@ -369,9 +374,37 @@ def test_a_text_of_several_genotypes_says_how_to_choose() -> None:
             "normal = [('none', 0), ('none', 1)]\nreduce = [('none', 0), ('none', 1)]",
             "missing key 'normal_concat'",
         ),
+        (
+            "([(0, 5), (1, 0), (0, 4), (1, 4)], [(1, 6), (0, 7), (2, 5), (0, 3)])",
+            "operations are numbers here",
+        ),
+        ("arch = [[[0, 5], [1, 0]], [[1, 6], [0, 7]]]", "operations are numbers here"),
+        (
+            "Genotype(cell=[('none', 0), ('none', 1)], cell_concat=[2])",
+            "but 'normal' and 'reduce' must be given",
+        ),
         ("Structure(4 nodes with |nor_conv_3x3~0|+|none~0|)", "this is a NAS-Bench-201 cell"),
     ],
 )
 def test_other_texts_are_refused_by_what_they_lack(text: str, message: str) -> None:
     with pytest.raises(ValueError, match=re.escape(message)):
         get_genotype(text)
+
+
+@pytest.mark.parametrize(
+    ("op", "meant"),
+    [("sep_cnov_3x3", "sep_conv_3x3"), ("dil_conv_7x7", ""), ("bin_conv_3x3", ""), ("dw_conv_7x7", "")],
+)
+def test_a_suggestion_never_names_another_operation(op: str, meant: str) -> None:
+    with pytest.raises(ValueError, match="unknown operation") as error:
+        get_genotype(LITERAL.replace("sep_conv_3x3", op))
+    assert ("did you mean" in str(error.value)) == bool(meant)
+    assert f"did you mean {meant!r}" in str(error.value) or not meant
+
+
+def test_a_node_s_only_edge_needs_no_list_of_its_own() -> None:
+    cells = DARTS.as_mapping() | {
+        "normal": {"2": ["sep_conv_3x3", 0], "3": ["skip_connect", 1]},
+        "normal_concat": [2, 3],
+    }
+    assert get_genotype(cells).normal.counts == (1, 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 import re
 import time
@@ -119,13 +120,48 @@ class _Trap:
         return exec, ("raise RuntimeError('unpickled')",)
 
 
+def test_where_the_last_is_cut_off_the_last_whole_one_is_named(tmp_path: Path) -> None:
+    log = tmp_path / "search.log"
+    whole = [f"genotype = {get_genotype(f'darts_v2:operations={seed}')}" for seed in range(3)]
+    log.write_text("\n".join([*whole, whole[0][:150]]))
+    with pytest.raises(
+        ValueError, match=f"is not closed.*; the last that can be read is {log}#3 .line 3."
+    ) as error:
+        get_genotype(log)
+    assert "\n" not in str(error.value)
+    assert get_genotype(f"{log}#3") == get_genotype("darts_v2:operations=2")
+    log.write_text(whole[0][:150])
+    with pytest.raises(ValueError, match=r"reduce_concat=\[2, 3\]\)\Z"):
+        get_genotype(log)
+
+
+def test_a_notebook_is_read_by_its_cells(tmp_path: Path) -> None:
+    source = f"MINE = {DARTS}".replace(", reduce=", ",\n  reduce=").splitlines(keepends=True)
+    output = {"text": [f"genotype = {get_genotype('enas')}\n"]}
+    path = tmp_path / "search.ipynb"
+    path.write_text(json.dumps({"cells": [{"source": source, "outputs": [output]}, {"source": "x = 1"}]}))
+    assert get_genotype(f"{path}#MINE") == DARTS
+    assert get_genotype(f"{path}#2") == get_genotype("enas")
+    path.write_text(f"no notebook: {DARTS}")
+    assert get_genotype(path) == DARTS
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32", "cp1252"])
+@pytest.mark.parametrize("line_end", ["\r\n", "\r"])
+def test_encodings_and_line_ends_of_other_systems(tmp_path: Path, encoding: str, line_end: str) -> None:
+    path = tmp_path / "cell.txt"
+    text = f"MINE = {DARTS}  # é".replace(", reduce=", f",{line_end}  reduce=")
+    path.write_bytes(text.encode(encoding))
+    assert get_genotype(path) == DARTS
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
         ("cell.pkl", pickle.dumps(_Trap()), "this is no text file"),
         ("cell.pt", b"PK\x03\x04archive/data.pkl", "this is no text file"),
         ("cell.npy", b"\x93NUMPY\x01\x00v\x00", "this is no text file"),
-        ("empty.txt", b"", "expected a mapping with the keys"),
+        ("empty.txt", b"\n", "the file is empty"),
         ("train.log", b"epoch 1 lr 0.025\n" * 100, "expected a mapping with the keys"),
         ("cut.log", b"genotype = Genotype(normal=[('sep_conv_3x3', 0), ('sep_c", "a bracket is not closed"),
         ("code.py", b"g = Genotype(normal=gene, normal_concat=concat)", "'gene' is not allowed"),

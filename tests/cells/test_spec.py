@@ -80,7 +80,7 @@ def test_a_bad_spec_gets_one_line_that_says_what_is_right(spec: Any, message: st
     [
         ("normal: [", "no valid YAML"),
         ("[1, 2]", "expected a mapping"),
-        ("", "expected a mapping"),
+        ("", "the file is empty"),
         ("normal: []\nnormal_concat: [2]\nreduce: []\nreduce_concat: [2]\n", "normal cell: 0 edges"),
         ("!!python/object/apply:os.system ['true']", "no valid YAML"),
         ("darts", "or a genotype literal"),
