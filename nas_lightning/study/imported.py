@@ -29,7 +29,6 @@ from nas_lightning.cells import (
     parse_genotype,
     topology,
 )
-from nas_lightning.cells.operations import BUILT_IN_OPERATIONS
 from nas_lightning.files import atomic_write
 from nas_lightning.study.convergence import convergence_statistics
 from nas_lightning.study.study import Architecture, Imported, Study, VariantKind
@@ -149,8 +148,7 @@ def check_names(files: Sequence[Path]) -> None:
 def declare_operations(source: str) -> None:
     """Make the operations of a source's spaces valid in genotypes: names without a formula."""
     for name in source_facts(source).get("operations", ()):
-        if name not in BUILT_IN_OPERATIONS:
-            declare_operation(name)
+        declare_operation(name)
 
 
 def check_output(path: Path, files: Sequence[Path]) -> None:

@@ -442,7 +442,7 @@ AT_START = (
 def test_initial_weights_are_those_from_which_fit_starts(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    settings = [*TINY, *AT_START, "--model.drop_path=0.2"]
+    settings = [*TINY, *AT_START, "--trainer.callbacks.resolution=null", "--model.drop_path=0.2"]
     alone, trained = tmp_path / "alone", tmp_path / "trained"
     main(["landscape", *settings, "--initial_seeds=[0,1]", f"--trainer.default_root_dir={alone}"])
     printed = capsys.readouterr().out.splitlines()
