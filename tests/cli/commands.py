@@ -11,8 +11,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from nas_lightning.cli.main import main
 
 TINY = (
     "--model.init_channels=4",
@@ -49,6 +52,16 @@ def run_process(
         timeout=timeout,
         check=False,
     )
+
+
+def refusal(arguments: Sequence[str], capsys: pytest.CaptureFixture[str]) -> str:
+    """Run a command that must be refused, and return its line."""
+    with pytest.raises(SystemExit) as exit_information:
+        main(arguments)
+    assert exit_information.value.code == 2
+    lines = [line for line in capsys.readouterr().err.splitlines() if "nas-lightning: error: " in line]
+    assert len(lines) == 1
+    return lines[0].removeprefix("nas-lightning: error: ")
 
 
 def read_metrics(run: Path) -> list[dict[str, float]]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import resource
 import subprocess
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -12,7 +11,7 @@ import torch
 from torchvision import datasets
 
 from nas_lightning.cli.main import SUBCOMMANDS, main
-from tests.cli.commands import TINY, command, environment, read_checkpoint, read_metrics
+from tests.cli.commands import TINY, command, environment, read_checkpoint, read_metrics, refusal
 
 EVERY_EPOCH = (
     "--trainer.callbacks=ModelCheckpoint",
@@ -20,16 +19,6 @@ EVERY_EPOCH = (
     "--trainer.callbacks.save_top_k=-1",
     "--trainer.callbacks.save_on_train_epoch_end=true",
 )
-
-
-def refusal(arguments: Sequence[str], capsys: pytest.CaptureFixture[str]) -> str:
-    """Run a command that must be refused, and return its line."""
-    with pytest.raises(SystemExit) as exit_information:
-        main(arguments)
-    assert exit_information.value.code == 2
-    lines = [line for line in capsys.readouterr().err.splitlines() if "nas-lightning: error: " in line]
-    assert len(lines) == 1
-    return lines[0].removeprefix("nas-lightning: error: ")
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,7 @@ import torch
 
 from nas_lightning.classifier import CellClassifier
 from nas_lightning.cli.main import main
-from tests.cli.commands import TINY, read_checkpoint
-from tests.cli.test_bad_input import refusal
+from tests.cli.commands import TINY, read_checkpoint, refusal
 
 Change = Callable[[dict[str, Any]], Any]
 

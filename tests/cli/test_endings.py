@@ -16,8 +16,7 @@ from nas_lightning.classifier import CellClassifier
 from nas_lightning.cli.main import main
 from nas_lightning.datamodules import Synthetic
 from nas_lightning.datamodules.sampling import stratified_subset
-from tests.cli.commands import TINY, read_checkpoint, read_metrics, read_result
-from tests.cli.test_bad_input import refusal
+from tests.cli.commands import TINY, read_checkpoint, read_metrics, read_result, refusal
 from tests.cli.test_resume import fit
 
 EARLY = (

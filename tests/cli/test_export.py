@@ -19,7 +19,7 @@ from nas_lightning.cli.main import main
 from nas_lightning.datamodules import Synthetic
 from nas_lightning.networks import CellNetwork, load_reference_weights
 from nas_lightning.networks.weight_files import read_weight_file
-from tests.cli.commands import TINY
+from tests.cli.commands import TINY, refusal
 
 
 @pytest.fixture(scope="module")
@@ -98,12 +98,6 @@ def test_safetensors_are_reference_weights(run: Path, tmp_path: Path) -> None:
     network = CellNetwork(trained(run).genotype, 10, 4, 3)
     load_reference_weights(network, found.content, ordered=found.ordered)
     torch.testing.assert_close(network.eval()(images(3)), trained(run)(images(3)))
-
-
-def refusal(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
-    with pytest.raises(SystemExit):
-        main(arguments)
-    return capsys.readouterr().err.partition("error: ")[2].strip()
 
 
 def test_what_cannot_be_exported(

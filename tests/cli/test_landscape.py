@@ -21,8 +21,7 @@ from nas_lightning.classifier import CellClassifier
 from nas_lightning.cli.main import main
 from nas_lightning.netcdf import read_dataset, write_dataset
 from nas_lightning.networks import reference_names
-from tests.cli.commands import TINY, command, environment, read_checkpoint, read_events, run_process
-from tests.cli.test_bad_input import refusal
+from tests.cli.commands import TINY, command, environment, read_checkpoint, read_events, refusal, run_process
 
 OVERLAY = """
 trainer:

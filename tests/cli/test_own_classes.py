@@ -14,7 +14,7 @@ from nas_lightning.cells import own_modules
 from nas_lightning.cli.main import main
 from nas_lightning.identity import as_list
 from nas_lightning.networks import operations
-from tests.cli.commands import TINY, environment, read_checkpoint
+from tests.cli.commands import TINY, environment, read_checkpoint, refusal
 from tests.cli.parsing import ParsedOnly
 
 MINE = """
@@ -100,13 +100,6 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert completed.returncode == 0, completed.stderr
     assert "hello from beside" in completed.stdout
     return folder / "tb_logs" / "mine" / "own"
-
-
-def refusal(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
-    with pytest.raises(SystemExit) as end:
-        main(arguments)
-    assert end.value.code == 2
-    return capsys.readouterr().err.strip().splitlines()[-1].removeprefix("nas-lightning: error: ")
 
 
 @pytest.mark.slow

@@ -17,8 +17,7 @@ import torch
 from lightning.pytorch import Callback
 
 from nas_lightning.cli.main import main
-from tests.cli.commands import TINY, command, environment, read_checkpoint, read_metrics, read_result
-from tests.cli.test_bad_input import refusal
+from tests.cli.commands import TINY, command, environment, read_checkpoint, read_metrics, read_result, refusal
 from tests.datamodules.official_layouts import write_fashion_mnist
 
 RANDOM = (*TINY, "--model.drop_path=0.3", "--data.cutout=4", "--trainer.max_epochs=3")

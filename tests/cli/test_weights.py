@@ -16,7 +16,7 @@ from nas_lightning.cells import get_genotype
 from nas_lightning.cli.main import main
 from nas_lightning.cli.weights import load_weights
 from nas_lightning.networks import CellNetwork
-from tests.cli.commands import TINY, read_metrics, read_result
+from tests.cli.commands import TINY, read_metrics, read_result, refusal
 from tests.oracles.plain_network import PlainNetwork
 
 
@@ -67,22 +67,14 @@ def test_reference_weights_are_evaluated(
     assert capsys.readouterr().out == printed
 
 
-def refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
-    with pytest.raises(SystemExit):
-        main(arguments)
-    line = capsys.readouterr().err.strip()
-    assert "\n" not in line.partition("error: ")[2]
-    return line
-
-
 def test_what_cannot_be_evaluated(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = reference(tmp_path, classes=7)
-    assert "ckpt_path` is missing" in refused(["validate", *TINY], capsys)
+    assert "ckpt_path` is missing" in refusal(["validate", *TINY], capsys)
     both = ["test", *TINY, f"--reference_weights={file}", "--ckpt_path=a.ckpt"]
-    assert "both give weights: leave one out" in refused(both, capsys)
-    line = refused(["test", *TINY, f"--reference_weights={file}"], capsys)
+    assert "both give weights: leave one out" in refusal(both, capsys)
+    line = refusal(["test", *TINY, f"--reference_weights={file}"], capsys)
     assert "it has 7 classes, the network 10" in line
-    assert "is not a file" in refused(["test", *TINY, "--reference_weights=missing.pt"], capsys)
+    assert "is not a file" in refusal(["test", *TINY, "--reference_weights=missing.pt"], capsys)
 
 
 def test_a_run_from_weights(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -104,10 +96,10 @@ def test_a_run_from_weights(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     second = torch.load(tmp_path / "synthetic" / "second" / "checkpoints" / "last.ckpt", weights_only=True)
     assert torch.equal(second["state_dict"]["network.stem.convolution.weight"], expected["stem.0.weight"])
     assert second["hyper_parameters"]["init_channels"] == 4
-    line = refused([*fit, f"--weights={checkpoint}", "--run=third", "--model.genotype=nasnet"], capsys)
+    line = refusal([*fit, f"--weights={checkpoint}", "--run=third", "--model.genotype=nasnet"], capsys)
     assert "it holds the genotype" in line
     assert not (tmp_path / "synthetic" / "third").exists()
-    line = refused(["test", *TINY, f"--reference_weights={checkpoint}"], capsys)
+    line = refusal(["test", *TINY, f"--reference_weights={checkpoint}"], capsys)
     assert "it is a checkpoint of this program: give it as `ckpt_path`" in line
 
 
@@ -156,8 +148,8 @@ def test_a_cosine_starts_anew_from_the_weights(tmp_path: Path, caplog: pytest.Lo
 
 def test_what_cannot_be_extended(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     fit = ["fit", *TINY, f"--trainer.default_root_dir={tmp_path}"]
-    assert "holds no finished run" in refused([*fit, "--extend=2"], capsys)
-    assert "`extend` (=0) must be at least 1" in refused([*fit, "--extend=0"], capsys)
+    assert "holds no finished run" in refusal([*fit, "--extend=2"], capsys)
+    assert "`extend` (=0) must be at least 1" in refusal([*fit, "--extend=0"], capsys)
     main([*fit, "--run=a", "--trainer.max_epochs=3", "--trainer.max_steps=3"])
-    line = refused([*fit, "--run=a", "--trainer.max_epochs=3", "--extend=2"], capsys)
+    line = refusal([*fit, "--run=a", "--trainer.max_epochs=3", "--extend=2"], capsys)
     assert "after epoch 1 of 3: finish the run first" in line
