@@ -65,7 +65,7 @@ def read_torch_file(path: str | os.PathLike[str], key: str | None = None, *, mma
         raise
     except Exception as error:  # whatever torch raises of a foreign file
         if is_archive and isinstance(error, pickle.UnpicklingError):
-            raise ValueError(f"{said} holds other than tensors and plain values") from error
+            raise ValueError(f"{said} holds objects beside tensors and plain values") from error
         raise ValueError(f"{said} is damaged, or not a checkpoint") from error
 
 

@@ -101,7 +101,7 @@ class Unknown:
 
 def test_objects_are_not_unpickled(tmp_path: Path) -> None:
     torch.save({"network": Unknown()}, tmp_path / "file")
-    with pytest.raises(ValueError, match="file holds other than tensors and plain values"):
+    with pytest.raises(ValueError, match="file holds objects beside tensors and plain values"):
         read_torch_file(tmp_path / "file")
 
 

@@ -109,7 +109,7 @@ class Analysis(Callback, ABC):
         if not 0 <= sample_seed < 2**31:
             raise ValueError(f"`sample_seed` (={sample_seed}) must be from 0 to 2**31 - 1")
         if name is not None and (not name or Path(name).name != name):
-            raise ValueError(f"`name` (={name!r}) must be the beginning of a file's name")
+            raise ValueError(f"`name` (={name!r}) must be usable as the beginning of a file name")
         if not (at_start or at_end or every_n_epochs):
             raise ValueError(
                 "`at_end` (=False) leaves nothing to measure: set `at_start` or `every_n_epochs`"

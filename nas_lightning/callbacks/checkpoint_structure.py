@@ -64,7 +64,7 @@ def check_structure(
     for name in ("hyper_parameters", "datamodule_hyper_parameters", "trainer"):
         if (odd := _other_than_plain(checkpoint.get(name))) is not None:
             raise ValueError(
-                f"{foreign}: its `{name}` hold a value of type {type(odd).__name__}, which no setting has"
+                f"{foreign}: a value in its `{name}` is of type {type(odd).__name__}, which no setting has"
             )
     settings = checkpoint.get("hyper_parameters") or {}
     unknown = [name for name in settings if not name.startswith("_") and name not in model_settings]

@@ -36,7 +36,7 @@ def check_monitors(
     for name, monitor, mode in _monitors(callbacks, schedule):
         if monitor in metrics or (watches_rates and monitor.startswith("lr-")):
             if mode == "min" and monitor.startswith("accuracy"):
-                rank_zero_info(f"{name} follows {monitor} with `mode` min: it takes smaller for better")
+                rank_zero_info(f"{name} follows {monitor} with `mode` min: a smaller value counts as better")
             continue
         meant = _meant(monitor, metrics)
         raise ValueError(

@@ -197,6 +197,6 @@ def _move_paths(trainer: Trainer, states: dict[str, Any]) -> None:
         gone = [path for path in best if not Path(path).is_file()]
         state["best_k_models"] = {path: score for path, score in best.items() if path not in gone}
         if gone:
-            rank_zero_info(f"{', '.join(gone)} is not there: the best of the epochs to come takes its place")
+            rank_zero_info(f"missing: {', '.join(gone)}; the best of the coming epochs takes its place")
             if state.get("kth_best_model_path") in gone:
                 state["kth_best_model_path"] = next(iter(state["best_k_models"]), "")

@@ -95,7 +95,7 @@ class RunRecord(Callback):
         self._origin = {**(state_dict.get("origin") or {}), **self._origin}
         self.rows = [dict(row) for row in state_dict["rows"]]
         if not all(isinstance(value, int | float) for row in self.rows for value in row.values()):
-            raise ValueError("the checkpoint's record has a row with other than numbers")
+            raise ValueError("the checkpoint's record has a row with a value that is no number")
         so_far = state_dict.get("epoch_so_far")
         if so_far is not None:  # an earlier version kept whole epochs only
             self._evaluation = dict(so_far["evaluation"])

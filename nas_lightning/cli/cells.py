@@ -300,7 +300,7 @@ def _census(options: argparse.Namespace) -> None:
         return
     held = [name for name in ("width", "depth", "path") if getattr(options, name) is not None]
     if held:
-        raise ValueError(f"`--{held[0]}` needs `--vary`: what the wirings that it holds differ in")
+        raise ValueError(f"`--{held[0]}` needs `--vary`, the quantity that the wirings differ in")
     spaces = [take_census(options.nodes, options.concat, distinct=distinct) for distinct in (False, True)]
     ranks = []
     for spec in options.specs:

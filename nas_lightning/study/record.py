@@ -68,7 +68,7 @@ class Result:
         """The text under these keys; ValueError if it is missing or no text."""
         value = self.value(*keys)
         if not isinstance(value, str):
-            raise ValueError(f"{self.path}: `{keys[-1]}` is {value!r}, a text was expected")
+            raise ValueError(f"{self.path}: `{keys[-1]}` is {value!r}, text was expected")
         return value
 
     @property

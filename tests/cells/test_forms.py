@@ -44,7 +44,7 @@ def test_a_mapping_is_read_as_its_text_is(form: str) -> None:
         ("weights", ["the weights of the edges are left out"]),
         (
             "further keys",
-            ["says nothing of the cells and is left out: connectN, connects, primitives, source"],
+            ["left out, as it says nothing of the cells: connectN, connects, primitives, source"],
         ),
         (
             "other spellings",
@@ -56,7 +56,7 @@ def test_a_mapping_is_read_as_its_text_is(form: str) -> None:
                 "operation 'null' is read as none",
             ],
         ),
-        ("NNI", ["says nothing of the cells and is left out: width, num_cells"]),
+        ("NNI", ["left out, as it says nothing of the cells: width, num_cells"]),
     ],
 )
 def test_what_is_left_out_or_renamed_is_said(form: str, notes: list[str]) -> None:
