@@ -374,9 +374,9 @@ class CellClassifier(LightningModule):
             )
         try:
             return super().load_from_checkpoint(checkpoint_path, *args, **settings)
+        except (OSError, ValueError):
+            raise
         except Exception as error:
-            if isinstance(error, OSError | ValueError):
-                raise
             reason = " ".join(f"{type(error).__name__}: {error}".split())
             raise ValueError(f"{checkpoint_path} cannot be loaded: {reason}") from error
 

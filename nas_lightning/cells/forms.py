@@ -72,15 +72,7 @@ def form_of(mapping: Mapping[Any, Any]) -> str | None:
         return "other"
     if keys & set(CELLS):
         return "genotype"
-    for form, pattern in (
-        ("nni", _NNI),
-        ("nni1", _NNI1),
-        ("aw_nas", _AW_NAS),
-        ("nasbench301", _NASBENCH301),
-    ):
-        if {match.group(1) for key in keys if (match := pattern.fullmatch(key))}:
-            return form
-    return None
+    return next((form for form, (pattern, _) in _FORMS.items() if any(map(pattern.fullmatch, keys))), None)
 
 
 def field_name(key: str) -> str:
@@ -114,15 +106,9 @@ def read_mapping_form(mapping: Mapping[Any, Any], what: str = "genotype", part: 
     if other:
         raise ValueError(f"{what}: {other}; {THIS_NETWORK}")
     notes: list[str] = []
-    readers: dict[str | None, Callable[[Mapping[str, Any], list[str]], dict[str, Any]]] = {
-        "aw_nas": _read_aw_nas,
-        "nni": _read_nni,
-        "nni1": _read_nni1,
-        "nasbench301": _read_nasbench301,
-    }
     try:
-        if form in readers:
-            fields = readers[form](mapping, notes)
+        if form in _FORMS:
+            fields = _FORMS[form][1](mapping, notes)
         else:
             fields = _read_fields(mapping, notes, what, part)
             for cell, name in zip(("normal", "reduction"), CELLS, strict=True):
@@ -370,3 +356,12 @@ def _node_numbers(value: Any, what: str) -> list[int]:
     if not isinstance(parts, list) or not all(re.fullmatch(r"\d{1,3}", str(part)) for part in parts):
         raise ValueError(f"{what} (={value!r}) must name nodes, such as 0_1")
     return [int(part) for part in parts]
+
+
+_FORMS: dict[str | None, tuple[re.Pattern[str], Callable[[Mapping[str, Any], list[str]], dict[str, Any]]]] = {
+    "nni": (_NNI, _read_nni),
+    "nni1": (_NNI1, _read_nni1),
+    "aw_nas": (_AW_NAS, _read_aw_nas),
+    "nasbench301": (_NASBENCH301, _read_nasbench301),
+}
+"""For each form other than ``genotype`` what its keys look like, and what reads it."""

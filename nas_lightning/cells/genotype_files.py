@@ -11,7 +11,7 @@ from pathlib import Path
 
 from nas_lightning.cells.forms import Reading
 from nas_lightning.cells.genotype import FIELDS
-from nas_lightning.cells.literal import FORM, Found, choose, find_genotypes
+from nas_lightning.cells.literal import FORM, Found, choose, find_genotypes, may_be_yaml
 from nas_lightning.cells.python_text import shown
 from nas_lightning.files import is_file
 from nas_lightning.yaml_files import parse_yaml
@@ -74,7 +74,7 @@ def list_genotypes(path: Path) -> list[Found]:
     text = _read_text(path)
     found = find_genotypes(text)
     if not found:
-        if path.suffix.lower() in _DATA_SUFFIXES and len(text) <= 2**20 and "<<" not in text:
+        if path.suffix.lower() in _DATA_SUFFIXES and may_be_yaml(text):
             parse_yaml(text, str(path))  # says what is wrong with it
         raise ValueError(
             f"expected a mapping with the keys {', '.join(FIELDS)}, or a genotype literal: {FORM}"

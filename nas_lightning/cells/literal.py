@@ -230,8 +230,7 @@ def find_genotypes(text: str) -> list[Found]:
         text = text.translate(_SPACES)
     text = _GRADIENT.sub("", text)
     found = _scan(text) or _cell_lines(text)
-    # A text of merge keys, `<<`, may grow beyond all limits when it is read.
-    if not any(one.value is not None for one in found) and len(text) <= _MAX_YAML and "<<" not in text:
+    if not any(one.value is not None for one in found) and may_be_yaml(text):
         with contextlib.suppress(ValueError):
             found = find_in_data(parse_yaml(text, "the text", PythonTags)) or found
     if not found and text.lstrip()[:1] in ("[", "("):
@@ -245,6 +244,11 @@ def find_genotypes(text: str) -> list[Found]:
         if _NUMBERED.match(text):
             return [Found("", 1, None, _NUMBERS)]
     return found
+
+
+def may_be_yaml(text: str) -> bool:
+    """Whether a text may be read as YAML: merge keys, ``<<``, could make it grow beyond all limits."""
+    return len(text) <= _MAX_YAML and "<<" not in text
 
 
 def _scan(text: str) -> list[Found]:

@@ -52,8 +52,7 @@ def _ordered(genotype: Genotype) -> list[Any]:
 
 def _nodes(genotype: Genotype, cell: str) -> list[list[Pair]]:
     """The edges of each node of a cell, ``"normal"`` or ``"reduce"``, from node 2 on."""
-    edges = genotype.normal if cell == "normal" else genotype.reduce
-    return [[(edge.op, edge.source) for edge in node] for node in edges.by_node]
+    return [[(edge.op, edge.source) for edge in node] for node in getattr(genotype, cell).by_node]
 
 
 def _call(name: str, fields: Mapping[str, Any]) -> str:

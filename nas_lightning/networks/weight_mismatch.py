@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 
 import torch
 from torch import Tensor
 
-from nas_lightning.cells import Genotype, published_genotypes
+from nas_lightning.cells import Edge, Genotype, published_genotypes
 from nas_lightning.cells.stack import reduction_indices
 from nas_lightning.networks.network import CellNetwork
 from nas_lightning.networks.operations import BUILT_IN_FACTORIES, build_operation
@@ -123,22 +123,17 @@ def _cells(network: CellNetwork, file: _File) -> list[str]:
             continue
         edges, concat = network.genotype.cell(reduction)
         name = "reduction" if reduction else "normal"
-        ops = [(op, 2 if reduction and source < 2 else 1) for op, source in edges]
-        differing = [
-            (position, op)
-            for position, (op, stride) in enumerate(ops)
-            if file.edge(cell, position) != _shapes(op, file.channels(cell), stride)
-        ]
+        differing = list(_differing(file, cell, edges, reduction))
         found = []
         if differing:
             said = [
-                f"edge {position} has {_held(file, cell, position, ops[position][1])}, the genotype {op}"
-                for position, op in differing[:_MOST_EDGES]
+                f"edge {position} has {_held(file, cell, position, stride)}, the genotype {op}"
+                for position, op, stride in differing[:_MOST_EDGES]
             ]
             rest = len(differing) - len(said)
             found += [", ".join(said) + (f" and {rest} edges more" if rest else "")]
-        if file.edges(cell) > len(ops):
-            found.append(f"it has {file.edges(cell)} edges, the genotype {len(ops)}")
+        if file.edges(cell) > len(edges):
+            found.append(f"it has {file.edges(cell)} edges, the genotype {len(edges)}")
         concatenated = file.concatenated(cell)
         if concatenated and concatenated != len(concat):
             found.append(f"it concatenates {concatenated} nodes, the genotype {len(concat)}")
@@ -167,11 +162,19 @@ def _fits(genotype: Genotype, file: _File) -> bool:
         edges, concat = genotype.cell(reduction)
         if cell is None or file.edges(cell) > len(edges) or file.concatenated(cell) != len(concat):
             return False
-        for position, (op, source) in enumerate(edges):
-            stride = 2 if reduction and source < 2 else 1
-            if file.edge(cell, position) != _shapes(op, file.channels(cell), stride):
-                return False
+        if any(True for _ in _differing(file, cell, edges, reduction)):
+            return False
     return True
+
+
+def _differing(
+    file: _File, cell: int, edges: Sequence[Edge], reduction: bool
+) -> Iterator[tuple[int, str, int]]:
+    """Position, operation and stride of the edges on which a file has other weights."""
+    for position, (op, source) in enumerate(edges):
+        stride = 2 if reduction and source < 2 else 1
+        if file.edge(cell, position) != _shapes(op, file.channels(cell), stride):
+            yield position, op, stride
 
 
 def _held(file: _File, cell: int, position: int, stride: int) -> str:

@@ -54,7 +54,10 @@ def put(*keys: str, value: Any) -> Change:
         (put("hyper_parameters", value=3), "`hyper_parameters` is of type int, not a mapping"),
         (put("hyper_parameters", value=["a"]), "`hyper_parameters` is of type list"),
         (put("hyper_parameters", "num_layers", value=3), "it has no setting `num_layers`"),
-        (put("hyper_parameters", "num_cells", value=b"3"), "a value in its `hyper_parameters` is of type bytes"),
+        (
+            put("hyper_parameters", "num_cells", value=b"3"),
+            "a value in its `hyper_parameters` is of type bytes",
+        ),
         (put("hyper_parameters", "num_cells", value="three"), "its `model.num_cells` (=three) must be"),
         (put("hyper_parameters", "drop_path", value=[0.1]), "its `model.drop_path` (=[0.1]) must be"),
         (put("hyper_parameters", "speed", value="quick"), "its `model.speed` (=quick) must be one of"),
