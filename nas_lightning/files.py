@@ -22,6 +22,13 @@ def is_file(path: str | os.PathLike[str]) -> bool:
         return False
 
 
+def check_writable(folder: Path, name: str = "") -> None:
+    """Refuse a folder that can be neither made nor written to; the ValueError calls it ``name``."""
+    existing = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK):
+        raise ValueError(f"cannot write {name}{folder}: {existing} is not a writable folder")
+
+
 @contextmanager
 def naming(path: str | os.PathLike[str]) -> Iterator[None]:
     """An OSError inside says which file cannot be written, and why."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import os
 import signal
 import threading
 from abc import ABC, abstractmethod
@@ -30,6 +29,7 @@ from nas_lightning.callbacks.loader_batches import check_data, read_batches
 from nas_lightning.callbacks.loggers import run_folder
 from nas_lightning.callbacks.protocols import CellModule
 from nas_lightning.callbacks.split_batches import SplitBatches
+from nas_lightning.files import check_writable
 from nas_lightning.netcdf import read_dataset
 
 START = "start"
@@ -220,11 +220,7 @@ class Analysis(Callback, ABC):
                 f" `trainer.strategy` ddp, not {type(trainer.strategy).__name__}"
             )
         if self.folder is not None:
-            existing = next(
-                p for p in (Path(self.folder), *Path(self.folder).absolute().parents) if p.exists()
-            )
-            if not existing.is_dir() or not os.access(existing, os.W_OK):
-                raise ValueError(f"cannot write {self.folder}: {existing} is not a writable folder")
+            check_writable(Path(self.folder))
         callbacks = trainer.callbacks  # type: ignore[attr-defined]
         if [c.name for c in callbacks if isinstance(c, Analysis)].count(self.name) > 1:
             raise ValueError(

@@ -175,11 +175,23 @@ class RunRecord(Callback):
         """Write the result; also for a finished run that was killed before it had one and is resumed."""
         if not trainer.is_global_zero or not self.rows:
             return
+        result = self._result(trainer, pl_module)
+        if self.folder is not None:
+            with atomic_write(self.folder / "result.json") as file:
+                json.dump(_finite(result), file, indent=2, allow_nan=False)
+                file.write("\n")
+        table = chosen_settings(trainer, pl_module)
+        table |= {f"cell.{name}": value for name, value in result["cell"].items() if name != "genotype"}
+        for logger in trainer.loggers:
+            if isinstance(logger, TensorBoardLogger):
+                logger.log_hyperparams(table, _outcome(result), step=int(self.rows[-1]["epoch"]))
+                logger.save()
+
+    def _result(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
+        """What ``result.json`` holds."""
         module, split = cell_module(pl_module), evaluation_split(trainer)
         data: object = trainer.datamodule  # type: ignore[attr-defined]
         images = data if isinstance(data, ImageData) else None
-        final = {name: value for name, value in self.rows[-1].items() if name != "epoch"}
-        best = _best(self.rows, f"accuracy/{split}")
         size = images.image_size if images is not None else self._image_size
         cell = {} if size is None else module.cell_description(size)
         ended = self._ended or ending(trainer)
@@ -189,8 +201,8 @@ class RunRecord(Callback):
             "epochs": len(self.rows),
             "evaluation_split": split,
             **({} if self._part is None else {"evaluated_part": self._part}),
-            "final": final,
-            "best": best,
+            "final": {name: value for name, value in self.rows[-1].items() if name != "epoch"},
+            "best": _best(self.rows, f"accuracy/{split}"),
             "cell": {"genotype": str(module.genotype), **cell},
             "settings": run_settings(trainer, pl_module),
             "provenance": {
@@ -208,19 +220,7 @@ class RunRecord(Callback):
             result["origin"] = dict(self._origin)
         if self.deciding is not None:
             result |= {"identity": identity_hash(self.deciding), "deciding": dict(self.deciding)}
-        if self.folder is not None:
-            with atomic_write(self.folder / "result.json") as file:
-                json.dump(_finite(result), file, indent=2, allow_nan=False)
-                file.write("\n")
-        chosen = chosen_settings(trainer, pl_module)
-        table = {**chosen, **{f"cell.{name}": value for name, value in cell.items()}}
-        accuracy, loss = f"accuracy/{split}", f"loss/{split}"
-        metrics = {f"final/{name}": final[name] for name in (accuracy, loss) if name in final}
-        metrics |= {f"best/{accuracy}": best[accuracy]} if best else {}
-        for logger in trainer.loggers:
-            if isinstance(logger, TensorBoardLogger):
-                logger.log_hyperparams(table, metrics, step=int(self.rows[-1]["epoch"]))
-                logger.save()
+        return result
 
 
 def evaluated_part(trainer: Trainer, stage: Literal["val", "test"]) -> dict[str, Any] | None:
@@ -235,6 +235,14 @@ def evaluated_part(trainer: Trainer, stage: Literal["val", "test"]) -> dict[str,
             f" {part['split']} split, {part['chosen']}"
         )
     return part
+
+
+def _outcome(result: Mapping[str, Any]) -> dict[str, float]:
+    """The results in TensorBoard's table of hyperparameters."""
+    accuracy, loss = (f"{name}/{result['evaluation_split']}" for name in ("accuracy", "loss"))
+    final, best = result["final"], result["best"]
+    outcome = {f"final/{name}": final[name] for name in (accuracy, loss) if name in final}
+    return outcome | ({f"best/{accuracy}": best[accuracy]} if best else {})
 
 
 def _values(trainer: Trainer, suffix: str) -> Row:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +12,7 @@ from jsonargparse import Namespace
 
 from nas_lightning.callbacks.requeue import requeue_checkpoints
 from nas_lightning.cells import genotype_slug
-from nas_lightning.files import naming
+from nas_lightning.files import check_writable, naming
 
 CHECKPOINTS = "checkpoints"
 LONGEST_NAME = 200
@@ -140,9 +139,7 @@ def check_run_folder(folder: Path, ckpt_path: Any, *, may_start: bool) -> None:
         raise ValueError(
             f"{stray[0]} is a checkpoint of no known run: move it away, or name a new run with `--run NAME`"
         )
-    existing = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
-    if not existing.is_dir() or not os.access(existing, os.W_OK):
-        raise ValueError(f"cannot write the run's folder {folder}: {existing} is not a writable folder")
+    check_writable(folder, "the run's folder ")
 
 
 def lock_folder(folder: Path) -> FileLock:
