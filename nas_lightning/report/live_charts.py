@@ -84,9 +84,7 @@ def live_accuracy(panels: Sequence[AccuracyPanel], y_label: str) -> Live:
         names = list(map(as_html, panel.names))
         figure = new_live_figure(
             panel.title,
-            xaxis=live_axis(
-                "architecture", tickvals=list(panel.indices), ticktext=list(map(as_html, panel.names))
-            ),
+            xaxis=live_axis("architecture", tickvals=list(panel.indices), ticktext=names),
             yaxis=live_axis(as_html(y_label)),
         )
         colours = [INK if index == 0 else ACCENT for index in panel.indices]
@@ -204,18 +202,24 @@ def _budget_line(line: BudgetLine, colour: str) -> list[go.Scatter]:
     if line.band is None:
         return [drawn]
     epochs, low, high = line.band
-    band = go.Scatter(
-        x=short(np.concatenate([epochs, epochs[::-1]])),
-        y=short(np.concatenate([low, high[::-1]])),
+    outline = np.stack([np.concatenate([epochs, epochs[::-1]]), np.concatenate([low, high[::-1]])])
+    return [_band(outline, colour, **same), drawn]
+
+
+def _band(outline: np.ndarray, colour: str, **settings: Any) -> go.Scatter:
+    """The translucent area inside an outline [2, points]; NaN parts its pieces."""
+    x, y = short(outline)
+    return go.Scatter(
+        x=x,
+        y=y,
         fill="toself",
         fillcolor=colour,
         opacity=0.16,
         line={"width": 0},
         hoverinfo="skip",
         mode="lines",
-        **same,
+        **settings,
     )
-    return [band, drawn]
 
 
 def _swatch(look: Look) -> dict[str, str]:
@@ -257,19 +261,7 @@ def _curve(curve: Curve, look: Look, x_name: str = "epoch") -> list[go.Scatter]:
             there_and_back = np.concatenate([stretch, stretch[::-1]])
             ends = np.concatenate([curve.low[stretch], curve.high[stretch[::-1]]])
             outline += [np.stack([curve.x[there_and_back], ends]), np.full((2, 1), np.nan)]
-    band_x, band_y = short(np.concatenate(outline[:-1], axis=1))
-    band = go.Scatter(
-        x=band_x,
-        y=band_y,
-        fill="toself",
-        fillcolor=colour,
-        opacity=0.16,
-        line={"width": 0},
-        hoverinfo="skip",
-        legendgroup=curve.name,
-        mode="lines",
-    )
-    return [band, line]
+    return [_band(np.concatenate(outline[:-1], axis=1), colour, legendgroup=curve.name), line]
 
 
 def _census(counts: Mapping[tuple[float | int, int], int]) -> dict[str, Any]:
