@@ -144,7 +144,7 @@ def _left_out(keys: Iterable[str], notes: list[str]) -> None:
     if keys:
         more = f" and {len(keys) - 4} more" if len(keys) > 5 else ""
         names = ", ".join(keys if not more else keys[:4])
-        add_note(notes, f"left out, as it says nothing of the cells: {names}{more}")
+        add_note(notes, f"left out: {names}{more} (says nothing of the cells)")
 
 
 def _read_fields(mapping: Mapping[str, Any], notes: list[str], what: str, part: str) -> dict[str, Any]:

@@ -44,7 +44,7 @@ def test_a_mapping_is_read_as_its_text_is(form: str) -> None:
         ("weights", ["the weights of the edges are left out"]),
         (
             "further keys",
-            ["left out, as it says nothing of the cells: connectN, connects, primitives, source"],
+            ["left out: connectN, connects, primitives, source (says nothing of the cells)"],
         ),
         (
             "other spellings",
@@ -56,7 +56,7 @@ def test_a_mapping_is_read_as_its_text_is(form: str) -> None:
                 "operation 'null' is read as none",
             ],
         ),
-        ("NNI", ["left out, as it says nothing of the cells: width, num_cells"]),
+        ("NNI", ["left out: width, num_cells (says nothing of the cells)"]),
     ],
 )
 def test_what_is_left_out_or_renamed_is_said(form: str, notes: list[str]) -> None:

@@ -303,7 +303,7 @@ def test_a_file_of_several_genotypes_is_listed_and_remarks_go_to_the_terminal(
     main(["convert", f"{path}#A", "--to", "literal"])
     captured = capsys.readouterr()
     assert captured.out == f"{darts}\n"
-    assert captured.err == "note: left out, as it says nothing of the cells: connects\n"
+    assert captured.err == "note: left out: connects (says nothing of the cells)\n"
 
 
 @pytest.mark.parametrize(
