@@ -181,6 +181,17 @@ def _genotype(spec: str) -> Genotype:
     return reading.genotype
 
 
+def _base(spec: str) -> PublishedGenotype | None:
+    """The published cell that a spec names, None if there is none; refuses one that is a variant already."""
+    found = published_base(spec)
+    if found is None:
+        return None
+    entry, variant = found
+    if variant is not None or entry.variant_of:
+        raise ValueError(f"{spec!r} is a variant already; name its base, {entry.variant_of or entry.name}")
+    return entry
+
+
 def _list(options: argparse.Namespace) -> None:
     settings = _network_settings(options)
     if options.file is not None:
@@ -263,13 +274,9 @@ def _draw(options: argparse.Namespace) -> None:
 def _variants(options: argparse.Namespace) -> None:
     if not 0 <= options.count <= 1000:
         raise ValueError(f"`count` (={options.count}) must be from 0 to 1000")
-    base = published_base(options.spec)
-    if base is not None and base[1] is not None:
-        raise ValueError(f"{options.spec!r} is a variant already; name its base, {base[0].name}")
-    if base is not None and base[0].variant_of:
-        raise ValueError(f"{options.spec!r} is a variant already; name its base, {base[0].variant_of}")
+    base = _base(options.spec)
     genotype = _genotype(options.spec)
-    name = options.spec if base is None else base[0].name
+    name = options.spec if base is None else base.name
     suffixes = ["adapted"]
     if base is not None and name in TABLE2:
         suffixes += [f"C{number}" for number in range(1, len(TABLE2[name]) + 1)]
@@ -322,10 +329,7 @@ def _vary(options: argparse.Namespace) -> None:
     if len(options.specs) != 1:
         raise ValueError(f"`--vary` takes one genotype, not {len(options.specs)}")
     (spec,) = options.specs
-    base = published_base(spec)
-    if base is not None and (base[1] is not None or base[0].variant_of):
-        name = base[0].variant_of or base[0].name
-        raise ValueError(f"{spec!r} is a variant already; name its base, {name}")
+    _base(spec)
     hold = {name: getattr(options, name) for name in ("width", "depth", "path")}
     hold = {name: value for name, value in hold.items() if value is not None}
     if options.vary in hold or not hold:
