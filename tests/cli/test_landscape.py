@@ -431,7 +431,7 @@ def test_two_processes_do_not_share_a_folder(finished_run: Path, tmp_path: Path)
 
 AT_START = (
     "--trainer.callbacks=GradientVariance",
-    "--trainer.callbacks.resolution=3",
+    "--trainer.callbacks.resolution=2",
     "--trainer.callbacks.batch_size=10",
     "--trainer.callbacks.at_start=true",
     "--trainer.callbacks.at_end=false",

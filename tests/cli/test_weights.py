@@ -35,9 +35,10 @@ def reference(folder: Path, classes: int = 10, **wrapped: Any) -> Path:
     return folder / "reference.pt"
 
 
-@pytest.mark.parametrize("zipped", [True, False], ids=["zip", "before 1.6"])
-@pytest.mark.parametrize("wrapped", [True, False], ids=["in a dictionary", "alone"])
-def test_whole_models_are_told_how_to_be_saved(tmp_path: Path, zipped: bool, wrapped: bool) -> None:
+@pytest.mark.parametrize(
+    ("wrapped", "zipped"), [(True, True), (False, False)], ids=["in a dictionary", "alone, before 1.6"]
+)
+def test_whole_models_are_told_how_to_be_saved(tmp_path: Path, wrapped: bool, zipped: bool) -> None:
     path, module = tmp_path / "whole.pt", Foreign()
     torch.save({"model": module} if wrapped else module, path, _use_new_zipfile_serialization=zipped)
     network = CellNetwork(get_genotype("darts_v2"), 10, 4, 3)
