@@ -34,25 +34,24 @@ _TITLES: Mapping[Part, str] = MappingProxyType(
 def forest(claims: Sequence[Claim], part: Part = "primary") -> Drawing | None:
     """Effects of the tested claims with their intervals, one panel a kind of effect; None without data.
 
-    Parts: the primary tests, a row each; exploratory tests of the same statistics with other predictors;
-    those of other statistics. Of exploratory tests, those without data are only named.
+    Parts: the primary tests; exploratory tests of the same statistics with other predictors; those of other
+    statistics. The caption names the tests without data.
     """
     chosen = [claim for claim in claims if _part(claim) == part]
     known = [claim for claim in chosen if np.isfinite(claim.effect)]
     if not known:
         return None
-    rows = chosen if part == "primary" else known
     panels = []
-    for name in dict.fromkeys(claim.effect_name for claim in rows):
-        of_kind = [claim for claim in rows if claim.effect_name == name]
+    for name in dict.fromkeys(claim.effect_name for claim in known):
+        of_kind = [claim for claim in known if claim.effect_name == name]
         effects = [_effect(claim) for claim in of_kind]
         panels.append(EffectPanel(effects, name, of_kind[0].null, _LIMITS.get(name)))
     caption = say(
         "forest",
         primary=part == "primary",
-        absence=any(claim.statement.absence for claim in rows),
-        original=any(claim.predictor == "original" for claim in rows),
-        empty=[_effect(claim).name for claim in chosen if claim not in rows],
+        absence=any(claim.statement.absence for claim in known),
+        original=any(claim.predictor == "original" for claim in known),
+        empty=[_effect(claim).name for claim in chosen if claim not in known],
     )
     return Drawing(_TITLES[part], caption, draw_forest(panels), live_forest(panels))
 
