@@ -203,7 +203,7 @@ class CellClassifier(LightningModule):
                         group["fused"] = self._level.fused or None
 
     def _level_of(self, passes: int) -> Level:
-        """The level for a training of so many steps, each of which costs three forward passes."""
+        """The level for a training of ``passes`` steps, each of which costs three forward passes."""
         datamodule = getattr(self.trainer, "datamodule", None)
         batch_size, image_size = (getattr(datamodule, name, None) for name in ("batch_size", "image_size"))
         work = 0
@@ -315,7 +315,7 @@ class CellClassifier(LightningModule):
             )
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the cells themselves, and what of the run must be the same when it is resumed."""
+        """Keep the cells themselves, and the settings that a resumption must repeat."""
         checkpoint["seed_everything"] = run_seed()
         checkpoint["trainer"] = {
             "max_epochs": self.trainer.max_epochs,

@@ -37,7 +37,7 @@ _ALWAYS = frozenset(
     | {f"trainer.{name}" for name in ("max_epochs", "gradient_clip_val")}
     | {f"trainer.{name}" for name in ("accumulate_grad_batches", "precision")}
 )
-# Here 1 and 1.0 differ: so many batches, and all of them.
+# Here 1 and 1.0 differ: a number of batches, and a share of them.
 _LIMITS = "trainer.limit_"
 _COUNT_OR_SHARE = (_LIMITS, "trainer.overfit_batches", "trainer.val_check_interval")
 _DEFAULT_PRECISION = "32-true"

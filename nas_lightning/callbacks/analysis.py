@@ -66,7 +66,7 @@ class Analysis(Callback, ABC):
         max_samples: Number of its images, drawn without replacement; None for all.
         sample_seed: Seed of that draw.
         batch_size: Images in a batch.
-        every_n_epochs: Measure also after every so many epochs; None for no epoch but the last.
+        every_n_epochs: Measure after every n-th epoch too; None for no epoch but the last.
         at_start: Measure also the initial weights: before the first step, after the sanity check.
         at_end: Measure the last epoch.
         name: Beginning of the file's name; a second callback of the same class needs another one.
@@ -253,7 +253,7 @@ class Analysis(Callback, ABC):
     def _batches(
         self, trainer: Trainer, device: torch.device, dtype: torch.dtype, most: int | None = None
     ) -> SplitBatches:
-        """What is measured, at most so many samples of it."""
+        """What is measured, at most ``most`` samples of it."""
         counts = [count for count in (self.max_samples, most) if count is not None]
         return read_batches(
             trainer,
@@ -320,7 +320,7 @@ def _broadcast_statistics(trainer: Trainer, module: LightningModule) -> None:
 
 
 def _is_complete(path: Path) -> bool:
-    """Whether a file of an analysis holds all that it is to hold."""
+    """Whether the file of an analysis is complete."""
     try:
         dataset = read_dataset(path)
     except (OSError, ValueError):

@@ -141,7 +141,7 @@ class RunRecord(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Count images, and stop the clock for the case that this is the epoch's last batch."""
+        """Count images, and stop the clock in case this is the epoch's last batch."""
         self._image_size = int(batch[0].shape[-1])
         self._images += len(batch[1]) * trainer.world_size
         if trainer.is_last_batch and pl_module.device.type == "cuda":

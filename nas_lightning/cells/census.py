@@ -119,7 +119,7 @@ def count_wirings(edges: Sequence[Edge]) -> int:
 
 
 def all_wirings(edge_counts: Sequence[int]) -> Int[np.ndarray, "wirings edges"]:
-    """Sources of every ordered wiring of a space with two cell inputs and so many edges a node."""
+    """Sources of every ordered wiring of a space with two cell inputs and a given number of edges a node."""
     nodes = _nodes(edge_counts)
     small = np.int8 if len(edge_counts) < 100 else np.int64
     return np.indices(nodes, dtype=small).reshape(len(nodes), -1).T

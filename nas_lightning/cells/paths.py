@@ -202,7 +202,7 @@ def _walk(edges: Sequence[Edge], concat: Sequence[int]) -> _Walk:
 
 
 def _choose(ways: Sequence[tuple[int, _Walk]]) -> _Walk | None:
-    """The walk that goes one of several ways, each after so many stages; None where there is no way."""
+    """The walk that goes one of several ways, each after a number of stages; None where there is no way."""
     if not ways:
         return None
     return _Walk(

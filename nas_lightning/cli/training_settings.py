@@ -94,7 +94,7 @@ class TrainingSettingsCLI(LightningCLI):
                 "--extend",
                 type=int | None,
                 default=None,
-                help="Make a finished run so many epochs longer, or start anew from its weights.",
+                help="Make a finished run this many epochs longer, or start anew from its weights.",
             )
         else:
             parser.add_argument(

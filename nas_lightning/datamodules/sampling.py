@@ -125,7 +125,7 @@ class IndexLoader(DataLoader[Any]):
         return {"batches": self._given % max(len(self), 1)}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Leave out so many batches, once."""
+        """Skip the batches that were given before the checkpoint, once."""
         self._skipped = int(state["batches"])
 
 

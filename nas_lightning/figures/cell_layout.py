@@ -21,7 +21,7 @@ NODE_HEIGHT = 0.42
 ROW_PITCH = 0.66
 """Height of the row of a node of at most two edges."""
 LANE_PITCH = 0.26
-"""Distance of a node's lanes; by so much a further edge makes node and row higher."""
+"""Distance of a node's lanes: what each further edge adds to the height of node and row."""
 LABEL_HEIGHT = 0.20
 ARROW = 0.16
 """Free space between a label and its node, for the arrow head."""
@@ -88,7 +88,7 @@ def lay_out(edges: Sequence[Edge], concat: Sequence[int], label_width: float) ->
 
 
 def _extra(edge_count: int) -> float:
-    """By how much a node of so many edges is higher than one of two."""
+    """How much higher a node with this number of edges is than one with two."""
     return max(0, edge_count - 2) * LANE_PITCH
 
 

@@ -22,7 +22,7 @@ class Cell(nn.Module):
 
     Args:
         genotype: The cells.
-        plan: Which of the two cells, its channels, its strides and what of it is live.
+        plan: Which of the two cells, its channels, its strides and its live parts.
 
     Attributes:
         plan: As given.

@@ -40,7 +40,7 @@ class CellNetwork(nn.Module):
 
     Attributes:
         genotype: As given.
-        plan: How the cells are stacked and what of them is live in training.
+        plan: How the cells are stacked and which parts are live in training.
         stem: What comes before the first cell, see :mod:`nas_lightning.networks.stem`.
         cells: The cells, each with its operations in ``edges``.
         auxiliary_tower: The tower, or None.

@@ -291,7 +291,7 @@ def _resampled_pick(
     counts: Int[np.ndarray, "draws cells"],
     chance: Float[np.ndarray, " higher"],
 ) -> Float[np.ndarray, "draws facts"]:
-    """Expected facts of the pick from pools that hold every cell so many times."""
+    """Expected facts of the pick from pools that hold every cell the given number of times."""
     order = np.argsort(-scores, kind="stable")
     ordered = scores[order]
     starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])

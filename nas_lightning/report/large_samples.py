@@ -26,7 +26,7 @@ from nas_lightning.report.resampling import (
 )
 
 LARGE = 100
-"""Up to so many architectures of a base cell, a rank test resamples."""
+"""Most architectures of a base cell for which a rank test resamples."""
 _JITTERED = 20
 
 Matrix = Float[np.ndarray, "groups groups"]

@@ -33,7 +33,7 @@ from nas_lightning.study.results import Results
 
 _PIXELS = 96  # of CSS, per inch
 _SHARP, _COARSE = 130.0, 70.0  # pixels of a still figure per inch
-_MANY = 30  # figures: from so many on, those that are live have a coarse still one; the files stay sharp
+_MANY = 30  # figures from which on live ones have a coarse still; the files stay sharp
 _LONG_TABLE = 60  # rows: longer tables scroll within the page
 _PICTURE_FILES = ("svg", "pdf", "png")
 _LINK = re.compile(r'href="((?:figures|tables)/[^"/\\]+)"')

@@ -25,7 +25,7 @@ from nas_lightning.report.resampling import (
 )
 
 SPARE = 5
-"""By so many a group's architectures must outnumber the columns that are held fixed, intercept apart."""
+"""How far a group's architectures must outnumber the columns that are held fixed, intercept apart."""
 _ROUNDING = 1e-9
 
 Column = Float[np.ndarray, " known"]

@@ -24,7 +24,7 @@ from scipy import stats
 RESAMPLES = 9999
 """Random permutations and bootstrap draws of a test."""
 EXACT_LIMIT = 50_000
-"""Up to so many permutations, all are made."""
+"""Most permutations that are all made; of more, a random sample is."""
 SEED = 0
 CONFIDENCE = 0.95
 CHUNK = 4_000_000

@@ -247,7 +247,7 @@ def describe_groups(
 
 
 def _large_groups(table: pd.DataFrame, least: int) -> Iterator[pd.DataFrame]:
-    """The rows of each base cell in groups of at least so many architectures."""
+    """The rows of each base cell in groups of at least this many architectures."""
     if table.empty:
         return
     large = table[table.groupby("group")["unit"].transform("size") >= least]

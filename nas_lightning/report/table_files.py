@@ -34,7 +34,7 @@ _LATEX = str.maketrans(
     }
 )
 _LONG = 40
-"""From so many characters on, a column of the LaTeX table is broken into lines."""
+"""Characters from which on a column of the LaTeX table is broken into lines."""
 _NUMBER = re.compile(r"(?:< )?[-\N{MINUS SIGN}+]?[\d.]+( ?%| ?[±(].*| to [-\N{MINUS SIGN}+]?[\d.]+)?$")
 # Wide tables shrink to the page.
 _FIT = "\\small\n\\resizebox{\\ifdim\\width>\\linewidth\\linewidth\\else\\width\\fi}{!}{%\n"

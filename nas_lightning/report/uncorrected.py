@@ -43,7 +43,7 @@ _HELD = MappingProxyType(
 _NOISE = MappingProxyType({"seeds": "noise", "random directions": "direction_noise"})
 """Noises of a value, and the columns of their variances."""
 _TOGETHER = 0.3
-"""From so large a rank correlation on, a predictor is said to go together with another column."""
+"""Rank correlation from which on a predictor is said to go together with another column."""
 
 
 @dataclass(frozen=True, eq=False)

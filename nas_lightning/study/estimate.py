@@ -13,7 +13,7 @@ from nas_lightning.study.study import Run
 
 
 class TimeLeft(NamedTuple):
-    """How long a study will take, with so many runs at a time."""
+    """How long a study will take, with ``at_a_time`` runs at once."""
 
     seconds: float
     at_a_time: int

@@ -71,7 +71,7 @@ class Executor(Protocol):
     threads: int
 
     def has_room(self, gpus: float | int) -> bool:
-        """Whether a process with so many GPUs would start at once; ExecutorGoneError if none ever will."""
+        """Whether a process with this many GPUs would start at once; ExecutorGoneError if none ever will."""
 
     def start(self, job: Job) -> None:
         """Start a process; OSError if it cannot be."""
@@ -172,7 +172,7 @@ def start_process(job: Job, environment: Mapping[str, str] | None = None) -> sub
 
 
 def terminate(processes: Iterable[subprocess.Popen[bytes]], seconds: float | int) -> None:
-    """End processes: SIGTERM first, then SIGKILL for those that still run after so many seconds."""
+    """End processes: SIGTERM first, then, after ``seconds``, SIGKILL for those that still run."""
     waiting = list(processes)
     for process in waiting:
         process.terminate()

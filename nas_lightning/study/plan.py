@@ -16,7 +16,7 @@ from nas_lightning.study.cost import RunCost, run_cost
 from nas_lightning.study.study import Run, Study
 
 MOST_LINES = 60
-"""Above so many runs, a line of a plan stands for a group of them."""
+"""Most runs that a plan lists one by one; of more, a line stands for a group."""
 
 
 class _Row(NamedTuple):

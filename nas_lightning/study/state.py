@@ -139,7 +139,7 @@ def _unfinished(run: Run) -> tuple[tuple[str, ...], str | None, str | None]:
 
 
 def _fault(run: Run, analysis: AnalysisFile, epochs: int) -> tuple[str, bool] | None:
-    """Why the analysis after so many epochs is not complete, and whether that blocks resuming."""
+    """Why the analysis after ``epochs`` epochs is not complete, and whether that blocks resuming."""
     path = analysis.path(run.folder, epochs)
     try:
         dataset = read_dataset(path)

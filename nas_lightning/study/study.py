@@ -65,7 +65,7 @@ class AnalysisFile:
     settings: Mapping[str, Any] = field(hash=False)
 
     def path(self, folder: Path, epochs: int) -> Path:
-        """The file in a run's folder, of the network after so many epochs; after none, of its start."""
+        """The file in a run's folder, of the network after ``epochs`` epochs; after none, of its start."""
         moment = f"epoch{epochs - 1:04d}" if epochs else "start"
         return folder / "landscape" / f"{self.stem}-{moment}.nc"
 
