@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 LONGEST_VALUE = 80
 """Characters of a value that a message quotes."""
@@ -15,6 +16,7 @@ _CLASS_SETTINGS = {
     "model.optimizer": "an optimiser such as SGD",
     "model.lr_scheduler": "a schedule such as StepLR, or null",
     "trainer.callbacks": "a list of callbacks such as LossContour",
+    "trainer.logger": "the name or import path of a logger such as CSVLogger, a list of them, true or false",
 }
 # What other code for the same training calls settings.
 _OTHER_NAMES = {
@@ -37,6 +39,11 @@ _OTHER_NAMES = {
     "resume": "ckpt_path",
     "seed": "seed_everything",
     "wd": "model.optimizer.weight_decay",
+}
+# Packages that Lightning asks for where a setting has one of these values.
+_NEEDED_BY = {
+    "torch_xla": ("tpu", "xla"),
+    "transformer_engine": ("transformer-engine", "transformer-engine-float16"),
 }
 _PLAIN_TYPES = ("bool", "int", "float", "str", "list", "dict", "tuple")
 
@@ -89,7 +96,13 @@ def plain_message(
         return f"there is no argument {shortened(stray.group(1))!r}; settings are given as `--KEY VALUE`"
     guess = re.search(r"^Does not validate against .*?^Errors:\s*- (.*?)$", text, re.DOTALL | re.MULTILINE)
     if guess is not None:
-        return shortened(guess.group(1), 3 * LONGEST_VALUE)
+        vague = ("Does not validate", "Expected a ")
+        found = [
+            said for said in re.findall(r"^\s+- (.*)$", text, re.MULTILINE) if not said.startswith(vague)
+        ]
+        kinds = re.findall(r"class_path='([\w.]+)'", text)
+        of_class = f"{kinds[0].rpartition('.')[2]}: " if found and kinds else ""
+        return of_class + shortened((found or [guess.group(1)])[0], 3 * LONGEST_VALUE)
     if name is None:
         return shortened(" ".join(text.split()), 3 * LONGEST_VALUE)
     value = re.search(r"(?:Given|Got) value: (.*)$", text, re.MULTILINE)
@@ -99,10 +112,27 @@ def plain_message(
         return f"`{name}` (={shortened(file.group(1))}) must be a file with settings of `{name}`"
     return (
         _class_message(name, text, classes)
+        or (f"{said} must be {_CLASS_SETTINGS[name]}" if name == "trainer.logger" and value else None)
         or _value_message(said, text)
         or (f"{said} must be {_CLASS_SETTINGS[name]}" if name in _CLASS_SETTINGS and value else None)
         or f"`{name}`: {shortened(' '.join(text.partition(':')[2].split()), 3 * LONGEST_VALUE)}"
     )
+
+
+def trainer_message(text: str, settings: Mapping[str, Any]) -> str | None:
+    """What the trainer says of its machine, with the setting at fault; None if it names none of these."""
+    package = re.match(r"Requirement '([\w-]+)[^']*' not met", text)
+    lower = text.lower()
+    for key in ("devices", "strategy", "precision", "accelerator"):
+        value = str(settings.get(key))
+        is_needed = package is not None and value.lower() in _NEEDED_BY.get(package.group(1), ())
+        if is_needed or (package is None and (key in lower or (key == "accelerator" and "backend" in lower))):
+            said = f"`trainer.{key}` (={shortened(value)})"
+            if package is None:
+                return f"{said}: {shortened(text, 3 * LONGEST_VALUE)}"
+            name = package.group(1)
+            return f"{said} needs the package {name}, which is not installed: `pip install {name}`"
+    return None
 
 
 def unknown_setting(name: str, known: Iterable[str]) -> str:

@@ -44,7 +44,8 @@ def main(arguments: Sequence[str]) -> None:
     count = module.network.num_classes
     names = class_names(data, count)
     if options.split is None:
-        head, rows, batches = ["file"], [[str(file)] for file in files], _from_files(files, data)
+        rows = [[str(file).encode(errors="backslashreplace").decode()] for file in files]
+        head, batches = ["file"], _from_files(files, data)
     else:
         data.prepare_data()
         data.setup()
@@ -85,7 +86,7 @@ def argument_parser() -> ArgumentParser:
 
 
 def image_files(paths: Sequence[Path]) -> list[Path]:
-    """The image files among files and folders, those of a folder sorted by name.
+    """The image files among files and folders, those of a folder sorted by name, without hidden ones.
 
     Raises:
         FileNotFoundError: If there is no such file or folder.
@@ -94,7 +95,11 @@ def image_files(paths: Sequence[Path]) -> list[Path]:
     files: list[Path] = []
     for path in paths:
         if path.is_dir():
-            found = sorted(file for file in path.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES)
+            found = sorted(
+                file
+                for file in path.rglob("*")
+                if file.suffix.lower() in IMAGE_SUFFIXES and not file.name.startswith(".") and file.is_file()
+            )
             if not found:
                 raise ValueError(f"`images` (={path}) holds no image ({', '.join(IMAGE_SUFFIXES)})")
             files += found
@@ -114,8 +119,11 @@ def class_names(data: ImageDataModule, count: int) -> list[str]:
 def read_image(path: Path, size: int) -> torch.Tensor:
     """An image file as uint8 ``[3, size, size]``: in colour, its middle square, resized if need be.
 
+    Grey values of 16 bits keep their upper 8, as Pillow does with colours; of an animation the first image
+    counts.
+
     Raises:
-        ValueError: If it is no image.
+        ValueError: If it is no image, or has values whose range its file does not tell.
     """
     import numpy as np
     import torch
@@ -123,9 +131,17 @@ def read_image(path: Path, size: int) -> torch.Tensor:
 
     try:
         with Image.open(path) as opened:
-            image = ImageOps.exif_transpose(opened).convert("RGB")
-    except (UnidentifiedImageError, OSError, ValueError, Image.DecompressionBombError) as error:
+            is_deep = opened.mode.startswith("I;16") or (opened.mode, opened.format) == ("I", "PNG")
+            upright = ImageOps.exif_transpose(opened)
+            if upright.mode in ("I", "F") and not is_deep:
+                raise ValueError("its values have 32 bits, and no range: save it with 8 or 16 bits")
+            if is_deep:
+                upright = Image.fromarray((np.asarray(upright).astype(np.uint32) >> 8).astype(np.uint8))
+            image = upright.convert("RGB")
+    except UnidentifiedImageError as error:
         raise ValueError(f"`images` (={path}) is no image that can be read") from error
+    except (OSError, ValueError, Image.DecompressionBombError) as error:
+        raise ValueError(f"`images` (={path}) is no image that can be read: {error}") from error
     if image.size != (size, size):
         image = ImageOps.fit(image, (size, size), Image.Resampling.BICUBIC)
     return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()

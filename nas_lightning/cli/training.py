@@ -27,7 +27,7 @@ from nas_lightning.cli.closing import fit_end, say_end
 from nas_lightning.cli.deciding import TRAINER_DEFAULTS, decisive, plain_settings
 from nas_lightning.cli.launcher import check_tasks
 from nas_lightning.cli.main import SUBCOMMANDS
-from nas_lightning.cli.messages import is_user_error, one_line, plain_message
+from nas_lightning.cli.messages import is_user_error, one_line, plain_message, trainer_message
 from nas_lightning.cli.own_classes import OwnCode, code_setting, own_code
 from nas_lightning.cli.run_folder import check_run_folder, lock_folder
 from nas_lightning.cli.training_settings import TrainingSettingsCLI
@@ -117,10 +117,6 @@ class TrainingCLI(TrainingSettingsCLI):
             super().instantiate_classes()
         except ValueError as error:
             raise ValueError(plain_message(str(error), ())) from error
-        except TypeError as error:
-            if "`devices`" not in str(error):
-                raise
-            raise ValueError(f"`trainer.devices` (={self.settings.trainer.devices}): {error}") from error
         except Exception as error:
             if is_user_error(error) or self.settings.ckpt_path is None:
                 raise
@@ -159,7 +155,15 @@ class TrainingCLI(TrainingSettingsCLI):
                     own += callbacks.run_checkpoints(folder / "checkpoints", split)
                     own.append(callbacks.Requeue(folder / "checkpoints"))
         kwargs["plugins"] = [*as_list(settings["plugins"]), callbacks.AtomicCheckpointIO()]
-        trainer: Trainer = super().instantiate_trainer(callbacks=own, **kwargs)
+        try:
+            trainer: Trainer = super().instantiate_trainer(callbacks=own, **kwargs)
+        except Exception as error:
+            if not is_user_error(error) and not isinstance(error, ImportError | TypeError):
+                raise
+            message = trainer_message(one_line(error), self.settings.trainer.as_dict())
+            if message is None:
+                raise
+            raise ValueError(message) from error
         if isinstance(trainer._accelerator_connector.cluster_environment, SLURMEnvironment):
             check_tasks(os.environ, trainer.world_size)
         # It came from the environment, where it may be another program's.

@@ -153,6 +153,12 @@ def load_reference_weights(
             problems += _problems(given.get(group, _Layer()), tensors, own)
         else:
             taken |= fitting
+    problems += [
+        f"tensor {reference!r} holds NaN or infinite numbers"
+        for tensors in expected.values()
+        for name, reference in tensors.values()
+        if name in taken and not bool(taken[name].isfinite().all())
+    ]
     extra = [layer for group, layer in given.items() if group not in expected]
     problems += [f"tensor {n!r} has no place in the network" for x in extra for n, _ in x.tensors.values()]
     if problems:

@@ -22,6 +22,7 @@ Group = tuple[str | int, ...]
 operation 1 of those from node 0 to node 4."""
 
 _WRAPPED = re.compile(r"(^|\.)(_orig_mod|_fsdp_wrapped_module)(?=\.)")
+_LEADING = re.compile(r"(?:(?:module|_orig_mod)\.)*")
 _CELL = re.compile(r"(?P<prefix>(?:.*?\.)?)cells\.\d{1,4}\.")
 _DEEPEST = 8
 _AVERAGES = re.compile(r"ema|averag|swa|shadow|teacher|momentum|best|target", re.IGNORECASE)
@@ -146,7 +147,7 @@ def _candidates(content: Mapping[Any, Any]) -> Iterator[Candidate]:
     for _ in range(_DEEPEST):
         inner = []
         for place, mapping in level:
-            entries = dict(_named(mapping))
+            entries = _of_one_prefix(dict(_named(mapping)))
             tensors = {key: found for key, value in entries.items() if (found := _tensor(value)) is not None}
             prefixes = dict.fromkeys(match["prefix"] for key in tensors if (match := _CELL.match(key)))
             for prefix in prefixes:
@@ -165,6 +166,14 @@ def _candidates(content: Mapping[Any, Any]) -> Iterator[Candidate]:
                     seen.add(id(value))
                     inner.append(((*place, key), value))
         level = inner
+
+
+def _of_one_prefix(entries: dict[str, Any]) -> dict[str, Any]:
+    """Entries without what wrappers put before their names, where only some have it and none stands twice."""
+    leading = {found.group() for key in entries if _CELL.match(key) and (found := _LEADING.match(key))}
+    bare = [_LEADING.sub("", key, count=1) for key in entries]
+    is_mixed = len(leading) > 1 and len(set(bare)) == len(bare)
+    return dict(zip(bare, entries.values(), strict=True)) if is_mixed else entries
 
 
 def _named(mapping: Mapping[Any, Any]) -> Iterator[tuple[str, Any]]:

@@ -39,6 +39,11 @@ def why_it_does_not_fit(
             f"it holds the weights of a search network ({sign!r}), whose edges have all candidate operations;"
             " train the genotype that the search found, or give the weights of its training"
         )
+    if any(group[0] == "cell" for group in given) and not any("running" in name for name in names):
+        return (
+            "it has no running statistics of batch norms (`running_mean`, `running_var`), as where the "
+            "parameters were saved in place of `state_dict()`"
+        )
     file = _File(given)
     reasons = [*_sizes(network, file), *_cells(network, file)]
     if reasons:

@@ -56,6 +56,15 @@ EVERY_EPOCH = (
         (["--ckpt_path=last", "--model.init_channels=0"], ["init_channels"]),
         (["--trainer.max_epocs=3"], ["max_epocs"]),
         (["--trainer.devices=[9]"], ["trainer.devices", "[9]"]),
+        (["--trainer.devices=0"], ["`trainer.devices` (=0)"]),
+        (["--trainer.accelerator=warp"], ["`trainer.accelerator` (=warp)"]),
+        (["--trainer.accelerator=tpu"], ["`trainer.accelerator` (=tpu)", "torch_xla"]),
+        (["--trainer.strategy=fsdp"], ["`trainer.strategy` (=fsdp)", "GPU"]),
+        (
+            ["--trainer.precision=transformer-engine"],
+            ["`trainer.precision`", "the package transformer_engine"],
+        ),
+        (["--trainer.logger=Nothing"], ["`trainer.logger` (=Nothing)", "such as CSVLogger"]),
         (
             ["--trainer.callbacks=ModelCheckpoint", "--trainer.callbacks.save_top_k=-5"],
             ["save_top_k=-5"],

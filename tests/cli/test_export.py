@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from nas_lightning.classifier import CellClassifier
 from nas_lightning.cli.main import main
+from nas_lightning.cli.predict import read_image
 from nas_lightning.datamodules import Synthetic
 from nas_lightning.networks import CellNetwork, load_reference_weights
 from nas_lightning.networks.weight_files import read_weight_file
@@ -149,6 +151,33 @@ def test_predictions_of_image_files(run: Path, tmp_path: Path) -> None:
     for row, other in zip(found[:5], split, strict=False):
         assert row["class"] == other["class"]
         assert float(row["probability_3"]) == pytest.approx(float(other["probability_3"]), rel=1e-4)
+
+
+def test_deep_images_keep_their_grey_values(tmp_path: Path) -> None:
+    values = np.arange(16, dtype=np.uint16).reshape(4, 4) * 4096 + 255
+    path = tmp_path / "deep.png"
+    for suffix in (".png", ".tif"):
+        path = tmp_path / f"deep{suffix}"
+        Image.fromarray(values).save(path)
+        assert read_image(path, 4).tolist() == [(values >> 8).tolist()] * 3
+    for kind in (np.float32, np.int32):
+        path = tmp_path / "range.tif"
+        Image.fromarray(values.astype(kind)).save(path)
+        with pytest.raises(
+            ValueError, match=r"its values have 32 bits, and no range: save it with 8 or 16 bits\Z"
+        ):
+            read_image(path, 4)
+
+
+def test_names_that_are_no_text_and_hidden_files(run: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "images"
+    folder.mkdir()
+    odd = folder / os.fsdecode(b"a\xff.png")
+    for name in (odd, folder / ".hidden.png"):
+        Image.new("RGB", (8, 8)).save(name)
+    (folder / "folder.png").mkdir()
+    main(["predict", str(run), str(folder), "-o", str(tmp_path / "a.csv")])
+    assert [row["file"] for row in rows(tmp_path / "a.csv")] == [f"{folder}/a\\udcff.png"]
 
 
 def test_what_cannot_be_predicted(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from nas_lightning.cli.messages import one_line
+from nas_lightning.cli.messages import one_line, trainer_message
 from tests.cli.parsing import ParsedOnly
 
 
@@ -97,6 +97,21 @@ def test_both_spellings_of_a_nested_setting_work(key: str) -> None:
 def test_an_error_of_the_system_says_what_failed_without_its_number() -> None:
     assert one_line(OSError(2, "cannot write x.svg: No such file")) == "cannot write x.svg: No such file"
     assert "there.npy" in one_line(FileNotFoundError(2, "No such file", "there.npy"))
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("No supported gpu backend found!", "`trainer.accelerator` (=gpu): No supported gpu backend found!"),
+        ("The strategy `fsdp` requires a GPU accelerator", "`trainer.strategy` (=fsdp): The strategy `fsdp`"),
+        ("Requirement 'torch_xla>=1.13' not met. HINT", None),
+        ("`loggers` must be a list", None),
+    ],
+)
+def test_what_the_machine_lacks_is_said_with_its_setting(text: str, line: str | None) -> None:
+    settings = {"accelerator": "gpu", "strategy": "fsdp", "devices": "auto", "precision": None}
+    message = trainer_message(text, settings)
+    assert message is None if line is None else message is not None and message.startswith(line)
 
 
 def test_choices_are_listed() -> None:

@@ -103,6 +103,15 @@ def test_prefixes(prefix: str) -> None:
     )
 
 
+def test_prefixes_of_some_of_the_names() -> None:
+    state = plain().state_dict()
+    mixed = {("module." if place % 2 else "") + name: x for place, (name, x) in enumerate(state.items())}
+    assert assert_loaded({"state_dict": mixed}) == ()
+    twice = state | {"module.cells.0._ops.0.op.1.weight": torch.zeros(4, 1, 3, 3)}
+    with pytest.raises(ValueError, match="several networks"):
+        load_reference_weights(own(), twice)
+
+
 def assert_loaded(state: dict[str, Any], **settings: Any) -> tuple[str, ...]:
     """The weights are those of the plain network."""
     network, images = own(), batch()[0].float()
@@ -263,6 +272,14 @@ def supernet() -> State:
         (
             changed("cells.0.preprocess1.op.1.weight", torch.ones(4, 9, 1, 1)),
             ["'cells.0.preprocess1.op.1.weight' has shape (4, 9, 1, 1) instead of (4, 12, 1, 1)"],
+        ),
+        (
+            changed("stem.1.bias", torch.full((12,), float("nan"))),
+            ["tensor 'stem.1.bias' holds NaN or infinite numbers"],
+        ),
+        (
+            lambda: {name: x for name, x in plain().state_dict().items() if "running" not in name},
+            ["it has no running statistics of batch norms"],
         ),
         (changed("stem.0.weight", 3), ["entry 'stem.0.weight' is a int, not a tensor"]),
         (
