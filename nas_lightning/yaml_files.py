@@ -103,7 +103,10 @@ def parse_yaml(text: str, what: str, loader: Any = _Loader) -> Any:
 
 
 def read_mapping(path: Path) -> dict[str, Any]:
-    """Read a YAML file that holds a mapping with strings as keys; empty for an empty file."""
+    """Read a YAML file that holds a mapping with strings as keys; empty for an empty file.
+
+    A ValueError names the file if it holds anything else.
+    """
     content = read_yaml(path)
     if content is None:
         return {}

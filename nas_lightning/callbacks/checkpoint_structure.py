@@ -103,7 +103,10 @@ def refuse_foreign_code(
 def named_code(
     said: str, settings: Mapping[str, Any], data_class: object, data: Mapping[str, Any] | None
 ) -> tuple[list[str], list[tuple[str, object]]]:
-    """The modules of operations that a checkpoint names, and key and import path of its classes."""
+    """The modules of operations that a checkpoint names, and key and import path of its classes.
+
+    A ValueError if ``operations`` is no list of names.
+    """
     operations = settings.get("operations") or ()
     if not isinstance(operations, list | tuple) or not all(isinstance(name, str) for name in operations):
         raise ValueError(f"{said}: its setting `operations` (={operations!r}) must be a list of modules")

@@ -93,7 +93,10 @@ def data_name(trainer: Trainer, split: str) -> str:
 
 
 def find_loader(trainer: Trainer, split: str) -> tuple[str, Any]:
-    """The trainer's loader of a split, and the name of the split that it reads: see :data:`FALLBACK`."""
+    """The name of the split that is read (see :data:`FALLBACK`), and the trainer's loader of it.
+
+    A ValueError if the trainer has neither the split nor one in its place.
+    """
     is_validating = trainer.state.fn == "validate"
     loops: dict[str, Any] = {
         "train": trainer.fit_loop,

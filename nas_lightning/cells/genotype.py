@@ -72,7 +72,7 @@ class CellEdges(tuple[Edge, ...]):
         return set(self.counts) <= {2}
 
     def with_edges(self, edges: Iterable[Edge]) -> CellEdges:
-        """The same nodes with other edges, as many."""
+        """The same nodes with other edges; a ValueError unless they are as many."""
         new = tuple(edges)
         if len(new) != len(self):
             raise ValueError(f"{len(new)} edges for nodes of {len(self)}")
@@ -191,7 +191,10 @@ class Genotype:
 
     @classmethod
     def from_mapping(cls, mapping: Mapping[str, Any], what: str = "genotype", part: str = "key") -> Genotype:
-        """The genotype of a mapping from the four fields; ``what`` and ``part`` name it in messages."""
+        """The genotype of a mapping from the four fields; ``what`` and ``part`` name it in messages.
+
+        A ValueError if a field is missing, a key is none of them, or the cells are not valid.
+        """
         for key in mapping:
             if key not in FIELDS:
                 hint = nearest(str(key), FIELDS) or f"; the {part}s are {', '.join(FIELDS)}"

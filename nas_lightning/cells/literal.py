@@ -474,7 +474,10 @@ def _own_name(name: str) -> str:
 
 
 def read_call(call: Call) -> Reading:
-    """The cells of ``Genotype(...)`` with arguments by keyword or by position."""
+    """The cells of ``Genotype(...)`` with arguments by keyword or by position.
+
+    A ValueError if an argument is given twice, there are too many, or the cells are not valid.
+    """
     if len(call.positional) > len(FIELDS):
         raise ValueError(f"genotype literal: {len(call.positional)} arguments; it takes {', '.join(FIELDS)}")
     arguments = dict(zip(FIELDS, call.positional, strict=False))

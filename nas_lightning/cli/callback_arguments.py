@@ -19,6 +19,9 @@ def split_callback_arguments(arguments: Sequence[str]) -> tuple[list[str], list[
 
     Returns:
         The other arguments; then callback, setting and value of each that was taken out.
+
+    Raises:
+        ValueError: If a setting has no value.
     """
     rest: list[str] = []
     taken: list[tuple[str, str, str]] = []

@@ -126,7 +126,16 @@ def _check_types(
 
 
 def read_checkpoint_settings(path: Path, *, resuming: bool = False) -> CheckpointSettings:
-    """Read the settings that a checkpoint of this program was trained with; it must name known code only."""
+    """Read the settings that a checkpoint of this program was trained with.
+
+    Args:
+        path: The checkpoint.
+        resuming: Whether a training is to go on from it, which takes more than the weights.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is damaged, no checkpoint of this program, or names code that is not allowed.
+    """
     checkpoint = read_torch_file(path, "ckpt_path", mmap=True)
     said = f"`ckpt_path` (={path})"
     check_structure(said, checkpoint, inspect.signature(CellClassifier).parameters, resuming=resuming)

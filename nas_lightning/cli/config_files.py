@@ -16,6 +16,10 @@ def with_included_files(arguments: Sequence[str]) -> list[str]:
     ``--config darts.yaml``, where ``darts.yaml`` says ``include: base.yaml``, becomes the same as ``--config
     base.yaml --config darts.yaml``. A file that includes others, and each of these, is given as the YAML text
     of its settings, and so is one with an empty group of settings, which is left out.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If ``--config`` has no file, or a file holds no settings.
     """
     expanded: list[str] = []
     remaining = iter(arguments)

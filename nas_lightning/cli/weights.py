@@ -50,7 +50,10 @@ def load_weights(network: CellNetwork, key: str, file: str, *, anew: bool = Fals
 
 
 def architecture_of(key: str, file: str) -> dict[str, Any]:
-    """The settings of the network in a checkpoint of this program, by parser key; none of other weights."""
+    """The settings of the network in a checkpoint of this program, by parser key; none of other weights.
+
+    A ValueError names the setting ``key`` and the file if it cannot be read.
+    """
     path = Path(file)
     try:
         content: Any = read_weight_file(path).content if path.is_file() else None
