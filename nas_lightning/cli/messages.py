@@ -57,8 +57,11 @@ def is_user_error(error: Exception) -> bool:
 
 def one_line(error: BaseException) -> str:
     """The message of an error in one line, without the number of an error of the system."""
-    own = isinstance(error, OSError) and error.filename is None and error.strerror
-    return " ".join(str(own or error).split()) or type(error).__name__
+    text = str(error)
+    if isinstance(error, OSError) and error.strerror:
+        names = [str(name) for name in (error.filename, error.filename2) if name is not None]
+        text = ": ".join([*([" -> ".join(names)] if names else []), error.strerror])
+    return " ".join(text.split()) or type(error).__name__
 
 
 def plain_message(

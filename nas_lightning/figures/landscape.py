@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
@@ -42,7 +43,8 @@ def draw_loss_contours(
     """Draw the level lines of loss surfaces side by side (figure 6).
 
     Lines stand at ``LOSS_LEVELS``, every fourth with its value, in every picture of every run. Beyond the
-    last line, infinity included, the plane stays blank, as in the paper. NaN is hatched, points not measured
+    last line, infinity included, the plane stays blank, as in the paper; a plane whose losses lie between two
+    levels says so. NaN is hatched, points not measured
     yet are grey; a cross marks the trained weights.
 
     Args:
@@ -82,7 +84,18 @@ def draw_contour(axes: Axes, surface: SurfacePanel) -> None:
         for text in values:
             text.set_bbox({"facecolor": "white", "edgecolor": "none", "pad": 0.6})
         _remove_unreadable(axes, values)
+    else:
+        _say_range(axes, losses[np.isfinite(surface.values) & known])
     mark_center(axes)
+
+
+def _say_range(axes: Axes, losses: Float[np.ndarray, " points"]) -> None:
+    """Write the losses of a plane without lines: it is not blank because they lie beyond the last one."""
+    if losses.size == 0 or losses.min() > LOSS_LEVELS[-1]:
+        return
+    ends = list(dict.fromkeys(f"{end:.4g}" for end in (losses.min(), losses.max())))
+    text = f"loss {' to '.join(ends)}:\nno line"
+    axes.text(0.5, 0.25, text, transform=axes.transAxes, ha="center", va="center", fontsize=NOTE_POINTS)
 
 
 def _remove_unreadable(axes: Axes, values: Sequence[Text]) -> None:

@@ -96,7 +96,8 @@ def test_both_spellings_of_a_nested_setting_work(key: str) -> None:
 
 def test_an_error_of_the_system_says_what_failed_without_its_number() -> None:
     assert one_line(OSError(2, "cannot write x.svg: No such file")) == "cannot write x.svg: No such file"
-    assert "there.npy" in one_line(FileNotFoundError(2, "No such file", "there.npy"))
+    assert one_line(FileNotFoundError(2, "No such file", "there.npy")) == "there.npy: No such file"
+    assert one_line(OSError(5, "Bad\ndisk", "a", None, "b")) == "a -> b: Bad disk"
 
 
 @pytest.mark.parametrize(

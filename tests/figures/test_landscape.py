@@ -49,6 +49,25 @@ def test_no_value_of_a_line_is_cut_or_covered() -> None:
         assert frame.y0 - 1 <= box.y0 < box.y1 <= frame.y1 + 1, text
 
 
+@pytest.mark.parametrize(
+    ("values", "text"),
+    [
+        ([2.3, 2.3], "loss 2.3:\nno line"),
+        ([2.2, 2.55], "loss 2.2 to 2.55:\nno line"),
+        ([2.2, np.nan], "loss 2.2:\nno line"),
+        ([11.0, 12.0], None),
+        ([np.inf, np.inf], None),
+        ([np.nan, np.nan], None),
+        ([2.2, 2.7], None),
+    ],
+)
+def test_a_plane_without_lines_says_what_its_losses_are(values: list[float], text: str | None) -> None:
+    losses = np.resize(np.array(values), (5, 5))
+    figure = draw_loss_contours([SurfacePanel(np.linspace(-1, 1, 5), np.linspace(-1, 1, 5), losses)])
+    said = [one.get_text() for one in figure.axes[0].texts if one.get_text().startswith("loss")]
+    assert said == ([] if text is None else [text])
+
+
 def test_alpha_runs_along_x() -> None:
     steps, others = np.linspace(-1, 1, 21), np.linspace(-0.5, 1, 11)
     loss = np.broadcast_to((3 * steps**2)[:, None], (21, 11)).copy()
