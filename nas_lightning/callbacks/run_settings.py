@@ -58,7 +58,7 @@ def chosen_settings(trainer: Trainer, module: LightningModule) -> dict[str, Any]
         if name in _ALWAYS or (name not in _NO_CHOICE and defaults.get(name, _UNKNOWN) != value)
     }
     if chosen.get("data.seed") == run_seed():
-        del chosen["data.seed"]  # it follows the seed of the training
+        chosen.pop("data.seed", None)  # it follows the seed of the training
     for name in ("model.optimizer", "model.lr_scheduler"):
         spec = chosen.pop(name, None)
         if isinstance(spec, Mapping):

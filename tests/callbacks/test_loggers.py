@@ -89,6 +89,16 @@ def test_plain_loaders_do_as_well(tmp_path: Path) -> None:
     assert result["provenance"]["data"] == {"name": "TensorDataset", "split_sizes": {}}
 
 
+def test_plain_loaders_need_no_seed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PL_GLOBAL_SEED", raising=False)
+    batches = loader(torch.randn(32, 3, 16, 16), torch.arange(32) % 10)
+    fit = trainer(max_epochs=1, enable_progress_bar=False, logger=CSVLogger(tmp_path, name="", version="csv"))
+    fit.fit(small_classifier(), batches)
+    result = json.loads((tmp_path / "csv" / "result.json").read_text())
+    assert result["finished"]
+    assert result["provenance"]["data"] == {"name": "TensorDataset", "split_sizes": {}}
+
+
 def test_a_training_without_a_logger_writes_no_record(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
