@@ -9,7 +9,7 @@ from nas_lightning.callbacks.hessian_spectrum import HessianSpectrum
 from nas_lightning.callbacks.loss_contour import LossContour
 from nas_lightning.callbacks.loss_profile import LossProfile
 from nas_lightning.callbacks.monitors import check_monitors
-from nas_lightning.callbacks.progress import TrainingProgress
+from nas_lightning.callbacks.progress import TrainingProgress, keep_log_beside_bars
 from nas_lightning.callbacks.requeue import EXIT_CODE as REQUEUE_EXIT_CODE
 from nas_lightning.callbacks.requeue import Requeue
 from nas_lightning.callbacks.resuming import ExactResume
@@ -31,5 +31,6 @@ __all__ = [
     "TrainingProgress",
     "check_monitors",
     "evaluated_part",
+    "keep_log_beside_bars",
     "run_checkpoints",
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -24,6 +25,7 @@ from nas_lightning.analysis.evaluation import Loss, evaluating, first_batch, has
 from nas_lightning.analysis.trial import evaluated_parameters
 from nas_lightning.callbacks.loader_batches import data_name
 from nas_lightning.callbacks.loggers import log_figures
+from nas_lightning.callbacks.progress import beside_bars
 from nas_lightning.callbacks.protocols import CellModule
 from nas_lightning.callbacks.requeue import requeue_requested
 from nas_lightning.callbacks.split_batches import SplitBatches
@@ -209,7 +211,8 @@ class AnalysisContext:
 
     def say(self, text: str) -> None:
         """Print a line, on rank 0."""
-        rank_zero_info(text)
+        with beside_bars(sys.stderr):
+            rank_zero_info(text)
 
 
 def _precision(batches: SplitBatches) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import islice
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -31,6 +32,8 @@ from nas_lightning.callbacks.split_batches import SplitBatches, check_split, dra
 
 FALLBACK = {"test": ("test", "val", "train"), "val": ("val",), "train": ("train",)}
 """Splits that are measured in place of one that a trainer does not have."""
+_SAID: WeakKeyDictionary[Trainer, set[str]] = WeakKeyDictionary()
+"""Lines that an analysis of a trainer has said, so that the others do not repeat them."""
 
 
 def read_batches(
@@ -73,7 +76,11 @@ def check_data(trainer: Trainer, split: str, max_samples: int | None) -> int | N
         return data.split_sizes[split]
     found, loader = find_loader(trainer, split)
     if found != split:
-        rank_zero_info(f"the trainer has no {split} loader: analyses of `split` {split!r} measure {found!r}")
+        text = f"the trainer has no {split} loader: analyses of `split` {split!r} measure {found!r}"
+        said = _SAID.setdefault(trainer, set())
+        if text not in said:  # by another analysis
+            said.add(text)
+            rank_zero_info(text)
     rows = _rows(loader)
     if rows is not None and max_samples is not None and max_samples > len(rows):
         raise ValueError(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 import sys
 import time
-from typing import Any
+from contextlib import AbstractContextManager
+from typing import Any, cast
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import TQDMProgressBar
@@ -15,6 +17,32 @@ from tqdm import tqdm
 def in_terminal() -> bool:
     """Whether a bar can be drawn: on a terminal that has columns, which some containers' have not."""
     return sys.stdout.isatty() and shutil.get_terminal_size((0, 0)).columns > 0
+
+
+def beside_bars(file: Any) -> AbstractContextManager[None]:
+    """What is written to a file meanwhile stands above the bars, which are drawn anew below it."""
+    return cast("AbstractContextManager[None]", tqdm.external_write_mode(file=file))
+
+
+class LogBesideBars(logging.StreamHandler[Any]):
+    """Writes a log's lines above the bars, never into them."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write the record's line."""
+        with beside_bars(self.stream):
+            super().emit(record)
+
+
+def keep_log_beside_bars() -> None:
+    """Let Lightning's log, which has the lines of this program too, write beside bars."""
+    for name in ("lightning", "lightning.fabric", "lightning.pytorch"):
+        logger = logging.getLogger(name)
+        for handler in [each for each in logger.handlers if type(each) is logging.StreamHandler]:
+            beside = LogBesideBars(handler.stream)
+            beside.setLevel(handler.level)
+            beside.setFormatter(handler.formatter)
+            logger.removeHandler(handler)
+            logger.addHandler(beside)
 
 
 class TrainingProgress(TQDMProgressBar):
@@ -104,7 +132,8 @@ class PointProgress:
             self._said = finished
             seconds = (time.monotonic() - self._started) / (finished - self._first) * (self._total - finished)
             left = tqdm.format_interval(seconds)
-            print(f"{self._name}: {finished} of {self._total} points, {left} left", flush=True)
+            with beside_bars(sys.stdout):
+                print(f"{self._name}: {finished} of {self._total} points, {left} left", flush=True)
 
     def close(self) -> None:
         """Leave the bar as it is."""

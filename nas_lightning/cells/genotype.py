@@ -267,7 +267,7 @@ def _edge(where: str, node: int, item: Any) -> Edge:
     if op not in known:
         hint = misspelt(op) or f"; known are {', '.join(known)}"
         raise ValueError(
-            f"{where}: unknown operation {op!r}{hint} (operations of your own must be registered first)"
+            f"{where}: unknown operation {op!r}{hint} (of your own: name their module as operations first)"
         )
     if not 0 <= source < node:
         raise ValueError(f"{where}: source {source} must be a node from 0 to {node - 1}, before node {node}")

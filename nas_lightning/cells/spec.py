@@ -164,7 +164,8 @@ def apply_variant(genotype: Genotype, name: str, variant: str) -> Genotype:
         return adapted(name) or widest_shallowest(genotype)
     if re.fullmatch(r"C[0-9]{1,3}", variant):
         return table2_variant(name, int(variant[1:]))
-    meant = nearest(key, ("connections", "operations", "wiring", "adapted"))
+    names = ("connections", "operations", "wiring", "adapted")
+    meant = "" if key in names else nearest(key, names)
     raise ValueError(f"unknown variant {variant!r}; it must be {VARIANTS}{meant}")
 
 

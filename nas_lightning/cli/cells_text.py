@@ -146,7 +146,7 @@ def _cell_lines(name: str, cell: Record) -> list[str]:
     edges = list(zip(cell["edges"], cell["edge_nodes"], strict=True))
     for node in range(2, cell["node_count"] + 2):
         reads = ", ".join(
-            f"{op} of {f'input {source}' if source < 2 else source}"
+            f"{op} of {'input' if source < 2 else 'node'} {source}"
             for (op, source), own in edges
             if own == node
         )

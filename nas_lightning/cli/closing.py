@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,10 @@ PICTURED = ("loss_contour", "gradient_variance", "loss_profile")
 """Beginnings of the names of files that `nas-lightning plot` draws, the first drawn first."""
 
 
-def closing_block(result: str, folder: Path | str, commands: Sequence[Sequence[str]] = ()) -> str:
-    """The block, with an empty line before it.
+def closing_block(
+    result: str, place: Path | str, commands: Sequence[Sequence[str]] = (), *, kind: str = "folder"
+) -> str:
+    """The block, with an empty line before it; ``kind`` says what the place is, in at most seven letters.
 
     Examples:
         >>> print(closing_block("2 of 2 runs finished", "logs/a b", [["nas-lightning", "plot", "x y.nc"]]))
@@ -23,16 +25,18 @@ def closing_block(result: str, folder: Path | str, commands: Sequence[Sequence[s
         folder  logs/a b
         next    nas-lightning plot 'x y.nc'
     """
-    lines = ["", f"result  {result}", f"folder  {folder}"]
-    for place, command in enumerate(commands):
-        lines.append(f"{'' if place else 'next':<8}{shlex.join(map(str, command))}")
+    lines = ["", f"result  {result}", f"{kind:<8}{place}"]
+    for index, command in enumerate(commands):
+        lines.append(f"{'' if index else 'next':<8}{shlex.join(map(str, command))}")
     return "\n".join(lines)
 
 
-def say_end(result: str, folder: Path | str, commands: Sequence[Sequence[str]] = ()) -> None:
+def say_end(
+    result: str, place: Path | str, commands: Sequence[Sequence[str]] = (), *, kind: str = "folder"
+) -> None:
     """Print the block, after everything that was printed before."""
     sys.stderr.flush()
-    print(closing_block(result, folder, commands), flush=True)
+    print(closing_block(result, place, commands, kind=kind), flush=True)
 
 
 def fit_end(folder: Path) -> tuple[str, list[list[str]]]:
@@ -40,13 +44,9 @@ def fit_end(folder: Path) -> tuple[str, list[list[str]]]:
     result: dict[str, Any] = json.loads((folder / "result.json").read_text(encoding="utf-8"))
     split = result["evaluation_split"]
     epochs = int(result["epochs"])
-    said = [
-        f"{name} {float(result['final'][f'{name}/{split}']):.4f}"
-        for name in ("accuracy", "loss")
-        if f"{name}/{split}" in result["final"]
-    ]
-    text = f"{', '.join(said)} on the {split} split " if said else ""
-    text += f"after {epochs} epoch{'s' * (epochs != 1)}"
+    said = metrics_text(result["final"], split)
+    text = f"{said} after " if said else "after "
+    text += f"{epochs} epoch{'s' * (epochs != 1)}"
     ended = result.get("ended")  # results of older versions have none
     if ended and not ended.startswith("all "):
         text += f"; {ended}"
@@ -56,6 +56,21 @@ def fit_end(folder: Path) -> tuple[str, list[list[str]]]:
     if checkpoint.is_file() and not pictures:
         commands.append(["nas-lightning", "landscape", "--ckpt_path", str(checkpoint)])
     return text, commands
+
+
+def metrics_text(metrics: Mapping[str, Any], split: str) -> str:
+    """Accuracy and loss of a split in words; empty where there are none.
+
+    Examples:
+        >>> metrics_text({"loss/test": 0.09, "accuracy/test": 0.975}, "test")
+        'accuracy 0.9750, loss 0.0900 on the test split'
+    """
+    said = [
+        f"{name} {float(metrics[f'{name}/{split}']):.4f}"
+        for name in ("accuracy", "loss")
+        if f"{name}/{split}" in metrics
+    ]
+    return f"{', '.join(said)} on the {split} split" if said else ""
 
 
 def landscape_files(folder: Path) -> list[Path]:

@@ -181,9 +181,11 @@ class LandscapeCLI(TrainingCLI):
             return
         if not self.initial_seeds:
             folder = self.run_folder / "landscape"
-            files = landscape_files(folder)
+            names = tuple(f"{analysis.name}-" for analysis in self.analyses)
+            files = [path for path in landscape_files(folder) if path.name.startswith(names)]
+            count = len(self.analyses)
             say_end(
-                f"{len(self.analyses)} analyses measured",
+                f"{count} {'analysis' if count == 1 else 'analyses'} measured",
                 folder,
                 [["nas-lightning", "plot", str(files[0])]] if files else [],
             )

@@ -82,7 +82,7 @@ def _overview() -> str:
         "",
         "Train, measure and compare the cells of cell-based neural architecture search.",
         "",
-        *(f"  {name:<10} {text}" for name, (_, text) in SUBCOMMANDS.items()),
+        *(f"  {name:<11} {text}" for name, (_, text) in SUBCOMMANDS.items()),
         "",
         "nas-lightning SUBCOMMAND --help lists its options; --debug shows the traceback of an error.",
     ]

@@ -23,7 +23,7 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 from nas_lightning import callbacks
 from nas_lightning.cells import genotype_notes
 from nas_lightning.classifier import CellClassifier
-from nas_lightning.cli.closing import fit_end, say_end
+from nas_lightning.cli.closing import fit_end, metrics_text, say_end
 from nas_lightning.cli.deciding import TRAINER_DEFAULTS, decisive, plain_settings
 from nas_lightning.cli.launcher import check_tasks
 from nas_lightning.cli.main import SUBCOMMANDS
@@ -73,6 +73,8 @@ class TrainingCLI(TrainingSettingsCLI):
 
     def __init__(self, arguments: list[str], trainer_class: type[Trainer] = Trainer) -> None:
         self._lock: FileLock | None = None
+        self._was_finished = False
+        callbacks.keep_log_beside_bars()
         fitting = arguments[0] == "fit"
         usage = {
             "usage": f"nas-lightning {arguments[0]} [--config FILE ...] [--KEY VALUE ...]",
@@ -98,14 +100,19 @@ class TrainingCLI(TrainingSettingsCLI):
         writes = self.trainer.is_global_zero and not self.settings.trainer.fast_dev_run
         if writes and (folder / "result.json").is_file():
             result, commands = fit_end(folder)
-            say_end(result, folder, commands)
+            say_end(result + "; it was finished before" * self._was_finished, folder, commands)
 
     def after_validate(self) -> None:
-        """Print the metrics, one a line."""
-        if self.trainer.is_global_zero:
-            callbacks.evaluated_part(self.trainer, "test" if self.subcommand == "test" else "val")
-            for name, value in self.trainer.callback_metrics.items():
-                print(f"{name} {float(value):.6f}")
+        """Print the metrics, one a line, and what they are of."""
+        if not self.trainer.is_global_zero:
+            return
+        callbacks.evaluated_part(self.trainer, "test" if self.subcommand == "test" else "val")
+        metrics = self.trainer.callback_metrics
+        for name, value in metrics.items():
+            print(f"{name} {float(value):.6f}")
+        split = "test" if self.subcommand == "test" else self.datamodule.evaluation_split
+        file = self.settings.ckpt_path or self.settings.reference_weights
+        say_end(metrics_text(metrics, split), file, kind="file")
 
     after_test = after_validate
 
@@ -186,6 +193,7 @@ class TrainingCLI(TrainingSettingsCLI):
         if writes:
             self._lock = lock_folder(self.run_folder)  # until the training ends, however it does
             self._check_run_folder()  # another process may have finished a run there meanwhile
+            self._was_finished = (self.run_folder / "result.json").is_file()
 
     def _check_monitors(self) -> None:
         """Refuse what waits for a metric that this training does not have."""
@@ -251,7 +259,7 @@ class TrainingCLI(TrainingSettingsCLI):
         file = self.settings.get(key)
         if file is not None and self.settings.ckpt_path is None:
             said = load_weights(self.model.network, key, file, anew=key == "weights")
-            for sentence in said:
+            for sentence in (f"taken from {file}", *said):
                 rank_zero_info(f"{key}: {sentence}")
             self._origin |= {"weights": file, "weights_read": list(said)}
 
@@ -283,7 +291,12 @@ def silence_advice() -> None:
     warnings.filterwarnings("ignore", ".*Checkpoint directory .* exists and is not empty.*")
     warnings.filterwarnings("ignore", ".*callbacks used to create the checkpoint need to be provided.*")
     warnings.filterwarnings("ignore", r".*isinstance\(treespec, LeafSpec\).*")
-    silent = ("Tip: For seamless", "will override existing callbacks passed to Trainer: DropPathSchedule")
+    warnings.filterwarnings("ignore", ".*have no logger configured.*")
+    silent = (
+        "Tip: For seamless",
+        "was configured so 100% of the batches will be used",
+        "will override existing callbacks passed to Trainer: DropPathSchedule",
+    )
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(
         lambda record: not any(text in record.getMessage() for text in silent)
     )

@@ -65,6 +65,15 @@ class TrainingSettingsCLI(LightningCLI):
             "test": {"model", "dataloaders", "datamodule"},
         }
 
+    def _prepare_subcommand_parser(
+        self, klass: type, subcommand: str, **kwargs: Any
+    ) -> LightningArgumentParser:
+        """Leave Lightning's table of metrics out by default: they are printed one a line."""
+        parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
+        if "verbose" in self._subcommand_method_arguments[subcommand]:
+            parser.set_defaults({"verbose": False})
+        return parser
+
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the run's names, and take the number of classes from the data."""
         parser.add_argument(

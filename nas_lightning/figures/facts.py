@@ -138,7 +138,7 @@ def file_titles(files: Sequence[Mapping[str, str]], paths: Sequence[str | os.Pat
     if alike:
         parts = _differing_parts([str(paths[index]) for index in alike])
         for index, part in zip(alike, parts, strict=True):
-            titles[index] += f"\n{part}"
+            titles[index] += "" if titles[index] == part else f"\n{part}"
     return titles
 
 

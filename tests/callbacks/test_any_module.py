@@ -66,10 +66,13 @@ def fitted(folder: Path, module: LightningModule, *loaders: Any, **settings: Any
     return fit
 
 
-def test_a_module_of_other_layers_is_measured_in_a_plain_trainer(tmp_path: Path) -> None:
+def test_a_module_of_other_layers_is_measured_in_a_plain_trainer(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     inputs, targets = samples()
     module = Own(convolutions())
     fitted(tmp_path, module, loader(inputs, targets, shuffle=True), loader(inputs[:20], targets[:20]))
+    assert caplog.text.count("the trainer has no test loader") == 1  # once for four analyses
     folder = tmp_path / "tb" / "landscape"
     batches = [(inputs[:20], targets[:20])]
     contour = read_surface(folder / "loss_contour-epoch0000.nc")

@@ -55,7 +55,7 @@ def test_every_published_name_resolves_to_its_cells() -> None:
             "darts:conections=7",
             "unknown variant 'conections=7'; it must be connections=SEED, operations=SEED",
         ),
-        ("darts:connections", "did you mean 'connections'?"),
+        ("darts:connections", "'connections'; it must be connections=SEED"),
         ("darts:connections=x", "the seed 'x' must be an integer"),
         ("darts:connections=-1", "the seed '-1'"),
         ("darts:operations=4294967296", "from 0 to 4294967295"),

@@ -205,7 +205,7 @@ def test_nodes_of_any_number_of_edges_are_shown_counted_and_drawn(
 ) -> None:
     text = run_text(capsys, "cells", "show", FEW_AND_MANY)
     assert "node 2         sep_conv_3x3 of input 0\n  node 3         no edges: zero\n" in text
-    assert "node 4         conv_3x3 of 3, noise of input 1, skip_connect of input 1\n" in text
+    assert "node 4         conv_3x3 of node 3, noise of input 1, skip_connect of input 1\n" in text
     assert "normal cell: width 1.67c, depth 2, mean path 2" in text
     # No node has three nodes before it but the last, so no wiring of the reduction cell is distinct.
     assert text.count("wirings with distinct sources") == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -80,6 +81,23 @@ def emptied_copy(run: Path, folder: Path) -> Path:
     for name in ("config.yaml", "checkpoints/last.ckpt"):
         (copied / name).write_bytes((run / name).read_bytes())
     return copied
+
+
+def test_one_analysis_says_what_to_draw_of_its_own(
+    finished_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copied = tmp_path / "run"
+    shutil.copytree(finished_run, copied)  # with surfaces of other kinds
+    for path in (copied / "landscape").glob("loss_profile*"):
+        path.unlink()
+    profile = ("--trainer.callbacks=LossProfile", "--trainer.callbacks.resolution=3")
+    checkpoint = copied / "checkpoints" / "last.ckpt"
+    main(["landscape", f"--ckpt_path={checkpoint}", *profile, "--trainer.callbacks.max_samples=20"])
+    assert capsys.readouterr().out.splitlines()[-3:] == [
+        "result  1 analysis measured",
+        f"folder  {copied / 'landscape'}",
+        f"next    nas-lightning plot {next((copied / 'landscape').glob('loss_profile-*.nc'))}",
+    ]
 
 
 @pytest.mark.slow

@@ -82,6 +82,13 @@ def test_a_picture_names_data_images_epoch_seed_and_grid_and_leaves_the_usual_ou
     )
 
 
+def test_a_run_that_is_called_as_its_genotype_is_named_once(tmp_path: Path) -> None:
+    for run in ("darts_v2", "longer"):
+        (tmp_path / run).mkdir()
+    figure = draw(*(file_with(tmp_path / run / "a.nc") for run in ("darts_v2", "longer")), "--view", "heat")
+    assert [axes.get_title() for axes in planes(figure)] == ["darts_v2", "darts_v2\nlonger"]
+
+
 @pytest.mark.parametrize(
     ("differing", "titles"),
     [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -64,8 +65,9 @@ def test_reference_weights_are_evaluated(
     printed = capsys.readouterr().out
     torch.manual_seed(7)
     main([subcommand, *TINY, f"--reference_weights={file}#state_dict", "--seed_everything=3"])
-    assert "loss/test" in printed
-    assert capsys.readouterr().out == printed
+    assert re.search(rf"\n\nresult  accuracy 0\.\d+, loss .* on the test split\nfile    {file}\n$", printed)
+    assert re.fullmatch("(accuracy|accuracy_top5|loss)/test", printed.partition(" ")[0])  # no table before
+    assert capsys.readouterr().out.replace("#state_dict", "") == printed
 
 
 def test_what_cannot_be_evaluated(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -78,7 +80,9 @@ def test_what_cannot_be_evaluated(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert "is not a file" in refusal(["test", *TINY, "--reference_weights=missing.pt"], capsys)
 
 
-def test_a_run_from_weights(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_from_weights(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
     file = reference(tmp_path, classes=7, epoch=600)
     fit = ["fit", *TINY, "--trainer.max_epochs=1", f"--trainer.default_root_dir={tmp_path}"]
     main([*fit, f"--weights={file}", "--run=first", "--model.optimizer.lr=0", "--model.optimizer.momentum=0"])
@@ -89,11 +93,13 @@ def test_a_run_from_weights(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert found["network.classifier.weight"].shape == (10, 64)
     assert read_result(run)["deciding"]["weights"] == str(file)
     capsys.readouterr()
+    caplog.clear()
 
     # A checkpoint of this program brings the settings of its network, and nothing else.
     checkpoint = run / "checkpoints" / "last.ckpt"
     others = [one for one in fit if "init_channels" not in one and "num_cells" not in one]
     main([*others, f"--weights={checkpoint}", "--run=second", "--model.optimizer.lr=0"])
+    assert f"weights: taken from {checkpoint}" in caplog.text  # also where all of them fit
     second = torch.load(tmp_path / "synthetic" / "second" / "checkpoints" / "last.ckpt", weights_only=True)
     assert torch.equal(second["state_dict"]["network.stem.convolution.weight"], expected["stem.0.weight"])
     assert second["hyper_parameters"]["init_channels"] == 4

@@ -189,6 +189,15 @@ def test_no_text_is_cut_and_titles_do_not_run_into_one_another(kind: str, name: 
         assert not box.overlaps(other_box), (one, other)
 
 
+@pytest.mark.parametrize("dots", [100.0, 150.0, 200.0])
+@pytest.mark.parametrize("kind", ["contours", "heat maps"])
+def test_no_text_touches_the_edge_of_the_picture(kind: str, dots: float) -> None:
+    pixels = figure_to_array(DRAWINGS[kind]("darts_v2", 1), dots)
+    rim = round(dots / 50)
+    for side in (pixels[:, :rim], pixels[:, -rim:], pixels[:rim], pixels[-rim:]):
+        assert (side == 255).all()
+
+
 @pytest.mark.parametrize("kind", ["contours", "heat maps", "surfaces", "loss spread", "nodes"])
 def test_the_note_says_the_facts_of_all_panels(kind: str) -> None:
     texts = " ".join(text.get_text() for text in DRAWINGS[kind]("darts_v2", 2).texts).split()
