@@ -211,9 +211,9 @@ class CellClassifier(LightningModule):
             work = 3 * passes * batch_size * measure_size(self.network, image_size).multiply_adds
         return level_of(self.speed, self.device.type, passes=passes, work=work)
 
-    def training_step(self, batch: Sequence[Tensor], batch_index: int) -> Tensor:
+    def training_step(self, batch: Any, batch_index: int) -> Tensor:
         """Cross entropy of a training batch, plus the weighted one of the tower where there is one."""
-        inputs, targets = batch
+        inputs, targets = _labelled(batch, self.network.num_classes)
         output = self(inputs)
         logits, auxiliary_logits = output if self.auxiliary_weight > 0 else (output, None)
         classification_loss = functional.cross_entropy(logits, targets)
@@ -251,15 +251,15 @@ class CellClassifier(LightningModule):
             for buffer, part in zip(statistics, parts, strict=True):
                 buffer.copy_(part.view_as(buffer))
 
-    def validation_step(self, batch: Sequence[Tensor], batch_index: int) -> None:
+    def validation_step(self, batch: Any, batch_index: int) -> None:
         """Count a batch of the evaluation split: the test split, or the held-out part where there is one."""
+        inputs, targets = _labelled(batch, self.network.num_classes)
         split = getattr(getattr(self.trainer, "datamodule", None), "evaluation_split", "val")
-        inputs, targets = batch
         self._evaluate(inputs, targets, split)
 
-    def test_step(self, batch: Sequence[Tensor], batch_index: int) -> None:
+    def test_step(self, batch: Any, batch_index: int) -> None:
         """Count a batch of the test split."""
-        inputs, targets = batch
+        inputs, targets = _labelled(batch, self.network.num_classes)
         self._evaluate(inputs, targets, "test")
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
@@ -436,3 +436,32 @@ def _picklable(make: Any, spec: Any) -> Any:
     if any(isinstance(value, Mapping) and "class_path" in value for value in settings.values()):
         return make
     return partial(resolve_name(spec["class_path"]), **settings)
+
+
+def _labelled(batch: Any, num_classes: int) -> tuple[Tensor, Tensor]:
+    """The images and the classes of a batch of any loader; refuses another one in a line."""
+    is_pair = isinstance(batch, list | tuple) and len(batch) == 2
+    if not is_pair or not all(isinstance(part, Tensor) for part in batch):
+        raise ValueError(
+            f"the loader gives a {type(batch).__name__} of {len(batch)}: CellClassifier takes pairs (images, "
+            "classes) of tensors"
+        )
+    images, classes = batch
+    if images.ndim != 4 or images.shape[1] != 3 or not images.is_floating_point():
+        raise ValueError(
+            f"the loader gives images of {images.dtype} and shape {list(images.shape)}: CellClassifier takes "
+            "floating-point images [batch, 3, height, width]"
+        )
+    if classes.ndim == 1 and classes.is_floating_point():
+        raise ValueError(f"the loader gives classes of {classes.dtype}: CellClassifier takes integers")
+    # Reading a value from another device would wait for it.
+    if (
+        classes.ndim == 1
+        and classes.device.type == "cpu"
+        and len(classes)
+        and int(classes.max()) >= num_classes
+    ):
+        raise ValueError(
+            f"the loader gives class {int(classes.max())}; `num_classes` (={num_classes}) must be above it"
+        )
+    return images, classes

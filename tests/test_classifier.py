@@ -148,3 +148,30 @@ def test_compiled_fits_end_where_the_reference_does(
         value = float(expected.callback_metrics[name])
         assert float(trainer.callback_metrics[name]) == pytest.approx(value, rel=tolerance)
     assert all(p.dtype == torch.float32 for p in model.parameters())
+
+
+@pytest.mark.parametrize(
+    ("batch", "message"),
+    [
+        ({"image": torch.zeros(2, 3, 8, 8), "label": torch.zeros(2).long()}, "a dict of 2: .* pairs"),
+        ([torch.zeros(2, 3, 8, 8), torch.zeros(2).long(), torch.zeros(2)], "a list of 3: .* pairs"),
+        (
+            [torch.zeros(2, 1, 8, 8), torch.zeros(2).long()],
+            r"shape \[2, 1, 8, 8\]: .* \[batch, 3, height, width\]",
+        ),
+        (
+            [torch.zeros(2, 3, 8, 8).byte(), torch.zeros(2).long()],
+            "images of torch.uint8 .* floating-point images",
+        ),
+        ([torch.zeros(2, 3, 8, 8), torch.zeros(2)], "classes of torch.float32: .* takes integers"),
+        (
+            [torch.zeros(2, 3, 8, 8), torch.tensor([0, 10])],
+            r"class 10; `num_classes` \(=10\) must be above it",
+        ),
+    ],
+)
+def test_batches_of_other_kinds_are_refused(batch: Any, message: str) -> None:
+    module = CellClassifier("darts_v2", init_channels=4, num_cells=3)
+    for step in (module.training_step, module.validation_step, module.test_step):
+        with pytest.raises(ValueError, match=rf"\A[^\n]*{message}[^\n]*\Z"):
+            step(batch, 0)
