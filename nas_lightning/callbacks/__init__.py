@@ -14,6 +14,7 @@ from nas_lightning.callbacks.requeue import EXIT_CODE as REQUEUE_EXIT_CODE
 from nas_lightning.callbacks.requeue import Requeue
 from nas_lightning.callbacks.resuming import ExactResume
 from nas_lightning.callbacks.run_record import RunRecord, evaluated_part
+from nas_lightning.callbacks.sigterm import answer_between_batches
 
 __all__ = [
     "REQUEUE_EXIT_CODE",
@@ -29,6 +30,7 @@ __all__ = [
     "Requeue",
     "RunRecord",
     "TrainingProgress",
+    "answer_between_batches",
     "check_monitors",
     "evaluated_part",
     "keep_log_beside_bars",

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import copy
-import signal
-import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -28,6 +25,7 @@ from nas_lightning.callbacks.ending import ending
 from nas_lightning.callbacks.loader_batches import check_data, read_batches
 from nas_lightning.callbacks.loggers import run_folder
 from nas_lightning.callbacks.protocols import CellModule
+from nas_lightning.callbacks.sigterm import sigterm_noted
 from nas_lightning.callbacks.split_batches import SplitBatches
 from nas_lightning.files import check_writable
 from nas_lightning.netcdf import read_dataset
@@ -295,7 +293,7 @@ class Analysis(Callback, ABC):
             lock = FileLock(folder / ".lock", timeout=0)
             context.on_rank_zero(lambda: _acquire(lock, folder))
             try:
-                with _sigterm_noted(trainer):
+                with sigterm_noted(trainer):
                     self.measure(context)
             finally:
                 lock.release()
@@ -326,26 +324,6 @@ def _is_complete(path: Path) -> bool:
     except (OSError, ValueError):
         return False
     return "done" not in dataset.variables or bool((dataset["done"].values == 1).all())
-
-
-@contextmanager
-def _sigterm_noted(trainer: Trainer) -> Iterator[None]:
-    """Only note SIGTERM, for :meth:`AnalysisContext.stop_if_asked`.
-
-    Lightning's own handler synchronises the ranks, and waits forever for one that is in another collective.
-    """
-
-    def note(*_: object) -> None:
-        trainer._signal_connector.received_sigterm = True
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, note)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _acquire(lock: FileLock, folder: Path) -> None:

@@ -20,6 +20,7 @@ _OPTIONAL = {
     "trainer": Mapping,
     "callbacks": Mapping,
     "seed_everything": int,
+    "ended": str,
 }
 _FACTORIES = ("optimizer", "lr_scheduler")
 _IMPORT_PATH = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)+")

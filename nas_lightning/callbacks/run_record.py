@@ -65,6 +65,7 @@ class RunRecord(Callback):
         self._started = 0.0
         self._ended: str | None = None
         self._part: dict[str, Any] | None = None
+        self._has_trained = False
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Give the loggers the settings; TensorBoard writes its ``hparams.yaml`` soon after."""
@@ -126,9 +127,11 @@ class RunRecord(Callback):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Say so if less than the whole split is evaluated."""
         self._part = evaluated_part(trainer, "val")
+        self._has_trained = False
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock, also where a training goes on within an epoch."""
+        self._has_trained = True
         self._started = time.perf_counter() - self._training_time
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -172,9 +175,17 @@ class RunRecord(Callback):
             _write_csv(self.folder / "metrics.csv", self.rows)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write the result; also for a finished run that was killed before it had one and is resumed."""
+        """Write the result; also for a finished run that was killed before it had one and is resumed.
+
+        The record of a finished run stays as it is: it says where and with what the run was trained.
+        """
         if not trainer.is_global_zero or not self.rows:
             return
+        if self.folder is not None and not self._has_trained:
+            if not _has_own_csv(trainer, self.folder):
+                _write_csv(self.folder / "metrics.csv", self.rows)
+            if _is_result_of(self.folder / "result.json", len(self.rows)):
+                return
         result = self._result(trainer, pl_module)
         if self.folder is not None:
             with atomic_write(self.folder / "result.json") as file:
@@ -258,6 +269,15 @@ def _has_own_csv(trainer: Trainer, folder: Path) -> bool:
     """Whether a logger keeps its own ``metrics.csv`` in the folder."""
     files = [logger for logger in trainer.loggers if isinstance(logger, CSVLogger)]
     return any(Path(logger.log_dir).absolute() == folder.absolute() for logger in files)
+
+
+def _is_result_of(path: Path, epochs: int) -> bool:
+    """Whether there is a whole result of a finished training of so many epochs."""
+    try:
+        result = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(result, dict) and result.get("finished") is True and result.get("epochs") == epochs
 
 
 def _write_csv(path: Path, rows: list[Row]) -> None:

@@ -5,34 +5,46 @@ from __future__ import annotations
 import inspect
 import pkgutil
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from jsonargparse import ArgumentError, ArgumentParser
+from lightning.pytorch import Trainer
 
 from nas_lightning.callbacks.checkpoint_structure import check_structure, refuse_foreign_code
+from nas_lightning.callbacks.requeue import requeue_checkpoints
 from nas_lightning.callbacks.resuming import place_of
 from nas_lightning.cells import get_genotype
 from nas_lightning.classifier import CellClassifier
 from nas_lightning.cli.messages import plain_message
 from nas_lightning.cli.own_classes import recall_own_code
+from nas_lightning.cli.run_folder import CHECKPOINTS
 from nas_lightning.datamodules import ImageDataModule
-from nas_lightning.identity import NOT_DECIDING
+from nas_lightning.identity import NOT_DECIDING, differing_settings
 from nas_lightning.torch_files import read_torch_file
+
+COURSE = frozenset(
+    {f"trainer.limit_{name}_batches" for name in ("train", "val")}
+    | {f"trainer.{name}" for name in ("overfit_batches", "val_check_interval", "check_val_every_n_epoch")}
+    | {"trainer.precision", "trainer.max_steps", "weights"}
+)
+"""Settings that stay as they were when a training goes on, beside those that every checkpoint keeps."""
 
 
 @dataclass(frozen=True)
 class CheckpointSettings:
     """The settings that a checkpoint was trained with.
 
-    ``epoch`` counts from 0; the checkpoint was written after it. ``genotype`` is a literal. ``model`` are the
-    arguments of CellClassifier, without the number of classes, which the data set decides. ``data_class`` is
-    an import path, None where the checkpoint has none, and ``data`` its arguments without those that change
-    no result. ``run`` are the settings of the trainer that decide the schedule, and ``seed_everything``.
-    ``roots`` are the folder of the data sets as it was given and, where the checkpoint says it, its absolute
-    path. ``deciding`` are the settings that decided the training, None if the checkpoint does not say.
-    ``blocking`` says why no training can resume from it, None if one can.
+    ``epoch`` counts from 0; the checkpoint was written after it, and after ``steps`` steps of the optimiser.
+    ``genotype`` is a literal. ``model`` are the arguments of CellClassifier, without the number of classes,
+    which the data set decides. ``data_class`` is an import path, None where the checkpoint has none, and
+    ``data`` its arguments without those that change no result. ``run`` are the settings of the trainer that
+    decide the schedule, and ``seed_everything``; ``course`` are those of :data:`COURSE` that were not the
+    default. ``roots`` are the folder of the data sets as it was given and, where the checkpoint says it, its
+    absolute path. ``deciding`` are the settings that decided the training, None if the checkpoint does not
+    say. ``blocking`` says why no training can resume from it, None if one can; ``ended`` says why the
+    training was over before its last epoch, None if it was not.
     """
 
     path: Path
@@ -42,9 +54,12 @@ class CheckpointSettings:
     data_class: str | None
     data: dict[str, Any]
     run: dict[str, Any]
+    course: dict[str, Any] = field(default_factory=dict)
     roots: tuple[str, ...] = ()
     deciding: dict[str, Any] | None = None
     blocking: str | None = None
+    steps: int = 0
+    ended: str | None = None
 
     @property
     def root(self) -> str | None:
@@ -71,7 +86,7 @@ class CheckpointSettings:
         if self.data_class is not None:
             root = {} if self.root is None else {"root": self.root}
             defaults["data"] = {"class_path": self.data_class, "init_args": self.data | root}
-        return defaults | (self.run if resuming else {})
+        return defaults | (self.run | self.course if resuming else {})
 
     def refuse_contradictions(self, settings: Mapping[str, Any], *, resuming: bool) -> None:
         """Refuse settings that differ from the defaults above, so that somebody gave them.
@@ -98,6 +113,35 @@ class CheckpointSettings:
         if resuming:
             given = {f"trainer.{name}": value for name, value in settings["trainer"].items()}
             self._compare("", {**given, "seed_everything": settings["seed_everything"]}, self.run)
+
+    def refuse_another_course(self, deciding: Mapping[str, Any]) -> None:
+        """Refuse to go on with other batches, evaluations, precision or first weights than before.
+
+        Args:
+            deciding: The settings that decide what is to go on.
+        """
+        if self.deciding is None:
+            return
+        planned, trained = (
+            {key: value for key, value in settings.items() if key in COURSE}
+            for settings in (deciding, self.deciding)
+        )
+        if differences := differing_settings(planned, trained):
+            raise ValueError(
+                f"the checkpoint {self.path} was trained otherwise ({'; '.join(differences)}): leave these"
+                " settings out, or train a new run"
+            )
+
+    def is_of_run(self, other: CheckpointSettings) -> bool:
+        """Whether another checkpoint may be of the same run: data, network, seed and first weights agree."""
+        if self.deciding is None or other.deciding is None:
+            return True
+        first, second = (
+            {key: value for key, value in one.deciding.items() if not key.startswith("trainer.")}
+            for one in (self, other)
+            if one.deciding is not None
+        )
+        return not differing_settings(first, second)
 
     def _compare(self, group: str, given: Mapping[str, Any], trained: Mapping[str, Any]) -> None:
         for name, value in given.items():
@@ -158,7 +202,11 @@ def read_checkpoint_settings(path: Path, *, resuming: bool = False) -> Checkpoin
         run["seed_everything"] = checkpoint["seed_everything"]
     roots = [root for root in (data.get("root"), checkpoint.get("data_root")) if isinstance(root, str)]
     record = _record_of(checkpoint)
-    deciding = record.get("deciding")
+    found = record.get("deciding")
+    deciding = found if isinstance(found, dict) else None
+    course = {key: _as_given(key, value) for key, value in (deciding or {}).items() if key in COURSE}
+    trainer = {key.removeprefix("trainer."): value for key, value in (run | course).items()}
+    _check_types(said, Trainer, trainer, "trainer.")
     return CheckpointSettings(
         path,
         epoch=checkpoint["epoch"],
@@ -171,10 +219,37 @@ def read_checkpoint_settings(path: Path, *, resuming: bool = False) -> Checkpoin
             if f"data.init_args.{name}" not in NOT_DECIDING and name != "_instantiator"
         },
         run=run,
+        course=course,
         roots=tuple(roots),
-        deciding=deciding if isinstance(deciding, dict) else None,
+        deciding=deciding,
         blocking=_blocking(checkpoint, record),
+        steps=checkpoint["global_step"] if resuming else 0,
+        ended=checkpoint.get("ended"),
     )
+
+
+def latest_checkpoint(folder: Path) -> Path | None:
+    """The checkpoint that is further: ``last.ckpt``, or that of a requeued job, which goes on by itself.
+
+    A ValueError if they are of two runs.
+    """
+    last = folder / CHECKPOINTS / "last.ckpt"
+    requeued = requeue_checkpoints(last.parent)
+    if not last.is_file() or not requeued:
+        return next(iter(requeued), last if last.is_file() else None)
+    furthest = read_checkpoint_settings(last, resuming=True)
+    for path in requeued:
+        other = read_checkpoint_settings(path, resuming=True)
+        if not other.is_of_run(furthest):
+            raise ValueError(f"{path} is of another training than {furthest.path.name}: move it away")
+        furthest = other if other.steps >= furthest.steps else furthest
+    return furthest.path
+
+
+def _as_given(key: str, value: Any) -> Any:
+    """A setting as the command line takes it: records have numbers of batches with a point."""
+    is_number = key.startswith("trainer.limit_") and isinstance(value, float) and value > 1
+    return int(value) if is_number else value
 
 
 def _as_lists(value: Any) -> Any:

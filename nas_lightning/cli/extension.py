@@ -85,6 +85,13 @@ def plan_extension(path: Path | None, folder: Path, epochs: int) -> Extension:
         raise ValueError(f"{said}: {folder} holds no finished run")
     trained = read_checkpoint_settings(path, resuming=True)
     planned = trained.run.get("trainer.max_epochs")
+    steps = trained.course.get("trainer.max_steps")
+    ended = f"max_steps: {steps} steps" if steps is not None and steps <= trained.steps else trained.ended
+    if ended is not None:
+        raise ValueError(
+            f"{said}: {path.parent.parent} ended after epoch {trained.epoch + 1}, {ended}:"
+            f" start a new run from its weights, with `--weights {path}`"
+        )
     if not isinstance(planned, int) or trained.epoch + 1 < planned:
         raise ValueError(
             f"{said}: {path} was written after epoch {trained.epoch + 1} of {planned}: finish the run first,"

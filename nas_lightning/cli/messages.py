@@ -50,8 +50,11 @@ _PLAIN_TYPES = ("bool", "int", "float", "str", "list", "dict", "tuple")
 
 def is_user_error(error: Exception) -> bool:
     """Whether an error concerns the user's input or files, so that one line says enough."""
-    return isinstance(error, ValueError | OSError) or any(
-        base.__name__ == "MisconfigurationException" for base in type(error).__mro__
+    is_loop = type(error) is RuntimeError and str(error).startswith("Symlink loop")  # of Python up to 3.12
+    return (
+        isinstance(error, ValueError | OSError)
+        or is_loop
+        or any(base.__name__ == "MisconfigurationException" for base in type(error).__mro__)
     )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -38,6 +40,15 @@ def check_path(key: str, path: str) -> None:
 def is_given(arguments: Sequence[str], *keys: str) -> bool:
     """Whether the command line itself, not a file of settings, has one of these keys."""
     return any(argument.partition("=")[0] == f"--{key}" for argument in arguments for key in keys)
+
+
+def refuse_comments(arguments: Sequence[str], *keys: str) -> None:
+    """Refuse a text after one of these keys that YAML takes for a comment, and that is dropped."""
+    for argument, following in itertools.zip_longest(arguments, arguments[1:], fillvalue=""):
+        name, equals, value = argument.partition("=")
+        text = value if equals else following
+        if name.removeprefix("--") in keys and name.startswith("--") and text.lstrip().startswith("#"):
+            raise ValueError(f"`{name[2:]}` (={text}) must not begin with `#`, as a comment does")
 
 
 def named_folder(settings: Namespace, *, is_random: bool = False) -> Path:
@@ -104,12 +115,6 @@ def drawn_run(settings: Namespace) -> int | None:
     return int(found[0].group(1)) if found else None
 
 
-def latest_checkpoint(folder: Path) -> Path | None:
-    """``last.ckpt``, or the checkpoint of a requeued job, which is removed at the end of its epoch."""
-    last = folder / CHECKPOINTS / "last.ckpt"
-    return next(iter(requeue_checkpoints(last.parent)), last if last.is_file() else None)
-
-
 def check_run_folder(folder: Path, ckpt_path: Any, *, may_start: bool) -> None:
     """Refuse to write over another run, into another run, or where nothing can be written.
 
@@ -135,11 +140,24 @@ def check_run_folder(folder: Path, ckpt_path: Any, *, may_start: bool) -> None:
             f"{folder} already holds a run: continue it with `--ckpt_path last`,"
             " or name a new one with `--run NAME`"
         )
+    elif _is_finished(folder):
+        raise ValueError(
+            f"{folder} holds a finished run whose `checkpoints/last.ckpt` is gone: bring it back, move"
+            " the folder away, or name a new run with `--run NAME`"
+        )
     elif stray:
         raise ValueError(
             f"{stray[0]} is a checkpoint of no known run: move it away, or name a new run with `--run NAME`"
         )
     check_writable(folder, "the run's folder ")
+
+
+def _is_finished(folder: Path) -> bool:
+    try:
+        result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(result, dict) and result.get("finished") is True
 
 
 def lock_folder(folder: Path) -> FileLock:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import sys
 import traceback
 import warnings
@@ -173,6 +174,7 @@ class TrainingCLI(TrainingSettingsCLI):
             raise ValueError(message) from error
         if isinstance(trainer._accelerator_connector.cluster_environment, SLURMEnvironment):
             check_tasks(os.environ, trainer.world_size)
+        callbacks.answer_between_batches(trainer)
         # It came from the environment, where it may be another program's.
         rank_zero_only.rank = trainer.global_rank  # type: ignore[attr-defined]
         return trainer
@@ -235,6 +237,12 @@ class TrainingCLI(TrainingSettingsCLI):
             again = "resume with `--ckpt_path last`" if subcommand == "fit" else "repeat the command"
             raise OSError(error.errno, f"{one_line(error)}; make room, then {again}") from error
         except Exception as error:
+            if self.trainer.world_size > 1 and _is_broken_connection(error):
+                again = "resume with `--ckpt_path last`" if subcommand == "fit" else "repeat the command"
+                raise ConnectionError(
+                    "another process of this training has ended, and this one cannot go on alone: see what it"
+                    f" says, then {again}"
+                ) from error
             if not _is_restoring(error) or (is_user_error(error) and "checkpoint" in str(error)):
                 raise
             raise self.unusable(error) from error
@@ -278,6 +286,12 @@ def _is_restoring(error: BaseException) -> bool:
     frames = traceback.extract_tb(error.__traceback__)
     names = {frame.name for frame in frames if Path(frame.filename).stem == "checkpoint_connector"}
     return any("restore" in name or "resume" in name for name in names)
+
+
+def _is_broken_connection(error: BaseException) -> bool:
+    """Whether a collective of the ranks failed since one of them is gone."""
+    is_gone = re.search(r"Connection (reset|closed) by peer|Broken pipe|remote process exited", str(error))
+    return isinstance(error, RuntimeError) and is_gone is not None
 
 
 def main(arguments: list[str]) -> None:

@@ -14,7 +14,11 @@ from lightning.pytorch.utilities import rank_zero_info
 
 from nas_lightning.cells import get_genotype, import_operations
 from nas_lightning.cli.callback_arguments import callbacks_argument, split_callback_arguments
-from nas_lightning.cli.checkpoint_settings import CheckpointSettings, read_checkpoint_settings
+from nas_lightning.cli.checkpoint_settings import (
+    CheckpointSettings,
+    latest_checkpoint,
+    read_checkpoint_settings,
+)
 from nas_lightning.cli.config_files import with_included_files
 from nas_lightning.cli.deciding import decisive, plain_settings
 from nas_lightning.cli.extension import plan_extension
@@ -26,8 +30,8 @@ from nas_lightning.cli.run_folder import (
     checkpoint_file,
     drawn_run,
     is_given,
-    latest_checkpoint,
     named_folder,
+    refuse_comments,
 )
 from nas_lightning.cli.setting_names import class_names, count_batches, known_settings
 from nas_lightning.cli.setting_values import check_values
@@ -126,6 +130,7 @@ class TrainingSettingsCLI(LightningCLI):
             self.arguments.append(callbacks_argument(given, changes))
             self.config = parser.parse_args(self.arguments)
         settings = self.settings
+        refuse_comments(self.arguments, "experiment", "run", "weights", "ckpt_path")
         check_values(settings)
         if settings.ckpt_path and Path(settings.ckpt_path).is_dir():
             settings.ckpt_path = str(checkpoint_file(Path(settings.ckpt_path)))
@@ -245,6 +250,9 @@ class TrainingSettingsCLI(LightningCLI):
 
     def _extend(self, epochs: int) -> None:
         """Lengthen a finished run, or start a new one from its weights."""
+        for key in ("trainer.max_epochs", "weights"):
+            if is_given(self.arguments, key):
+                raise ValueError(f"`extend` (={epochs}) decides `{key}` itself: leave one of them out")
         given, folder = self.settings.ckpt_path, self.run_folder
         path = latest_checkpoint(folder) if given in (None, "last") else Path(given)
         self._may_start = False
@@ -281,6 +289,8 @@ class TrainingSettingsCLI(LightningCLI):
         if longer is not None:
             settings.trainer.max_epochs = longer.run["trainer.max_epochs"]
         trained.refuse_contradictions(settings.as_dict(), resuming=resuming)
+        if resuming:
+            trained.refuse_another_course(decisive(plain_settings(settings.as_dict())))
         self.trained: CheckpointSettings = trained
 
     def _parse_again(self, defaults: dict[str, Any]) -> Namespace:

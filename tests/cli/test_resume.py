@@ -16,6 +16,7 @@ import pytest
 import torch
 from lightning.pytorch import Callback
 
+from nas_lightning.cli.checkpoint_settings import latest_checkpoint
 from nas_lightning.cli.main import main
 from tests.cli.commands import TINY, command, environment, read_checkpoint, read_metrics, read_result, refusal
 from tests.datamodules.official_layouts import write_fashion_mnist
@@ -317,6 +318,38 @@ def test_both_ranks_stop_at_the_same_step_and_go_on_exactly(tmp_path: Path, scon
     assert_same_run(tmp_path / "logs" / "synthetic" / "unbroken", run)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_when_a_rank_is_killed_the_other_says_so_and_the_run_goes_on(number: int, tmp_path: Path) -> None:
+    arguments = ["fit", *RANDOM, "--trainer.max_epochs=60", "--trainer.default_root_dir=logs", "--run=run"]
+    arguments += ["--trainer.devices=2", "--trainer.strategy=ddp"]
+    run = tmp_path / "logs" / "synthetic" / "run"
+    first = subprocess.Popen(
+        command(arguments), cwd=tmp_path, env=environment(), stderr=subprocess.PIPE, stdout=subprocess.DEVNULL
+    )
+    while not (run / "metrics.csv").exists() and first.poll() is None:
+        time.sleep(0.01)
+    found = subprocess.run(["pgrep", "-P", str(first.pid)], capture_output=True, text=True, check=True)
+    second = next(int(child) for child in found.stdout.split() if _is_rank(int(child)))
+    os.kill(second, number)
+    said = first.communicate(timeout=120)[1].decode()
+    assert first.returncode != 0
+    assert "another process of this training has ended" in said
+    assert "Traceback" not in said
+    assert not (run / "result.json").exists()
+    before = len(read_metrics(run))
+    resumed = subprocess.run(
+        command([*arguments, "--ckpt_path=last"]), cwd=tmp_path, env=environment(), timeout=240, check=True
+    )
+    assert resumed.returncode == 0
+    assert before < len(read_metrics(run)) == 60
+    assert read_result(run)["finished"]
+
+
+def _is_rank(number: int) -> bool:
+    return b"nas_lightning" in Path(f"/proc/{number}/cmdline").read_bytes()
+
+
 def test_a_job_that_cannot_be_requeued_trains_on(
     tmp_path: Path, scontrol: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -358,6 +391,57 @@ def test_a_checkpoint_left_in_the_root_is_left_alone(
     (tmp_path / "hpc_ckpt_1.ckpt").replace(inside / "hpc_ckpt_1.ckpt")
     root = f"--trainer.default_root_dir={tmp_path}"
     assert "hpc_ckpt_1.ckpt" in refusal(["fit", *RANDOM, root, "--run=other"], capsys)
+
+
+def test_of_two_checkpoints_of_a_run_the_further_one_counts_and_another_run_s_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = f"--trainer.default_root_dir={tmp_path}"
+    run = fit(tmp_path, *EVERY_STEP)
+    before = read_metrics(run)
+    requeued = run / "checkpoints" / "hpc_ckpt_7.ckpt"
+    other = fit(tmp_path, *EVERY_STEP, "--seed_everything=1", run="other")
+    shutil.copy(other / "checkpoints" / "step=5.ckpt", requeued)
+    line = refusal(["fit", *RANDOM, *EVERY_STEP, root, "--run=run", "--ckpt_path=last"], capsys)
+    assert "hpc_ckpt_7.ckpt is of another training than last.ckpt: move it away" in line
+    assert read_metrics(run) == before
+    # An older one of the same run repeats nothing; one that is further goes on.
+    shutil.copy(run / "checkpoints" / "step=5.ckpt", requeued)
+    assert latest_checkpoint(run) == run / "checkpoints" / "last.ckpt"
+    shutil.copy(run / "checkpoints" / "step=3.ckpt", run / "checkpoints" / "last.ckpt")
+    assert latest_checkpoint(run) == requeued
+
+
+def test_a_run_goes_on_with_its_own_batches_and_precision(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    limited = ("--trainer.limit_train_batches=2", "--trainer.check_val_every_n_epoch=2")
+    run = fit(tmp_path, *EVERY_STEP, *limited)
+    whole = tmp_path / "synthetic" / "whole"
+    shutil.copytree(run, whole)
+    shutil.copy(run / "checkpoints" / "step=3.ckpt", run / "checkpoints" / "last.ckpt")
+    arguments = ["fit", *RANDOM, f"--trainer.default_root_dir={tmp_path}", "--run=run", "--ckpt_path=last"]
+    for other in ("limit_train_batches=1", "precision=bf16-true", "limit_val_batches=1", "max_steps=5"):
+        line = refusal([*arguments, *EVERY_STEP, f"--trainer.{other}"], capsys)
+        assert f"was trained otherwise (trainer.{other.partition('=')[0]} " in line
+    fit(tmp_path, *EVERY_STEP, "--ckpt_path=last", "--trainer.precision=32-true")
+    assert_same_run(whole, run)
+    assert read_result(run)["identity"] == read_result(whole)["identity"]
+
+
+def test_the_record_of_a_finished_run_stays(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = fit(tmp_path)
+    result, rows = (run / "result.json").read_text(), (run / "metrics.csv").read_text()
+    (run / "metrics.csv").write_text(rows[:-9])
+    fit(tmp_path, "--ckpt_path=last", "--trainer.callbacks=LearningRateMonitor")
+    assert (run / "result.json").read_text() == result
+    assert (run / "metrics.csv").read_text() == rows
+    # Without its checkpoint it is not trained again.
+    (run / "checkpoints" / "last.ckpt").unlink()
+    root = f"--trainer.default_root_dir={tmp_path}"
+    line = refusal(["fit", *RANDOM, root, "--run=run", "--ckpt_path=last"], capsys)
+    assert "holds a finished run whose `checkpoints/last.ckpt` is gone" in line
+    assert (run / "metrics.csv").read_text() == rows
 
 
 @pytest.mark.slow
@@ -428,6 +512,15 @@ def test_a_random_seed_is_drawn_kept_and_found_again(
     line = refusal([*arguments, "--ckpt_path=last"], capsys)
     assert run.name in line
     assert "--run NAME" in line
+
+
+@pytest.mark.parametrize("given", [("--run=#1",), ("--experiment", " # 1")], ids=str)
+def test_a_name_that_yaml_takes_for_a_comment_is_not_dropped(
+    given: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["fit", *RANDOM, f"--trainer.default_root_dir={tmp_path}", *given]
+    assert "must not begin with `#`, as a comment does" in refusal(arguments, capsys)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(

@@ -158,5 +158,14 @@ def test_what_cannot_be_extended(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert "holds no finished run" in refusal([*fit, "--extend=2"], capsys)
     assert "`extend` (=0) must be at least 1" in refusal([*fit, "--extend=0"], capsys)
     main([*fit, "--run=a", "--trainer.max_epochs=3", "--trainer.max_steps=3"])
-    line = refusal([*fit, "--run=a", "--trainer.max_epochs=3", "--extend=2"], capsys)
+    line = refusal([*fit, "--run=a", "--extend=2"], capsys)
+    assert "ended after epoch 1, max_steps: 3 steps: start a new run from its weights" in line
+    for key in ("trainer.max_epochs=3", "weights=w.pt"):
+        line = refusal([*fit, "--run=a", "--extend=2", f"--{key}"], capsys)
+        assert f"`extend` (=2) decides `{key.partition('=')[0]}` itself" in line
+    path = tmp_path / "synthetic" / "a" / "checkpoints" / "last.ckpt"
+    content = torch.load(path, weights_only=True)
+    del content["callbacks"]["RunRecord"]["deciding"]["trainer.max_steps"]
+    torch.save(content, path)
+    line = refusal([*fit, "--run=a", "--extend=2"], capsys)
     assert "after epoch 1 of 3: finish the run first" in line
