@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import shlex
+import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+PROGRAM = "nas-lightning"
 PICTURED = ("loss_contour", "gradient_variance", "loss_profile")
 """Beginnings of the names of files that `nas-lightning plot` draws, the first drawn first."""
 
@@ -34,9 +36,16 @@ def closing_block(
 def say_end(
     result: str, place: Path | str, commands: Sequence[Sequence[str]] = (), *, kind: str = "folder"
 ) -> None:
-    """Print the block, after everything that was printed before."""
+    """Print the block, after everything that was printed before; ``commands`` are of this program."""
     sys.stderr.flush()
-    print(closing_block(result, place, commands, kind=kind), flush=True)
+    typed = [[_program(), *command] for command in commands]
+    print(closing_block(result, place, typed, kind=kind), flush=True)
+
+
+def _program() -> str:
+    """What the user types for this program: its path where it is not on the PATH."""
+    is_script = Path(sys.argv[0]).name == PROGRAM
+    return sys.argv[0] if is_script and shutil.which(PROGRAM) is None else PROGRAM
 
 
 def fit_end(folder: Path) -> tuple[str, list[list[str]]]:
@@ -52,9 +61,9 @@ def fit_end(folder: Path) -> tuple[str, list[list[str]]]:
         text += f"; {ended}"
     pictures = landscape_files(folder / "landscape")
     checkpoint = folder / "checkpoints" / "last.ckpt"
-    commands = [["nas-lightning", "plot", str(pictures[0])]] if pictures else []
+    commands = [["plot", str(pictures[0])]] if pictures else []
     if checkpoint.is_file() and not pictures:
-        commands.append(["nas-lightning", "landscape", "--ckpt_path", str(checkpoint)])
+        commands.append(["landscape", "--ckpt_path", str(checkpoint)])
     return text, commands
 
 

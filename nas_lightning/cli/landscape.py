@@ -187,7 +187,7 @@ class LandscapeCLI(TrainingCLI):
             say_end(
                 f"{count} {'analysis' if count == 1 else 'analyses'} measured",
                 folder,
-                [["nas-lightning", "plot", str(files[0])]] if files else [],
+                [["plot", str(files[0])]] if files else [],
             )
             return
         rows = []

@@ -161,7 +161,11 @@ def _is_finished(folder: Path) -> bool:
 
 
 def lock_folder(folder: Path) -> FileLock:
-    """Make a run's folder and lock it; a ValueError if another process holds the lock."""
+    """Make a run's folder and lock it, and remove what a killed process left half written.
+
+    Raises:
+        ValueError: If another process holds the lock.
+    """
     path = folder / ".lock"
     with naming(path):
         folder.mkdir(parents=True, exist_ok=True)
@@ -171,4 +175,6 @@ def lock_folder(folder: Path) -> FileLock:
         except Timeout:  # an OSError, but of no file that cannot be written
             taken = f"{folder} is being written by another process; use another `--run NAME`"
             raise ValueError(taken) from None
+    for left_over in folder.glob(".*.tmp"):
+        left_over.unlink(missing_ok=True)
     return lock

@@ -155,7 +155,7 @@ def _run(options: argparse.Namespace) -> None:
     if code:
         sys.exit(code)
     finished = f"{len(study.runs)} of {len(study.runs)} runs finished"
-    say_end(finished, study.folder, [["nas-lightning", "study", "report", options.file]])
+    say_end(finished, study.folder, [["study", "report", options.file]])
 
 
 def _executor(options: argparse.Namespace, study: Study) -> Executor:

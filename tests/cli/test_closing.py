@@ -30,6 +30,31 @@ def test_a_training_ends_with_result_folder_and_next_command(
     ]
 
 
+@pytest.mark.parametrize(
+    ("script", "path", "typed"),
+    [
+        (".venv/bin/nas-lightning", "", ".venv/bin/nas-lightning"),
+        (".venv/bin/nas-lightning", "bin", "nas-lightning"),
+        ("nas_lightning/__main__.py", "", "nas-lightning"),
+    ],
+)
+def test_the_next_command_begins_as_the_user_can_type_it(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    script: str,
+    path: str,
+    typed: str,
+) -> None:
+    program = tmp_path / "bin" / "nas-lightning"
+    program.parent.mkdir()
+    program.touch(mode=0o755)
+    monkeypatch.setenv("PATH", str(tmp_path / (path or "empty")))
+    monkeypatch.setattr("sys.argv", [script, "fit"])
+    say_end("done", "logs", [["plot", "x.nc"]])
+    assert capsys.readouterr().out.splitlines()[-1] == f"next    {typed} plot x.nc"
+
+
 def test_what_was_measured_is_drawn_next_contours_first_and_the_last_epoch(tmp_path: Path) -> None:
     folder = run_folder(tmp_path / "run")
     (folder / "landscape").mkdir()
@@ -37,7 +62,7 @@ def test_what_was_measured_is_drawn_next_contours_first_and_the_last_epoch(tmp_p
     for name in (*names, "hessian_spectrum-epoch0009.nc"):
         (folder / "landscape" / name).touch()
     assert [path.name for path in landscape_files(folder / "landscape")] == [*names[:0:-1], names[0]]
-    assert fit_end(folder)[1] == [["nas-lightning", "plot", str(folder / "landscape" / names[2])]]
+    assert fit_end(folder)[1] == [["plot", str(folder / "landscape" / names[2])]]
 
 
 def test_an_early_end_has_its_reason(tmp_path: Path) -> None:

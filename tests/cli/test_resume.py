@@ -18,6 +18,7 @@ from lightning.pytorch import Callback
 
 from nas_lightning.cli.checkpoint_settings import latest_checkpoint
 from nas_lightning.cli.main import main
+from nas_lightning.cli.run_folder import lock_folder
 from tests.cli.commands import TINY, command, environment, read_checkpoint, read_metrics, read_result, refusal
 from tests.datamodules.official_layouts import write_fashion_mnist
 
@@ -595,3 +596,17 @@ def test_evaluations_read_the_data_where_they_were(
     assert "--data.root" in refusal(["test", checkpoint], capsys)
     main(["validate", checkpoint, f"--data.root={tmp_path / 'moved data'}"])
     assert not list(fresh.iterdir())
+
+
+def test_what_a_killed_process_left_half_written_goes_when_the_folder_is_free(tmp_path: Path) -> None:
+    left_over, kept = tmp_path / ".metrics.csv.k3s.tmp", tmp_path / "mine.tmp"
+    first = lock_folder(tmp_path)
+    left_over.touch()
+    kept.touch()
+    with pytest.raises(ValueError, match="written by another process"):
+        lock_folder(tmp_path)
+    assert left_over.exists()
+    first.release()
+    lock_folder(tmp_path).release()
+    assert not left_over.exists()
+    assert kept.exists()
