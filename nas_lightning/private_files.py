@@ -42,10 +42,13 @@ def is_private(path: Path) -> bool:
 
 
 def _wanted_folder() -> Path | None:
+    """By the XDG base directory specification, which has relative paths ignored."""
+    given = Path(os.environ.get("XDG_CACHE_HOME", ""))
     try:
-        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").absolute() / "nas_lightning"
+        base = given if given.is_absolute() else Path.home() / ".cache"
     except RuntimeError:
         return None
+    return base / "nas_lightning" if base.is_absolute() else None
 
 
 def _problem(path: Path, status: os.stat_result, *, sticky: bool = False) -> str | None:

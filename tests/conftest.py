@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 
 import jaxtyping
 import pytest
 import torch
 
+from nas_lightning.cells import own_modules
+
 
 @pytest.fixture(autouse=True)
-def no_seed_of_another_test(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A training in this process leaves its seed in the environment, where data modules look for one."""
+def nothing_of_another_test(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A command in this process leaves its seed in the environment, and folders where modules are found."""
     monkeypatch.delenv("PL_GLOBAL_SEED", raising=False)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    for found in ("_folders", "_files"):
+        monkeypatch.setattr(own_modules, found, [])
 
 
 @pytest.fixture

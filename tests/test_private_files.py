@@ -30,6 +30,17 @@ def test_a_folder_of_its_own_is_made_and_used_again(tmp_path: Path, mask: int) -
     assert cache_problem() is None
 
 
+def test_relative_paths_do_not_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    for given in ("", "cache", "."):
+        monkeypatch.setenv("XDG_CACHE_HOME", given)
+        assert cache_folder() == tmp_path / "home" / ".cache" / "nas_lightning"
+    monkeypatch.setenv("HOME", "home")
+    assert (cache_folder(), cache_problem()) == (None, "there is no home directory")
+    assert [path.name for path in tmp_path.iterdir()] == ["home"]
+
+
 @pytest.mark.parametrize("place", ["above", "above/cache", "above/cache/nas_lightning"])
 @pytest.mark.parametrize("mode", [0o777, 0o702])
 def test_a_folder_that_others_may_write_to_is_not_used(tmp_path: Path, place: str, mode: int) -> None:

@@ -181,6 +181,7 @@ def test_states_of_runs(tmp_path: Path) -> None:
 
 
 def test_environments(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
     values = [
         "",
         "0",

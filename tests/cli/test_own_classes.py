@@ -58,7 +58,7 @@ OWN.insert(0, OWN.pop(OWN.index("--data=mine.Mine")))
 
 
 @pytest.fixture
-def fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], None]]:
+def fresh() -> Iterator[Callable[[], None]]:
     """Forgets what was imported and where it was found, as a new process has."""
     before = set(sys.modules)
 
@@ -70,7 +70,6 @@ def fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], None]]:
             if name in ("mine", "beside", "broken", "evil") or name.startswith("nas_lightning_operations"):
                 del sys.modules[name]
 
-    monkeypatch.setattr(sys, "path", list(sys.path))
     forget()
     yield forget
     forget()
