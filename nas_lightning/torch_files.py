@@ -61,12 +61,67 @@ def read_torch_file(path: str | os.PathLike[str], key: str | None = None, *, mma
         return torch.load(path, weights_only=True, map_location="cpu", mmap=mmap and is_archive)
     except OSError as error:
         raise OSError(error.errno, f"cannot read {said}: {error.strerror or error}") from error
-    except _Damaged:
-        raise
+    except _Damaged as error:
+        kind = foreign_kind(path)
+        raise error if kind is None else ValueError(f"{said} is {kind}") from error
     except Exception as error:  # whatever torch raises of a foreign file
         if is_archive and isinstance(error, pickle.UnpicklingError):
             raise ValueError(f"{said} holds objects beside tensors and plain values") from error
+        kind = foreign_kind(path)
+        if kind is not None:
+            raise ValueError(f"{said} is {kind}") from error
         raise ValueError(f"{said} is damaged, or not a checkpoint") from error
+
+
+def foreign_kind(path: Path) -> str | None:
+    """What a file is that ``torch.load`` cannot read, and what to do, after "it is"; None: unknown."""
+    with path.open("rb") as file:
+        start = file.read(512)
+    if not start:
+        return "damaged: it is empty"
+    if start.startswith(b"version https://git-lfs"):
+        return "a pointer of Git LFS, not the file itself: `git lfs pull` in its repository fetches it"
+    if start.lstrip(b"\xef\xbb\xbf \t\r\n").lower().startswith((b"<!doctype", b"<html", b"<?xml")):
+        return "a web page, not the file: download the file that the page links to"
+    packed = next((kind for magic, kind in _PACKED.items() if start.startswith(magic)), None)
+    if packed is None and start[257:262] == b"ustar":
+        packed = "a tar archive"
+    if packed is None:
+        packed = _foreign_zip(path)
+    if packed is not None:
+        return f"{packed}: unpack it, and name a file of weights inside"
+    other = next((kind for magic, kind in _OTHER.items() if start.startswith(magic)), None)
+    return None if other is None else f"{other}, not a file of torch.save"
+
+
+def _foreign_zip(path: Path) -> str | None:
+    """A zip archive that ``torch.save`` did not write, with the names of its first files."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = [name for name in archive.namelist() if not name.endswith("/")]
+    except (OSError, ValueError, zipfile.BadZipFile, NotImplementedError):
+        return None
+    if not names or {Path(name).name for name in names} & {"data.pkl", "version", "byteorder"}:
+        return None
+    said = [shown if len(shown := ascii(name)[1:-1]) < 60 else f"{shown[:60]}..." for name in names[:3]]
+    return f"a zip archive of {', '.join(said)}" + ", ..." * (len(names) > 3)
+
+
+_PACKED = {
+    b"\x1f\x8b": "a gzip archive",
+    b"BZh": "a bzip2 archive",
+    b"\xfd7zXZ\0": "an xz archive",
+    b"7z\xbc\xaf": "a 7z archive",
+    b"Rar!": "a rar archive",
+    b"\x28\xb5\x2f\xfd": "a zstd archive",
+}
+_OTHER = {
+    b"\x89HDF\r\n": "an HDF5 file",
+    b"\x89PNG": "an image",
+    b"\xff\xd8\xff": "an image",
+    b"%PDF-": "a PDF",
+}
+"""Beginnings of files."""
 
 
 class _Damaged(ValueError):

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import gzip
 import random
+import re
+import tarfile
+import zipfile
+from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
 import torch
 
+from nas_lightning.networks.weight_files import read_weight_file
 from nas_lightning.torch_files import read_torch_file, write_torch_file
 from tests.datamodules.limited import with_file_size_limit
 
@@ -86,13 +93,56 @@ def test_zeroed_blocks_and_truncations_are_refused(path: Path, length: int) -> N
                 assert len(damaged) >= len(whole)
 
 
-@pytest.mark.parametrize("content", [b"", b"\x00" * 500, b"not a checkpoint", b"PK\x03\x04", b"\x80\x02"])
+@pytest.mark.parametrize("content", [b"\x00" * 500, b"not a checkpoint", b"PK\x03\x04", b"\x80\x02"])
 def test_what_is_no_such_file_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "file").write_bytes(content)
     with pytest.raises(
         ValueError, match=r"`ckpt_path` \(=.*file\) is damaged, or not|is damaged or incomplete"
     ):
         read_torch_file(tmp_path / "file", "ckpt_path")
+
+
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 13\n"
+
+
+def packed(write: Callable[[Path], None]) -> bytes:
+    """The bytes of an archive that a function writes to a path."""
+    with TemporaryDirectory() as folder:
+        write(Path(folder) / "archive")
+        return (Path(folder) / "archive").read_bytes()
+
+
+def write_zip(path: Path) -> None:
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("weights/model.pt", b"x")
+        archive.writestr("README.md", b"x")
+
+
+def write_tar(path: Path) -> None:
+    with tarfile.open(path, "w") as archive:
+        archive.addfile(tarfile.TarInfo("model.pt"))
+
+
+@pytest.mark.parametrize(
+    ("content", "kind"),
+    [
+        (b"", "damaged: it is empty"),
+        (POINTER, "a pointer of Git LFS, not the file itself: `git lfs pull`"),
+        (b"\n<!DOCTYPE html>\n<html>", "a web page, not the file: download"),
+        (b"<html><body>Quota exceeded", "a web page"),
+        (packed(write_zip), "a zip archive of weights/model.pt, README.md: unpack it"),
+        (packed(write_tar), "a tar archive: unpack it"),
+        (gzip.compress(b"x"), "a gzip archive: unpack it"),
+        (b"\x89HDF\r\n\x1a\n" + bytes(99), "an HDF5 file, not a file of torch.save"),
+    ],
+    ids=["empty", "lfs", "page", "answer", "zip", "tar", "gzip", "hdf5"],
+)
+def test_files_of_other_kinds_are_called_what_they_are(tmp_path: Path, content: bytes, kind: str) -> None:
+    path = tmp_path / "a.pt"
+    path.write_bytes(content)
+    assert refusal(path).startswith(f"{path} is {kind}")
+    with pytest.raises(ValueError, match=re.escape(f"it is {kind}")):
+        read_weight_file(path)
 
 
 class Unknown:

@@ -249,19 +249,19 @@ class Analysis(Callback, ABC):
                 raise ValueError(f"{type(self).__name__}: {error}") from error
 
     def _batches(
-        self, trainer: Trainer, device: torch.device, dtype: torch.dtype, most: int | None = None
+        self, trainer: Trainer, device: torch.device, dtype: torch.dtype, few: int | None = None
     ) -> SplitBatches:
-        """What is measured, at most ``most`` samples of it."""
-        counts = [count for count in (self.max_samples, most) if count is not None]
+        """What is measured, at most ``few`` samples of it."""
         return read_batches(
             trainer,
             self.split,
-            max_samples=min(counts, default=None),
+            max_samples=self.max_samples,
             sample_seed=self.sample_seed,
             batch_size=self.batch_size,
             shuffled=self.shuffled,
             device=device,
             dtype=dtype,
+            few=few,
         )
 
     def _run(

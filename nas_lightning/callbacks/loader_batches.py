@@ -46,8 +46,11 @@ def read_batches(
     shuffled: bool,
     device: torch.device,
     dtype: torch.dtype,
+    few: int | None = None,
 ) -> SplitBatches:
     """The samples of a split of the trainer's data, or `max_samples` of them drawn by `sample_seed`.
+
+    With `few`, at most so many of them, for a trial; `max_samples` is checked all the same.
 
     Images of an :class:`~nas_lightning.callbacks.protocols.ImageData` come without augmentation. Any other
     loader of (inputs, targets) is read once, in the order of its data set and through the hooks that
@@ -60,11 +63,12 @@ def read_batches(
     data: object = trainer.datamodule  # type: ignore[attr-defined]
     settings: dict[str, Any] = {"sample_seed": sample_seed, "batch_size": batch_size, "dtype": dtype}
     if isinstance(data, ImageData):
-        settings |= {"max_samples": max_samples, "shuffled": shuffled, "device": device}
+        most = min((count for count in (max_samples, few) if count is not None), default=None)
+        settings |= {"max_samples": most, "shuffled": shuffled, "device": device}
         return split_batches(data, split, **settings)
     found, loader = find_loader(trainer, split)
     with _seeded(sample_seed), _evaluating(trainer):
-        inputs, targets = _read(trainer, loader, max_samples, sample_seed, shuffled)
+        inputs, targets = _read(trainer, loader, max_samples, few, sample_seed, shuffled)
     return SplitBatches(inputs.to(device), targets.to(device), found, normalise=as_type, **settings)
 
 
@@ -154,12 +158,18 @@ def _rows(loader: Any) -> list[int] | None:
 
 
 def _read(
-    trainer: Trainer, loader: Any, max_samples: int | None, sample_seed: int, shuffled: bool
+    trainer: Trainer,
+    loader: Any,
+    max_samples: int | None,
+    few: int | None,
+    sample_seed: int,
+    shuffled: bool,
 ) -> tuple[Tensor, Tensor]:
     """Inputs and targets of a loader, on the CPU."""
     rows = _rows(loader)
-    if rows is not None and (max_samples is not None or shuffled):
-        rows = [rows[i] for i in draw_rows(len(rows), max_samples, sample_seed, shuffled=shuffled).tolist()]
+    most = min((count for count in (max_samples, few) if count is not None), default=None)
+    if rows is not None and (most is not None or shuffled):
+        rows = [rows[i] for i in draw_rows(len(rows), most, sample_seed, shuffled=shuffled).tolist()]
     elif rows is None and trainer.world_size > 1:
         raise ValueError(
             f"analyses on {trainer.world_size} processes need a DataLoader over a data set with an order:"
@@ -170,19 +180,22 @@ def _read(
         source = DataLoader(
             Subset(loader.dataset, rows), batch_size=loader.batch_size, collate_fn=loader.collate_fn
         )
+    # How many samples a loader without an order holds is known only after reading them.
+    wanted = most if rows is not None or max_samples is None else max_samples
     pairs, count = [], 0
     for batch in source:
         inputs, targets = _pair(trainer.strategy.batch_to_device(batch, dataloader_idx=0))
-        pairs.append((inputs.detach().cpu(), targets.detach().cpu()))
+        if most is None or count < most:
+            pairs.append((inputs.detach().cpu(), targets.detach().cpu()))
         count += len(targets)
-        if max_samples is not None and count >= max_samples:
+        if wanted is not None and count >= wanted:
             break
     if not count:
         raise ValueError("the loader holds no sample")
-    if max_samples is not None and count < max_samples:
+    if rows is None and max_samples is not None and count < max_samples:
         raise ValueError(f"`max_samples` (={max_samples}) is more than the {count} samples of the loader")
     try:
-        inputs, targets = (torch.cat(parts)[:max_samples] for parts in zip(*pairs, strict=True))
+        inputs, targets = (torch.cat(parts)[:most] for parts in zip(*pairs, strict=True))
     except RuntimeError as error:
         shapes = sorted({str(list(inputs.shape[1:])) for inputs, _ in pairs})
         raise ValueError(f"the samples of the loader differ in shape, {', '.join(shapes)}") from error

@@ -35,7 +35,9 @@ def add_command(
 
 def add_checkpoint_argument(parser: argparse.ArgumentParser) -> None:
     """Add the checkpoint, and code of one's own that it names."""
-    parser.add_argument("checkpoint", type=Path, help="a checkpoint, or the folder of a run (its last.ckpt)")
+    parser.add_argument(
+        "checkpoint", type=named_path, help="a checkpoint, or the folder of a run (its last.ckpt)"
+    )
     parser.add_argument(
         "--code",
         action="append",
@@ -43,6 +45,13 @@ def add_checkpoint_argument(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="a Python file or folder with classes of your own that the checkpoint names; may be repeated",
     )
+
+
+def named_path(text: str) -> Path:
+    """The type of an argument that is a path; the text of a shell variable that is not set is none."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError(f"{text!r} must be a path, not an empty text")
+    return Path(text)
 
 
 def checkpoint_first(arguments: Sequence[str]) -> list[str]:

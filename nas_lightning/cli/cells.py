@@ -97,7 +97,7 @@ def argument_parser() -> ArgumentParser:
 
     command = _command(commands, "convert", _convert, "print a genotype in another form", json_too=False)
     command.add_argument("spec", metavar="SPEC", help=_SPEC_HELP)
-    command.add_argument("--to", metavar="FORM", required=True, help=f"one of {', '.join(FORMS)}")
+    command.add_argument("--to", choices=tuple(FORMS), required=True, help="the form")
 
     command = _command(commands, "variants", _variants, "variants of a genotype, with sizes")
     command.add_argument("spec", metavar="SPEC", help=_SPEC_HELP)

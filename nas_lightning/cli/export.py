@@ -16,7 +16,12 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nas_lightning.cli.argument_parser import ArgumentParser, add_checkpoint_argument, checkpoint_first
+from nas_lightning.cli.argument_parser import (
+    ArgumentParser,
+    add_checkpoint_argument,
+    checkpoint_first,
+    named_path,
+)
 from nas_lightning.files import atomic_write
 
 if TYPE_CHECKING:
@@ -73,7 +78,11 @@ def argument_parser() -> ArgumentParser:
     )
     add_checkpoint_argument(parser)
     parser.add_argument(
-        "-o", "--output", type=Path, required=True, help=f"the file; its suffix is {', '.join(_SUFFIXES)}"
+        "-o",
+        "--output",
+        type=named_path,
+        required=True,
+        help=f"the file; its suffix is {', '.join(_SUFFIXES)}",
     )
     return parser
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nas_lightning.cli.argument_parser import ArgumentParser
+from nas_lightning.cli.argument_parser import ArgumentParser, named_path
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -50,9 +50,11 @@ def main(arguments: Sequence[str]) -> None:
     options = argument_parser().parse(arguments)
     from nas_lightning.figures import picture_format, write_figure
 
-    output = Path(options.output or Path(options.files[0]).with_suffix(".png"))
-    picture_format(output)
-    write_figure(draw(options), output)
+    if options.output is not None:
+        picture_format(options.output)
+    figure = draw(options)
+    output: Path = options.output or options.files[0].with_suffix(".png")
+    write_figure(figure, output)
     print(output)
 
 
@@ -65,9 +67,13 @@ def argument_parser() -> ArgumentParser:
         epilog="views: " + "; ".join(f"{name}: {text}" for name, text in VIEWS.items()),
         allow_abbrev=False,
     )
-    parser.add_argument("files", metavar="FILE", nargs="+", help="files (.nc) of one kind")
+    parser.add_argument("files", metavar="FILE", nargs="+", type=named_path, help="files (.nc) of one kind")
     parser.add_argument(
-        "-o", "--output", metavar="FILE", help="FILE.png, .svg or .pdf (beside the first file, .png)"
+        "-o",
+        "--output",
+        metavar="FILE",
+        type=named_path,
+        help="FILE.png, .svg or .pdf (beside the first file, .png)",
     )
     parser.add_argument(
         "--view",
@@ -108,7 +114,7 @@ def draw(options: argparse.Namespace) -> Figure:
 
     if options.columns is not None and options.columns < 1:
         raise ValueError(f"`columns` (={options.columns}) must be at least 1")
-    paths = [Path(name) for name in options.files]
+    paths: list[Path] = options.files
     datasets = _read_same_kind(paths, options.view)
     kind = datasets[0].attrs["kind"]
     if kind == PROFILE:

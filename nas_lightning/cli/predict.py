@@ -13,6 +13,7 @@ from nas_lightning.cli.argument_parser import (
     add_checkpoint_argument,
     checkpoint_first,
     integer,
+    named_path,
 )
 from nas_lightning.files import atomic_write
 
@@ -77,10 +78,10 @@ def argument_parser() -> ArgumentParser:
         allow_abbrev=False,
     )
     add_checkpoint_argument(parser)
-    parser.add_argument("images", nargs="*", type=Path, help="image files, and folders of them")
+    parser.add_argument("images", nargs="*", type=named_path, help="image files, and folders of them")
     parser.add_argument("--split", choices=("train", "val", "test"), help="a split of the training's data")
     parser.add_argument("--root", help="folder of the data set (that of the training)")
-    parser.add_argument("-o", "--output", type=Path, required=True, help="the CSV file")
+    parser.add_argument("-o", "--output", type=named_path, required=True, help="the CSV file")
     parser.add_argument("--batch_size", type=integer(1), default=250, help="images at once (250)")
     return parser
 
@@ -120,7 +121,7 @@ def read_image(path: Path, size: int) -> torch.Tensor:
     """An image file as uint8 ``[3, size, size]``: in colour, its middle square, resized if need be.
 
     Grey values of 16 bits keep their upper 8, as Pillow does with colours; of an animation the first image
-    counts.
+    counts. Transparency is dropped, as in the training's images.
 
     Raises:
         ValueError: If it is no image, or has values whose range its file does not tell.

@@ -33,6 +33,8 @@ def check_folder_name(key: str, name: str) -> None:
 
 def check_path(key: str, path: str) -> None:
     """Refuse a path with characters that no file system or no terminal takes."""
+    if not path.strip():
+        raise ValueError(f"`{key}` (={path!r}) must be a path, not an empty text")
     if "\0" in path or not path.isprintable():
         raise ValueError(f"`{key}` (={path!a}) must be a path of printable characters")
 

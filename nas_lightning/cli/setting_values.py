@@ -28,7 +28,7 @@ def check_values(settings: Namespace) -> None:
     for name in ("experiment", "run"):
         if settings[name] is not None:
             check_folder_name(name, settings[name])
-    for key in ("ckpt_path", "trainer.default_root_dir"):
+    for key in ("ckpt_path", "weights", "reference_weights", "trainer.default_root_dir"):
         check_path(key, str(settings.get(key)))
 
 

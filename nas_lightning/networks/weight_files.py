@@ -22,6 +22,8 @@ import torch
 from numpy._core import multiarray
 from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 
+from nas_lightning.torch_files import foreign_kind
+
 _NUMPY: list[Any] = [
     np.dtype,
     np.ndarray,
@@ -128,7 +130,8 @@ def _reason(path: Path, classes: Sequence[str], error: str) -> str:
     if classes or "Unsupported operand" in error:
         what = f"an object of {classes[0]}" if classes else "a pickle protocol"
         return f"it holds {what} that cannot be read safely: {resave_advice(path)}"
-    return "it is damaged, or no file of torch.save or safetensors"
+    kind = foreign_kind(path)
+    return f"it is {kind or 'damaged, or no file of torch.save or safetensors'}"
 
 
 def resave_advice(path: Path, load: str | None = None) -> str:

