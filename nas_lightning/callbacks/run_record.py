@@ -166,13 +166,14 @@ class RunRecord(Callback):
             "images_per_second": self._images / max(self._training_time, 1e-9),
         }
         self.rows.append({"epoch": trainer.current_epoch, **row})
+        # Before the loggers, which may fail: a server that is gone.
+        if trainer.is_global_zero and self.folder is not None and not _has_own_csv(trainer, self.folder):
+            _write_csv(self.folder / "metrics.csv", self.rows)
         for logger in trainer.loggers:
             logger.log_metrics(row, step=trainer.current_epoch)
             logger.save()
             if trainer.is_global_zero and isinstance(logger, TensorBoardLogger):
                 logger.experiment.flush()
-        if trainer.is_global_zero and self.folder is not None and not _has_own_csv(trainer, self.folder):
-            _write_csv(self.folder / "metrics.csv", self.rows)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the result; also for a finished run that was killed before it had one and is resumed.

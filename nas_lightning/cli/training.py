@@ -18,7 +18,7 @@ from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, SaveConfigCallback
-from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
 from nas_lightning import callbacks
@@ -233,7 +233,7 @@ class TrainingCLI(TrainingSettingsCLI):
             raise SystemExit(code) from None
         except OSError as error:
             if error.errno not in FULL_DISK:
-                raise
+                raise self._failed_logger(error) or error from error
             again = "resume with `--ckpt_path last`" if subcommand == "fit" else "repeat the command"
             raise OSError(error.errno, f"{one_line(error)}; make room, then {again}") from error
         except Exception as error:
@@ -243,6 +243,8 @@ class TrainingCLI(TrainingSettingsCLI):
                     "another process of this training has ended, and this one cannot go on alone: see what it"
                     f" says, then {again}"
                 ) from error
+            if (failed := self._failed_logger(error)) is not None:
+                raise failed from error
             if not _is_restoring(error) or (is_user_error(error) and "checkpoint" in str(error)):
                 raise
             raise self.unusable(error) from error
@@ -251,6 +253,19 @@ class TrainingCLI(TrainingSettingsCLI):
                 callback.stop_listening()
             if self._lock is not None:
                 self._lock.release()
+
+    def _failed_logger(self, error: Exception) -> ValueError | None:
+        """The line for an error of a logger of the user's, as of a server that is gone; None: of another."""
+        logger = failing_logger(error)
+        if logger is None or type(logger).__module__.startswith("nas_lightning."):
+            return None
+        again = ""
+        if (self.run_folder / "checkpoints" / "last.ckpt").is_file():
+            again = "; resume with `--ckpt_path last`, without this logger if need be"
+        return ValueError(
+            f"`trainer.logger`: {type(logger).__name__} failed: {type(error).__name__}:"
+            f" {one_line(error)}{again}"
+        )
 
     def after_instantiate_classes(self) -> None:
         """Refuse data and a network that do not fit together."""
@@ -279,6 +294,14 @@ def run_logger(folder: Path) -> TensorBoardLogger:
     return EventLogger(
         folder.parent.parent, name=folder.parent.name, version=folder.name, default_hp_metric=False
     )
+
+
+def failing_logger(error: BaseException) -> Logger | None:
+    """The logger in whose method an error was raised, unless it is a fault of code such as a wrong name."""
+    if isinstance(error, AssertionError | AttributeError | LookupError | NameError | TypeError):
+        return None
+    owners = [frame.f_locals.get("self") for frame, _ in traceback.walk_tb(error.__traceback__)]
+    return next((owner for owner in owners if isinstance(owner, Logger)), None)
 
 
 def _is_restoring(error: BaseException) -> bool:
