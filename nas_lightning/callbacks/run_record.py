@@ -278,7 +278,9 @@ def _is_result_of(path: Path, epochs: int) -> bool:
         result = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
-    return isinstance(result, dict) and result.get("finished") is True and result.get("epochs") == epochs
+    if not isinstance(result, dict) or not isinstance(result.get("final"), dict):
+        return False
+    return result.get("finished") is True and result.get("epochs") == epochs
 
 
 def _write_csv(path: Path, rows: list[Row]) -> None:

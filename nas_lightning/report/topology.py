@@ -26,7 +26,7 @@ from nas_lightning.report.selection import (
     table2_note,
 )
 from nas_lightning.report.statements import statistics
-from nas_lightning.report.words import say
+from nas_lightning.report.words import counted, say
 
 MOST_CELLS = 16
 """How many cells a drawing holds at most."""
@@ -155,7 +155,7 @@ def _spaces(selection: Selection, shown: Sequence[Shown]) -> list[tuple[str, tup
         families = _families(members)
         name = family_title(families[0]) if len(families) == 1 else f"{len(families)} base cells"
         edges = "" if set(edge_counts) == {2} else f" of {', '.join(map(str, edge_counts))} edges"
-        found.append((f"{name} ({nodes} nodes{edges}, {space} concatenated)", concat, members))
+        found.append((f"{name} ({counted(nodes, 'node')}{edges}, {space} concatenated)", concat, members))
     return found
 
 

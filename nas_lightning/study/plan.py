@@ -114,8 +114,10 @@ def _data_and_rate(run: Run) -> dict[str, str]:
 def _totals(rows: Sequence[_Row], jobs: int, gpus_per_run: float | int) -> list[str]:
     costs = [row.cost for row in rows]
     seconds = [row.seconds for row in rows if row.seconds is not None]
+    architectures = len({row.run.architecture.genotype for row in rows})
     lines = [
-        f"{len(rows)} runs of {len({row.run.architecture.genotype for row in rows})} architectures,"
+        f"{len(rows)} run{'' if len(rows) == 1 else 's'}"
+        f" of {architectures} architecture{'' if architectures == 1 else 's'},"
         f" {_millions([cost.parameters for cost in costs], 2) or '?'} M parameters,"
         f" {_large(sum(cost.training_images or 0 for cost in costs))} training images,"
         f" {_large(sum(cost.total_multiply_adds or 0 for cost in costs))} multiply-adds in all, analyses"
@@ -131,7 +133,10 @@ def _totals(rows: Sequence[_Row], jobs: int, gpus_per_run: float | int) -> list[
     else:
         lines.append("no finished run yet: time unknown")
     reasons = Counter(cost.unknown for cost in costs if cost.unknown is not None)
-    return lines + [f"{count} runs are not counted: {reason}" for reason, count in reasons.items()]
+    return lines + [
+        f"{count} {'run is' if count == 1 else 'runs are'} not counted: {reason}"
+        for reason, count in reasons.items()
+    ]
 
 
 def _figure_names(study: Study) -> list[str]:

@@ -130,6 +130,10 @@ def _unfinished(run: Run) -> tuple[tuple[str, ...], str | None, str | None]:
         return (f"{result} cannot be read: {in_one_line(error)}",), None, None
     if not isinstance(content, dict) or content.get("finished") is not True:
         return (f"{result} does not say that the training is finished",), None, None
+    if not isinstance(content.get("final"), dict):
+        return (f"{result} is no result of a training: `final` is missing",), None, None
+    if not (curves := run.folder / "metrics.csv").is_file():  # resuming writes it again
+        return (f"{curves} does not exist",), None, None
     # What is missing of the start or of an epoch before the last cannot be measured any more.
     epochs = trained_epochs(run, content)
     last = [analysis for analysis in run.analyses if epochs in analysis.measured_after(epochs)]

@@ -87,7 +87,7 @@ def test_unknown_data_are_said_and_not_counted() -> None:
     own = dataclasses.replace(study.runs[0], data="Mine")
     mixed = dataclasses.replace(study, runs=(own, *study.runs[1:]))
     text = format_plan(mixed)
-    assert "1 runs are not counted: the size of the data set Mine is not known" in text
+    assert "1 run is not counted: the size of the data set Mine is not known" in text
     assert "870 M training images" in text
 
 

@@ -191,6 +191,7 @@ def test_a_run_that_a_process_works_on_is_running(tmp_path: Path, name: str) -> 
     with held_by_another_process(run.folder / name):
         assert lock_is_held(run.folder / name)
         assert run_state(run).status is Status.RUNNING
+        (run.folder / "metrics.csv").write_text(METRICS)
         (run.folder / "result.json").write_text(RESULT)
         assert run_state(run).status is Status.FINISHED
     assert not lock_is_held(run.folder / name)
@@ -252,3 +253,29 @@ def test_what_can_be_measured_no_more_leaves_a_run_finished(tmp_path: Path) -> N
     (run.folder / "metrics.csv").write_text(METRICS)
     (run.folder / "result.json").write_text(RESULT)
     assert run_state(run).status == Status.FINISHED
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "reason"),
+    [
+        ("result.json", '{"finished": true, "epochs": 2}', "`final` is missing"),
+        ("result.json", '{"finished": true, "epochs": 2, "final": 3}', "`final` is missing"),
+        ("metrics.csv", None, "metrics.csv does not exist"),
+    ],
+)
+def test_a_finished_run_without_its_numbers_is_resumed(
+    tmp_path: Path, name: str, text: str | None, reason: str
+) -> None:
+    run = made_up_run(tmp_path, "one")
+    (run.folder / "checkpoints").mkdir(parents=True)
+    (run.folder / "checkpoints" / "last.ckpt").touch()
+    (run.folder / "metrics.csv").write_text(METRICS)
+    (run.folder / "result.json").write_text(RESULT)
+    assert run_state(run).status is Status.FINISHED
+    if text is None:
+        (run.folder / name).unlink()
+    else:
+        (run.folder / name).write_text(text)
+    state = run_state(run)
+    assert state.status is Status.UNFINISHED
+    assert reason in state.problems[0]
