@@ -50,7 +50,7 @@ def read_batches(
 ) -> SplitBatches:
     """The samples of a split of the trainer's data, or `max_samples` of them drawn by `sample_seed`.
 
-    With `few`, at most so many of them, for a trial; `max_samples` is checked all the same.
+    With `few`, at most that number of them, for a trial; `max_samples` is checked all the same.
 
     Images of an :class:`~nas_lightning.callbacks.protocols.ImageData` come without augmentation. Any other
     loader of (inputs, targets) is read once, in the order of its data set and through the hooks that

@@ -273,7 +273,7 @@ def _has_own_csv(trainer: Trainer, folder: Path) -> bool:
 
 
 def _is_result_of(path: Path, epochs: int) -> bool:
-    """Whether there is a whole result of a finished training of so many epochs."""
+    """Whether a file is the whole result of a finished training of this number of epochs."""
     try:
         result = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
