@@ -36,10 +36,8 @@ RIGHT: Mapping[str, Any] = {"location": "right", "pad": 0.02}
 QUIET_COLOUR = "#595959"
 """Colour of notes."""
 _SIZE = 100.0
-_EDGE = 0.04
-"""Inches between a text and the edge of its picture."""
-_DOTS_PER_INCH = (100.0, 150.0, 200.0)
-"""Of layouts, of TensorBoard's pictures, of files."""
+_EDGE = 0.08
+"""Inches between a text and the edge of its picture: widths of letters are whole dots, at each resolution."""
 
 
 def grid_of(count: int, columns: int | None, default: int = 4) -> tuple[int, int]:
@@ -234,26 +232,15 @@ def _wrap_names(figure: Figure, originals: dict[Text, str]) -> bool:
 
 
 def _fit_texts(figure: Figure) -> None:
-    """Make room at the sides where a text reaches beyond the canvas, at any usual number of dots per inch.
-
-    The widths of letters are whole dots, so the share of the picture that a text takes depends on them.
-    """
-    sides = [0.0] * 4
-    dots = figure.dpi
-    for dots_per_inch in _DOTS_PER_INCH:
-        figure.set_dpi(dots_per_inch)
-        figure.draw_without_rendering()
-        boxes = list(_text_boxes(figure))
-        if boxes:
-            box = Bbox.union(boxes)
-            pixels = (-box.x0, -box.y0, box.x1 - figure.bbox.width, box.y1 - figure.bbox.height)
-            sides = [
-                max(side, float(pixel) / dots_per_inch + _EDGE)
-                for side, pixel in zip(sides, pixels, strict=True)
-            ]
-    figure.set_dpi(dots)
-    left, bottom, right, top = sides
-    if max(sides) > 0:
+    """Make room at the sides where a text reaches beyond the canvas."""
+    figure.draw_without_rendering()
+    boxes = list(_text_boxes(figure))
+    if not boxes:
+        return
+    box = Bbox.union(boxes)
+    inches = np.array([-box.x0, -box.y0, box.x1 - figure.bbox.width, box.y1 - figure.bbox.height])
+    left, bottom, right, top = (max(0.0, side / figure.dpi + _EDGE) for side in inches.tolist())
+    if max(left, bottom, right, top) > 0:
         _extend(figure, left=left, bottom=bottom, right=right, top=top)
 
 
