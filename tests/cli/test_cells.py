@@ -282,7 +282,7 @@ def test_convert_prints_a_genotype_in_another_form_that_is_read_back(
         assert run_text(capsys, "convert", str(path), "--to", "nasbench301") == run_text(
             capsys, "convert", "pc_darts_cifar", "--to", "nasbench301"
         )
-    with pytest.raises(ValueError, match=r"`to` \(=xml\) must be one of literal, nested"):
+    with pytest.raises(ValueError, match=r"--to: invalid choice: 'xml' \(choose from '?literal"):
         main(["convert", "darts", "--to", "xml"])
 
 
