@@ -62,13 +62,13 @@ def read_torch_file(path: str | os.PathLike[str], key: str | None = None, *, mma
     except OSError as error:
         raise OSError(error.errno, f"cannot read {said}: {error.strerror or error}") from error
     except _Damaged as error:
-        kind = foreign_kind(path)
-        raise error if kind is None else ValueError(f"{said} is {kind}") from error
+        if (kind := foreign_kind(path)) is None:
+            raise
+        raise ValueError(f"{said} is {kind}") from error
     except Exception as error:  # whatever torch raises of a foreign file
         if is_archive and isinstance(error, pickle.UnpicklingError):
             raise ValueError(f"{said} holds objects beside tensors and plain values") from error
-        kind = foreign_kind(path)
-        if kind is not None:
+        if (kind := foreign_kind(path)) is not None:
             raise ValueError(f"{said} is {kind}") from error
         raise ValueError(f"{said} is damaged, or not a checkpoint") from error
 

@@ -233,7 +233,9 @@ class TrainingCLI(TrainingSettingsCLI):
             raise SystemExit(code) from None
         except OSError as error:
             if error.errno not in FULL_DISK:
-                raise self._failed_logger(error) or error from error
+                if (failed := self._failed_logger(error)) is None:
+                    raise
+                raise failed from error
             again = "resume with `--ckpt_path last`" if subcommand == "fit" else "repeat the command"
             raise OSError(error.errno, f"{one_line(error)}; make room, then {again}") from error
         except Exception as error:
