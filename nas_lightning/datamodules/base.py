@@ -46,6 +46,7 @@ class ImageDataModule(LightningDataModule, ABC):
         image_size: Height and width of the images in pixels.
         mean: Mean of each channel over the training split, in [0, 1].
         std: Standard deviation of each channel over the training split, in [0, 1].
+        class_names: Names of the classes in the order of their numbers; None where they have none.
         horizontal_flip: Whether training images are mirrored with probability one half.
         padding: Zeros on each side before the random crop.
 
@@ -68,8 +69,9 @@ class ImageDataModule(LightningDataModule, ABC):
     name: str
     num_classes: int
     image_size: int
-    mean: ClassVar[tuple[float, float, float]]
-    std: ClassVar[tuple[float, float, float]]
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    class_names: tuple[str, ...] | None = None
     horizontal_flip: ClassVar[bool] = True
     padding: ClassVar[int] = 4
 

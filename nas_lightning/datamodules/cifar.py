@@ -26,7 +26,7 @@ class CIFAR10(ImageDataModule):
     name = "CIFAR-10"
     num_classes = 10
     image_size = 32
-    class_names: ClassVar[tuple[str, ...]] = (
+    class_names: tuple[str, ...] = (
         *("airplane", "automobile", "bird", "cat", "deer"),
         *("dog", "frog", "horse", "ship", "truck"),
     )
@@ -100,6 +100,17 @@ class CIFAR10(ImageDataModule):
             check_md5(path, md5, remedy)
 
 
+_CIFAR100_CLASSES = """
+apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus butterfly camel
+can castle caterpillar cattle chair chimpanzee clock cloud cockroach couch crab crocodile cup dinosaur
+dolphin elephant flatfish forest fox girl hamster house kangaroo keyboard lamp lawn_mower leopard lion
+lizard lobster man maple_tree motorcycle mountain mouse mushroom oak_tree orange orchid otter palm_tree
+pear pickup_truck pine_tree plain plate poppy porcupine possum rabbit raccoon ray road rocket rose sea
+seal shark shrew skunk skyscraper snail snake spider squirrel streetcar sunflower sweet_pepper table tank
+telephone television tiger tractor train trout tulip turtle wardrobe whale willow_tree wolf woman worm
+"""
+
+
 class CIFAR100(CIFAR10):
     """50,000 training and 10,000 test images of 100 (fine) classes, 32x32, in colour.
 
@@ -108,6 +119,7 @@ class CIFAR100(CIFAR10):
 
     name = "CIFAR-100"
     num_classes = 100
+    class_names = tuple(_CIFAR100_CLASSES.split())
     mean = (0.50707516, 0.48654887, 0.44091784)
     std = (0.26733429, 0.25643846, 0.27615047)
 

@@ -42,6 +42,10 @@ class FashionMNIST(ImageDataModule):
 
     name = "FashionMNIST"
     num_classes = 10
+    class_names = (
+        *("T-shirt/top", "trouser", "pullover", "dress", "coat"),
+        *("sandal", "shirt", "sneaker", "bag", "ankle boot"),
+    )
     image_size = 32
     mean = (_MEAN, _MEAN, _MEAN)
     std = (_STD, _STD, _STD)
