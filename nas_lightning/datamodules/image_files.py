@@ -1,0 +1,76 @@
+"""Image files of any kind as colour images of one size."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import UInt8
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+"""Files that are images, in a folder."""
+
+_ANIMATED = frozenset({"GIF", "PNG", "WEBP"})
+"""Formats whose frames are those of an animation; further pictures of other files are no part of it."""
+
+
+class UnreadableImage(ValueError):
+    """What cannot be read as an image; the message says why, without naming it."""
+
+
+def read_image(source: Path | bytes, size: int) -> UInt8[NDArray[np.uint8], "3 {size} {size}"]:
+    """Read an image file, or what it holds, as a colour image of ``size`` x ``size`` pixels.
+
+    The image is turned upright by its EXIF orientation. Grey and palette images get three channels;
+    transparency is dropped, as torchvision does; of 16 bits the upper 8 are kept; of an animation the first
+    frame. What is not a square of that size is resized (bicubic) so that its shorter side fits, and cropped
+    to its middle.
+
+    Raises:
+        UnreadableImage: If it is empty, damaged, truncated, no image, too large to be meant, or has values
+            of 32 bits, whose range is unknown.
+    """
+    return read_frame(source, size)[0]
+
+
+def read_frame(source: Path | bytes, size: int) -> tuple[UInt8[NDArray[np.uint8], "3 {size} {size}"], bool]:
+    """As :func:`read_image`, and whether the image is the first frame of several of an animation."""
+    try:
+        data = source.read_bytes() if isinstance(source, Path) else source
+    except OSError as error:
+        raise UnreadableImage(error.strerror or str(error)) from error
+    if not data:
+        raise UnreadableImage("empty")
+    try:
+        with Image.open(io.BytesIO(data)) as opened:
+            animated = opened.format in _ANIMATED and getattr(opened, "n_frames", 1) > 1
+            # A JPEG of many times the size is decoded at a half, a quarter or an eighth of it.
+            opened.draft(None, (2 * size, 2 * size))
+            image = _in_colour(ImageOps.exif_transpose(opened), opened.format)
+            if image.size != (size, size):
+                image = ImageOps.fit(image, (size, size), Image.Resampling.BICUBIC)
+            return np.asarray(image).transpose(2, 0, 1), animated
+    except UnidentifiedImageError:
+        raise UnreadableImage("no image") from None
+    except Exception as error:  # Pillow meets damaged files with errors of every kind
+        raise UnreadableImage(" ".join(str(error).split()) or type(error).__name__) from error
+
+
+def _in_colour(image: Image.Image, file_format: str | None) -> Image.Image:
+    """An image of a file of that format in RGB."""
+    is_deep = image.mode.startswith("I;16") or (image.mode == "I" and file_format in ("PNG", "PPM"))
+    if is_deep:
+        return Image.fromarray((np.asarray(image).astype(np.uint32) >> 8).astype(np.uint8)).convert("RGB")
+    if image.mode in ("I", "F"):
+        raise UnreadableImage("values of 32 bits, whose range is unknown; save it with 8 or 16 bits")
+    if image.mode == "P" and "transparency" in image.info:
+        image = image.convert("RGBA")  # straight to RGB, Pillow warns
+    return image.convert("RGB")
+
+
+# What Pillow would warn of is either read well or refused: damaged metadata, images above 89 megapixels.
+warnings.filterwarnings("ignore", module=r"PIL\.")
