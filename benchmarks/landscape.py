@@ -24,6 +24,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from benchmarks.record import (
     DEVICE,
+    TOLERANCE,
     alternate,
     machine,
     memory_of,
@@ -133,7 +134,7 @@ def sum_of_squares(tensors: Sequence[Tensor], dtype: torch.dtype = torch.float32
 
 def relative_difference(value: float, expected: float) -> float:
     """How far two contestants' numbers are apart; an AssertionError if by more than rounding."""
-    torch.testing.assert_close(value, expected, rtol=1e-5, atol=0.0)
+    torch.testing.assert_close(value, expected, rtol=TOLERANCE, atol=0.0)
     return abs(value - expected) / abs(expected)
 
 

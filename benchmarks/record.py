@@ -8,6 +8,7 @@ import json
 import math
 import os
 import statistics
+import subprocess
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -20,7 +21,9 @@ from nas_lightning.files import atomic_write
 from nas_lightning.provenance import software_versions
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-RESULTS = Path(__file__).parent / "results"
+TOLERANCE = 1e-4 if DEVICE.type == "cuda" else 1e-5
+"""Largest relative difference of float32 results that are the same: kernels of a GPU add in any order."""
+RESULTS = Path(os.environ.get("BENCHMARK_RESULTS") or Path(__file__).parent / "results")
 
 
 def alternate(contestants: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
@@ -113,8 +116,20 @@ def machine() -> dict[str, Any]:
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "driver": driver_version() if torch.cuda.is_available() else None,
+        "cuda": torch.version.cuda,
         "versions": software_versions(),
     }
+
+
+def driver_version() -> str | None:
+    """Version of NVIDIA's driver; None where ``nvidia-smi`` does not tell it."""
+    query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    try:
+        answer = subprocess.run(query, capture_output=True, text=True, timeout=30, check=True).stdout
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return next(iter(answer.split()), None)
 
 
 def write(name: str, record: Mapping[str, Any]) -> Path:
@@ -124,3 +139,7 @@ def write(name: str, record: Mapping[str, Any]) -> Path:
         json.dump({"machine": machine(), **record}, file, indent=2)
         file.write("\n")
     return path
+
+
+if __name__ == "__main__":
+    print(json.dumps(machine()))

@@ -101,6 +101,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for name, default in {"batch": 64, "channels": 16, "image_size": 32, "rounds": 15}.items():
         parser.add_argument(f"--{name}", type=int, default=default)
     settings = parser.parse_args(arguments)
+    torch.backends.cudnn.allow_tf32 = False  # float32 is float32
     torch.manual_seed(0)
     contestants: dict[str, Callable[[], object]] = {}
     ideas = pairs(settings.batch, settings.channels, settings.image_size)

@@ -372,11 +372,10 @@ def measure_ranks(settings: argparse.Namespace) -> dict[str, Any]:
         ``level``, ``backend`` and by number of ``processes`` seconds and ``images_per_second``; what
         ``failed`` and why.
     """
-    on_gpus = torch.cuda.device_count() >= max(settings.processes) > 1
     uncompiled = [name for name in settings.levels if not LEVELS[name].compiled]
     level = uncompiled[-1] if uncompiled else "fast"
     options = argparse.Namespace(**vars(settings) | {"levels": [level]})
-    result: dict[str, Any] = {"level": level, "backend": "nccl" if on_gpus else "gloo"}
+    result: dict[str, Any] = {"level": level, "backend": "nccl" if DEVICE.type == "cuda" else "gloo"}
     processes, failed = {}, {}
     for ranks in settings.processes:
         with tempfile.TemporaryDirectory() as folder:
@@ -399,11 +398,11 @@ def measure_ranks(settings: argparse.Namespace) -> dict[str, Any]:
 
 def train_rank(rank: int, ranks: int, settings: argparse.Namespace, folder: Path, threads: int) -> None:
     """One process's training steps; the first one's seconds are kept in the folder."""
-    on_gpus = torch.cuda.device_count() >= max(settings.processes) > 1
+    on_gpus = DEVICE.type == "cuda"
+    if on_gpus and torch.cuda.device_count() < ranks:
+        raise RuntimeError("one GPU is not shared by processes that train together")
     if on_gpus:
         torch.cuda.set_device(rank)
-    elif DEVICE.type == "cuda":
-        raise RuntimeError("one GPU is not shared by processes that train together")
     torch.set_num_threads(max(1, threads // ranks))
     distributed.init_process_group(
         "nccl" if on_gpus else "gloo", f"file://{folder}/meeting", rank=rank, world_size=ranks

@@ -1,7 +1,7 @@
 """Writes what was measured into docs/performance.md, between its markers.
 
-Records of a machine with a GPU lie beside the others as ``NAME-gpu.json``; ``make benchmark`` on such a
-machine writes them, at the size of the paper's network.
+Records of a machine with a GPU lie beside the others as ``NAME-gpu.json``; ``make benchmark`` or
+``benchmarks/gpu_check.sh`` on such a machine writes them, at the size of the paper's network.
 """
 
 from __future__ import annotations
@@ -83,11 +83,11 @@ def measured_table(results: Path = RESULTS) -> str:
         results: Folder of the records.
     """
     lines = [
-        "| what | two CPU cores: asked | measured | one GPU: asked | measured |",
+        f"| what | two CPU cores: asked | measured | one GPU: asked | {_on_gpu(results)} |",
         "|---|---|---|---|---|",
     ]
     for what, on_cpu, on_gpu, name, find in MEASURES:
-        found = [_value(results / f"{name}{suffix}.json", find) for suffix in ("", "-gpu")]
+        found = [value_of(results / f"{name}{suffix}.json", find) for suffix in ("", "-gpu")]
         lines.append(f"| {what} | {on_cpu} | {found[0]} | {on_gpu} | {found[1]} |")
     return "\n".join(lines) + "\n"
 
@@ -127,11 +127,24 @@ def with_table(page: str, table: str, start: str = START, end: str = END) -> str
     return f"{before}{start}\n{table}\n{end}{after}"
 
 
-def _value(path: Path, find: Find) -> str:
-    """Median and quartiles, in three digits."""
+def _on_gpu(results: Path) -> str:
+    """Heading of the GPU's column: which one, with which software, or that there was none."""
+    paths = sorted({results / f"{name}-gpu.json" for *_, name, _ in MEASURES})
+    machines = [json.loads(path.read_text())["machine"] for path in paths if path.exists()]
+    described = [
+        f"measured: {one['gpu']}, CUDA {one['cuda']}, PyTorch {one['versions']['torch']}" for one in machines
+    ]
+    return "; ".join(dict.fromkeys(described)) or "not measured: no GPU at hand"
+
+
+def value_of(path: Path, find: Find) -> str:
+    """Median and quartiles, in three digits; nothing where there is no such record or measurement."""
     if not path.exists():
-        return "not measured"
-    found = find(json.loads(path.read_text()))
+        return ""
+    try:
+        found = find(json.loads(path.read_text()))
+    except KeyError:  # a level that was left out
+        return ""
     if not isinstance(found, Mapping):
         return f"{found:.3g}"
     low, median, high = (found[key] for key in ("lower_quartile", "median", "upper_quartile"))

@@ -61,10 +61,10 @@ def networks(
 def trained_losses(
     compute: Any, network: nn.Module, steps: int, dtype: torch.dtype = torch.float64, **recipe: Any
 ) -> list[float]:
-    """Losses of the paper's training on one batch, clipped as the trainer clips."""
+    """Losses of the paper's training on one batch, clipped as the trainer clips, where the network lies."""
     parameters = [p for p in network.parameters() if p.requires_grad]
     optimizer = torch.optim.SGD(parameters, **RECIPE | recipe)
-    x, targets = batch(dtype)
+    x, targets = (values.to(parameters[0].device) for values in batch(dtype))
     losses = []
     for _ in range(steps):
         output = compute(x)

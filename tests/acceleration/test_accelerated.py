@@ -160,6 +160,34 @@ def test_compiled_training_is_the_oracle_s_step_by_step(
     )
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.usefixtures("fresh_compiler")
+@pytest.mark.parametrize(
+    ("level", "dtype", "tolerance"),
+    [
+        ("fast", torch.float64, 1e-8),
+        ("compiled", torch.float64, 1e-8),
+        ("max", torch.float32, 3e-2),  # bfloat16; from the third step on CUDA graphs are replayed
+    ],
+)
+def test_training_on_a_gpu_is_the_oracle_s_step_by_step(
+    level: str, dtype: torch.dtype, tolerance: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    oracle, network = networks(TINY, dtype)
+    expected = trained_losses(oracle, oracle, 6, dtype)
+    network.cuda()
+    accelerated = accelerate(network, level, cuda_graphs=True)
+    found = trained_losses(accelerated, network, 6, dtype, fused=True)
+    assert found == pytest.approx(expected, rel=tolerance)
+    assert expected[-1] < expected[0]
+    images = batch(dtype)[0].cuda()
+    network.eval()
+    there = evaluated(accelerated, images).cpu()
+    torch.testing.assert_close(there, evaluated(network.cpu(), images.cpu()), rtol=tolerance, atol=tolerance)
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("fresh_compiler")
 def test_surfaces_are_the_same_at_every_level(monkeypatch: pytest.MonkeyPatch) -> None:
