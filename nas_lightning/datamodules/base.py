@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, Int64, UInt8
@@ -72,8 +72,8 @@ class ImageDataModule(LightningDataModule, ABC):
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     class_names: tuple[str, ...] | None = None
-    horizontal_flip: ClassVar[bool] = True
-    padding: ClassVar[int] = 4
+    horizontal_flip: bool = True
+    padding: int = 4
 
     def __init__(
         self,

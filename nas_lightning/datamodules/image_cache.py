@@ -12,8 +12,7 @@ import json
 import os
 import shutil
 import zlib
-from collections.abc import Iterable, Mapping
-from itertools import chain
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -33,32 +32,37 @@ class DecodedSplit(NamedTuple):
     """One split on its way into the cache.
 
     Attributes:
-        shape: Number of images, channels, height, width.
+        shape: Number of images at most, channels, height, width.
         blocks: The images in order, as uint8 arrays of any number of images each.
-        targets: Class of each image, int64.
+        targets: Returns the class of each image, int64, once the blocks are written.
     """
 
     shape: tuple[int, int, int, int]
     blocks: Iterable[NDArray[np.uint8]]
-    targets: NDArray[np.int64]
+    targets: Callable[[], NDArray[np.int64]]
 
 
-def write_image_cache(folder: Path, splits: Mapping[str, DecodedSplit]) -> None:
+def write_image_cache(
+    folder: Path, splits: Mapping[str, DecodedSplit], describe: Callable[[Path], None] | None = None
+) -> None:
     """Write the splits to a new folder, which gets its name once it is complete.
 
-    The caller holds the lock of the folder.
+    The caller holds the lock of the folder. ``describe`` writes further files beside the splits, once these
+    are written.
 
     Raises:
         DiskError: If the disk is full or cannot be written. Nothing is left behind.
     """
     with partial_folder(folder) as partial:
         records = {}
-        for split, (shape, blocks, targets) in splits.items():
+        for split, (shape, blocks, read_targets) in splits.items():
             name = f"{split}_images.npy"
             records[name] = write_npy(partial / name, shape, "|u1", blocks)
-            name = f"{split}_targets.npy"
+            name, targets = f"{split}_targets.npy", read_targets()
             records[name] = write_npy(partial / name, targets.shape, "<i8", [targets.astype("<i8")])
         with disk_errors(folder):
+            if describe is not None:
+                describe(partial)
             with atomic_write(partial / CHECKSUMS) as file:
                 json.dump(records, file, indent=1)
             if folder.exists():
@@ -106,21 +110,34 @@ def write_npy(
 ) -> dict[str, int]:
     """Write blocks as one NPY file, wait until the disk has them, and return its size, time and CRC-32.
 
-    Not through a memory map: on a full disk, that kills the process instead of raising an error.
+    The blocks may hold fewer rows than ``shape`` says; the file says how many there are. Not through a memory
+    map: on a full disk, that kills the process instead of raising an error.
 
     Raises:
         DiskError: If the disk is full or cannot be written.
     """
-    header = io.BytesIO()
-    np.lib.format.write_array_header_1_0(header, {"descr": dtype, "fortran_order": False, "shape": shape})
-    checksum = 0
+    header, checksum, rows = _npy_header(dtype, shape), 0, 0
     with disk_errors(path), path.open("wb") as file:
-        for data in chain([header.getbuffer()], (np.ascontiguousarray(block).data for block in blocks)):
+        file.write(header)
+        checksum = zlib.crc32(header)
+        for block in blocks:
+            rows += len(block)
+            data = np.ascontiguousarray(block).data
             file.write(data)
             checksum = zlib.crc32(data, checksum)
+        if rows != shape[0]:
+            # As long as the first one: the number has fewer digits, and spaces fill the line.
+            file.seek(0)
+            file.write(_npy_header(dtype, (rows, *shape[1:])))
         file.flush()
         os.fsync(file.fileno())  # later starts trust size and time, so the content must be on the disk
-    return {**_stamp(path), "crc32": checksum}
+    return {**_stamp(path), "crc32": checksum if rows == shape[0] else _crc32(path)}
+
+
+def _npy_header(dtype: str, shape: tuple[int, ...]) -> bytes:
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": dtype, "fortran_order": False, "shape": shape})
+    return header.getvalue()
 
 
 def _stamp(path: Path) -> dict[str, int]:

@@ -120,7 +120,8 @@ class TinyImageNet(ImageDataModule):
                     progress.update(len(names))
 
         shape = (len(listing), 3, self.image_size, self.image_size)
-        return DecodedSplit(shape, blocks(), np.array([target for _, target in listing], dtype=np.int64))
+        targets = np.array([target for _, target in listing], dtype=np.int64)
+        return DecodedSplit(shape, blocks(), lambda: targets)
 
 
 class OfficialFiles(NamedTuple):

@@ -28,7 +28,7 @@ FILES = ("test_images.npy", "test_targets.npy", "train_images.npy", "train_targe
 @pytest.fixture
 def cache(tmp_path: Path) -> Path:
     blocks = {"train": [IMAGES[:30], IMAGES[30:]], "test": [IMAGES[::-1]]}
-    splits = {name: DecodedSplit(IMAGES.shape, images, TARGETS) for name, images in blocks.items()}
+    splits = {name: DecodedSplit(IMAGES.shape, images, lambda: TARGETS) for name, images in blocks.items()}
     write_image_cache(tmp_path / "cache", splits)
     return tmp_path / "cache"
 

@@ -111,20 +111,20 @@ def test_other_sizes_are_resized_and_cropped_like_torchvisions(shape: tuple[int,
 def test_a_missing_and_an_empty_file_and_another_kind_say_so(tmp_path: Path) -> None:
     with pytest.raises(UnreadableImage, match="No such file"):
         read_image(tmp_path / "missing.png", 8)
-    with pytest.raises(UnreadableImage, match="^empty$"):
+    with pytest.raises(UnreadableImage, match=r"^empty$"):
         read_image(b"", 8)
-    with pytest.raises(UnreadableImage, match="^no image$"):
+    with pytest.raises(UnreadableImage, match=r"^no image$"):
         read_image(b"a text, not an image", 8)
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning:PIL", "ignore:Image size")
 def test_broken_files_are_refused_or_read_and_nothing_else() -> None:
-    """200 files with bytes changed, cut off or put in: an image of the size, or an UnreadableImage in a line."""
+    """200 files with bytes cut off or changed: an image of the size, or an error of one line."""
     chance = random.Random(0)
     image = Image.fromarray(COLOURS)
     kinds = ["PNG", "JPEG", "GIF", "WEBP", "BMP", "TIFF", "PPM"]
     files = [saved(image, kind) for kind in kinds]
-    refused = 0
+    causes: list[str] = []
     for number in range(200):
         data = bytearray(files[number % len(files)])
         how = number % 3
@@ -137,7 +137,6 @@ def test_broken_files_are_refused_or_read_and_nothing_else() -> None:
         try:
             assert read_image(bytes(data), 8).shape == (3, 8, 8)
         except UnreadableImage as error:
-            refused += 1
-            assert str(error)
-            assert "\n" not in str(error)
-    assert 60 < refused < 200
+            causes.append(str(error))
+    assert 60 < len(causes) < 200
+    assert all(cause and "\n" not in cause for cause in causes)

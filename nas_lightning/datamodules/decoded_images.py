@@ -1,0 +1,443 @@
+"""DecodedImages: a data set of any image files, decoded once into a memory-mapped cache."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import os
+import shutil
+from abc import abstractmethod
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+from lightning.pytorch.utilities import rank_zero_info
+from numpy.typing import NDArray
+from torch import Tensor
+from tqdm import tqdm
+
+from nas_lightning.datamodules.base import ImageDataModule, LabelledImages, OfficialSplit
+from nas_lightning.datamodules.checks import check_integer
+from nas_lightning.datamodules.image_cache import (
+    DecodedSplit,
+    image_cache_is_whole,
+    read_image_cache,
+    write_image_cache,
+)
+from nas_lightning.datamodules.image_files import UnreadableImage, read_frame
+from nas_lightning.datamodules.sampling import stratified_split
+from nas_lightning.datamodules.storage import DiskError, locked
+from nas_lightning.files import atomic_write, check_writable
+from nas_lightning.private_files import cache_folder as private_cache_folder
+
+RECORD = "images.json"
+TABLE = "images.csv"
+
+_FORMAT = 1
+_CHUNK = 64
+"""Images that a thread decodes at a time: less than that, and threads wait for each other."""
+_BLOCK_BYTES = 1 << 26
+_NAMED = 20
+"""Most unreadable files that a message names."""
+
+Source = Path | bytes
+Part = Literal["train", "val", "test"]
+
+
+class ListedImage(NamedTuple):
+    """An image that is to be decoded: its name inside the data set, and its class."""
+
+    name: str
+    target: int
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What a data set holds, before anything is decoded.
+
+    Attributes:
+        parts: The images of each part: ``"train"``, ``"test"`` unless it is to be drawn, ``"val"`` if there
+            is one of its own beside the test split.
+        key: What changes when a file does: a digest of names, sizes and times.
+        drawn: Whether the test split was drawn from the training images.
+    """
+
+    parts: Mapping[Part, Sequence[ListedImage]]
+    key: str
+    drawn: bool = False
+
+
+class DecodedImages(ImageDataModule):
+    """A data set of image files, all decoded once to one size.
+
+    Grey values lie in a cache, which later starts map into memory; a change of names, sizes or times of the
+    files makes it anew. Mean and standard deviation are measured over the training images while they are
+    decoded. The cache has a table, ``images.csv``, with split, position, class and file of every image. A
+    subclass lists the images and hands out what their files hold.
+
+    Args:
+        root: Folder of the data set.
+        image_size: Height and width to which images are brought: resized and cropped to their middle.
+        test_fraction: Share of the training images that becomes the test split, stratified by class, where
+            the data set has none.
+        test_seed: Seed that decides which.
+        skip_unreadable: Go on without files that cannot be read, instead of refusing the data set.
+        cache_folder: Folder for the cache; None: ``.decoded`` in ``root``, or the user's cache folder where
+            that cannot be written.
+        horizontal_flip: Whether training images are mirrored with probability one half.
+        padding: Zeros on each side before the random crop of training images, in pixels.
+        **kwargs: As in ImageDataModule.
+
+    Raises:
+        FileNotFoundError: If the folder or the images in it are missing.
+        ValueError: If an argument is out of range.
+    """
+
+    def __init__(
+        self,
+        root: str,
+        image_size: int = 32,
+        test_fraction: float = 0.2,
+        test_seed: int = 0,
+        skip_unreadable: bool = False,
+        cache_folder: str | None = None,
+        horizontal_flip: bool = True,
+        padding: int = 4,
+        **kwargs: Any,
+    ) -> None:
+        check_integer("image_size", image_size, minimum=4)
+        check_integer("test_seed", test_seed, minimum=0)
+        check_integer("padding", padding, minimum=0)
+        if isinstance(test_fraction, bool) or not 0 < test_fraction < 1:
+            raise ValueError(f"`test_fraction` (={test_fraction}) must be above 0 and below 1")
+        if not Path(root).is_dir():
+            problem = "is no folder: unpack it" if Path(root).exists() else "no such folder"
+            raise FileNotFoundError(f"`data.root` (={root}): {problem}")
+        self.name = Path(root).absolute().name
+        self.image_size = image_size
+        self.horizontal_flip = horizontal_flip
+        self.padding = padding
+        self.root = root
+        self.class_names = self.list_classes()
+        if len(self.class_names) < 2:
+            raise ValueError(
+                f"`data.root` (={root}) holds {len(self.class_names)} class"
+                f" ({', '.join(self.class_names)}); a classifier needs two"
+            )
+        self.num_classes = len(self.class_names)
+        self.test_fraction = test_fraction
+        self.test_seed = test_seed
+        self.skip_unreadable = skip_unreadable
+        self.cache_folder = cache_folder
+        super().__init__(root=root, **kwargs)
+        self.save_hyperparameters(
+            *("image_size", "test_fraction", "test_seed", "skip_unreadable", "cache_folder"),
+            *("horizontal_flip", "padding"),
+            logger=False,
+        )
+        self._listing: Listing | None = None
+        self._record: dict[str, Any] | None = None
+
+    @abstractmethod
+    def list_classes(self) -> tuple[str, ...]:
+        """Names of the classes in the order of their numbers, read in a moment."""
+
+    @abstractmethod
+    def list_images(self) -> Listing:
+        """List all images, in an order that is the same on every machine."""
+
+    @abstractmethod
+    def sources(self, names: Sequence[str]) -> Iterator[Source]:
+        """Paths of some of the listed images, or what their files hold, in the order of the names."""
+
+    @property
+    def evaluation_split(self) -> Literal["val", "test"]:
+        """The split evaluated after every epoch: ``"val"`` where there is one of its own or held out."""
+        return "val" if "val" in self._listed().parts else super().evaluation_split
+
+    @property
+    def cache(self) -> Path:
+        """Folder of the cache: the one that suits the files, or where it would be made."""
+        places = self._places()
+        return next((place for place in places if self._is_fresh(place)), places[0])
+
+    def prepare_data(self) -> None:
+        """Decode the images, unless there is a cache of the same files.
+
+        Raises:
+            FileNotFoundError: If the folder or the images in it are missing.
+            ValueError: If the images cannot be divided.
+            OSError: If the cache cannot be written.
+        """
+        places = self._places()
+        if any(self._is_fresh(place) for place in places):
+            return
+        place = _writable(places)
+        with locked(place):
+            if not self._is_fresh(place):
+                self._decode(place)
+
+    def setup(self, stage: str | None = None) -> None:
+        """Map the images into memory, and take mean and standard deviation from the cache.
+
+        Raises:
+            FileNotFoundError: If ``prepare_data`` has not made the cache.
+            ValueError: If files cannot be read, which are all named, or as in ImageDataModule.
+        """
+        if self._record is None:
+            cache = self.cache
+            if not self._is_fresh(cache):
+                raise FileNotFoundError(f"{cache}: missing or outdated; `prepare_data` makes it")
+            record = json.loads((cache / RECORD).read_text())
+            self._report(record, cache / TABLE)
+            self.mean, self.std = tuple(record["mean"]), tuple(record["std"])
+            self._record = record
+        super().setup(stage)
+
+    def load_split(self, split: OfficialSplit) -> LabelledImages:
+        """Map the images of one split into memory; ``"train"`` ends with those of ``"val"``."""
+        return read_image_cache(self.cache, split)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a training depends on that no argument says: the classes, and a digest of the files."""
+        return {"class_names": list(self.class_names or ()), "key": self._listed().key}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Refuse to go on with other classes; say so if files have changed.
+
+        Raises:
+            ValueError: If the classes or their order are others.
+        """
+        before = state_dict.get("class_names")
+        if before is not None and list(before) != list(self.class_names or ()):
+            raise ValueError(
+                f"`data.root` (={self.root}) holds the classes {_few(self.class_names or ())}; the checkpoint"
+                f" was trained on {_few(before)}"
+            )
+        if state_dict.get("key") not in (None, self._listed().key):
+            rank_zero_info(f"{self.name}: files have changed since the checkpoint was written")
+
+    def _listed(self) -> Listing:
+        """The listing with a test split, drawn if need be."""
+        if self._listing is None:
+            listing = self.list_images()
+            parts = dict(listing.parts)
+            drawn = "test" not in parts
+            if drawn:
+                parts["train"], parts["test"] = self._draw_test_split(parts["train"])
+            if "val" in parts and self.validation_fraction:
+                raise ValueError(
+                    f"`validation_fraction` (={self.validation_fraction}) must be 0: {self.name} has a"
+                    " validation split of its own"
+                )
+            settings = (_FORMAT, self.image_size, listing.key, drawn and (self.test_fraction, self.test_seed))
+            self._listing = Listing(parts, hashlib.sha256(repr(settings).encode()).hexdigest(), drawn)
+        return self._listing
+
+    def _draw_test_split(self, images: Sequence[ListedImage]) -> tuple[list[ListedImage], list[ListedImage]]:
+        targets = torch.tensor([image.target for image in images])
+        try:
+            kept, drawn = stratified_split(targets, round(self.test_fraction * len(images)), self.test_seed)
+        except ValueError as error:
+            raise ValueError(
+                f"`test_fraction` (={self.test_fraction}) does not suit {self.name}, which has no test split"
+                f" of its own: {error}"
+            ) from error
+        return [images[row] for row in kept.tolist()], [images[row] for row in drawn.tolist()]
+
+    def _divide(self, targets: Tensor, test_size: int) -> dict[str, Tensor]:
+        rows = super()._divide(targets, test_size)
+        assert self._record is not None
+        if "val" in self._record["counts"]:
+            rows["train"], rows["val"] = rows["train"].tensor_split([self._record["counts"]["train"]])
+        return rows
+
+    def _places(self) -> list[Path]:
+        """Where the cache may lie, the preferred place first."""
+        kind = f"{self.image_size}px"
+        if self._listed().drawn:
+            kind += f"-test{self.test_fraction:g}-seed{self.test_seed}"
+        root = Path(self.root).resolve()
+        elsewhere = f"{self.name}-{hashlib.sha256(os.fsencode(root)).hexdigest()[:8]}-{kind}"
+        if self.cache_folder is not None:
+            return [Path(self.cache_folder) / elsewhere]
+        private = private_cache_folder()
+        return [root / ".decoded" / kind, *([] if private is None else [private / "images" / elsewhere])]
+
+    def _is_fresh(self, place: Path) -> bool:
+        """Whether a cache is whole and of the files as they are."""
+        try:
+            key = json.loads((place / RECORD).read_text())["key"]
+        except (OSError, ValueError, TypeError, KeyError):
+            return False
+        return bool(key == self._listed().key) and image_cache_is_whole(place)
+
+    def _decode(self, place: Path) -> None:
+        """Make the cache in ``place``; the caller holds its lock."""
+        parts = self._listed().parts
+        total = sum(map(len, parts.values()))
+        shape = (3, self.image_size, self.image_size)
+        needed = total * int(np.prod(shape))
+        free = shutil.disk_usage(next(folder for folder in place.parents if folder.exists())).free
+        if free < needed:
+            raise DiskError(
+                f"{place}: the decoded images need {needed / 1e9:.1f} GB, and the disk has"
+                f" {free / 1e9:.1f} GB left; `data.cache_folder` may name another"
+            )
+        decoded = {part: _DecodedPart(self, part) for part in parts}
+        with tqdm(total=total, unit="image", desc=f"decoding {self.name}") as progress:
+
+            def split(*names: Part) -> DecodedSplit:
+                some = [decoded[name] for name in names if name in decoded]
+                most = sum(len(parts[name]) for name in names if name in parts)
+                blocks = (block for part in some for block in part.blocks(progress))
+                return DecodedSplit((most, *shape), blocks, lambda: np.concatenate([p.targets for p in some]))
+
+            splits = {"train": split("train", "val"), "test": split("test")}
+            write_image_cache(place, splits, lambda folder: self._write_record(folder, decoded))
+
+    def _write_record(self, folder: Path, decoded: Mapping[Part, _DecodedPart]) -> None:
+        mean, std = decoded["train"].mean_and_std()
+        record = {
+            "key": self._listed().key,
+            "classes": list(self.class_names or ()),
+            "mean": mean,
+            "std": std,
+            "counts": {part: len(one.targets) for part, one in decoded.items()},
+            "unreadable": [problem for one in decoded.values() for problem in one.unreadable.items()],
+            "animated": [name for one in decoded.values() for name in one.animated],
+        }
+        with atomic_write(folder / RECORD) as file:
+            json.dump(record, file, indent=1)
+        with atomic_write(folder / TABLE) as file:
+            table = csv.writer(file, lineterminator="\n")
+            table.writerow(["split", "position", "class", "file", "remark"])
+            for part, one in decoded.items():
+                table.writerows(one.rows(part, self.class_names or ()))
+
+    def _report(self, record: Mapping[str, Any], table: Path) -> None:
+        """Name the files that cannot be read and those of which only the first frame counts."""
+        total = sum(map(len, self._listed().parts.values()))
+        unreadable = [f"{name}: {cause}" for name, cause in record["unreadable"]]
+        if unreadable:
+            lines = [f"  {line}" for line in unreadable[:_NAMED]]
+            if len(unreadable) > _NAMED:
+                lines.append(f"  and {len(unreadable) - _NAMED:,} more, all in {table}")
+            found = f"{len(unreadable):,} of {total:,} images cannot be read"
+            if not self.skip_unreadable:
+                remedy = "mend or remove them, or set `data.skip_unreadable` to go on without them"
+                raise ValueError("\n".join([f"`data.root` (={self.root}): {found}; {remedy}", *lines]))
+            rank_zero_info("\n".join([f"{self.name}: {found}; the training goes on without them", *lines]))
+        for part, count in record["counts"].items():
+            if count == 0:
+                raise ValueError(f"`data.root` (={self.root}): no image of the {part} split can be read")
+        if record["animated"]:
+            rank_zero_info(
+                f"{self.name}: of {len(record['animated']):,} animated files the first frame counts:"
+                f" {_few(record['animated'])}"
+            )
+        if self._listed().drawn:
+            rank_zero_info(
+                f"{self.name} has no test split: {record['counts']['test']:,} of"
+                f" {record['counts']['test'] + record['counts']['train']:,} images were drawn, stratified by"
+                f" class, by `test_seed` = {self.test_seed}; {table} lists them"
+            )
+
+
+@dataclass
+class _DecodedPart:
+    """The images of one part while they are decoded, and what is found out about them."""
+
+    data: DecodedImages
+    part: Part
+    unreadable: dict[str, str] = field(default_factory=dict)
+    animated: list[str] = field(default_factory=list)
+    histogram: NDArray[np.int64] = field(default_factory=lambda: np.zeros((3, 256), np.int64))
+
+    @property
+    def images(self) -> Sequence[ListedImage]:
+        return self.data._listed().parts[self.part]
+
+    @property
+    def targets(self) -> NDArray[np.int64]:
+        """Classes of the images that were read."""
+        return np.array(
+            [image.target for image in self.images if image.name not in self.unreadable], np.int64
+        )
+
+    def blocks(self, progress: tqdm[Any]) -> Iterator[NDArray[np.uint8]]:
+        """The images that can be read, in order, as arrays ``[some, 3, size, size]``."""
+        size = self.data.image_size
+        most = max(1, min(1024, _BLOCK_BYTES // (3 * size * size)))
+        names = [image.name for image in self.images]
+        sources = self.data.sources(names)
+        with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+            for start in range(0, len(names), most):
+                some = list(zip(names[start : start + most], islice(sources, most), strict=True))
+                chunks = [some[at : at + _CHUNK] for at in range(0, len(some), _CHUNK)]
+                frames = [frame for chunk in pool.map(self._read, chunks) for frame in chunk]
+                progress.update(len(some))
+                block = np.stack([*frames, np.zeros((3, size, size), np.uint8)])[:-1]  # none may be left
+                if self.part == "train":
+                    for channel in range(3):
+                        counted = np.bincount(block[:, channel].ravel(), minlength=256)
+                        self.histogram[channel] += counted
+                yield block
+
+    def _read(self, some: Iterable[tuple[str, Source]]) -> list[NDArray[np.uint8]]:
+        frames = []
+        for name, source in some:
+            try:
+                frame, animated = read_frame(source, self.data.image_size)
+            except UnreadableImage as error:
+                self.unreadable[name] = str(error)
+                continue
+            frames.append(frame)
+            if animated:
+                self.animated.append(name)
+        return frames
+
+    def mean_and_std(self) -> tuple[list[float], list[float]]:
+        """Of each channel over all pixels, in [0, 1]; a channel of one value has the deviation 1."""
+        values, total = np.arange(256) / 255, max(int(self.histogram[0].sum()), 1)
+        mean = self.histogram @ values / total
+        variance = np.maximum(self.histogram @ values**2 / total - mean**2, 0)
+        std = np.sqrt(np.where(variance > 1e-12, variance, 1))
+        return mean.tolist(), std.tolist()
+
+    def rows(self, part: Part, classes: Sequence[str]) -> Iterator[tuple[str, int | str, str, str, str]]:
+        """Lines of the table: split, position, class, file, remark."""
+        position, animated = 0, set(self.animated)
+        for name, target in self.images:
+            shown = os.fsencode(name).decode(errors="backslashreplace")
+            if name in self.unreadable:
+                yield part, "", classes[target], shown, f"unreadable: {self.unreadable[name]}"
+                continue
+            remark = "animated: first frame" if name in animated else ""
+            yield part, position, classes[target], shown, remark
+            position += 1
+
+
+def _writable(places: Sequence[Path]) -> Path:
+    """The first place that can be written; the ValueError is that of the first if there is none."""
+    problem: ValueError | None = None
+    for place in places:
+        try:
+            check_writable(place.parent, "the cache of decoded images, ")
+            return place
+        except ValueError as error:
+            problem = problem or error
+    assert problem is not None
+    raise problem
+
+
+def _few(names: Sequence[str]) -> str:
+    """Some names in words."""
+    shown = ", ".join(names[:8])
+    return shown if len(names) <= 8 else f"{shown} and {len(names) - 8:,} more"
