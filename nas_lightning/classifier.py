@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 from lightning.pytorch import Callback, LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.utilities import rank_zero_info
-from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
+from lightning.pytorch.utilities.types import STEP_OUTPUT, OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim import SGD, Optimizer
@@ -25,6 +25,8 @@ from torchmetrics import Metric
 from nas_lightning.acceleration import LEVELS, Accelerated, Level, Speed, accelerate, check_speed, level_of
 from nas_lightning.callbacks.cell_summary import CellSummary
 from nas_lightning.callbacks.checkpoint_structure import check_structure, refuse_foreign_code
+from nas_lightning.callbacks.class_balance import has_uneven_classes
+from nas_lightning.callbacks.confusion_matrix import ConfusionMatrix
 from nas_lightning.callbacks.drop_path import DropPathSchedule
 from nas_lightning.callbacks.run_record import RunRecord
 from nas_lightning.cells import (
@@ -36,7 +38,7 @@ from nas_lightning.cells import (
     import_operations,
 )
 from nas_lightning.cells.spec import published_base
-from nas_lightning.metrics import PADDING, MeanLoss, top_k_accuracy
+from nas_lightning.metrics import PADDING, BalancedAccuracy, MeanLoss, top_k_accuracy
 from nas_lightning.networks import CellNetwork, measure_size
 from nas_lightning.provenance import run_seed
 from nas_lightning.torch_files import read_torch_file
@@ -148,6 +150,8 @@ class CellClassifier(LightningModule):
                 "accuracy_top5": top_k_accuracy(num_classes, top_k=5),
             }
         )
+        self.balanced_accuracy = BalancedAccuracy(num_classes)
+        self._has_uneven_classes = False
 
     def forward(
         self, inputs: Float[Tensor, "batch channels height width"]
@@ -167,14 +171,16 @@ class CellClassifier(LightningModule):
     def configure_callbacks(self) -> list[Callback]:
         """The callbacks that a training needs, in any trainer, but for those that the trainer has.
 
-        They schedule the drop-path probability and seed every batch, report the cells, and record the run in
-        the loggers and in the folder of the first one.
+        They schedule the drop-path probability and seed every batch, report the cells, record the run in
+        the loggers and in the folder of the first one, and show the confusion matrix of uneven classes.
         """
-        kinds: list[type[Callback]] = [DropPathSchedule]
+        own: list[Callback] = [DropPathSchedule()]
+        if self.trainer.state.fn in ("fit", "validate", "test"):
+            own.append(ConfusionMatrix(when="uneven"))
         if self.trainer.state.fn == "fit":
-            kinds += [CellSummary, RunRecord]
+            own += [CellSummary(), RunRecord()]
         present: list[Callback] = self.trainer.callbacks  # type: ignore[attr-defined]
-        return [kind() for kind in kinds if not any(isinstance(callback, kind) for callback in present)]
+        return [one for one in own if not any(isinstance(callback, type(one)) for callback in present)]
 
     def setup(self, stage: str) -> None:
         """Refuse images that the network cannot reduce as often as its cells do."""
@@ -188,6 +194,7 @@ class CellClassifier(LightningModule):
 
     def on_train_start(self) -> None:
         """Choose the level: the length of the training is known, and the checkpoint is loaded."""
+        self._has_uneven_classes = has_uneven_classes(self.trainer)
         passes = int(self.trainer.num_training_batches) * max(self.trainer.max_epochs or 1, 1)
         self._level = self._level_of(passes)
         # CUDA graphs allow neither several devices nor accumulated gradients.
@@ -237,6 +244,12 @@ class CellClassifier(LightningModule):
     def on_validation_start(self) -> None:
         """Evaluate the network that the checkpoint holds."""
         self.broadcast_statistics()
+        if self.trainer.state.fn != "fit":
+            self._has_uneven_classes = has_uneven_classes(self.trainer)
+
+    def on_test_start(self) -> None:
+        """Note whether the classes are uneven."""
+        self._has_uneven_classes = has_uneven_classes(self.trainer)
 
     def broadcast_statistics(self) -> None:
         """Give every rank the batch-norm statistics of rank 0, which are those of the checkpoint.
@@ -251,16 +264,19 @@ class CellClassifier(LightningModule):
             for buffer, part in zip(statistics, parts, strict=True):
                 buffer.copy_(part.view_as(buffer))
 
-    def validation_step(self, batch: Any, batch_index: int) -> None:
-        """Count a batch of the evaluation split: the test split, or the held-out part where there is one."""
+    def validation_step(self, batch: Any, batch_index: int) -> STEP_OUTPUT:
+        """Count a batch of the evaluation split: the test split, or the held-out part where there is one.
+
+        Where classes are uneven, the balanced accuracy counts too. Callbacks get the logits.
+        """
         inputs, targets = _labelled(batch, self.network.num_classes)
         split = getattr(getattr(self.trainer, "datamodule", None), "evaluation_split", "val")
-        self._evaluate(inputs, targets, split)
+        return {"logits": self._evaluate(inputs, targets, split)}
 
-    def test_step(self, batch: Any, batch_index: int) -> None:
+    def test_step(self, batch: Any, batch_index: int) -> STEP_OUTPUT:
         """Count a batch of the test split."""
         inputs, targets = _labelled(batch, self.network.num_classes)
-        self._evaluate(inputs, targets, "test")
+        return {"logits": self._evaluate(inputs, targets, "test")}
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """The optimiser over the live parameters, and the schedule, stepped once an epoch."""
@@ -393,14 +409,20 @@ class CellClassifier(LightningModule):
 
     def _evaluate(
         self, inputs: Float[Tensor, "batch channels height width"], targets: Int[Tensor, " batch"], split: str
-    ) -> None:
-        logits = self(inputs)
+    ) -> Float[Tensor, "batch classes"]:
+        """Count a batch; its logits."""
+        logits: Tensor = self(inputs)
         losses = functional.cross_entropy(logits, targets, reduction="none", ignore_index=PADDING)
         metrics = {name: cast(Metric, metric) for name, metric in self.evaluation_metrics.items()}
-        metrics["loss"].update(losses.sum(), (targets != PADDING).sum())
-        for name in ("accuracy", "accuracy_top5"):
-            metrics[name].update(logits, targets)
+        if self._has_uneven_classes:
+            metrics["balanced_accuracy"] = self.balanced_accuracy
+        for name, metric in metrics.items():
+            if name == "loss":
+                metric.update(losses.sum(), (targets != PADDING).sum())
+            else:
+                metric.update(logits, targets)
         self._log({f"{name}/{split}": metric for name, metric in metrics.items()})
+        return logits
 
     def _log(self, metrics: Mapping[str, Any]) -> None:
         """Make metrics known to the trainer; of a training the run record writes them, one point an epoch."""

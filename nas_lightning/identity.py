@@ -15,6 +15,9 @@ ANALYSES = {
 }
 """The callbacks that only analyse, and how the names of their files begin unless they have a ``name``."""
 
+_PICTURES = frozenset({"ConfusionMatrix"})
+"""Other callbacks that change no number of a training."""
+
 NOT_DECIDING = frozenset(
     {"ckpt_path", "code", "config", "experiment", "extend", "run", "weights_only"}
     | {f"data.init_args.{name}" for name in ("evaluation_batch_size", "root")}
@@ -102,9 +105,15 @@ def as_list(value: Any) -> list[Any]:
 
 def analysis_name(callback: Any) -> str | None:
     """Class name of a callback that only analyses, given as in ``trainer.callbacks``; None for all others."""
+    name = _own_name(callback)
+    return name if name in ANALYSES else None
+
+
+def _own_name(callback: Any) -> str | None:
+    """Class name of a callback of this project."""
     path = callback.get("class_path") if isinstance(callback, Mapping) else callback
     name = str(path).rpartition(".")[2]
-    return name if name in ANALYSES and str(path).startswith(("nas_lightning.", name)) else None
+    return name if str(path).startswith(("nas_lightning.", name)) else None
 
 
 def _canonical(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -119,7 +128,7 @@ def _canonical(settings: Mapping[str, Any]) -> dict[str, Any]:
     if "data.init_args.validation_seed" in plain and not plain.get("data.init_args.validation_fraction"):
         plain["data.init_args.validation_seed"] = 0  # there is no split that it could decide
     callbacks = as_list(plain.pop("trainer.callbacks", None))
-    others = [callback for callback in callbacks if analysis_name(callback) is None]
+    others = [callback for callback in callbacks if _own_name(callback) not in {*ANALYSES, *_PICTURES}]
     return plain | ({"trainer.callbacks": others} if others else {})
 
 

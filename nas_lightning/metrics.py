@@ -1,4 +1,4 @@
-"""Mean loss and accuracy over a split, exact over batches of any size and over ranks."""
+"""Mean loss and accuracies over a split, exact over batches of any size and over ranks."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 from torchmetrics import Metric
-from torchmetrics.classification import MulticlassAccuracy
+from torchmetrics.classification import MulticlassAccuracy, MulticlassStatScores
 
 PADDING = -1
 """Target of the entries that pad a rank's share of an evaluation split; no metric counts them."""
@@ -49,3 +49,20 @@ def top_k_accuracy(num_classes: int, top_k: int = 1) -> Metric:
         ignore_index=PADDING,
         validate_args=False,
     )
+
+
+class BalancedAccuracy(MulticlassStatScores):
+    """Mean recall over the classes that have images, see :func:`nas_lightning.analysis.balanced_accuracy`.
+
+    The target :data:`PADDING` does not count. (The macro accuracy of torchmetrics counts a class without
+    images as 0 once it is predicted.)
+    """
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__(num_classes, average=None, ignore_index=PADDING, validate_args=False)
+
+    def compute(self) -> Float[Tensor, ""]:
+        """The mean so far; NaN without images."""
+        hits, misses = (torch.as_tensor(state) for state in (self.tp, self.fn))
+        images = hits + misses
+        return (hits / images.clamp(min=1)).sum() / (images > 0).sum()

@@ -7,9 +7,10 @@ import math
 import numpy as np
 import pytest
 import torch
+from sklearn.metrics import balanced_accuracy_score
 from torch.nn import functional
 
-from nas_lightning.metrics import PADDING, MeanLoss, top_k_accuracy
+from nas_lightning.metrics import PADDING, BalancedAccuracy, MeanLoss, top_k_accuracy
 
 
 @pytest.fixture
@@ -56,3 +57,22 @@ def test_the_top_5_of_three_classes_are_all_of_them() -> None:
     metric = top_k_accuracy(3, 5)
     metric.update(torch.eye(3), torch.tensor([1, 2, 0]))
     assert float(metric.compute()) == 1
+
+
+@pytest.mark.filterwarnings("ignore:y_pred contains classes not in y_true")
+def test_balanced_accuracy_leaves_out_padding_and_classes_without_images(
+    logits_and_targets: tuple[torch.Tensor, torch.Tensor],
+) -> None:
+    logits, targets = logits_and_targets
+    targets = torch.where(targets < 5, 0, targets)
+    targets[targets == 8] = 9  # class 8 has no image, and is predicted
+    assert (logits.argmax(1) == 8).any()
+    metric = BalancedAccuracy(10)
+    for part in torch.split(torch.arange(37), 8):
+        metric.update(logits[part], targets[part])
+    metric.update(logits[:3], torch.full((3,), PADDING))
+    expected = balanced_accuracy_score(targets.numpy(), logits.argmax(1).numpy())
+    assert float(metric.compute()) == pytest.approx(expected, abs=1e-6)
+    metric.reset()
+    metric.update(logits[:3], torch.full((3,), PADDING))
+    assert math.isnan(float(metric.compute()))

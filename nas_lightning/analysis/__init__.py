@@ -1,5 +1,6 @@
 """What the paper measures at convergence, on any module: loss contours, gradient variance, curvature."""
 
+from nas_lightning.analysis.confusion import balanced_accuracy, most_confused
 from nas_lightning.analysis.directions import (
     Directions,
     cosine,
@@ -58,6 +59,7 @@ __all__ = [
     "ProfileSurface",
     "Surface",
     "axis",
+    "balanced_accuracy",
     "check_seeds",
     "cosine",
     "count_classes",
@@ -75,6 +77,7 @@ __all__ = [
     "loss_surface",
     "loss_variables",
     "measure_pending",
+    "most_confused",
     "new_profile",
     "profile_directions",
     "profile_scalars",

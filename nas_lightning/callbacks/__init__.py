@@ -3,6 +3,8 @@
 from nas_lightning.callbacks.analysis import Analysis
 from nas_lightning.callbacks.cell_summary import CellSummary
 from nas_lightning.callbacks.checkpoints import AtomicCheckpointIO, run_checkpoints
+from nas_lightning.callbacks.class_balance import has_uneven_classes
+from nas_lightning.callbacks.confusion_matrix import ConfusionMatrix
 from nas_lightning.callbacks.drop_path import DropPathSchedule
 from nas_lightning.callbacks.gradient_variance import GradientVariance
 from nas_lightning.callbacks.hessian_spectrum import HessianSpectrum
@@ -21,6 +23,7 @@ __all__ = [
     "Analysis",
     "AtomicCheckpointIO",
     "CellSummary",
+    "ConfusionMatrix",
     "DropPathSchedule",
     "ExactResume",
     "GradientVariance",
@@ -33,6 +36,7 @@ __all__ = [
     "answer_between_batches",
     "check_monitors",
     "evaluated_part",
+    "has_uneven_classes",
     "keep_log_beside_bars",
     "run_checkpoints",
 ]

@@ -85,7 +85,7 @@ def check_data(trainer: Trainer, split: str, max_samples: int | None) -> int | N
         if text not in said:  # by another analysis
             said.add(text)
             rank_zero_info(text)
-    rows = _rows(loader)
+    rows = loader_rows(loader)
     if rows is not None and max_samples is not None and max_samples > len(rows):
         raise ValueError(
             f"`max_samples` (={max_samples}) is more than the {len(rows)} samples of the {found} loader"
@@ -144,7 +144,7 @@ def _first(loaders: Any, split: str) -> Any:
     return loaders
 
 
-def _rows(loader: Any) -> list[int] | None:
+def loader_rows(loader: Any) -> list[int] | None:
     """Rows of the data set that a loader reads, in the data set's order; None where it has no such order."""
     if not isinstance(loader, DataLoader) or isinstance(loader.dataset, IterableDataset):
         return None
@@ -166,7 +166,7 @@ def _read(
     shuffled: bool,
 ) -> tuple[Tensor, Tensor]:
     """Inputs and targets of a loader, on the CPU."""
-    rows = _rows(loader)
+    rows = loader_rows(loader)
     most = min((count for count in (max_samples, few) if count is not None), default=None)
     if rows is not None and (most is not None or shuffled):
         rows = [rows[i] for i in draw_rows(len(rows), most, sample_seed, shuffled=shuffled).tolist()]
@@ -184,7 +184,7 @@ def _read(
     wanted = most if rows is not None or max_samples is None else max_samples
     pairs, count = [], 0
     for batch in source:
-        inputs, targets = _pair(trainer.strategy.batch_to_device(batch, dataloader_idx=0))
+        inputs, targets = labelled_pair(trainer.strategy.batch_to_device(batch, dataloader_idx=0))
         if most is None or count < most:
             pairs.append((inputs.detach().cpu(), targets.detach().cpu()))
         count += len(targets)
@@ -210,7 +210,8 @@ def _is_pair(batch: object) -> bool:
     return is_pair and all(isinstance(part, Tensor) and part.ndim > 0 for part in batch)  # type: ignore[attr-defined]
 
 
-def _pair(batch: Any) -> tuple[Tensor, Tensor]:
+def labelled_pair(batch: Any) -> tuple[Tensor, Tensor]:
+    """The inputs and targets of a batch; a ValueError if it is no pair of tensors of one length."""
     if not _is_pair(batch) or len(batch[0]) != len(batch[1]):
         parts = [type(part).__name__ for part in islice(batch, 4)] if isinstance(batch, tuple | list) else []
         kind = f"{type(batch).__name__} of {', '.join(parts)}" if parts else type(batch).__name__

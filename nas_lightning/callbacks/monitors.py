@@ -16,8 +16,11 @@ _SYNONYMS = {"acc": "accuracy", "top1": "accuracy", "error": "loss", "top5": "ac
 
 
 def check_monitors(
-    callbacks: Collection[Callback], metrics: Collection[str], schedule: str | None = None
-) -> None:
+    callbacks: Collection[Callback],
+    metrics: Collection[str],
+    schedule: str | None = None,
+    perhaps: Collection[str] = (),
+) -> list[str]:
     """Refuse callbacks that wait for a metric which this training does not have.
 
     Where a callback of the user's own may log further metrics, nothing is refused.
@@ -26,23 +29,28 @@ def check_monitors(
         callbacks: The callbacks of the trainer.
         metrics: The metrics of the training, by tag.
         schedule: The metric that the schedule of the learning rate follows; None if it follows none.
+        perhaps: Further metrics that it may have, which its data decide.
+
+    Returns:
+        Those of ``perhaps`` that are waited for.
 
     Raises:
         ValueError: If a ``monitor`` is none of them; the message suggests the one that is meant.
     """
     if any(not type(callback).__module__.startswith(_OWN_PACKAGES) for callback in callbacks):
-        return
+        return []
+    known = {*metrics, *perhaps}
     watches_rates = any(isinstance(callback, LearningRateMonitor) for callback in callbacks)
     for name, monitor, mode in _monitors(callbacks, schedule):
-        if monitor in metrics or (watches_rates and monitor.startswith("lr-")):
-            if mode == "min" and monitor.startswith("accuracy"):
-                rank_zero_info(f"{name} follows {monitor} with `mode` min: a smaller value counts as better")
-            continue
-        meant = _meant(monitor, metrics)
-        raise ValueError(
-            f"`monitor` (={monitor}) of {name} is no metric of this training: did you mean `{meant}`?"
-            f" There are {', '.join(metrics)}"
-        )
+        if monitor not in known and not (watches_rates and monitor.startswith("lr-")):
+            meant = _meant(monitor, metrics)
+            raise ValueError(
+                f"`monitor` (={monitor}) of {name} is no metric of this training: did you mean `{meant}`?"
+                f" There are {', '.join(metrics)}"
+            )
+        if mode == "min" and "accuracy" in monitor:
+            rank_zero_info(f"{name} follows {monitor} with `mode` min: a smaller value counts as better")
+    return [monitor for _, monitor, _ in _monitors(callbacks, schedule) if monitor in perhaps]
 
 
 def _monitors(callbacks: Collection[Callback], schedule: str | None) -> Iterator[tuple[str, str, str]]:

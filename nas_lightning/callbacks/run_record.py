@@ -16,6 +16,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_info
 
+from nas_lightning.callbacks.class_balance import class_balance
 from nas_lightning.callbacks.ending import ending, is_within_epoch
 from nas_lightning.callbacks.loader_batches import data_name
 from nas_lightning.callbacks.loggers import log_settings, run_folder
@@ -207,6 +208,8 @@ class RunRecord(Callback):
         size = images.image_size if images is not None else self._image_size
         cell = {} if size is None else module.cell_description(size)
         ended = self._ended or ending(trainer)
+        balance = class_balance(trainer)
+        uneven = balance.record() if balance is not None and balance.is_uneven else {}
         result = {
             "finished": ended is not None,
             "ended": ended,
@@ -225,6 +228,7 @@ class RunRecord(Callback):
                 "data": {
                     "name": data_name(trainer, "train"),
                     "split_sizes": {} if images is None else images.split_sizes,
+                    **({"class_balance": uneven} if uneven else {}),
                 },
             },
         }
@@ -251,9 +255,9 @@ def evaluated_part(trainer: Trainer, stage: Literal["val", "test"]) -> dict[str,
 
 def _outcome(result: Mapping[str, Any]) -> dict[str, float]:
     """The results in TensorBoard's table of hyperparameters."""
-    accuracy, loss = (f"{name}/{result['evaluation_split']}" for name in ("accuracy", "loss"))
-    final, best = result["final"], result["best"]
-    outcome = {f"final/{name}": final[name] for name in (accuracy, loss) if name in final}
+    split, final, best = result["evaluation_split"], result["final"], result["best"]
+    accuracy, *others = (f"{name}/{split}" for name in ("accuracy", "balanced_accuracy", "loss"))
+    outcome = {f"final/{name}": final[name] for name in (accuracy, *others) if name in final}
     return outcome | ({f"best/{accuracy}": best[accuracy]} if best else {})
 
 

@@ -68,15 +68,15 @@ def fit_end(folder: Path) -> tuple[str, list[list[str]]]:
 
 
 def metrics_text(metrics: Mapping[str, Any], split: str) -> str:
-    """Accuracy and loss of a split in words; empty where there are none.
+    """Accuracies and loss of a split in words; empty where there are none.
 
     Examples:
         >>> metrics_text({"loss/test": 0.09, "accuracy/test": 0.975}, "test")
         'accuracy 0.9750, loss 0.0900 on the test split'
     """
     said = [
-        f"{name} {float(metrics[f'{name}/{split}']):.4f}"
-        for name in ("accuracy", "loss")
+        f"{name.replace('_', ' ')} {float(metrics[f'{name}/{split}']):.4f}"
+        for name in ("accuracy", "balanced_accuracy", "loss")
         if f"{name}/{split}" in metrics
     ]
     return f"{', '.join(said)} on the {split} split" if said else ""

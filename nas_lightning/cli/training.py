@@ -162,6 +162,7 @@ class TrainingCLI(TrainingSettingsCLI):
                     split = self.datamodule.evaluation_split
                     own += callbacks.run_checkpoints(folder / "checkpoints", split)
                     own.append(callbacks.Requeue(folder / "checkpoints"))
+        own = self._with_confusion_matrix(own)
         kwargs["plugins"] = [*as_list(settings["plugins"]), callbacks.AtomicCheckpointIO()]
         try:
             trainer: Trainer = super().instantiate_trainer(callbacks=own, **kwargs)
@@ -179,11 +180,22 @@ class TrainingCLI(TrainingSettingsCLI):
         rank_zero_only.rank = trainer.global_rank  # type: ignore[attr-defined]
         return trainer
 
+    def _with_confusion_matrix(self, own: list[Callback]) -> list[Callback]:
+        """The callbacks with the confusion matrix first: analyses after a training may take hours."""
+        found = [callback for callback in own if isinstance(callback, callbacks.ConfusionMatrix)]
+        folder, subcommand = self.run_folder, self.config["subcommand"]
+        # An evaluation of weights that belong to no run makes no folder.
+        if not found and (subcommand == "fit" or (subcommand != "landscape" and folder.is_dir())):
+            found = [callbacks.ConfusionMatrix(when="uneven")]
+        for callback in found:
+            callback.folder = callback.folder or str(folder)
+        return [*found, *(callback for callback in own if callback not in found)]
+
     def before_fit(self) -> None:
         """Prepare the data before the run writes anything, and lock its folder."""
         for callback in self._requeues:
             callback.listen(self.trainer)
-        self._check_monitors()
+        balanced = self._check_monitors()
         if not self.trainer.is_global_zero:
             return
         writes = not self.settings.trainer.fast_dev_run
@@ -192,19 +204,29 @@ class TrainingCLI(TrainingSettingsCLI):
         self.datamodule.trainer = self.trainer
         self.datamodule.prepare_data()
         self.datamodule.setup("fit")
+        if balanced and not self.datamodule.class_balance.is_uneven:
+            raise ValueError(
+                f"`monitor` (={balanced[0]}) is a metric of uneven classes, and those of"
+                f" {self.datamodule.name} are even: follow accuracy/{self.datamodule.evaluation_split}"
+            )
         if writes:
             self._lock = lock_folder(self.run_folder)  # until the training ends, however it does
             self._check_run_folder()  # another process may have finished a run there meanwhile
             self._was_finished = (self.run_folder / "result.json").is_file()
 
-    def _check_monitors(self) -> None:
-        """Refuse what waits for a metric that this training does not have."""
-        metrics = list(self.model.training_metrics)
+    def _check_monitors(self) -> list[str]:
+        """Refuse what waits for a metric that this training cannot have.
+
+        Returns:
+            What is waited for and depends on the data: the balanced accuracy, or nothing.
+        """
+        metrics, balanced = list(self.model.training_metrics), []
         if self.trainer.limit_val_batches:
             split = self.datamodule.evaluation_split
             metrics += [f"{name}/{split}" for name in self.model.evaluation_metrics]
+            balanced = [f"balanced_accuracy/{split}"]
         schedule = self.settings.model.get("lr_scheduler.init_args.monitor")
-        callbacks.check_monitors(self.trainer.callbacks, metrics, schedule)  # type: ignore[attr-defined]
+        return callbacks.check_monitors(self.trainer.callbacks, metrics, schedule, balanced)  # type: ignore[attr-defined]
 
     def _check_run_folder(self) -> None:
         """Refuse a folder of another run."""

@@ -13,6 +13,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from nas_lightning.class_balance import ClassBalance
 from nas_lightning.datamodules.augmentation import AugmentationDraws, augment, draw_augmentation, normalise
 from nas_lightning.datamodules.checks import check_images, check_integer
 from nas_lightning.datamodules.sampling import (
@@ -111,6 +112,7 @@ class ImageDataModule(LightningDataModule, ABC):
         self.evaluation_batch_size = evaluation_batch_size
         self._arrays: dict[str, tuple[Tensor, Tensor]] = {}
         self._rows: dict[str, Tensor] = {}
+        self._balance_is_said = False
         self._resident: dict[tuple[str, torch.device], tuple[Tensor, Tensor]] = {}
         self._draws: tuple[tuple[int, torch.device], AugmentationDraws] | None = None
 
@@ -142,8 +144,21 @@ class ImageDataModule(LightningDataModule, ABC):
         self._require_setup()
         return {split: len(rows) for split, rows in self._rows.items()}
 
+    @property
+    def class_balance(self) -> ClassBalance:
+        """Number of images of each class in each split; known after ``setup``."""
+        self._require_setup()
+        counts = {}
+        for split, rows in self._rows.items():
+            _, targets = self._arrays[_source(split)]
+            counts[split] = torch.bincount(targets[rows], minlength=self.num_classes).numpy()
+        return ClassBalance(counts, self.class_names)
+
     def setup(self, stage: str | None = None) -> None:
         """Load both splits and hold out the validation part. Calling it again costs nothing.
+
+        Before a training it says which classes have many images and which have few or none, where they are
+        uneven.
 
         Raises:
             ValueError: If the sizes do not fit: the batch is not divisible by the number of devices or larger
@@ -169,6 +184,10 @@ class ImageDataModule(LightningDataModule, ABC):
                 f"`batch_size` (={self.batch_size}) must be at most the size of the training split of "
                 f"{self.name} ({self.split_sizes['train']} images)"
             )
+        if stage == "fit" and not self._balance_is_said:
+            self._balance_is_said = True
+            for line in self.class_balance.lines(self.name):
+                rank_zero_info(line)
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Shuffled batches of the training split; an incomplete last batch is dropped."""

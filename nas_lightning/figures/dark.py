@@ -17,6 +17,8 @@ from matplotlib.text import Text
 from mpl_toolkits.mplot3d.art3d import Poly3DCollection  # type: ignore[import-untyped]
 from mpl_toolkits.mplot3d.axis3d import Axis as Axis3D  # type: ignore[import-untyped]
 
+from nas_lightning.figures.picture import ON_COLOUR
+
 PAPER, INK = "#181d24", "#e6edf3"
 """What stands for white and for black."""
 _GREY = 0.06
@@ -70,6 +72,8 @@ def on_dark(colour: Any, white: float = _WHITE_SHARE) -> Rgba:
 
 
 def _recolour(artist: Artist, white: float) -> None:
+    if artist.get_gid() == ON_COLOUR:
+        return
     for effect in artist.get_path_effects() or ():
         if "foreground" in (settings := getattr(effect, "_gc", {})):
             settings["foreground"] = on_dark(settings["foreground"], white)

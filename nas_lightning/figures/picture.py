@@ -35,6 +35,8 @@ RIGHT: Mapping[str, Any] = {"location": "right", "pad": 0.02}
 """Place of a colour bar."""
 QUIET_COLOUR = "#595959"
 """Colour of notes."""
+ON_COLOUR = "on a colour"
+"""Identifier of a text on a coloured area: its colour suits that of the area, on every page."""
 _SIZE = 100.0
 _EDGE = 0.08
 """Inches between a text and the edge of its picture: widths of letters are whole dots, at each resolution."""
