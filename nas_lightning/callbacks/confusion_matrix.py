@@ -66,6 +66,8 @@ class ConfusionMatrix(Callback):
         self.when = when
         self.every_n_epochs = every_n_epochs
         self.folder = folder
+        self.checkpoint: str | None = None
+        """Set to the name of a checkpoint that is evaluated, to the end of the names of its files."""
         self._counts: Int64[Tensor, "classes predicted"] | None = None
         self._epoch = 0
         self._shown: int | None = None
@@ -235,7 +237,8 @@ class ConfusionMatrix(Callback):
 
     def _path(self, trainer: Trainer, split: str) -> Path:
         folder = run_folder(trainer) if self.folder is None else Path(self.folder)  # asks all ranks
-        return folder / f"confusion_matrix-{split}.csv"
+        names = ["confusion_matrix", split, *([] if self.checkpoint is None else [self.checkpoint])]
+        return folder / f"{'-'.join(names)}.csv"
 
 
 def write_matrix(path: Path, counts: Int64[np.ndarray, "classes predicted"], names: tuple[str, ...]) -> None:
@@ -262,7 +265,7 @@ def _confused(counts: Int64[np.ndarray, "classes predicted"], names: tuple[str, 
     short = [name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 1]}…" for name in names]
     samples = counts.sum(axis=1)
     pairs = [
-        f"{short[true]} for {short[predicted]} {counts[true, predicted]:,} of {samples[true]:,}"
+        f"{short[true]} for {short[predicted]} ({counts[true, predicted]:,} of {samples[true]:,})"
         for true, predicted in most_confused(counts, 3)
     ]
     return f"most often mistaken: {', '.join(pairs)}" if pairs else ""

@@ -187,8 +187,11 @@ class TrainingCLI(TrainingSettingsCLI):
         # An evaluation of weights that belong to no run makes no folder.
         if not found and (subcommand == "fit" or (subcommand != "landscape" and folder.is_dir())):
             found = [callbacks.ConfusionMatrix(when="uneven")]
+        file = self.settings.ckpt_path or self.settings.get("reference_weights")
         for callback in found:
             callback.folder = callback.folder or str(folder)
+            if subcommand != "fit" and file is not None and Path(file).stem != "last":
+                callback.checkpoint = Path(file).stem  # that of the last epoch stays
         return [*found, *(callback for callback in own if callback not in found)]
 
     def before_fit(self) -> None:

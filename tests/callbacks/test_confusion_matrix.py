@@ -105,12 +105,15 @@ def test_evaluations_show_the_matrix(
     shutil.copytree(finished, run)
     expected = read_matrix(run / "confusion_matrix-test.csv")
     (run / "confusion_matrix-test.csv").unlink()
-    main([command, f"--config={run}/config.yaml", f"--ckpt_path={run}/checkpoints/last.ckpt"])
+    best = run / "checkpoints" / "best.ckpt"
+    shutil.copy(run / "checkpoints" / "last.ckpt", best)
+    main([command, f"--config={run}/config.yaml", f"--ckpt_path={best}"])
     value = read_metrics(run)[-1]["balanced_accuracy/test"]
     assert f"balanced_accuracy/test {value:.6f}" in capsys.readouterr().out
     assert f"confusion matrix of the test split: balanced accuracy {value:.4f}; " in caplog.text
-    assert read_matrix(run / "confusion_matrix-test.csv").equals(expected)
-    assert (run / "confusion_matrix-test.png").read_bytes()[:4] == b"\x89PNG"
+    assert read_matrix(run / "confusion_matrix-test-best.csv").equals(expected)
+    assert (run / "confusion_matrix-test-best.png").read_bytes()[:4] == b"\x89PNG"
+    assert not (run / "confusion_matrix-test.csv").exists()
 
 
 def test_an_evaluation_in_a_folder_that_nobody_may_write_goes_on(
