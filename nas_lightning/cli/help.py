@@ -52,8 +52,9 @@ _MODEL: tuple[Setting, ...] = (
 )
 _DATA: tuple[Setting, ...] = (
     ("data", "CLASS", "Digits (built in), CIFAR10, CIFAR100, TinyImageNet, FashionMNIST,", ""),
-    ("", "", "Synthetic, or a class of your own: mine.Mine", ""),
-    ("data.root", "FOLDER", "folder of the data sets", "data"),
+    ("", "", "Synthetic; your images: ImageFolder, HuggingFace (Parquet files),", ""),
+    ("", "", "or a class of your own: mine.Mine", ""),
+    ("data.root", "FOLDER", "folder of the data sets, or of your images", "data"),
     ("data.batch_size", "N", "images per step over all devices together", "80"),
     ("data.cutout", "N", "side of the square cut out of training images; 0: off", "0"),
     ("data.validation_fraction", "P", "share of the training images held out; 0: the test split", "0.0"),

@@ -31,8 +31,8 @@ SUBCOMMANDS = {
 def main(argv: Sequence[str] | None = None) -> None:
     """Run a subcommand.
 
-    Bad input ends with one line on standard error and exit code 2; ``--debug`` (or the environment variable
-    JSONARGPARSE_DEBUG) shows the traceback instead.
+    Bad input ends with one line on standard error, and the error's notes below it, as a list of files; the
+    exit code is 2. ``--debug`` (or the environment variable JSONARGPARSE_DEBUG) shows the traceback instead.
     """
     sleep_while_waiting()  # before anything imports torch
     arguments = list(sys.argv[1:] if argv is None else argv)
@@ -50,7 +50,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     except Exception as error:
         if debug or not is_user_error(error):
             raise
-        print(f"nas-lightning: error: {one_line(error)}", file=sys.stderr)
+        print(
+            f"nas-lightning: error: {one_line(error)}",
+            *getattr(error, "__notes__", ()),
+            sep="\n",
+            file=sys.stderr,
+        )
         sys.exit(2)
 
 

@@ -188,7 +188,7 @@ class DecodedImages(ImageDataModule):
 
         Raises:
             FileNotFoundError: If ``prepare_data`` has not made the cache.
-            ValueError: If files cannot be read, which are all named, or as in ImageDataModule.
+            ValueError: If files cannot be read, whose names are its notes, or as in ImageDataModule.
         """
         if self._record is None:
             cache = self.cache
@@ -203,6 +203,10 @@ class DecodedImages(ImageDataModule):
     def load_split(self, split: OfficialSplit) -> LabelledImages:
         """Map the images of one split into memory; ``"train"`` ends with those of ``"val"``."""
         return read_image_cache(self.cache, split)
+
+    def listed_counts(self) -> dict[Part, int]:
+        """Number of images of each part, before any is decoded."""
+        return {part: len(images) for part, images in self._listed().parts.items()}
 
     def state_dict(self) -> dict[str, Any]:
         """What a training depends on that no argument says: the classes, and a digest of the files."""
@@ -281,7 +285,7 @@ class DecodedImages(ImageDataModule):
     def _decode(self, place: Path) -> None:
         """Make the cache in ``place``; the caller holds its lock."""
         parts = self._listed().parts
-        total = sum(map(len, parts.values()))
+        total = sum(self.listed_counts().values())
         shape = (3, self.image_size, self.image_size)
         needed = total * int(np.prod(shape))
         free = shutil.disk_usage(next(folder for folder in place.parents if folder.exists())).free
@@ -322,8 +326,8 @@ class DecodedImages(ImageDataModule):
                 table.writerows(one.rows(part, self.class_names or ()))
 
     def _report(self, record: Mapping[str, Any], table: Path) -> None:
-        """Name the files that cannot be read and those of which only the first frame counts."""
-        total = sum(map(len, self._listed().parts.values()))
+        """Say what was found: the splits, files that cannot be read, animations, where a split is drawn."""
+        total = sum(self.listed_counts().values())
         unreadable = [f"{name}: {cause}" for name, cause in record["unreadable"]]
         if unreadable:
             lines = [f"  {line}" for line in unreadable[:_NAMED]]
@@ -332,11 +336,18 @@ class DecodedImages(ImageDataModule):
             found = f"{len(unreadable):,} of {total:,} images cannot be read"
             if not self.skip_unreadable:
                 remedy = "mend or remove them, or set `data.skip_unreadable` to go on without them"
-                raise ValueError("\n".join([f"`data.root` (={self.root}): {found}; {remedy}", *lines]))
+                error = ValueError(f"`data.root` (={self.root}): {found}; {remedy}")
+                for line in lines:
+                    error.add_note(line)
+                raise error
             rank_zero_info("\n".join([f"{self.name}: {found}; the training goes on without them", *lines]))
         for part, count in record["counts"].items():
             if count == 0:
                 raise ValueError(f"`data.root` (={self.root}): no image of the {part} split can be read")
+        counts = ", ".join(f"{count:,} {part}" for part, count in record["counts"].items())
+        rank_zero_info(
+            f"{self.name}: {self.num_classes} classes ({_few(self.class_names or ())}); {counts} images"
+        )
         if record["animated"]:
             rank_zero_info(
                 f"{self.name}: of {len(record['animated']):,} animated files the first frame counts:"

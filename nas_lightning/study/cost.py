@@ -79,12 +79,10 @@ class RunCost:
 def run_cost(run: Run) -> RunCost:
     """Count the cost of a run."""
     settings = run.settings
-    data = DATA_SIZES.get(run.data)
-    if run.data == "Synthetic":
-        names = ("train_size", "test_size", "image_size", "num_classes")
-        data = DataSize(*(settings[f"data.init_args.{name}"] for name in names))
-    if data is None:
-        return RunCost(None, None, None, None, unknown=f"the size of the data set {run.data} is not known")
+    try:
+        data = _data_size(run)
+    except (ValueError, OSError) as error:
+        return RunCost(None, None, None, None, unknown=str(error))
     parameters = forward = unknown = None
     try:
         parameters, forward = _network_size(
@@ -103,6 +101,33 @@ def run_cost(run: Run) -> RunCost:
     work = training + EVALUATION * run.epochs * splits["val" if held_out else "test"]
     work += sum(_analysis_work(analysis, splits, run.epochs) for analysis in run.analyses)
     return RunCost(parameters, forward, training, work, unknown)
+
+
+def _data_size(run: Run) -> DataSize:
+    """Size of a run's data set; a ValueError or OSError says why it is not known."""
+    arguments = {
+        key.removeprefix("data.init_args."): value
+        for key, value in run.settings.items()
+        if key.startswith("data.init_args.")
+    }
+    if run.data == "Synthetic":
+        names = ("train_size", "test_size", "image_size", "num_classes")
+        return DataSize(*(arguments[name] for name in names))
+    if run.data in ("ImageFolder", "HuggingFace"):
+        return _folder_size(run.data, tuple(sorted(arguments.items())))
+    if run.data not in DATA_SIZES:
+        raise ValueError(f"the size of the data set {run.data} is not known")
+    return DATA_SIZES[run.data]
+
+
+@cache
+def _folder_size(name: str, arguments: tuple[tuple[str, Any], ...]) -> DataSize:
+    """Size of a folder of images, which many runs share."""
+    from nas_lightning import datamodules  # imports torch
+
+    data = getattr(datamodules, name)(**dict(arguments))
+    counts = data.listed_counts()
+    return DataSize(counts["train"], counts["test"], data.image_size, data.num_classes)
 
 
 def _analysis_work(analysis: AnalysisFile, splits: Mapping[str, int], epochs: int) -> float:

@@ -10,8 +10,8 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa  # type: ignore[import-untyped]
-import pyarrow.parquet as pq  # type: ignore[import-untyped]
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from nas_lightning.study.architectures import expand_architectures
 from nas_lightning.study.imported import METRICS, SETTINGS, Batch, ImportedRun, check_names

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -92,6 +93,23 @@ def test_synthetic_images_have_the_size_of_their_settings() -> None:
     assert cost.multiply_adds is not None
     assert whole is not None
     assert cost.multiply_adds == pytest.approx(whole / 4, rel=1e-3)  # a quarter of the pixels
+
+
+def test_a_folder_of_images_is_counted_where_it_is(tmp_path: Path) -> None:
+    root = tmp_path / "pets"
+    run = run_of(
+        "figure3", "darts_v2", settings={"data.init_args.root": str(root), "data.init_args.batch_size": 4}
+    )
+    run = dataclasses.replace(run, data="ImageFolder", epochs=2)
+    assert run_cost(run) == RunCost(None, None, None, None, unknown=f"`data.root` (={root}): no such folder")
+    for split, count in (("train", 10), ("test", 6)):
+        for number in range(count):
+            file = root / split / ("cat", "dog")[number % 2] / f"{number}.png"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.touch()
+    cost = run_cost(run)
+    assert (cost.training_images, cost.work) == (2 * 8, 2 * 8 + 2 * 6 / 3)
+    assert cost.parameters is not None
 
 
 def test_unknown_data_have_no_cost() -> None:
