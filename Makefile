@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# Whatever the environment says, modules are compiled once: the tests start hundreds of processes.
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: quickstart test lint typecheck docs benchmark
 
@@ -11,8 +13,9 @@ quickstart: $(VENV)/.runs
 	$(BIN)/nas-lightning fit --config configs/quickstart.yaml --run darts_v2-$$(date +%Y%m%d-%H%M%S)
 
 # One process for each core, each test with one thread: faster than several threads one test after the other.
+# Files go to processes as a whole, in the order of tests/conftest.py.
 test: $(VENV)/.tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from functools import cache
 from pkgutil import resolve_name
 from typing import Any
 
@@ -24,10 +25,10 @@ TRAINER_DEFAULTS = {
 }
 
 # Settings that name a class, and the argument of it that is no setting.
-_CLASSES: dict[str, set[str]] = {
-    "data": set(),
-    "model.optimizer": {"params"},
-    "model.lr_scheduler": {"optimizer"},
+_CLASSES: dict[str, str | None] = {
+    "data": None,
+    "model.optimizer": "params",
+    "model.lr_scheduler": "optimizer",
 }
 
 
@@ -45,7 +46,7 @@ def decisive(settings: Mapping[str, Any]) -> dict[str, Any]:
     they are named.
     """
     flat = flatten(settings)
-    model, trainer = _defaults(CellClassifier, {"optimizer"}), _defaults(Trainer) | TRAINER_DEFAULTS
+    model, trainer = _defaults(CellClassifier, "optimizer"), _defaults(Trainer) | TRAINER_DEFAULTS
     defaults = flatten({"model": model, "trainer": trainer, "weights": None})
     for prefix, skipped in _CLASSES.items():
         path = flat.get(f"{prefix}.class_path")
@@ -54,7 +55,9 @@ def decisive(settings: Mapping[str, Any]) -> dict[str, Any]:
     return deciding_settings(flat | {"model.genotype": str(get_genotype(flat["model.genotype"]))}, defaults)
 
 
-def _defaults(cls: type, skipped: set[str] | None = None) -> dict[str, Any]:
+@cache
+def _defaults(cls: type, skipped: str | None = None) -> dict[str, Any]:
+    """Defaults of a class's arguments; they are looked up in its source and that of its bases."""
     parser = ArgumentParser()
-    parser.add_class_arguments(cls, skip=skipped, fail_untyped=False)
+    parser.add_class_arguments(cls, skip=None if skipped is None else {skipped}, fail_untyped=False)
     return plain_settings(parser.get_defaults().as_dict())

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import difflib
+import gc
 import importlib
 import os
 import sys
 from collections.abc import Sequence
+from types import ModuleType
 
 from nas_lightning.cli.help import TRAINING, help_text, wants_help
 from nas_lightning.cli.launcher import check_launcher
@@ -74,11 +76,23 @@ def _run(arguments: list[str]) -> None:
         if name in TRAINING:
             arguments = ["--help" if argument == "--help_all" else argument for argument in arguments]
         check_launcher(os.environ)  # before lightning reads it
-        importlib.import_module(f"nas_lightning.cli.{SUBCOMMANDS[name][0]}").main(arguments)
+        _imported(f"nas_lightning.cli.{SUBCOMMANDS[name][0]}").main(arguments)
     else:
         close = difflib.get_close_matches(name.lower(), SUBCOMMANDS, n=1)
         hint = f"; did you mean `{close[0]}`?" if close else f"; there are {', '.join(SUBCOMMANDS)}"
         raise ValueError(f"no subcommand {shortened(name)!r}{hint}")
+
+
+def _imported(name: str) -> ModuleType:
+    """A module, imported without a look for garbage: libraries make half a million objects, and keep them."""
+    if name in sys.modules or not gc.isenabled():
+        return importlib.import_module(name)
+    gc.disable()
+    try:
+        return importlib.import_module(name)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def _overview() -> str:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
+from jsonargparse import Namespace
 
 from nas_lightning.cli.deciding import decisive, plain_settings
 from nas_lightning.cli.training import TrainingCLI
@@ -18,10 +19,28 @@ class SettingsOnly(TrainingCLI):
     The model's parameters have no memory, nothing is read or written, and no seed is set.
     """
 
+    _made: ClassVar[dict[str, Any] | None] = None
+    """The parser of the last one: making it takes longer than all else, and a study has many runs."""
+
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
         """Only ``fit``."""
         return {"fit": TrainingCLI.subcommands()["fit"]}
+
+    def setup_parser(self, *arguments: Any) -> None:
+        """Make the parser, or take the one that is made."""
+        made, SettingsOnly._made = SettingsOnly._made, None
+        if made is None:
+            super().setup_parser(*arguments)
+            names = ("parser", "_subcommand_parsers", "_subcommand_method_arguments")
+            made = {name: getattr(self, name) for name in names}
+        vars(self).update(made)
+        SettingsOnly._made = made
+
+    def _parse_again(self, defaults: dict[str, Any]) -> Namespace:
+        """Leave the parser to this one: it gets defaults of its own."""
+        SettingsOnly._made = None
+        return super()._parse_again(defaults)
 
     def instantiate_classes(self) -> None:
         """Make data and model, on no device."""

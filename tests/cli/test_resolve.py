@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from nas_lightning.cli.resolve import resolve
+from nas_lightning.cli.main import main as fit
+from nas_lightning.cli.resolve import SettingsOnly, resolve
 from nas_lightning.identity import NOT_DECIDING, deciding_settings, flatten, identity_hash
 from tests.cli.commands import TINY, read_result, run_process
 from tests.cli.parsing import ParsedOnly
@@ -25,6 +26,51 @@ def test_all_settings_are_resolved_without_a_trace(tmp_path: Path, monkeypatch: 
     assert not {"trainer.callbacks", "model.optimizer.init_args.nesterov"} & deciding.keys()
     assert deciding["model.genotype"].startswith("Genotype(")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_one_parser_resolves_all_runs_of_a_study(tmp_path: Path) -> None:
+    commands = [
+        ["fit", "--data=Digits", "--model.optimizer.lr=0.2", "--trainer.callbacks+=LossContour"],
+        ["fit", "--data=CIFAR10", "--model.optimizer=Adam", "--trainer.max_epochs=3"],
+        ["fit", "--data=Nothing"],
+        ["fit", "--config=configs/base.yaml", "--data.batch_size=16"],
+        ["fit", f"--ckpt_path={tmp_path}"],
+    ]
+
+    def outcome(arguments: list[str]) -> object:
+        try:
+            return resolve(arguments)
+        except (ValueError, OSError) as error:
+            return str(error)
+
+    resolve(["fit", "--data=Digits"])
+    shared = [outcome(arguments) for arguments in commands]
+    parser = (SettingsOnly._made or {})["parser"]
+    assert outcome(commands[0]) == shared[0]
+    assert (SettingsOnly._made or {})["parser"] is parser
+    alone = []
+    for arguments in commands:
+        SettingsOnly._made = None
+        alone.append(outcome(arguments))
+    assert shared == alone
+    assert sum(isinstance(found, str) for found in alone) == 2
+
+
+def test_a_parser_with_a_checkpoint_s_settings_serves_once(tmp_path: Path) -> None:
+    fit(
+        [
+            "fit",
+            *TINY,
+            "--model.drop_path=0.3",
+            "--trainer.max_epochs=1",
+            f"--trainer.default_root_dir={tmp_path}",
+        ]
+    )
+    (checkpoint,) = tmp_path.glob("**/last.ckpt")
+    plain = resolve(["fit", *TINY])
+    assert resolve(["fit", *TINY, f"--ckpt_path={checkpoint}"])[0]["model"]["drop_path"] == 0.3
+    assert resolve(["fit", *TINY]) == plain
+    assert plain[0]["model"]["drop_path"] == 0
 
 
 @pytest.mark.parametrize(("typed", "read"), [("1", 1), ("1.0", 1.0), ("3", 3), ("0.5", 0.5), ("null", None)])
