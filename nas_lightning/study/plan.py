@@ -108,7 +108,7 @@ def _data_and_rate(run: Run) -> dict[str, str]:
     keys = ("model.drop_path", "model.auxiliary_weight", "data.init_args.cutout")
     regularised = ", regularised" if any(run.settings.get(key) for key in keys) else ""
     rate = "" if run.learning_rate is None else f"{run.learning_rate:g}"
-    return {"data": run.data + regularised, "lr": rate}
+    return {"data": run.data_set + regularised, "lr": rate}
 
 
 def _totals(rows: Sequence[_Row], jobs: int, gpus_per_run: float | int) -> list[str]:

@@ -11,6 +11,9 @@ from nas_lightning.cells import Genotype, cell_depth, cell_width, published_vari
 
 VariantKind: TypeAlias = Literal["original", "connections", "operations", "adapted", "own", "sampled"]
 
+FOLDER_CLASSES = ("ImageFolder", "HuggingFace")
+"""Data classes that read any folder of images."""
+
 
 @dataclass(frozen=True)
 class Architecture:
@@ -107,6 +110,12 @@ class Run:
     analyses: tuple[AnalysisFile, ...]
     arguments: tuple[str, ...]
     deciding: Mapping[str, Any] = field(default_factory=dict, hash=False)
+
+    @property
+    def data_set(self) -> str:
+        """Name of the data set in plans and tables: the data class, or the folder of any images."""
+        folder = Path(str(self.settings.get("data.init_args.root", ""))).name
+        return (self.data in FOLDER_CLASSES and folder) or self.data
 
     def limited_batches(self, batches: int) -> int:
         """Training batches of an epoch under the trainer's limits, as Lightning understands them.
