@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # Whatever the environment says, modules are compiled once: the tests start hundreds of processes.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: quickstart test lint typecheck docs benchmark
+.PHONY: quickstart test lint typecheck docs benchmark install
 
 # Train darts_v2 on the embedded data set; a run folder of its own each time. Watch it with
 # `.venv/bin/tensorboard --logdir tb_logs`.
@@ -40,6 +40,11 @@ benchmark: $(VENV)/.tests
 	$(BIN)/python -m benchmarks.processes
 	$(BIN)/python -m benchmarks.performance_figures
 	$(BIN)/python -m benchmarks.table
+
+# All of it by one call of pip; each takes ten seconds to find that nothing is missing.
+install: | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --editable '.[dev,docs]'
+	touch $(VENV)/.runs $(VENV)/.tests $(VENV)/.dev $(VENV)/.docs
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)

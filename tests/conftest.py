@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 import jaxtyping
 import pytest
@@ -14,21 +14,21 @@ import torch
 from nas_lightning.cells import own_modules
 
 
-def pytest_configure() -> None:
-    """What is imported stays: while tests are collected, no time goes to looking for garbage in it."""
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Look for no garbage among what is imported: not while tests are collected, and not while they run."""
     gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files with the most slow tests come first: at the end, a long one would leave the other cores idle."""
     slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
     items.sort(key=lambda item: -slow[item.path])
-
-
-def pytest_collection_finish() -> None:
-    """From here on, garbage is looked for among what the tests make."""
-    gc.freeze()
-    gc.enable()
 
 
 @pytest.fixture(autouse=True)
