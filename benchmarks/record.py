@@ -26,12 +26,17 @@ TOLERANCE = 1e-4 if DEVICE.type == "cuda" else 1e-5
 RESULTS = Path(os.environ.get("BENCHMARK_RESULTS") or Path(__file__).parent / "results")
 
 
-def alternate(contestants: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
+def alternate(
+    contestants: Mapping[str, Callable[[], object]],
+    rounds: int,
+    clock: Callable[[], float] = time.perf_counter,
+) -> dict[str, list[float]]:
     """Time each contestant once a round, in turn, after a round of warming up.
 
     Args:
         contestants: What to call, by name.
         rounds: Number of timed rounds.
+        clock: What counts the seconds.
 
     Returns:
         Seconds of every call, by name.
@@ -39,12 +44,12 @@ def alternate(contestants: Mapping[str, Callable[[], object]], rounds: int) -> d
     seconds: dict[str, list[float]] = {name: [] for name in contestants}
     for index in range(rounds + 1):
         for name, call in contestants.items():
-            start = time.perf_counter()
+            start = clock()
             call()
             if torch.cuda.is_available():
                 torch.cuda.synchronize()
             if index > 0:
-                seconds[name].append(time.perf_counter() - start)
+                seconds[name].append(clock() - start)
     return seconds
 
 

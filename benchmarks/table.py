@@ -62,6 +62,14 @@ MEASURES: tuple[tuple[str, str, str, str, Find], ...] = (
         lambda record: record["ratios"]["data preparation / step"],
     ),
     (
+        *("images a second, from the host / on the device", "at least 0.95", "", "residence"),
+        lambda record: record["ratios"]["16 channels, 8 cells, images a second, host / device"],
+    ),
+    (
+        *("the same, quick start's network", "at least 0.95", "", "residence"),
+        lambda record: record["ratios"]["4 channels, 3 cells, images a second, host / device"],
+    ),
+    (
         *("memory of a step, compiled / plain", "at most 1.1", "at most 1.1", "training"),
         lambda record: record["memory_mib"]["compiled / plain"],
     ),

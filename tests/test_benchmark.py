@@ -30,6 +30,7 @@ from benchmarks import (
     performance_figures,
     processes,
     record,
+    residence,
     rewrites,
     scaling,
     table,
@@ -533,6 +534,18 @@ def test_both_pictures_are_written_and_nothing_is_cut(tmp_path: Path) -> None:
         assert box.y0 >= -0.01
         assert box.x1 <= width + 0.01
         assert box.y1 <= height + 0.01
+
+
+def test_both_places_of_the_images_are_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(record, "RESULTS", tmp_path)
+    monkeypatch.setattr(residence, "NETWORKS", ((4, 3),))
+    residence.main(["--images=64", "--batch_size=4", "--steps=1", "--rounds=2"])
+    kept = json.loads((tmp_path / "residence.json").read_text())
+    ratio = kept["ratios"]["4 channels, 3 cells, images a second, host / device"]
+    assert (ratio["at_least"], ratio["calls"]) == (0.95, 2)
+    assert 0 < ratio["lower_quartile"] <= ratio["median"] <= ratio["upper_quartile"]
+    assert kept["seconds"].keys() == {f"4 channels, 3 cells, {place}" for place in ("device", "host")}
+    assert kept["settings"]["images"] == 64
 
 
 def test_the_page_shows_what_the_records_hold() -> None:

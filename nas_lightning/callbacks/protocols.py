@@ -54,8 +54,11 @@ class ImageData(Protocol):
     split_sizes: dict[str, int]
     hparams: Any
 
-    def split_arrays(self, split: Any) -> tuple[Tensor, Tensor]:
-        """Images, uint8, and classes of a split in its own order."""
+    def split_source(self, split: Any) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Images, uint8, and classes that a split is taken from, and its rows in them; None: all."""
+
+    def stays_on_host(self, size: int, device: torch.device) -> bool:
+        """Whether images of so many bytes are too large for a device."""
 
     def normalise(self, images: Tensor, dtype: torch.dtype = ...) -> Tensor:
         """Inputs of the network."""

@@ -13,13 +13,18 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Float, Int64, UInt8
+from jaxtyping import Bool, Float, Int64, Integer, UInt8
 from torch import Tensor
 from torch.nn import functional
+
+BLOCK = 2**20
+"""Images whose random numbers are drawn at once."""
 
 
 class AugmentationDraws(NamedTuple):
     """The random numbers of an augmentation, one entry per image.
+
+    Those of a whole split are kept in the smallest types that hold them: some 5 bytes an image.
 
     Attributes:
         top: Row offset of the crop in the padded image, in 0 .. 2 * padding.
@@ -29,15 +34,16 @@ class AugmentationDraws(NamedTuple):
         centre_column: Column of the centre of the cutout square, in 0 .. size - 1.
     """
 
-    top: Int64[Tensor, " batch"]
-    left: Int64[Tensor, " batch"]
+    top: Integer[Tensor, " batch"]
+    left: Integer[Tensor, " batch"]
     flip: Bool[Tensor, " batch"]
-    centre_row: Int64[Tensor, " batch"]
-    centre_column: Int64[Tensor, " batch"]
+    centre_row: Integer[Tensor, " batch"]
+    centre_column: Integer[Tensor, " batch"]
 
     def select(self, indices: Int64[Tensor, " selected"]) -> AugmentationDraws:
-        """Draws of the images at ``indices``."""
-        return AugmentationDraws(*(draw[indices] for draw in self))
+        """Draws of the images at ``indices``, the numbers in int64."""
+        chosen = (draw[indices] for draw in self)
+        return AugmentationDraws(*(draw if draw.dtype == torch.bool else draw.long() for draw in chosen))
 
     def to(self, device: torch.device) -> AugmentationDraws:
         """The same draws on ``device``."""
@@ -50,11 +56,14 @@ def draw_augmentation(
     """Draw independent uniform offsets, flips and cutout centres.
 
     The same numbers are drawn whatever is switched on, so that switching the flip or cutout on leaves the
-    crops as they were.
+    crops as they were. The generator is one of the CPU.
     """
 
     def uniform(bound: int) -> Tensor:
-        return torch.randint(bound, (count,), generator=generator, device=generator.device)
+        drawn = torch.empty(count, dtype=torch.uint8 if bound <= 256 else torch.int32)
+        for some in torch.split(drawn, BLOCK):
+            some.copy_(torch.randint(bound, some.shape, generator=generator))
+        return drawn
 
     top, left, coin = uniform(2 * padding + 1), uniform(2 * padding + 1), uniform(2)
     mirrored = coin.bool() if flip else torch.zeros_like(coin, dtype=torch.bool)
@@ -63,8 +72,8 @@ def draw_augmentation(
 
 def crop_and_flip(
     images: UInt8[Tensor, "batch channels size size"],
-    top: Int64[Tensor, " batch"],
-    left: Int64[Tensor, " batch"],
+    top: Integer[Tensor, " batch"],
+    left: Integer[Tensor, " batch"],
     flip: Bool[Tensor, " batch"],
     padding: int = 4,
 ) -> UInt8[Tensor, "batch channels size size"]:
@@ -115,8 +124,8 @@ def normalise(
 
 def cutout(
     inputs: Float[Tensor, "batch channels height width"],
-    centre_row: Int64[Tensor, " batch"],
-    centre_column: Int64[Tensor, " batch"],
+    centre_row: Integer[Tensor, " batch"],
+    centre_column: Integer[Tensor, " batch"],
     length: int,
 ) -> Float[Tensor, "batch channels height width"]:
     """Set one square of each image to zero, which is the channel mean of normalised inputs.

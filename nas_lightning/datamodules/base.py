@@ -1,9 +1,10 @@
-"""ImageDataModule: images that live on the training device, cut into batches and augmented there."""
+"""ImageDataModule: images in uint8, cut into batches and augmented on the training device."""
 
 from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -16,6 +17,7 @@ from torch.utils.data import DataLoader
 from nas_lightning.class_balance import ClassBalance
 from nas_lightning.datamodules.augmentation import AugmentationDraws, augment, draw_augmentation, normalise
 from nas_lightning.datamodules.checks import check_images, check_integer
+from nas_lightning.datamodules.residence import Resident, check_resident, is_for_host, pinned, too_large
 from nas_lightning.datamodules.sampling import (
     EvaluationSampler,
     ImageBatch,
@@ -37,8 +39,8 @@ Split = Literal["train", "val", "test"]
 class ImageDataModule(LightningDataModule, ABC):
     """A data set of small images for classification, with the paper's augmentation.
 
-    The images stay on the training device as uint8 tensors. Loaders yield positions; whole batches are cut
-    out, augmented and normalised on the device. A subclass sets the class attributes and writes
+    The images stay on the training device as uint8 tensors, or on the host where they do not fit. Whole
+    batches are augmented and normalised on the device. A subclass sets the class attributes and writes
     ``load_split``, and ``prepare_data`` if files have to be fetched or converted.
 
     Attributes:
@@ -62,6 +64,11 @@ class ImageDataModule(LightningDataModule, ABC):
         seed: Seed of the order of the training images and of their augmentation; None takes that of
             Lightning's ``seed_everything``, or 0 without one.
         evaluation_batch_size: Images per evaluation batch on each device.
+        resident: Where the images are. ``"device"``: all of them on the training device, from which loaders
+            give positions. ``"host"``: in the host's memory, or in files that are mapped into it; a thread
+            gathers the next three batches, in pinned memory for a GPU, which are copied while it computes.
+            ``"auto"``: on a GPU where the splits of the training take at most half of its free memory,
+            otherwise on the host; on a CPU they stay as they are. The batches are the same bit for bit.
 
     Raises:
         ValueError: If an argument is out of range.
@@ -85,8 +92,10 @@ class ImageDataModule(LightningDataModule, ABC):
         validation_seed: int = 0,
         seed: int | None = None,
         evaluation_batch_size: int = 250,
+        resident: Resident = "auto",
     ) -> None:
         super().__init__()
+        check_resident(resident)
         check_integer("batch_size", batch_size, minimum=1)
         check_integer("evaluation_batch_size", evaluation_batch_size, minimum=1)
         check_integer("cutout", cutout, minimum=0)
@@ -102,7 +111,8 @@ class ImageDataModule(LightningDataModule, ABC):
             raise ValueError(
                 f"`validation_fraction` (={validation_fraction}) must be at least 0 and less than 1"
             )
-        self.save_hyperparameters(logger=False)
+        self.save_hyperparameters(logger=False, ignore="resident")  # it may change at any time
+        self.resident = resident
         self.root = root
         self._batch_size = batch_size
         self.cutout = cutout
@@ -111,14 +121,21 @@ class ImageDataModule(LightningDataModule, ABC):
         self.seed = seed
         self.evaluation_batch_size = evaluation_batch_size
         self._arrays: dict[str, tuple[Tensor, Tensor]] = {}
-        self._rows: dict[str, Tensor] = {}
         self._balance_is_said = False
-        self._resident: dict[tuple[str, torch.device], tuple[Tensor, Tensor]] = {}
+        self._rows: dict[str, Tensor | None] = {}
+        self._sizes: dict[str, int] = {}
+        self._stage: str | None = None
+        self._for_host: dict[torch.device, bool] = {}
+        self._copies: dict[tuple[str, torch.device], tuple[Tensor, Tensor]] = {}
         self._draws: tuple[tuple[int, torch.device], AugmentationDraws] | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy or another process needs. It reads the images again, which a memory map gives free."""
+        return self.__dict__ | {"_arrays": {}, "_copies": {}, "_for_host": {}, "_draws": None}
 
     @abstractmethod
     def load_split(self, split: OfficialSplit) -> LabelledImages:
-        """Read one of the two official splits, on the CPU; a memory map will do."""
+        """Read one of the two official splits, on the CPU; a memory map will do. The same at every call."""
 
     @property
     def batch_size(self) -> int:
@@ -131,7 +148,7 @@ class ImageDataModule(LightningDataModule, ABC):
     @batch_size.setter
     def batch_size(self, value: int) -> None:
         check_integer("batch_size", value, minimum=1)
-        self._batch_size = min(value, self.split_sizes["train"]) if self._rows else value
+        self._batch_size = min(value, self.split_sizes["train"]) if self._sizes else value
 
     @property
     def evaluation_split(self) -> Literal["val", "test"]:
@@ -142,16 +159,16 @@ class ImageDataModule(LightningDataModule, ABC):
     def split_sizes(self) -> dict[str, int]:
         """Number of images of each split; known after ``setup``."""
         self._require_setup()
-        return {split: len(rows) for split, rows in self._rows.items()}
+        return dict(self._sizes)
 
     @property
     def class_balance(self) -> ClassBalance:
         """Number of images of each class in each split; known after ``setup``."""
         self._require_setup()
-        counts = {}
-        for split, rows in self._rows.items():
-            _, targets = self._arrays[_source(split)]
-            counts[split] = torch.bincount(targets[rows], minlength=self.num_classes).numpy()
+        counts = {
+            split: torch.bincount(self._split_targets(split), minlength=self.num_classes).numpy()
+            for split in self._rows
+        }
         return ClassBalance(counts, self.class_names)
 
     def setup(self, stage: str | None = None) -> None:
@@ -166,13 +183,19 @@ class ImageDataModule(LightningDataModule, ABC):
             FileNotFoundError: If the files are not there (``prepare_data`` puts them there).
         """
         self._per_device_batch_size()
+        self._stage = stage
         if not self._arrays:
             arrays = {"train": self.load_split("train"), "test": self.load_split("test")}
             for split, (images, targets) in arrays.items():
                 check_images(
                     f"{self.name}, {split} split", images, targets, self.image_size, self.num_classes
                 )
-            self._rows = self._divide(arrays["train"][1], len(arrays["test"][1]))
+            rows = self._divide(arrays["train"][1], len(arrays["test"][1]))
+            self._sizes = {split: len(some) for split, some in rows.items()}
+            whole = {source: len(targets) for source, (_, targets) in arrays.items()}
+            self._rows = {
+                split: None if len(some) == whole[_source(split)] else some for split, some in rows.items()
+            }
             self._arrays = arrays
             if not self.validation_fraction:
                 rank_zero_info(
@@ -194,7 +217,7 @@ class ImageDataModule(LightningDataModule, ABC):
         world_size, rank = self._world()
         count = self.split_sizes["train"]
         sampler = TrainingSampler(count, num_replicas=world_size, rank=rank, seed=self.seed)
-        return index_loader("train", sampler, self._per_device_batch_size())
+        return self._loader("train", sampler, self._per_device_batch_size())
 
     def val_dataloader(self) -> DataLoader[Any]:
         """Batches of ``evaluation_split``; of :meth:`evaluated_part` where the trainer has a limit."""
@@ -225,9 +248,8 @@ class ImageDataModule(LightningDataModule, ABC):
                 f"`trainer.limit_{stage}_batches` (={limit}) leaves none of the {batches} batches of the"
                 f" {split} split of {self.name}: take more, or a smaller `data.evaluation_batch_size`"
             )
-        _, targets = self._arrays[_source(split)]
         part = min(kept * self.evaluation_batch_size, size)
-        return stratified_subset(targets[self._rows[split]], part, self.validation_seed)
+        return stratified_subset(self._split_targets(split), part, self.validation_seed)
 
     def describe_evaluation(self, stage: Literal["val", "test"]) -> dict[str, Any] | None:
         """What is evaluated in place of a whole split, in words and numbers; None if all of it is.
@@ -258,7 +280,7 @@ class ImageDataModule(LightningDataModule, ABC):
         # A share would be taken of the part once more; the loader has no more batches than this.
         setattr(self.trainer, f"limit_{stage}_batches", math.ceil(len(part) / self.evaluation_batch_size))
         sampler = EvaluationSampler(len(part), num_replicas=world_size, rank=rank, positions=part)
-        return index_loader(split, sampler, self.evaluation_batch_size)
+        return self._loader(split, sampler, self.evaluation_batch_size)
 
     def evaluation_dataloader(self, split: Split) -> DataLoader[Any]:
         """Batches of any split in its own order, without augmentation.
@@ -274,18 +296,32 @@ class ImageDataModule(LightningDataModule, ABC):
             ValueError: If there is no such split.
         """
         if split not in self.split_sizes:
-            raise ValueError(f"{self.name} has no split {split!r}: it has {', '.join(map(repr, self._rows))}")
+            raise ValueError(
+                f"{self.name} has no split {split!r}: it has {', '.join(map(repr, self._sizes))}"
+            )
         world_size, rank = self._world()
         sampler = EvaluationSampler(self.split_sizes[split], num_replicas=world_size, rank=rank)
-        return index_loader(split, sampler, self.evaluation_batch_size)
+        return self._loader(split, sampler, self.evaluation_batch_size)
 
     def split_arrays(self, split: Split) -> LabelledImages:
-        """All images and targets of a split on the CPU, in its own order, as they are on disk."""
+        """All images and targets of a split on the CPU, in its own order, as they are on disk.
+
+        Where a part is held out, the images of the other are copied too: :meth:`split_source` copies none.
+        """
+        images, targets, rows = self.split_source(split)
+        return (images, targets) if rows is None else (images[rows], targets[rows])
+
+    def split_source(self, split: Split) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Images and targets of the official split that a split is taken from, and the split's rows in it.
+
+        Nothing is copied, and of a memory map nothing is read. The rows are None where it is all of them.
+        """
         self._require_setup()
-        images, targets = self._arrays[_source(split)]
-        rows = self._rows[split]
-        whole = len(rows) == len(targets)
-        return (images, targets) if whole else (images[rows], targets[rows])
+        return *self._official(_source(split)), self._rows[split]
+
+    def stays_on_host(self, size: int, device: torch.device) -> bool:
+        """Whether so many bytes of images stay on the host, by ``resident``."""
+        return is_for_host(self.resident, size, device)
 
     def normalise(
         self, images: UInt8[Tensor, "batch channels height width"], dtype: torch.dtype = torch.float32
@@ -294,13 +330,15 @@ class ImageDataModule(LightningDataModule, ABC):
         return normalise(images, self.mean, self.std, dtype)
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int = 0) -> Any:
-        """Look up the images of an IndexBatch in the tensors on ``device``."""
-        if not isinstance(batch, IndexBatch):
+        """Look up the images of an IndexBatch on ``device``, or copy those of an ImageBatch to it."""
+        device = torch.device(device)
+        if isinstance(batch, IndexBatch):
+            if not self._takes_batches_from_host(device):
+                return self._look_up(batch, *self._on_device(_source(batch.split), device))
+            batch = self._gather(batch, device)
+        if not isinstance(batch, ImageBatch):
             return super().transfer_batch_to_device(batch, device, dataloader_idx)
-        images, targets = self._on_device(_source(batch.split), device)
-        rows = self._rows[batch.split][batch.indices.clamp(min=0)].to(images.device)
-        padding = (batch.indices < 0).to(images.device)
-        return ImageBatch(batch, images[rows], targets[rows].masked_fill(padding, -1))
+        return batch.each(lambda part: part.to(device, non_blocking=device.type == "cuda"))
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int = 0) -> Any:
         """Augment (training batches only) and normalise: (inputs [batch, 3, size, size], targets [batch])."""
@@ -321,7 +359,8 @@ class ImageDataModule(LightningDataModule, ABC):
 
     def teardown(self, stage: str) -> None:
         """Free the copies on accelerators; the next stage makes them again."""
-        self._resident.clear()
+        self._copies.clear()
+        self._for_host.clear()
         self._draws = None
 
     def _epoch_draws(self, epoch: int, device: torch.device) -> AugmentationDraws:
@@ -338,13 +377,63 @@ class ImageDataModule(LightningDataModule, ABC):
             self._draws = ((epoch, device), draws.to(device))
         return self._draws[1]
 
-    def _on_device(self, source: str, device: torch.device) -> tuple[Tensor, Tensor]:
+    def _split_targets(self, split: str) -> Tensor:
+        _, targets = self._official(_source(split))
+        rows = self._rows[split]
+        return targets if rows is None else targets[rows]
+
+    def _official(self, source: OfficialSplit) -> tuple[Tensor, Tensor]:
+        if source not in self._arrays:  # this module is a copy
+            self._arrays[source] = self.load_split(source)
+        return self._arrays[source]
+
+    def _on_device(self, source: OfficialSplit, device: torch.device) -> tuple[Tensor, Tensor]:
+        if (source, device) not in self._copies:
+            images, targets = self._official(source)
+            self._copies[source, device] = (images.to(device), targets.to(device))
+        return self._copies[source, device]
+
+    def _gather(self, batch: IndexBatch, device: torch.device | None) -> ImageBatch:
+        """Images and targets of a batch on the host, ready to be copied to a device."""
+        found = self._look_up(batch, *self._official(_source(batch.split)))
+        return found.each(lambda part: pinned(part, device))
+
+    def _look_up(self, batch: IndexBatch, images: Tensor, targets: Tensor) -> ImageBatch:
+        """Images and targets of a batch, from those of its official split."""
+        chosen, rows = batch.indices.clamp(min=0), self._rows[batch.split]
+        chosen = (chosen if rows is None else rows[chosen]).to(images.device)
+        padding = (batch.indices < 0).to(images.device)
+        return ImageBatch(batch, images[chosen], targets[chosen].masked_fill(padding, -1))
+
+    def _loader(
+        self, split: str, sampler: TrainingSampler | EvaluationSampler, batch_size: int
+    ) -> DataLoader[Any]:
+        """A loader of positions or, where the images stay on the host, of images that are gathered ahead."""
+        strategy = getattr(self.trainer, "strategy", None)
+        device = None if strategy is None else strategy.root_device
+        from_host = self.resident == "host" if device is None else self._takes_batches_from_host(device)
+        gather = partial(self._gather, device=device) if from_host else None
+        return index_loader(split, sampler, batch_size, gather)
+
+    def _takes_batches_from_host(self, device: torch.device) -> bool:
+        """Whether the images of this stage stay on the host; decided once."""
         self._require_setup()
-        key = (source, torch.device(device))
-        if key not in self._resident:
-            images, targets = self._arrays[source]
-            self._resident[key] = (images.to(device), targets.to(device))
-        return self._resident[key]
+        if device not in self._for_host:
+            size = sum(self._official(source)[0].nbytes for source in self._needed())
+            self._for_host[device] = self.stays_on_host(size, device)
+            if self._for_host[device] and self.resident == "auto":
+                rank_zero_info(f"{self.name}: images stay on the host: {too_large(size, device)}")
+        return self._for_host[device]
+
+    def _needed(self) -> set[OfficialSplit]:
+        """The official splits that this stage reads."""
+        evaluated = _source(self.evaluation_split)
+        stages: dict[str, set[OfficialSplit]] = {
+            "fit": {"train", evaluated},
+            "validate": {evaluated},
+            "test": {"test"},
+        }
+        return stages.get(self._stage or "", {"train", "test"})
 
     def _world(self) -> tuple[int, int]:
         """Number of ranks and the rank of this process."""
@@ -373,10 +462,10 @@ class ImageDataModule(LightningDataModule, ABC):
         return rows
 
     def _require_setup(self) -> None:
-        if not self._arrays and not self._rows:
+        if not self._sizes:
             raise RuntimeError(f"{self.name}: call `prepare_data()` and `setup()` before using the data")
 
 
-def _source(split: str) -> str:
+def _source(split: str) -> OfficialSplit:
     """The official split that a split's images are taken from."""
     return "test" if split == "test" else "train"

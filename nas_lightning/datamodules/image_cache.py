@@ -9,8 +9,11 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import math
+import mmap
 import os
 import shutil
+import sys
 import zlib
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -26,6 +29,8 @@ from nas_lightning.datamodules.storage import disk_errors, partial_folder
 from nas_lightning.files import atomic_write
 
 CHECKSUMS = "checksums.json"
+_NO_RESERVE: int = getattr(mmap, "MAP_NORESERVE", 0x4000 if sys.platform == "linux" else 0)
+"""Python has the name since 3.13."""
 
 
 class DecodedSplit(NamedTuple):
@@ -99,10 +104,26 @@ def read_image_cache(
     Raises:
         OSError: If the files are not there.
     """
-    # Copy on write: torch takes no read-only array, and changes of the tensor must not reach the file.
-    images = np.load(folder / f"{split}_images.npy", mmap_mode="c")
+    images = map_npy(folder / f"{split}_images.npy")
     targets = np.load(folder / f"{split}_targets.npy").astype(np.int64)
     return torch.from_numpy(images), torch.from_numpy(targets)
+
+
+def map_npy(path: Path) -> NDArray[Any]:
+    """Map an NPY file into memory, of whatever size; what is changed there does not reach the file.
+
+    Raises:
+        OSError: If the file is not there.
+        ValueError: If it is no NPY file.
+    """
+    with path.open("rb") as file:
+        np.lib.format.read_magic(file)
+        shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+        # Copy on write: torch takes no read-only array. NumPy's own map of this kind needs as much free
+        # memory as the file is large, in case that all of it is changed.
+        flags = mmap.MAP_PRIVATE | _NO_RESERVE
+        mapped = mmap.mmap(file.fileno(), 0, flags=flags, prot=mmap.PROT_READ | mmap.PROT_WRITE)
+        return np.frombuffer(mapped, dtype, math.prod(shape), file.tell()).reshape(shape)
 
 
 def write_npy(

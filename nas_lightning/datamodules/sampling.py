@@ -8,7 +8,7 @@ only.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -18,6 +18,8 @@ from jaxtyping import Int64
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torch.utils.data.distributed import DistributedSampler
+
+from nas_lightning.datamodules.residence import prepared_ahead
 
 
 class IndexBatch(NamedTuple):
@@ -35,7 +37,7 @@ class IndexBatch(NamedTuple):
 
 
 class ImageBatch(NamedTuple):
-    """An IndexBatch with its images, on the device.
+    """An IndexBatch with its images, on the device or on their way to it.
 
     Attributes:
         source: The batch of indices.
@@ -46,6 +48,11 @@ class ImageBatch(NamedTuple):
     source: IndexBatch
     images: Tensor
     targets: Tensor
+
+    def each(self, change: Callable[[Tensor], Tensor]) -> ImageBatch:
+        """The batch with each of its tensors changed."""
+        source = self.source._replace(indices=change(self.source.indices))
+        return ImageBatch(source, change(self.images), change(self.targets))
 
 
 class Positions(Dataset[int]):
@@ -78,6 +85,13 @@ class TrainingSampler(DistributedSampler[int]):
             Positions(count), num_replicas=num_replicas, rank=rank, shuffle=True, seed=spread, drop_last=True
         )
 
+    def __iter__(self) -> Iterator[int]:
+        """Torch's order, but not as a list of Python's numbers: of millions, it takes hundreds of MB."""
+        generator = torch.Generator().manual_seed(self.seed + self.epoch)
+        order = torch.randperm(len(self.dataset), generator=generator)  # type: ignore[arg-type]
+        for some in torch.split(order[self.rank : self.total_size : self.num_replicas], 1024):
+            yield from some.tolist()
+
 
 class EvaluationSampler(DistributedSampler[int]):
     """The positions in order, divided over the ranks, padded with -1 instead of with duplicates.
@@ -102,12 +116,24 @@ class EvaluationSampler(DistributedSampler[int]):
 class IndexLoader(DataLoader[Any]):
     """A loader that goes on where a checkpoint within an epoch was written.
 
-    Its state is the number of batches that it gave in the epoch. Lightning makes the iterator before the
-    sampler knows the epoch, so the order is drawn when the first batch is asked for.
+    Its state is the number of batches that it gave in the epoch, whatever is prepared ahead. Lightning makes
+    the iterator before the sampler knows the epoch, so the order is drawn when the first batch is asked for.
+
+    Args:
+        *args: As of a DataLoader.
+        prepare: Makes what the loader gives of an IndexBatch, ahead and in a thread; None gives the
+            IndexBatch.
+        **kwargs: As of a DataLoader.
     """
 
     _given = 0
     _skipped = 0
+
+    def __init__(
+        self, *args: Any, prepare: Callable[[IndexBatch], ImageBatch] | None = None, **kwargs: Any
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        self.prepare = prepare
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         """The batches, without those that were given before the checkpoint."""
@@ -116,7 +142,8 @@ class IndexLoader(DataLoader[Any]):
 
     def _batches(self, skipped: int) -> Iterator[Any]:
         self._given = skipped
-        for batch in islice(super().__iter__(), skipped, None):
+        batches = islice(super().__iter__(), skipped, None)
+        for batch in batches if self.prepare is None else prepared_ahead(batches, self.prepare):
             self._given += 1
             yield batch
 
@@ -129,8 +156,16 @@ class IndexLoader(DataLoader[Any]):
         self._skipped = int(state["batches"])
 
 
-def index_loader(split: str, sampler: TrainingSampler | EvaluationSampler, batch_size: int) -> IndexLoader:
-    """A loader of IndexBatches. It drops an incomplete batch in training and keeps it in evaluation."""
+def index_loader(
+    split: str,
+    sampler: TrainingSampler | EvaluationSampler,
+    batch_size: int,
+    prepare: Callable[[IndexBatch], ImageBatch] | None = None,
+) -> IndexLoader:
+    """A loader of IndexBatches, or of what ``prepare`` makes of them.
+
+    It drops an incomplete batch in training and keeps it in evaluation.
+    """
     warnings.filterwarnings("ignore", ".*does not have many workers which may be a bottleneck.*")
     training = isinstance(sampler, TrainingSampler)
 
@@ -145,6 +180,7 @@ def index_loader(split: str, sampler: TrainingSampler | EvaluationSampler, batch
         drop_last=training,
         collate_fn=collate,
         num_workers=0,  # indices give workers nothing to do
+        prepare=prepare,
     )
 
 

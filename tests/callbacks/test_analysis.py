@@ -191,13 +191,13 @@ def test_what_cannot_be_measured_is_refused_before_the_training(
 
 def test_the_images_are_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     reads: list[str] = []
-    original = Synthetic.split_arrays
+    original = Synthetic.split_source
 
-    def counted(self: Synthetic, split: Any) -> tuple[Tensor, Tensor]:
+    def counted(self: Synthetic, split: Any) -> tuple[Tensor, Tensor, Tensor | None]:
         reads.append(split)
         return original(self, split)
 
-    monkeypatch.setattr(Synthetic, "split_arrays", counted)
+    monkeypatch.setattr(Synthetic, "split_source", counted)
     trained(tmp_path, LossContour(resolution=5, direction_seeds=[0, 1]))
     assert reads == ["test", "test"]  # for the trial before the training, and for all pairs of directions
 

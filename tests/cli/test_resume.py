@@ -108,6 +108,22 @@ def test_a_checkpoint_within_an_epoch_resumes_bit_for_bit(
         assert_same_run(unbroken, resumed)
 
 
+def test_where_the_images_are_may_change(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    held = fit(tmp_path, *EVERY_STEP, run="held")
+    kept = fit(tmp_path, *EVERY_STEP, "--data.resident=host", run="kept")
+    assert_same_run(held, kept)
+    assert read_result(held)["identity"] == read_result(kept)["identity"]
+    assert read_result(held)["settings"] == read_result(kept)["settings"]
+    last = read_checkpoint(kept / "checkpoints" / "last.ckpt")
+    assert "resident" not in last["datamodule_hyper_parameters"]
+    step = next(kept.glob("checkpoints/step=4*.ckpt"))
+    step.replace(kept / "checkpoints" / "last.ckpt")
+    fit(tmp_path, *EVERY_STEP, "--data.resident=device", "--ckpt_path=last", run="kept")
+    assert_same_run(held, kept)
+    line = refusal(["fit", *TINY, "--data.resident=disk", f"--trainer.default_root_dir={tmp_path}"], capsys)
+    assert line == "`data.resident` (=disk) must be one of auto, device, host"
+
+
 def test_a_checkpoint_between_two_steps_of_the_optimiser_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

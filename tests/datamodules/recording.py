@@ -58,11 +58,20 @@ def make_trainer(folder: Path, max_epochs: int, **options: Any) -> Trainer:
     )
 
 
+class HostOnOneRank(Synthetic):
+    """The images stay on the host on rank 0, and not on the other."""
+
+    def setup(self, stage: str | None = None) -> None:
+        assert self.trainer is not None
+        self.resident = "host" if self.trainer.global_rank == 0 else "device"
+        super().setup(stage)
+
+
 def two_ranks(folder: Path) -> None:
     """Record two epochs of two ranks on an odd-sized test split."""
     trainer = make_trainer(folder, 2, devices=2, strategy="ddp_fork")
     trainer.recording_folder = str(folder)  # type: ignore[attr-defined]
-    data = Synthetic(
+    data = HostOnOneRank(
         image_size=8, train_size=50, test_size=21, batch_size=16, cutout=4, evaluation_batch_size=4
     )
     trainer.fit(Recorder(image_size=8), datamodule=data)

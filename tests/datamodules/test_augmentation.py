@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from nas_lightning.datamodules import CIFAR10, TinyImageNet
+from nas_lightning.datamodules import CIFAR10, TinyImageNet, augmentation
 from nas_lightning.datamodules.augmentation import (
     AugmentationDraws,
     augment,
@@ -77,7 +77,7 @@ def assert_uniform(counts: Tensor) -> None:
 
 def test_draws_are_uniform_and_independent() -> None:
     count = 60_000
-    draws = draw_augmentation(count, 32, torch.Generator().manual_seed(3))
+    draws = draw_augmentation(count, 32, torch.Generator().manual_seed(3)).select(torch.arange(count))
     columns = {
         "top": (draws.top, 9),
         "left": (draws.left, 9),
@@ -93,6 +93,18 @@ def test_draws_are_uniform_and_independent() -> None:
         if name < other:
             table = torch.bincount(first * other_bound + second, minlength=bound * other_bound)
             assert_uniform(table)
+
+
+def test_draws_are_kept_small_and_do_not_depend_on_how_many_are_drawn_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    generator = torch.Generator().manual_seed(3)
+    expected = [torch.randint(bound, (1000,), generator=generator) for bound in (9, 9, 2, 300, 300)]
+    monkeypatch.setattr(augmentation, "BLOCK", 7)
+    draws = draw_augmentation(1000, 300, torch.Generator().manual_seed(3))
+    assert [draw.dtype.itemsize for draw in draws] == [1, 1, 1, 4, 4]
+    for found, numbers in zip(draws.select(torch.arange(1000)), expected, strict=True):
+        assert torch.equal(found.long(), numbers)
 
 
 def test_draws_do_not_change_with_what_is_switched_on() -> None:

@@ -13,12 +13,14 @@ from nas_lightning.datamodules.image_cache import (
     CHECKSUMS,
     DecodedSplit,
     image_cache_is_whole,
+    map_npy,
     read_image_cache,
     write_image_cache,
     write_npy,
 )
 from nas_lightning.datamodules.storage import DiskError
 from tests.datamodules.limited import with_file_size_limit
+from tests.datamodules.sparse import write_sparse
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (40, 3, 8, 8), dtype=np.uint8)
 TARGETS = np.arange(40, dtype=np.int64) % 7
@@ -51,6 +53,20 @@ def later(path: Path, seconds: int = 60) -> None:
     """Give a file another modification time, as copying it does."""
     changed = path.stat().st_mtime_ns + seconds * 10**9
     os.utime(path, ns=(changed, changed))
+
+
+def test_a_file_larger_than_the_memory_is_mapped(tmp_path: Path) -> None:
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    images = 2 * memory // (3 * 32 * 32)
+    path = tmp_path / "images.npy"
+    write_sparse(path, (images, 3, 32, 32))
+    mapped = map_npy(path)
+    assert mapped.shape == (images, 3, 32, 32)
+    assert mapped.dtype == np.uint8
+    assert not mapped[-1].any()
+    mapped[-1] = 7
+    assert mapped[-1].all()
+    assert not map_npy(path)[-1].any()  # what is changed does not reach the file
 
 
 def test_what_was_written_is_read(cache: Path) -> None:

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from torch.utils.data.distributed import DistributedSampler
 
 from nas_lightning.datamodules import Synthetic
 from nas_lightning.datamodules.sampling import (
@@ -39,6 +40,14 @@ def test_ranks_together_take_the_batches_of_one_process(count: int, ranks: int) 
     for step, batch in enumerate(single):
         parts = torch.stack([batches[step].indices for batches in together], dim=1)
         assert torch.equal(parts.flatten(), batch.indices)
+
+
+@pytest.mark.parametrize("ranks", [1, 3])
+def test_the_order_is_that_of_torch(ranks: int) -> None:
+    for rank in range(ranks):
+        sampler = TrainingSampler(2500, num_replicas=ranks, rank=rank, seed=3)
+        sampler.set_epoch(5)
+        assert list(sampler) == list(DistributedSampler.__iter__(sampler))
 
 
 def test_order_depends_on_seed_and_epoch_only() -> None:
