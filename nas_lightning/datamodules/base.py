@@ -197,7 +197,7 @@ class ImageDataModule(LightningDataModule, ABC):
                 split: None if len(some) == whole[_source(split)] else some for split, some in rows.items()
             }
             self._arrays = arrays
-            if not self.validation_fraction:
+            if self.evaluation_split == "test":
                 rank_zero_info(
                     f"{self.name}: loss and accuracy of every epoch are measured on the test split, as in "
                     "the paper (`validation_fraction` = 0)"

@@ -113,9 +113,11 @@ def test_a_validation_folder_stands_in_for_the_test_split(root: Path, name: str)
     assert data.evaluation_split == "test"
 
 
-def test_beside_a_test_split_it_is_evaluated_every_epoch(root: Path) -> None:
+def test_beside_a_test_split_it_is_evaluated_every_epoch(root: Path, caplog: Any) -> None:
     fill(root / "val", count=2, seed=2)
-    data = loaded(root)
+    with caplog.at_level("INFO"):
+        data = loaded(root)
+    assert "measured on the test split" not in caplog.text
     assert data.split_sizes == {"train": 30, "test": 12, "val": 6}
     assert data.evaluation_split == "val"
     images, targets = data.split_arrays("val")
