@@ -83,11 +83,6 @@ class LandscapeCLI(TrainingCLI):
     def __init__(self, arguments: list[str]) -> None:
         super().__init__(arguments, trainer_class=LandscapeTrainer)
 
-    @staticmethod
-    def subcommands() -> dict[str, set[str]]:
-        """The subcommand, with those arguments of the trainer's method that the command line supplies."""
-        return {"landscape": {"model", "datamodule"}}
-
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the seeds of initial weights."""
         super().add_arguments_to_parser(parser)

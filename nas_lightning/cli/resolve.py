@@ -22,11 +22,6 @@ class SettingsOnly(TrainingCLI):
     _made: ClassVar[dict[str, Any] | None] = None
     """The parser of the last one: making it takes longer than all else, and a study has many runs."""
 
-    @staticmethod
-    def subcommands() -> dict[str, set[str]]:
-        """Only ``fit``."""
-        return {"fit": TrainingCLI.subcommands()["fit"]}
-
     def setup_parser(self, *arguments: Any) -> None:
         """Make the parser, or take the one that is made."""
         made, SettingsOnly._made = SettingsOnly._made, None

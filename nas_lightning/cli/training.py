@@ -87,7 +87,7 @@ class TrainingCLI(TrainingSettingsCLI):
             datamodule_class=ImageDataModule,
             subclass_mode_data=True,
             trainer_class=trainer_class,
-            parser_kwargs=dict.fromkeys(self.subcommands(), usage),
+            parser_kwargs={arguments[0]: usage},
             save_config_callback=SaveRunConfig if fitting else None,
             save_config_kwargs={},
             trainer_defaults=TRAINER_DEFAULTS,
