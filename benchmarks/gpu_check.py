@@ -56,6 +56,7 @@ PARTS = (
     _benchmark("training", "--levels=fast,compiled,max --rounds=5", least=60, most=180),
     _benchmark("landscape", "--images=2000 --rounds=3", least=60, most=180),
     _benchmark("rewrites", "--rounds=9", least=15, most=40),
+    _benchmark("residence", "--rounds=5", least=20, most=60),
     _benchmark("processes", "--processes=1,2,4 --speed=fast --seconds=5 --rounds=1", least=45, most=90),
     _benchmark("scaling", "--levels=reference,fast --processes=1 --rounds=3", least=30, most=60),
 )

@@ -271,12 +271,17 @@ def test_overfitting_a_few_batches_works(tmp_path: Path) -> None:
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_a_gpu_gets_the_batches_of_the_cpu() -> None:
-    data, device = small(cutout=4), torch.device("cuda", 0)
-    expected = training_epoch(data, epoch=1)
+@pytest.mark.parametrize("resident", ["device", "host"])
+def test_a_gpu_gets_the_batches_of_the_cpu(resident: str) -> None:
+    data, device = small(cutout=4, resident=resident), torch.device("cuda", 0)
+    expected = training_epoch(small(cutout=4), epoch=1)
+    strategy = SimpleNamespace(root_device=device)
+    trainer = SimpleNamespace(world_size=1, global_rank=0, strategy=strategy, lightning_module=None)
+    data.trainer = trainer  # type: ignore[assignment]
     loader: Any = data.train_dataloader()
     loader.sampler.set_epoch(1)
     for batch, (inputs, targets) in zip(loader, expected, strict=True):
+        assert resident == "device" or batch.images.is_pinned()
         found = data.on_after_batch_transfer(data.transfer_batch_to_device(batch, device, 0), 0)
         assert [part.device for part in found] == [device, device]
         assert torch.equal(found[1].cpu(), targets)
