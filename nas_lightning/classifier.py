@@ -24,10 +24,12 @@ from torchmetrics import Metric
 
 from nas_lightning.acceleration import LEVELS, Accelerated, Level, Speed, accelerate, check_speed, level_of
 from nas_lightning.callbacks.cell_summary import CellSummary
-from nas_lightning.callbacks.checkpoint_structure import check_structure, refuse_foreign_code
+from nas_lightning.callbacks.checkpoint_structure import check_shapes
 from nas_lightning.callbacks.class_balance import has_uneven_classes
 from nas_lightning.callbacks.confusion_matrix import ConfusionMatrix
 from nas_lightning.callbacks.drop_path import DropPathSchedule
+from nas_lightning.callbacks.loader_batches import labelled
+from nas_lightning.callbacks.own_code import read_allowed_checkpoint
 from nas_lightning.callbacks.run_record import RunRecord
 from nas_lightning.cells import (
     Stem,
@@ -38,10 +40,12 @@ from nas_lightning.cells import (
     import_operations,
 )
 from nas_lightning.cells.spec import published_base
+from nas_lightning.image_record import ImageRecord, read_image_record
 from nas_lightning.metrics import PADDING, BalancedAccuracy, MeanLoss, top_k_accuracy
 from nas_lightning.networks import CellNetwork, measure_size
+from nas_lightning.prediction import Predictions, classify, record_of, record_of_settings
 from nas_lightning.provenance import run_seed
-from nas_lightning.torch_files import read_torch_file
+from nas_lightning.torch_files import on_this_machine
 
 
 class CellClassifier(LightningModule):
@@ -75,6 +79,11 @@ class CellClassifier(LightningModule):
             ``"max"``, compiled and in bfloat16 where that is safe, with CUDA graphs on a GPU; ``"auto"``,
             ``"fast"``, or ``"compiled"`` where the training is long enough to pay for it. Checkpoints and
             logs are the same at every level.
+
+    Attributes:
+        images: Size, normalisation and classes of the images that the network was trained on, which its
+            checkpoints keep; None where the data were not an ImageDataModule. One that is set before a
+            training with other loaders is kept.
 
     Raises:
         ValueError: If the genotype or a size is not valid.
@@ -140,6 +149,8 @@ class CellClassifier(LightningModule):
         self.speed: Speed = speed
         self._level = LEVELS["reference" if speed == "reference" else "fast"]
         self._accelerated: Accelerated | None = None
+        self.images: ImageRecord | None = None
+        self._found_images: ImageRecord | None = None
 
         self.train_loss = MeanLoss()
         self.train_accuracy = top_k_accuracy(num_classes)
@@ -168,6 +179,23 @@ class CellClassifier(LightningModule):
         images = batch[0] if isinstance(batch, list | tuple) else batch
         return self(images)  # type: ignore[no-any-return]
 
+    def classify(self, images: Any, batch_size: int = 250) -> Predictions:
+        """The classes of images, as names and probabilities.
+
+        Args:
+            images: The path of a file or of a folder, an image of Pillow, uint8 values [batch, 3, height,
+                width], or a list of these. What has not the size of the training is resized and cropped.
+            batch_size: Images at once.
+
+        Returns:
+            The name of each image's most probable class, and the probabilities [images, classes], on the CPU.
+
+        Raises:
+            FileNotFoundError: If there is no such file or folder.
+            ValueError: If images cannot be read, which it names, or the normalisation is not known.
+        """
+        return classify(self.network, self.images, images, batch_size)
+
     def configure_callbacks(self) -> list[Callback]:
         """The callbacks that a training needs, in any trainer, but for those that the trainer has.
 
@@ -189,8 +217,14 @@ class CellClassifier(LightningModule):
             self.network.check_image_size(image_size)
 
     def on_fit_start(self) -> None:
-        """Refuse a level that this machine does not support."""
+        """Refuse a level that this machine does not support; note what the images are like."""
         level_of(self.speed, self.device.type, passes=0, work=0)
+        found = record_of(getattr(self.trainer, "datamodule", None))
+        is_begun = self.images is self._found_images and not self.trainer.ckpt_path
+        if found is not None or is_begun:  # another training's record says nothing of other loaders
+            self.images = self._found_images = found
+        if self.images is not None:
+            read_image_record(self.images.plain(), self.network.num_classes, "`images`")
 
     def on_train_start(self) -> None:
         """Choose the level: the length of the training is known, and the checkpoint is loaded."""
@@ -220,7 +254,7 @@ class CellClassifier(LightningModule):
 
     def training_step(self, batch: Any, batch_index: int) -> Tensor:
         """Cross entropy of a training batch, plus the weighted one of the tower where there is one."""
-        inputs, targets = _labelled(batch, self.network.num_classes)
+        inputs, targets = labelled(batch, self.network.num_classes)
         output = self(inputs)
         logits, auxiliary_logits = output if self.auxiliary_weight > 0 else (output, None)
         classification_loss = functional.cross_entropy(logits, targets)
@@ -269,13 +303,13 @@ class CellClassifier(LightningModule):
 
         Where classes are uneven, the balanced accuracy counts too. Callbacks get the logits.
         """
-        inputs, targets = _labelled(batch, self.network.num_classes)
+        inputs, targets = labelled(batch, self.network.num_classes)
         split = getattr(getattr(self.trainer, "datamodule", None), "evaluation_split", "val")
         return {"logits": self._evaluate(inputs, targets, split)}
 
     def test_step(self, batch: Any, batch_index: int) -> STEP_OUTPUT:
         """Count a batch of the test split."""
-        inputs, targets = _labelled(batch, self.network.num_classes)
+        inputs, targets = labelled(batch, self.network.num_classes)
         return {"logits": self._evaluate(inputs, targets, "test")}
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
@@ -339,6 +373,8 @@ class CellClassifier(LightningModule):
             "accumulate_grad_batches": self.trainer.accumulate_grad_batches,
         }
         checkpoint["genotype"] = str(self.genotype)
+        if self.images is not None:
+            checkpoint["images"] = self.images.plain()
         root = getattr(getattr(self.trainer, "datamodule", None), "root", None)
         if isinstance(root, str):
             checkpoint["data_root"] = str(Path(root).absolute())
@@ -354,25 +390,26 @@ class CellClassifier(LightningModule):
                 f"the checkpoint holds the genotype {trained}, but `model.genotype`"
                 f" (={self.hparams.get('genotype')}) is {self.genotype}"
             )
-        own, loaded = self.state_dict(), checkpoint["state_dict"]
-        for name in own.keys() | loaded.keys():
-            shapes = [tuple(state[name].shape) if name in state else None for state in (own, loaded)]
-            if shapes[0] != shapes[1]:
-                raise ValueError(
-                    f"the checkpoint's tensor {name} has shape {shapes[1]}, but the network's has"
-                    f" {shapes[0]}: it was trained with another network"
-                )
+        check_shapes(self.state_dict(), checkpoint["state_dict"])
+        if checkpoint.get("images") is not None:
+            record = read_image_record(checkpoint["images"], self.network.num_classes)
+            self.images = self._found_images = record
 
     @classmethod
-    def load_from_checkpoint(cls, checkpoint_path: Any, *args: Any, **settings: Any) -> CellClassifier:
+    def load_from_checkpoint(
+        cls, checkpoint_path: Any, map_location: Any = None, *args: Any, **settings: Any
+    ) -> CellClassifier:
         """Make the module of a checkpoint with its weights, as Lightning does.
 
         A file is checked first: it must be whole, and name no code but this program's, what is imported
-        already, and the ``operations`` among ``settings``.
+        already, the ``operations`` among ``settings``, and what
+        :func:`~nas_lightning.callbacks.own_code.recall_own_code` allows. The data need not be there.
 
         Args:
             checkpoint_path: The file.
-            args: Lightning's own arguments, such as ``map_location``.
+            map_location: Where the tensors go; by default to the kind of device that they were on, or to the
+                CPU where there is none of it.
+            args: Lightning's own arguments.
             settings: Settings of the module in place of the checkpoint's.
 
         Returns:
@@ -381,20 +418,24 @@ class CellClassifier(LightningModule):
         Raises:
             ValueError: If the file is damaged, no checkpoint of a CellClassifier, or names other code.
         """
+        data: Mapping[str, Any] = {}
         if isinstance(checkpoint_path, str | os.PathLike) and "://" not in str(checkpoint_path):
-            import_operations(settings.get("operations") or ())
-            checkpoint = read_torch_file(checkpoint_path, mmap=True)
-            check_structure(str(checkpoint_path), checkpoint, inspect.signature(cls).parameters)
-            refuse_foreign_code(
-                str(checkpoint_path), {**(checkpoint.get("hyper_parameters") or {}), **settings}
-            )
+            known = inspect.signature(cls).parameters
+            checkpoint = read_allowed_checkpoint(Path(checkpoint_path), known, settings)
+            data = checkpoint.get("datamodule_hyper_parameters") or {}
+        settings.setdefault("weights_only", True)
         try:
-            return super().load_from_checkpoint(checkpoint_path, *args, **settings)
+            made = super().load_from_checkpoint(
+                checkpoint_path, map_location or on_this_machine, *args, **settings
+            )
         except (OSError, ValueError):
             raise
         except Exception as error:
             reason = " ".join(f"{type(error).__name__}: {error}".split())
             raise ValueError(f"{checkpoint_path} cannot be loaded: {reason}") from error
+        if made.images is None:
+            made.images = made._found_images = record_of_settings(data)
+        return made
 
     def cell_description(self, image_size: int) -> dict[str, int | float]:
         """What runs are compared by: the normal cell's width (in c) and depth, and the network's size."""
@@ -458,32 +499,3 @@ def _picklable(make: Any, spec: Any) -> Any:
     if any(isinstance(value, Mapping) and "class_path" in value for value in settings.values()):
         return make
     return partial(resolve_name(spec["class_path"]), **settings)
-
-
-def _labelled(batch: Any, num_classes: int) -> tuple[Tensor, Tensor]:
-    """The images and the classes of a batch of any loader; refuses another one in a line."""
-    is_pair = isinstance(batch, list | tuple) and len(batch) == 2
-    if not is_pair or not all(isinstance(part, Tensor) for part in batch):
-        raise ValueError(
-            f"the loader gives a {type(batch).__name__} of {len(batch)}: CellClassifier takes pairs (images, "
-            "classes) of tensors"
-        )
-    images, classes = batch
-    if images.ndim != 4 or images.shape[1] != 3 or not images.is_floating_point():
-        raise ValueError(
-            f"the loader gives images of {images.dtype} and shape {list(images.shape)}: CellClassifier takes "
-            "floating-point images [batch, 3, height, width]"
-        )
-    if classes.ndim == 1 and classes.is_floating_point():
-        raise ValueError(f"the loader gives classes of {classes.dtype}: CellClassifier takes integers")
-    # Reading a value from another device would wait for it.
-    if (
-        classes.ndim == 1
-        and classes.device.type == "cpu"
-        and len(classes)
-        and int(classes.max()) >= num_classes
-    ):
-        raise ValueError(
-            f"the loader gives class {int(classes.max())}; `num_classes` (={num_classes}) must be above it"
-        )
-    return images, classes

@@ -49,6 +49,8 @@ def atomic_write(path: str | os.PathLike[str], mode: str = "w") -> Iterator[IO[A
     temporary: Path | None = None
     try:
         with naming(path):
+            if path.exists() and not path.is_file() and not path.is_dir():  # /dev/null must stay what it is
+                raise OSError(errno.EINVAL, "it is no file but a device, a pipe or a socket")
             path.parent.mkdir(parents=True, exist_ok=True)
             handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
             temporary = Path(name)

@@ -73,6 +73,16 @@ def read_torch_file(path: str | os.PathLike[str], key: str | None = None, *, mma
         raise ValueError(f"{said} is damaged, or not a checkpoint") from error
 
 
+def on_this_machine(storage: torch.UntypedStorage, location: str) -> torch.UntypedStorage:
+    """A ``map_location``: the kind of device that a tensor was on, or the CPU where there is none of it."""
+    kind = location.partition(":")[0]
+    accelerator = torch.accelerator.current_accelerator(check_available=True)
+    if accelerator is None or accelerator.type != kind:
+        return storage
+    moved: torch.UntypedStorage = torch.serialization.default_restore_location(storage, kind)  # type: ignore[no-untyped-call]
+    return moved
+
+
 def foreign_kind(path: Path) -> str | None:
     """What a file is that ``torch.load`` cannot read, and what to do, after "it is"; None: unknown."""
     with path.open("rb") as file:

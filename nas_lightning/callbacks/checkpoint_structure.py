@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from nas_lightning.cells.user_operations import is_imported
+from nas_lightning.image_record import read_image_record
 
 # Entries of a checkpoint of this program, and what they are. Those of the second part are needed to resume.
 _NEEDED = {"state_dict": Mapping, "genotype": str, "epoch": int}
@@ -67,10 +68,26 @@ def check_structure(
             raise ValueError(
                 f"{foreign}: a value in its `{name}` is of type {type(odd).__name__}, which no setting has"
             )
+    if checkpoint.get("images") is not None:
+        try:
+            read_image_record(checkpoint["images"])
+        except ValueError as error:
+            raise ValueError(f"{said}: {error}") from error
     settings = checkpoint.get("hyper_parameters") or {}
     unknown = [name for name in settings if not name.startswith("_") and name not in model_settings]
     if unknown:
         raise ValueError(f"{foreign}: it has no setting `{unknown[0]}`")
+
+
+def check_shapes(own: Mapping[str, Tensor], loaded: Mapping[str, Tensor]) -> None:
+    """Refuse a checkpoint's tensors that are not those of the network, by the name of the first."""
+    for name in own.keys() | loaded.keys():
+        shapes = [tuple(state[name].shape) if name in state else None for state in (own, loaded)]
+        if shapes[0] != shapes[1]:
+            raise ValueError(
+                f"the checkpoint's tensor {name} has shape {shapes[1]}, but the network's has"
+                f" {shapes[0]}: it was trained with another network"
+            )
 
 
 def refuse_foreign_code(

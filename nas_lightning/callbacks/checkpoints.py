@@ -11,6 +11,15 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 from nas_lightning.torch_files import read_torch_file, write_torch_file
 
+CHECKPOINTS = "checkpoints"
+"""The folder of a run's checkpoints, in the folder of the run."""
+
+
+def folder_of(checkpoint: Path) -> Path:
+    """The folder of the run that a checkpoint belongs to; its own where it lies in no ``checkpoints``."""
+    folder = checkpoint.parent
+    return folder.parent if folder.name == CHECKPOINTS else folder
+
 
 class AtomicCheckpointIO(TorchCheckpointIO):
     """Writes checkpoints atomically: a kill or a full disk keeps the old one. Checks those that it reads."""

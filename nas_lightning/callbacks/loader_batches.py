@@ -242,3 +242,32 @@ def _evaluating(trainer: Trainer) -> Iterator[None]:
         yield
     finally:
         trainer.state.stage = stage
+
+
+def labelled(batch: Any, num_classes: int) -> tuple[Tensor, Tensor]:
+    """The images and the classes of a batch of any loader; refuses another one in a line."""
+    is_pair = isinstance(batch, list | tuple) and len(batch) == 2
+    if not is_pair or not all(isinstance(part, Tensor) for part in batch):
+        raise ValueError(
+            f"the loader gives a {type(batch).__name__} of {len(batch)}: CellClassifier takes pairs (images, "
+            "classes) of tensors"
+        )
+    images, classes = batch
+    if images.ndim != 4 or images.shape[1] != 3 or not images.is_floating_point():
+        raise ValueError(
+            f"the loader gives images of {images.dtype} and shape {list(images.shape)}: CellClassifier takes "
+            "floating-point images [batch, 3, height, width]"
+        )
+    if classes.ndim == 1 and classes.is_floating_point():
+        raise ValueError(f"the loader gives classes of {classes.dtype}: CellClassifier takes integers")
+    # Reading a value from another device would wait for it.
+    if (
+        classes.ndim == 1
+        and classes.device.type == "cpu"
+        and len(classes)
+        and int(classes.max()) >= num_classes
+    ):
+        raise ValueError(
+            f"the loader gives class {int(classes.max())}; `num_classes` (={num_classes}) must be above it"
+        )
+    return images, classes

@@ -15,11 +15,16 @@ class ArgumentParser(argparse.ArgumentParser):
         """Raise the parser's message."""
         raise ValueError(f"{message} ({self.prog} --help explains)")
 
-    def parse(self, arguments: Sequence[str], default: Sequence[str] = ("--help",)) -> argparse.Namespace:
-        """Parse the arguments after the subcommand's name, or ``default`` if there are none."""
+    def parse(
+        self, arguments: Sequence[str], default: Sequence[str] = ("--help",), *, intermixed: bool = False
+    ) -> argparse.Namespace:
+        """Parse the arguments after the subcommand's name, or ``default`` if there are none.
+
+        ``intermixed``: options may stand between the values of one positional argument.
+        """
         rest = list(arguments)
         rest = rest[1:] if rest[:1] == [self.prog.split()[-1]] else rest
-        return self.parse_args(rest or default)
+        return (self.parse_intermixed_args if intermixed else self.parse_args)(rest or default)
 
 
 def add_command(

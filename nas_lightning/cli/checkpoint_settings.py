@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import pkgutil
+import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,13 +14,13 @@ from jsonargparse import ArgumentError, ArgumentParser
 from lightning.pytorch import Trainer
 
 from nas_lightning.callbacks.checkpoint_structure import check_structure, refuse_foreign_code
+from nas_lightning.callbacks.checkpoints import CHECKPOINTS
+from nas_lightning.callbacks.own_code import recall_own_code
 from nas_lightning.callbacks.requeue import requeue_checkpoints
 from nas_lightning.callbacks.resuming import place_of
 from nas_lightning.cells import get_genotype
 from nas_lightning.classifier import CellClassifier
 from nas_lightning.cli.messages import plain_message
-from nas_lightning.cli.own_classes import recall_own_code
-from nas_lightning.cli.run_folder import CHECKPOINTS
 from nas_lightning.datamodules import ImageDataModule
 from nas_lightning.identity import NOT_DECIDING, differing_settings
 from nas_lightning.torch_files import read_torch_file
@@ -161,12 +162,11 @@ def _check_types(
     """Refuse settings of types that a class does not take: the command line's parser trusts defaults."""
     parser = ArgumentParser(exit_on_error=False)
     names = set(parser.add_class_arguments(cls, skip=set(skip), fail_untyped=False))
-    for name in names & settings.keys():
-        try:
-            parser.parse_object({name: settings[name]})
-        except ArgumentError as error:
-            line = plain_message(str(error), ())
-            raise ValueError(f"{said}: its {line.replace(f'`{name}`', f'`{prefix}{name}`', 1)}") from error
+    try:
+        parser.parse_object({name: settings[name] for name in sorted(names & settings.keys())})
+    except ArgumentError as error:
+        line = plain_message(str(error), ())
+        raise ValueError(f"{said}: its {re.sub('^`', f'`{prefix}', line)}") from error
 
 
 def read_checkpoint_settings(path: Path, *, resuming: bool = False) -> CheckpointSettings:

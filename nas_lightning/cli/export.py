@@ -42,16 +42,15 @@ def main(arguments: Sequence[str]) -> None:
     for package in needed:
         _need(package, options.output)
 
-    from nas_lightning.cli.trained import load_trained, trained_data
+    from nas_lightning.cli.trained import load_trained
 
-    module, settings = load_trained(options)
-    data = trained_data(settings)
-    image_size = 32 if data is None else data.image_size
+    module, images = load_trained(options)
+    image_size = 32 if images is None else images.image_size
     described = {
-        "genotype": settings.genotype,
+        "genotype": str(module.genotype),
         "num_classes": module.network.num_classes,
         "image_size": image_size,
-        **({} if data is None else {"mean": list(data.mean), "std": list(data.std)}),
+        **({} if images is None else {key: getattr(images, key) for key in ("mean", "std", "class_names")}),
     }
     network = evaluation_network(module.network)
     write: Callable[[CellNetwork, int, dict[str, str]], bytes] = {

@@ -15,9 +15,9 @@ from lightning.pytorch.utilities import rank_zero_info
 
 from nas_lightning import callbacks
 from nas_lightning.callbacks.analysis import START
+from nas_lightning.callbacks.checkpoints import folder_of
 from nas_lightning.classifier import CellClassifier
 from nas_lightning.cli.closing import landscape_files, say_end
-from nas_lightning.cli.run_folder import folder_of
 from nas_lightning.cli.tables import table
 from nas_lightning.cli.training import TrainingCLI, run_logger, silence_advice
 from nas_lightning.netcdf import read_dataset

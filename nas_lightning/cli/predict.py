@@ -1,10 +1,12 @@
-"""`nas-lightning predict`: classes and probabilities of images, or of a split of the data, as CSV."""
+"""`nas-lightning predict`: classes and probabilities of images, or of a split of the data, as CSV or JSON."""
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator, Sequence
-from itertools import islice
+import io
+import json
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,59 +17,58 @@ from nas_lightning.cli.argument_parser import (
     integer,
     named_path,
 )
-from nas_lightning.files import atomic_write
+from nas_lightning.files import atomic_write, check_writable
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor
 
-    from nas_lightning.datamodules import ImageDataModule
-
-IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
-"""Files that are images, in a folder."""
+Row = dict[str, Any]
+"""What is known of an image, and what the network makes of it."""
 
 
 def main(arguments: Sequence[str]) -> None:
     """Run ``nas-lightning predict``; a leading ``predict`` is skipped."""
-    options = argument_parser().parse(checkpoint_first(arguments))
+    options = argument_parser().parse(checkpoint_first(arguments), intermixed=True)
     if bool(options.images) == (options.split is not None):
         raise ValueError("`images` or `--split`: give image files and folders, or a split of the data")
+    if str(options.output) in ("-", "/dev/stdout"):
+        options.output = None
+    if options.output is not None:
+        check_output(options.output)
+
+    from nas_lightning.cli.trained import load_trained
+    from nas_lightning.image_record import ImageRecord, class_labels
+    from nas_lightning.prediction import (
+        class_probabilities,
+        image_files,
+        in_utf8,
+        normaliser,
+        squares,
+        unreadable_line,
+    )
+
     files = image_files(options.images)
-
-    import torch
-
-    from nas_lightning.cli.trained import load_trained, trained_data
-
-    module, settings = load_trained(options)
-    data = trained_data(settings, options.root)
-    if data is None:
-        raise ValueError(f"{settings.path} does not say how its images were normalised")
-    count = module.network.num_classes
-    names = class_names(data, count)
+    module, described = load_trained(options)
+    if described is None:
+        raise ValueError(f"{options.checkpoint} does not say how its images were normalised")
+    unreadable: dict[int, str] = {}
     if options.split is None:
-        rows = [[str(file).encode(errors="backslashreplace").decode()] for file in files]
-        head, batches = ["file"], _from_files(files, data)
+        known: list[Row] = [{"file": in_utf8(str(file))} for file in files]
+        images = squares(files, described.image_size, unreadable, skip=options.skip_unreadable)
     else:
-        data.prepare_data()
-        data.setup()
-        if options.split not in data.split_sizes:
-            raise ValueError(f"`--split` (={options.split}): {data.name} was trained without such a split")
-        images, targets = data.split_arrays(options.split)
-        head = ["index", "target"]
-        rows = [[str(index), str(int(target))] for index, target in enumerate(targets)]
-        batches = iter(images)
-    predicted: list[Tensor] = []
-    with torch.no_grad():
-        while some := list(islice(batches, options.batch_size)):
-            predicted.append(module.network(data.normalise(torch.stack(some))).softmax(dim=1))
-    probabilities = torch.cat(predicted)
-    with atomic_write(options.output) as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow([*head, "class", "name", *(f"probability_{name}" for name in names)])
-        for row, values in zip(rows, probabilities, strict=True):
-            best = int(values.argmax())
-            writer.writerow([*row, best, names[best], *(f"{float(value):.6g}" for value in values)])
-    print(f"{options.output}: {len(rows)} images")
+        images, targets = split_of(options)
+        known = [{"index": index, "target": int(target)} for index, target in enumerate(targets)]
+    normalise = normaliser(described) if isinstance(described, ImageRecord) else described.normalise
+    probabilities = class_probabilities(module.network, images, normalise, options.batch_size)
+    if unreadable:
+        said = unreadable_line(unreadable, len(files))
+        if not options.skip_unreadable or len(unreadable) == len(files):
+            hint = "" if len(unreadable) == len(files) else "; `--skip_unreadable` leaves them out"
+            raise ValueError(f"`images`: {said}{hint}")
+        print(f"nas-lightning: left out: {said}", file=sys.stderr)
+        known = [row for place, row in enumerate(known) if place not in unreadable]
+    labels = [in_utf8(name) for name in class_labels(described.class_names, module.network.num_classes)]
+    write_predictions(options, predicted_rows(known, labels, probabilities))
 
 
 def argument_parser() -> ArgumentParser:
@@ -80,73 +81,102 @@ def argument_parser() -> ArgumentParser:
     add_checkpoint_argument(parser)
     parser.add_argument("images", nargs="*", type=named_path, help="image files, and folders of them")
     parser.add_argument("--split", choices=("train", "val", "test"), help="a split of the training's data")
-    parser.add_argument("--root", help="folder of the data set (that of the training)")
-    parser.add_argument("-o", "--output", type=named_path, required=True, help="the CSV file")
+    parser.add_argument("--root", help="folder of the data set, for --split (that of the training)")
+    parser.add_argument(
+        "-o", "--output", type=named_path, help="FILE.csv or FILE.json (a table on the screen)"
+    )
+    parser.add_argument(
+        "--format", choices=tuple(_FORMATS), help="what is written (that of the file's suffix, otherwise CSV)"
+    )
+    parser.add_argument("--skip_unreadable", action="store_true", help="leave images out that cannot be read")
     parser.add_argument("--batch_size", type=integer(1), default=250, help="images at once (250)")
     return parser
 
 
-def image_files(paths: Sequence[Path]) -> list[Path]:
-    """The image files among files and folders, those of a folder sorted by name, without hidden ones.
+def check_output(path: Path) -> None:
+    """Refuse a file that cannot be written, or that is an image, before anything is computed."""
+    from nas_lightning.datamodules.image_files import IMAGE_SUFFIXES
+
+    if (path.exists() and not path.is_file()) or path.suffix.lower() in IMAGE_SUFFIXES:
+        raise ValueError(f"`output` (={path}) must be a file such as {path.stem}.csv or {path.stem}.json")
+    check_writable(path.parent, f"{path.name} in ")
+
+
+def split_of(options: Any) -> tuple[Iterator[Tensor], Tensor]:
+    """The images and classes of a split of the training's data.
 
     Raises:
-        FileNotFoundError: If there is no such file or folder.
-        ValueError: If a folder holds no image.
+        ValueError: If the checkpoint names no data, or was trained without such a split.
     """
-    files: list[Path] = []
-    for path in paths:
-        if path.is_dir():
-            found = sorted(
-                file
-                for file in path.rglob("*")
-                if file.suffix.lower() in IMAGE_SUFFIXES and not file.name.startswith(".") and file.is_file()
-            )
-            if not found:
-                raise ValueError(f"`images` (={path}) holds no image ({', '.join(IMAGE_SUFFIXES)})")
-            files += found
-        elif path.is_file():
-            files.append(path)
-        else:
-            raise FileNotFoundError(f"`images` (={path}) is neither a file nor a folder")
-    return files
+    from nas_lightning.cli.trained import trained_data
+
+    data = trained_data(options.checkpoint, options.root)
+    if data is None:
+        raise ValueError(f"{options.checkpoint} does not say on which data it was trained")
+    data.prepare_data()
+    data.setup()
+    if options.split not in data.split_sizes:
+        raise ValueError(f"`--split` (={options.split}): {data.name} was trained without such a split")
+    images, targets = data.split_arrays(options.split)
+    return iter(images), targets
 
 
-def class_names(data: ImageDataModule, count: int) -> list[str]:
-    """Names of the classes; their numbers where the data set has no names."""
-    names: Any = getattr(data, "class_names", None)
-    return list(names) if names and len(names) == count else [str(number) for number in range(count)]
+def predicted_rows(known: Sequence[Row], labels: Sequence[str], probabilities: Tensor) -> list[Row]:
+    """Of each image its most probable class, and the probabilities of all by name, to 6 digits."""
+    rows = []
+    for row, values in zip(known, probabilities.tolist(), strict=True):
+        shares = [float(f"{value:.6g}") for value in values]
+        best = values.index(max(values))
+        predicted = {"class": best, "name": labels[best], "probability": shares[best]}
+        rows.append({**row, **predicted, "probabilities": dict(zip(labels, shares, strict=True))})
+    return rows
 
 
-def read_image(path: Path, size: int) -> torch.Tensor:
-    """An image file as uint8 ``[3, size, size]``: in colour, its middle square, resized if need be.
-
-    Grey values of 16 bits keep their upper 8, as Pillow does with colours; of an animation the first image
-    counts. Transparency is dropped, as in the training's images.
-
-    Raises:
-        ValueError: If it is no image, or has values whose range its file does not tell.
-    """
-    import numpy as np
-    import torch
-    from PIL import Image, ImageOps, UnidentifiedImageError
-
-    try:
-        with Image.open(path) as opened:
-            is_deep = opened.mode.startswith("I;16") or (opened.mode, opened.format) == ("I", "PNG")
-            upright = ImageOps.exif_transpose(opened)
-            if upright.mode in ("I", "F") and not is_deep:
-                raise ValueError("its values have 32 bits, and no range: save it with 8 or 16 bits")
-            if is_deep:
-                upright = Image.fromarray((np.asarray(upright).astype(np.uint32) >> 8).astype(np.uint8))
-            image = upright.convert("RGB")
-    except UnidentifiedImageError as error:
-        raise ValueError(f"`images` (={path}) is no image that can be read") from error
-    except (OSError, ValueError, Image.DecompressionBombError) as error:
-        raise ValueError(f"`images` (={path}) is no image that can be read: {error}") from error
-    if image.size != (size, size):
-        image = ImageOps.fit(image, (size, size), Image.Resampling.BICUBIC)
-    return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
+def write_predictions(options: Any, rows: Sequence[Row]) -> None:
+    """Write the rows to the file, or on standard output: as a table, unless a format is asked for."""
+    if options.output is None:
+        print(_FORMATS[options.format or "table"](rows), end="")
+        return
+    by_suffix = "json" if options.output.suffix.lower() == ".json" else "csv"
+    with atomic_write(options.output) as file:
+        file.write(_FORMATS[options.format or by_suffix](rows))
+    print(f"{options.output}: {len(rows)} images")
 
 
-def _from_files(files: Sequence[Path], data: ImageDataModule) -> Iterator[Tensor]:
-    return (read_image(file, data.image_size) for file in files)
+def csv_text(rows: Sequence[Row]) -> str:
+    """One line an image, with a column for each class."""
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    *head, probabilities = rows[0]
+    writer.writerow([*head, *(f"probability_{name}" for name in rows[0][probabilities])])
+    for row in rows:
+        *values, shares = row.values()
+        writer.writerow([f"{v:.6g}" if isinstance(v, float) else v for v in (*values, *shares.values())])
+    return file.getvalue()
+
+
+def json_text(rows: Sequence[Row]) -> str:
+    """A list of objects, one a line."""
+    lines = ",\n".join(json.dumps(row, ensure_ascii=False) for row in rows)
+    return f"[\n{lines}\n]\n"
+
+
+def table_text(rows: Sequence[Row]) -> str:
+    """What a reader wants to see: image, class and probability."""
+    from nas_lightning.cli.tables import table
+
+    head = [key for key in rows[0] if key not in ("class", "probabilities")]
+    lines = [[*(_printable(row[key]) for key in head[:-1]), f"{row['probability']:.3f}"] for row in rows]
+    return table(head, lines, left=len(head) - 1) + "\n"
+
+
+def _printable(value: object) -> str:
+    text = str(value)
+    return text if text.isprintable() else text.encode("unicode_escape").decode()
+
+
+_FORMATS: Mapping[str, Callable[[Sequence[Row]], str]] = {
+    "csv": csv_text,
+    "json": json_text,
+    "table": table_text,
+}

@@ -12,11 +12,11 @@ from typing import Any
 from filelock import FileLock, Timeout
 from jsonargparse import Namespace
 
+from nas_lightning.callbacks.checkpoints import CHECKPOINTS
 from nas_lightning.callbacks.requeue import requeue_checkpoints
 from nas_lightning.cells import genotype_slug
 from nas_lightning.files import check_writable, naming
 
-CHECKPOINTS = "checkpoints"
 LONGEST_NAME = 200
 """Most bytes of a folder's name; file systems allow 255."""
 
@@ -71,12 +71,6 @@ def checkpoint_file(path: Path) -> Path:
     """A checkpoint, given as its file or as the folder of a run, whose ``last.ckpt`` is meant."""
     last = path / CHECKPOINTS / "last.ckpt"
     return last if last.is_file() else path
-
-
-def folder_of(checkpoint: Path) -> Path:
-    """The folder of the run that a checkpoint belongs to; its own where it lies in no ``checkpoints``."""
-    folder = checkpoint.parent
-    return folder.parent if folder.name == CHECKPOINTS else folder
 
 
 def actual_folder(settings: Namespace, arguments: Sequence[str]) -> Path | None:

@@ -6,16 +6,18 @@ import argparse
 import pkgutil
 from pathlib import Path
 
-from nas_lightning.cells import import_operations
 from nas_lightning.cells.own_modules import search_own_modules
 from nas_lightning.classifier import CellClassifier
-from nas_lightning.cli.checkpoint_settings import CheckpointSettings, read_checkpoint_settings
+from nas_lightning.cli.checkpoint_settings import read_checkpoint_settings
 from nas_lightning.cli.run_folder import checkpoint_file
 from nas_lightning.datamodules import ImageDataModule
+from nas_lightning.image_record import ImageRecord
 
 
-def load_trained(options: argparse.Namespace) -> tuple[CellClassifier, CheckpointSettings]:
-    """The module of a checkpoint, in evaluation mode on the CPU, and the settings of its training.
+def load_trained(options: argparse.Namespace) -> tuple[CellClassifier, ImageRecord | ImageDataModule | None]:
+    """The module of a checkpoint, in evaluation mode, and what its images were like.
+
+    That is the data set itself where only its name is in the checkpoint, and None where nothing is.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -23,14 +25,13 @@ def load_trained(options: argparse.Namespace) -> tuple[CellClassifier, Checkpoin
     """
     path = checkpoint_file(options.checkpoint)
     search_own_modules([Path(code).absolute() for code in options.code])
-    settings = read_checkpoint_settings(path)
-    import_operations(settings.model.get("operations") or ())
-    module = CellClassifier.load_from_checkpoint(path, map_location="cpu", weights_only=True)
-    return module.eval(), settings
+    module = CellClassifier.load_from_checkpoint(path).eval()
+    return module, module.images or trained_data(path)
 
 
-def trained_data(settings: CheckpointSettings, root: str | None = None) -> ImageDataModule | None:
+def trained_data(checkpoint: Path, root: str | None = None) -> ImageDataModule | None:
     """The data that a checkpoint was trained on, not yet read; None if it does not say."""
+    settings = read_checkpoint_settings(checkpoint_file(checkpoint))
     if settings.data_class is None:
         return None
     root = settings.root if root is None else root

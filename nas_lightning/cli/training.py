@@ -22,6 +22,7 @@ from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
 from nas_lightning import callbacks
+from nas_lightning.callbacks.own_code import OwnCode
 from nas_lightning.cells import genotype_notes
 from nas_lightning.classifier import CellClassifier
 from nas_lightning.cli.closing import fit_end, metrics_text, say_end
@@ -29,7 +30,7 @@ from nas_lightning.cli.deciding import TRAINER_DEFAULTS, decisive, plain_setting
 from nas_lightning.cli.launcher import check_tasks
 from nas_lightning.cli.main import SUBCOMMANDS
 from nas_lightning.cli.messages import is_user_error, one_line, plain_message, trainer_message
-from nas_lightning.cli.own_classes import OwnCode, code_setting, own_code
+from nas_lightning.cli.own_classes import code_setting, own_code
 from nas_lightning.cli.run_folder import check_run_folder, lock_folder
 from nas_lightning.cli.training_settings import TrainingSettingsCLI
 from nas_lightning.cli.weights import load_weights

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import os
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -50,14 +52,43 @@ def read_frame(source: Path | bytes, size: int) -> tuple[UInt8[NDArray[np.uint8]
             animated = opened.format in _ANIMATED and getattr(opened, "n_frames", 1) > 1
             # A JPEG of many times the size is decoded at a half, a quarter or an eighth of it.
             opened.draft(None, (2 * size, 2 * size))
-            image = _in_colour(ImageOps.exif_transpose(opened), opened.format)
-            if image.size != (size, size):
-                image = ImageOps.fit(image, (size, size), Image.Resampling.BICUBIC)
-            return np.asarray(image).transpose(2, 0, 1), animated
+            return square_image(opened, size), animated
     except UnidentifiedImageError:
         raise UnreadableImage("no image") from None
+    except UnreadableImage:
+        raise
     except Exception as error:  # Pillow meets damaged files with errors of every kind
-        raise UnreadableImage(" ".join(str(error).split()) or type(error).__name__) from error
+        raise UnreadableImage(_reason(error)) from error
+
+
+def square_image(opened: Image.Image, size: int) -> UInt8[NDArray[np.uint8], "3 {size} {size}"]:
+    """As :func:`read_image`, of an image that Pillow has opened or made."""
+    try:
+        image = _in_colour(ImageOps.exif_transpose(opened), opened.format)
+        if image.size != (size, size):
+            image = ImageOps.fit(image, (size, size), Image.Resampling.BICUBIC)
+        return np.asarray(image).transpose(2, 0, 1)
+    except UnreadableImage:
+        raise
+    except Exception as error:  # as above
+        raise UnreadableImage(_reason(error)) from error
+
+
+def files_below(folder: Path, above: tuple[tuple[int, int], ...] = ()) -> Iterator[os.DirEntry[str]]:
+    """The image files in a folder and below it, by name; folders that contain themselves by a link end."""
+    status = folder.stat()
+    identity = (status.st_dev, status.st_ino)
+    if identity in above:
+        return
+    with os.scandir(folder) as found:
+        entries = sorted(found, key=lambda entry: entry.name)
+    for entry in entries:
+        if entry.name.startswith("."):
+            continue
+        if entry.is_dir():
+            yield from files_below(Path(entry.path), (*above, identity))
+        elif entry.name.lower().endswith(IMAGE_SUFFIXES):
+            yield entry
 
 
 def _in_colour(image: Image.Image, file_format: str | None) -> Image.Image:
@@ -70,6 +101,10 @@ def _in_colour(image: Image.Image, file_format: str | None) -> Image.Image:
     if image.mode == "P" and "transparency" in image.info:
         image = image.convert("RGBA")  # straight to RGB, Pillow warns
     return image.convert("RGB")
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 # What Pillow would warn of is either read well or refused: damaged metadata, images above 89 megapixels.

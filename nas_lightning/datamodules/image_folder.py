@@ -11,7 +11,7 @@ from pathlib import Path
 from lightning.pytorch.utilities import rank_zero_info
 
 from nas_lightning.datamodules.decoded_images import DecodedImages, ListedImage, Listing, Part, Source
-from nas_lightning.datamodules.image_files import IMAGE_SUFFIXES
+from nas_lightning.datamodules.image_files import IMAGE_SUFFIXES, files_below
 
 VALIDATION_NAMES = ("val", "valid", "validation")
 """Names of the folder of a validation split."""
@@ -49,7 +49,7 @@ class ImageFolder(DecodedImages):
                     train = self._folders["train"]
                     raise ValueError(f"`data.root` (={self.root}): {train} lacks the class of {of_class}")
                 before = len(parts[part])
-                for entry in _files_below(of_class):
+                for entry in files_below(of_class):
                     name = os.path.relpath(entry.path, root)
                     parts[part].append(ListedImage(name, number[of_class.name]))
                     digest.update(os.fsencode(f"{part}\0{name}\0{_size_and_time(entry)}\0"))
@@ -95,23 +95,6 @@ class ImageFolder(DecodedImages):
             (path for path in folder.iterdir() if not path.name.startswith(".") and path.is_dir()),
             key=lambda path: path.name,
         )
-
-
-def _files_below(folder: Path, above: tuple[tuple[int, int], ...] = ()) -> Iterator[os.DirEntry[str]]:
-    """The image files in a folder and below it, by name; folders that contain themselves by a link end."""
-    status = folder.stat()
-    identity = (status.st_dev, status.st_ino)
-    if identity in above:
-        return
-    with os.scandir(folder) as found:
-        entries = sorted(found, key=lambda entry: entry.name)
-    for entry in entries:
-        if entry.name.startswith("."):
-            continue
-        if entry.is_dir():
-            yield from _files_below(Path(entry.path), (*above, identity))
-        elif entry.name.lower().endswith(IMAGE_SUFFIXES):
-            yield entry
 
 
 def _size_and_time(entry: os.DirEntry[str]) -> str:

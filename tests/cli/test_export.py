@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,11 +18,10 @@ from torch import Tensor
 
 from nas_lightning.classifier import CellClassifier
 from nas_lightning.cli.main import main
-from nas_lightning.cli.predict import read_image
 from nas_lightning.datamodules import Synthetic
 from nas_lightning.networks import CellNetwork, load_reference_weights
 from nas_lightning.networks.weight_files import read_weight_file
-from tests.cli.commands import TINY, refusal
+from tests.cli.commands import TINY, read_checkpoint, refusal
 
 
 @pytest.fixture(scope="module")
@@ -153,20 +153,134 @@ def test_predictions_of_image_files(run: Path, tmp_path: Path) -> None:
         assert float(row["probability_3"]) == pytest.approx(float(other["probability_3"]), rel=1e-4)
 
 
-def test_deep_images_keep_their_grey_values(tmp_path: Path) -> None:
-    values = np.arange(16, dtype=np.uint16).reshape(4, 4) * 4096 + 255
-    path = tmp_path / "deep.png"
-    for suffix in (".png", ".tif"):
-        path = tmp_path / f"deep{suffix}"
-        Image.fromarray(values).save(path)
-        assert read_image(path, 4).tolist() == [(values >> 8).tolist()] * 3
-    for kind in (np.float32, np.int32):
-        path = tmp_path / "range.tif"
-        Image.fromarray(values.astype(kind)).save(path)
-        with pytest.raises(
-            ValueError, match=r"its values have 32 bits, and no range: save it with 8 or 16 bits\Z"
-        ):
-            read_image(path, 4)
+def with_record(run: Path, path: Path, **changes: Any) -> Path:
+    """A copy of the run's checkpoint in which some of what it says of its images is something else."""
+    checkpoint = read_checkpoint(run / "checkpoints" / "last.ckpt")
+    checkpoint["images"] |= changes
+    checkpoint["datamodule_hyper_parameters"] = {"_class_path": "gone.Data"}
+    checkpoint["own_code"] = {"gone": "/gone/gone.py"}
+    torch.save(checkpoint, path)
+    return path
+
+
+@pytest.fixture
+def photographs(tmp_path: Path) -> Path:
+    """Images of several sizes."""
+    folder = tmp_path / "photographs"
+    folder.mkdir()
+    draws = np.random.default_rng(0)
+    for number, (height, width) in enumerate([(32, 32), (20, 40), (65, 33), (32, 32)]):
+        values = draws.integers(0, 256, (height, width, 3), dtype=np.uint8)
+        Image.fromarray(values).save(folder / f"{number}.png")
+    return folder
+
+
+def test_all_forms_and_python_say_the_same(
+    run: Path, photographs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What the checkpoint says of its images is enough: its data are gone."""
+    names = [f"kind {number}" for number in range(9)] + ['comma, "and"\nline']
+    path = with_record(run, tmp_path / "a.ckpt", mean=[0.2, 0.3, 0.4], std=[0.4, 0.5, 0.6], class_names=names)
+    found, shares = CellClassifier.load_from_checkpoint(path).classify(photographs)
+    for output in ("a.csv", "a.json", "a.txt"):
+        main(["predict", str(path), "-o", str(tmp_path / output), str(photographs), "--batch_size=3"])
+    objects = json.loads((tmp_path / "a.json").read_text())
+    assert [Path(one["file"]).name for one in objects] == [f"{number}.png" for number in range(4)]
+    assert [one["name"] for one in objects] == found == [names[one["class"]] for one in objects]
+    assert all(list(one["probabilities"]) == names for one in objects)
+    probabilities = torch.tensor([list(one["probabilities"].values()) for one in objects])
+    torch.testing.assert_close(probabilities, shares, rtol=1e-5, atol=1e-6)
+    assert [one["probability"] for one in objects] == [max(one["probabilities"].values()) for one in objects]
+    for row, one in zip(rows(tmp_path / "a.csv"), objects, strict=True):
+        assert [row["file"], int(row["class"]), row["name"]] == [one["file"], one["class"], one["name"]]
+        assert float(row["probability"]) == one["probability"]
+        assert {name: float(row[f"probability_{name}"]) for name in names} == one["probabilities"]
+    assert (tmp_path / "a.txt").read_text() == (tmp_path / "a.csv").read_text()
+    capsys.readouterr()
+    main(["predict", str(path), str(photographs), "-o", "-", "--format=json"])
+    assert json.loads(capsys.readouterr().out) == objects
+    main(["predict", str(path), str(photographs)])
+    table = capsys.readouterr().out.splitlines()
+    assert table[0].split() == ["file", "name", "probability"]
+    assert table[2].startswith(objects[0]["file"])
+    assert table[2].endswith(f"{objects[0]['probability']:.3f}")
+
+
+def test_a_folder_s_network_knows_its_classes_when_the_folder_is_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    draws = np.random.default_rng(0)
+    for name in ("train/dog", "train/cat", "test/dog", "test/cat"):
+        Path("pets", name).mkdir(parents=True)
+        for number in range(4):
+            values = draws.integers(0, 256, (20, 20, 3), dtype=np.uint8)
+            Image.fromarray(values).save(f"pets/{name}/{number}.png")
+    sizes = [one for one in TINY if "data" not in one]
+    data = ["--data=ImageFolder", "--data.root=pets", "--data.batch_size=4", "--data.image_size=16"]
+    main(["fit", *sizes, *data, "--trainer.max_epochs=1", "--run=r", "--experiment=e"])
+    last = "tb_logs/e/r/checkpoints/last.ckpt"
+    main(["validate", f"--ckpt_path={last}", "--trainer.accelerator=cpu"])
+    main(["predict", last, "--split=test", "-o", "split.csv"])
+    Path("pets").rename("moved")
+    main(["predict", last, "moved/test", "-o", "files.csv"])
+    split, files = rows(Path("split.csv")), rows(Path("files.csv"))
+    assert [row["file"] for row in files][3:5] == ["moved/test/cat/3.png", "moved/test/dog/0.png"]
+    assert {row["name"] for row in files} <= {"cat", "dog"}
+    for row, other in zip(split, files, strict=True):
+        assert ("cat", "dog")[int(row["target"])] in other["file"]
+        for key in ("name", "probability_cat", "probability_dog"):
+            assert row[key] == other[key]
+    line = refusal(["predict", last, "--split=test"], capsys)
+    assert line == "`data.root` (=pets): no such folder"
+
+
+@torch.no_grad()
+def test_a_data_set_that_normalises_in_its_own_way_is_asked(
+    run: Path, photographs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoint = read_checkpoint(run / "checkpoints" / "last.ckpt")
+    del checkpoint["images"]
+    checkpoint["datamodule_hyper_parameters"] |= {"_class_path": f"{__name__}.Doubled"}
+    torch.save(checkpoint, tmp_path / "a.ckpt")
+    main(["predict", str(tmp_path / "a.ckpt"), str(photographs), "-o", str(tmp_path / "a.json")])
+    image = torch.from_numpy(np.array(Image.open(photographs / "0.png"))).permute(2, 0, 1)
+    expected = trained(run)((image / 255 * 2)[None]).softmax(1)[0].tolist()
+    found = json.loads((tmp_path / "a.json").read_text())[0]["probabilities"]
+    assert list(found.values()) == pytest.approx(expected, rel=1e-4)
+    checkpoint["datamodule_hyper_parameters"] = None
+    torch.save(checkpoint, tmp_path / "a.ckpt")
+    line = refusal(["predict", str(tmp_path / "a.ckpt"), str(photographs)], capsys)
+    assert line.endswith("a.ckpt does not say how its images were normalised")
+
+
+class Doubled(Synthetic):
+    def normalise(self, images: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+        return images.to(dtype) / 255 * 2
+
+
+def test_images_that_cannot_be_read_are_named_at_once_or_left_out(
+    run: Path, photographs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (photographs / "1a.png").write_text("no image")
+    (photographs / "2a.jpg").touch()
+    output = tmp_path / "a.csv"
+    line = refusal(["predict", str(run), str(photographs), "-o", str(output)], capsys)
+    broken = f"{photographs}/1a.png (no image), {photographs}/2a.jpg (empty)"
+    assert line == f"`images`: 2 of 6 images cannot be read: {broken}; `--skip_unreadable` leaves them out"
+    assert not output.exists()
+    main(["predict", str(run), str(photographs), "-o", str(output), "--skip_unreadable", "--batch_size=1"])
+    assert f"left out: 2 of 6 images cannot be read: {broken}\n" in capsys.readouterr().err
+    found = rows(output)
+    assert [Path(row["file"]).name for row in found] == [f"{number}.png" for number in range(4)]
+    model = CellClassifier.load_from_checkpoint(run / "checkpoints" / "last.ckpt")
+    for row in found:  # each row is of its own image
+        assert float(row["probability"]) == pytest.approx(
+            float(model.classify(row["file"]).probabilities.max()), rel=1e-4
+        )
+    one = str(photographs / "1a.png")
+    line = refusal(["predict", str(run), one, "-o", str(output), "--skip_unreadable"], capsys)
+    assert line == f"`images`: 1 of 1 images cannot be read: {one} (no image)"
 
 
 def test_names_that_are_no_text_and_hidden_files(run: Path, tmp_path: Path) -> None:
@@ -176,8 +290,14 @@ def test_names_that_are_no_text_and_hidden_files(run: Path, tmp_path: Path) -> N
     for name in (odd, folder / ".hidden.png"):
         Image.new("RGB", (8, 8)).save(name)
     (folder / "folder.png").mkdir()
-    main(["predict", str(run), str(folder), "-o", str(tmp_path / "a.csv")])
-    assert [row["file"] for row in rows(tmp_path / "a.csv")] == [f"{folder}/a\\udcff.png"]
+    (folder / ".thumbnails").mkdir()
+    for other in ("b, c\nd.png", ".thumbnails/e.png"):
+        Image.new("RGB", (8, 8)).save(folder / other)
+    for form in ("a.csv", "a.json"):
+        main(["predict", str(run), str(folder), "-o", str(tmp_path / form)])
+    names = [f"{folder}/a\\udcff.png", f"{folder}/b, c\nd.png"]
+    assert [row["file"] for row in rows(tmp_path / "a.csv")] == names
+    assert [row["file"] for row in json.loads((tmp_path / "a.json").read_text())] == names
 
 
 def test_what_cannot_be_predicted(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -187,8 +307,23 @@ def test_what_cannot_be_predicted(run: Path, tmp_path: Path, capsys: pytest.Capt
         ([str(tmp_path), "--split=test"], "`images` or `--split`"),
         ([str(tmp_path)], "holds no image"),
         (["missing.png"], "neither a file nor a folder"),
-        ([__file__], "is no image that can be read"),
+        ([__file__], "cannot be read"),
         (["--split=val"], "was trained without such a split"),
     ]:
         assert message in refusal(["predict", str(run), *arguments, "-o", str(output)], capsys)
     assert not output.exists()
+    image = tmp_path / "a.png"
+    Image.new("RGB", (8, 8)).save(image)
+    before = image.read_bytes()
+    os.mkfifo(tmp_path / "pipe")
+    for place, message in [
+        (image, f"`output` (={image}) must be a file such as a.csv or a.json"),
+        (tmp_path, f"`output` (={tmp_path}) must be a file such as"),
+        (tmp_path / "pipe", "must be a file such as pipe.csv"),
+        (image / "a.csv", f"cannot write a.csv in {image}: {image} is not a writable folder"),
+    ]:
+        assert message in refusal(["predict", str(run), str(image), "-o", str(place)], capsys)
+    assert image.read_bytes() == before
+    damaged = with_record(run, tmp_path / "odd.ckpt", std=[0, 1, 1])
+    line = refusal(["predict", str(damaged), str(image)], capsys)
+    assert line.startswith(f"{damaged}: the checkpoint's `images`: `std` (=[0, 1, 1]) must be three finite")

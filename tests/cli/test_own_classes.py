@@ -8,9 +8,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 from nas_lightning.cells import own_modules
+from nas_lightning.classifier import CellClassifier
 from nas_lightning.cli.main import main
 from nas_lightning.identity import as_list
 from nas_lightning.networks import operations
@@ -151,6 +153,23 @@ def test_a_checkpoint_alone_imports_nothing_that_its_run_does_not_name(
         monkeypatch.chdir(folder)
         main(["validate", f"--ckpt_path={alone}", *allowed])
         assert "accuracy/test" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_in_python_own_operations_are_found_as_on_the_command_line(
+    run: Path, tmp_path: Path, fresh: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = run / "checkpoints" / "last.ckpt"
+    monkeypatch.chdir(tmp_path)
+    images = torch.zeros(2, 3, 16, 16, dtype=torch.uint8)
+    names = CellClassifier.load_from_checkpoint(path).classify(images).names
+    fresh()
+    alone = tmp_path / "alone.ckpt"
+    alone.write_bytes(path.read_bytes())
+    with pytest.raises(ValueError, match=r"own\.py, which it must not import by itself"):
+        CellClassifier.load_from_checkpoint(alone)
+    monkeypatch.chdir(run.parents[2])
+    assert CellClassifier.load_from_checkpoint(alone).classify(images).names == names
 
 
 @pytest.mark.slow
