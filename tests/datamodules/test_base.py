@@ -192,8 +192,15 @@ def test_a_length_that_is_no_integer_is_refused(value: object) -> None:
 def test_sizes_that_do_not_fit_the_data_are_refused() -> None:
     with pytest.raises(ValueError, match=r"`batch_size` \(=51\) must be at most .* \(50 images\)"):
         small(batch_size=51)
-    with pytest.raises(ValueError, match=r"`validation_fraction` \(=0.1\) does not suit Synthetic: .* = 5 "):
+    with pytest.raises(
+        ValueError,
+        match=r"`validation_fraction` \(=0.1\) does not suit Synthetic: .* has 5 images, ",
+    ):
         small(validation_fraction=0.1)
+    with pytest.raises(ValueError, match=r"does not suit Synthetic: the remaining part has 5 images"):
+        small(validation_fraction=0.9)
+    with pytest.raises(ValueError, match=r"does not suit Synthetic: class 1 has a single image"):
+        small(validation_fraction=0.5, train_size=11)
     with pytest.raises(
         ValueError, match=r"`batch_size` \(=16\) must be divisible by the number of devices \(3\)"
     ):

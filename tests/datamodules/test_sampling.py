@@ -3,8 +3,10 @@ from __future__ import annotations
 import pickle
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
+from sklearn.model_selection import train_test_split
 from torch.utils.data.distributed import DistributedSampler
 
 from nas_lightning.datamodules import Synthetic
@@ -14,6 +16,7 @@ from nas_lightning.datamodules.sampling import (
     TrainingSampler,
     derive_seed,
     index_loader,
+    stratified_split,
     stratified_subset,
 )
 
@@ -104,6 +107,21 @@ def test_a_stratified_subset_has_the_shares_of_all_in_any_order(size: int) -> No
     assert torch.equal(chosen, stratified_subset(targets, size, seed=3))
     if size == 33:
         assert not torch.equal(chosen, stratified_subset(targets, size, seed=4))
+
+
+def test_a_division_is_that_of_scikit_learn() -> None:
+    random = np.random.default_rng(0)
+    for seed in range(300):
+        classes = int(random.integers(2, 12))
+        counts = random.integers(2, 30, classes) if seed % 2 else np.full(classes, random.integers(2, 30))
+        labels = random.permutation(np.repeat(np.arange(classes), counts))
+        held_out = int(random.integers(classes, len(labels) - classes + 1))
+        expected = train_test_split(
+            np.arange(len(labels)), test_size=held_out, stratify=labels, random_state=seed
+        )
+        found = stratified_split(torch.from_numpy(labels), held_out, seed)
+        for one, other in zip(expected, found, strict=True):
+            np.testing.assert_array_equal(np.sort(one), other.numpy())
 
 
 @pytest.mark.parametrize("limit", [3, 0.3])
