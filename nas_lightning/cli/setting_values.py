@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Iterator, Mapping
 from pkgutil import resolve_name
 from typing import Any
@@ -59,7 +60,8 @@ def _missing(cls: Any, given: Mapping[str, Any]) -> Iterator[str]:
     for base in cls.__mro__ if isinstance(cls, type) else ():
         if "__init__" in vars(base):
             for name, parameter in inspect.signature(vars(base)["__init__"]).parameters.items():
-                annotation = str(parameter.annotation)
+                # The values of a mapping may be anything, and null, where the mapping may not.
+                annotation = re.sub(r"\b(dict|Mapping)\[[^]]*\]", "", str(parameter.annotation))
                 may_be_none = parameter.default is None or any(
                     word in annotation for word in ("None", "Optional", "Any", "inspect._empty", "_PRECISION")
                 )

@@ -28,6 +28,12 @@ def test_all_settings_are_resolved_without_a_trace(tmp_path: Path, monkeypatch: 
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_genotype_of_null_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "null.yaml").write_text("model: {genotype: null}\n")
+    with pytest.raises(ValueError, match=r"^`model.genotype` \(=null\) needs a value$"):
+        resolve(["fit", "--data=Digits", f"--config={tmp_path / 'null.yaml'}"])
+
+
 def test_one_parser_resolves_all_runs_of_a_study(tmp_path: Path) -> None:
     commands = [
         ["fit", "--data=Digits", "--model.optimizer.lr=0.2", "--trainer.callbacks+=LossContour"],
