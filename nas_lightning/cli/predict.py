@@ -140,7 +140,7 @@ def write_predictions(options: Any, rows: Sequence[Row]) -> None:
     by_suffix = "json" if options.output.suffix.lower() == ".json" else "csv"
     with atomic_write(options.output) as file:
         file.write(_FORMATS[options.format or by_suffix](rows))
-    print(f"{options.output}: {len(rows)} images")
+    print(f"{options.output}: {len(rows)} image{'' if len(rows) == 1 else 's'}")
 
 
 def csv_text(rows: Sequence[Row]) -> str:
