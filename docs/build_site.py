@@ -22,6 +22,7 @@ PACKAGES = (
     "networks",
     "acceleration",
     "classifier",
+    "prediction",
     "datamodules",
     "analysis",
     "callbacks",

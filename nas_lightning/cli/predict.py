@@ -117,8 +117,10 @@ def split_of(options: Any) -> tuple[Iterator[Tensor], Tensor]:
     data.setup()
     if options.split not in data.split_sizes:
         raise ValueError(f"`--split` (={options.split}): {data.name} was trained without such a split")
-    images, targets = data.split_arrays(options.split)
-    return iter(images), targets
+    images, targets, rows = data.split_source(options.split)
+    if rows is None:
+        return (images[row] for row in range(len(images))), targets
+    return (images[row] for row in rows), targets[rows]
 
 
 def predicted_rows(known: Sequence[Row], labels: Sequence[str], probabilities: Tensor) -> list[Row]:

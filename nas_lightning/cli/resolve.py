@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import torch
 from jsonargparse import Namespace
 
+from nas_lightning import datamodules
 from nas_lightning.cli.deciding import decisive, plain_settings
 from nas_lightning.cli.training import TrainingCLI
 
@@ -59,3 +60,14 @@ def resolve(arguments: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:
     """
     settings = plain_settings(SettingsOnly(list(arguments)).settings.as_dict())
     return settings, decisive(settings)
+
+
+def data_size(name: str, arguments: Mapping[str, Any]) -> dict[str, int]:
+    """Images, pixels and classes of a folder of images, which nothing but its files tells.
+
+    A folder that is not there, or holds no data set, raises an OSError or a ValueError.
+    """
+    data: datamodules.ImageFolder = getattr(datamodules, name)(**arguments)
+    counts = data.listed_counts()
+    sizes = {"image_size": data.image_size, "num_classes": data.num_classes}
+    return {"train": counts["train"], "test": counts["test"], **sizes}

@@ -123,11 +123,9 @@ def _data_size(run: Run) -> DataSize:
 @cache
 def _folder_size(name: str, arguments: tuple[tuple[str, Any], ...]) -> DataSize:
     """Size of a folder of images, which many runs share."""
-    from nas_lightning import datamodules  # imports torch
+    from nas_lightning.cli.resolve import data_size  # imports torch
 
-    data = getattr(datamodules, name)(**dict(arguments))
-    counts = data.listed_counts()
-    return DataSize(counts["train"], counts["test"], data.image_size, data.num_classes)
+    return DataSize(**data_size(name, dict(arguments)))
 
 
 def _analysis_work(analysis: AnalysisFile, splits: Mapping[str, int], epochs: int) -> float:
