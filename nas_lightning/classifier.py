@@ -5,9 +5,7 @@ from __future__ import annotations
 import inspect
 import os
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
-from pkgutil import resolve_name
 from typing import Any, cast
 
 import torch
@@ -43,6 +41,7 @@ from nas_lightning.cells.spec import published_base
 from nas_lightning.image_record import ImageRecord, read_image_record
 from nas_lightning.metrics import PADDING, BalancedAccuracy, MeanLoss, top_k_accuracy
 from nas_lightning.networks import CellNetwork, measure_size
+from nas_lightning.optimization import fuse_sgd, picklable, set_learning_rate
 from nas_lightning.prediction import Predictions, classify, record_of, record_of_settings
 from nas_lightning.provenance import run_seed
 from nas_lightning.torch_files import on_this_machine
@@ -120,8 +119,10 @@ class CellClassifier(LightningModule):
                 f" (={auxiliary_weight}) is above 0: the tower sits after cell 2L/3"
             )
         self.save_hyperparameters(logger=False)
-        self._make_optimizer = _picklable(optimizer, self.hparams.get("optimizer"))
-        self._make_lr_scheduler = _picklable(lr_scheduler, self.hparams.get("lr_scheduler"))
+        self._make_optimizer, self._make_lr_scheduler = (
+            picklable(make, self.hparams.get(name), CellClassifier, name)
+            for name, make in (("optimizer", optimizer), ("lr_scheduler", lr_scheduler))
+        )
         for name in ("optimizer", "lr_scheduler"):  # checkpoints hold primitive values only
             if callable(self.hparams.get(name)):
                 self.hparams.pop(name)
@@ -236,12 +237,8 @@ class CellClassifier(LightningModule):
         self._accelerated = accelerate(self.network, self._level, cuda_graphs=cuda_graphs)
         chosen = f", chosen by `auto` for {passes:,} steps" if self.speed == "auto" else ""
         rank_zero_info(f"speed: {self._level.name}{chosen}; {self._accelerated.description()}")
-        for optimizer in self.trainer.optimizers:
-            if isinstance(optimizer, SGD):
-                for group in optimizer.param_groups:
-                    is_left_open = not any(group[name] for name in ("fused", "foreach", "differentiable"))
-                    if is_left_open and self.device.type in ("cpu", "cuda"):
-                        group["fused"] = self._level.fused or None
+        if self._level.fused and self.device.type in ("cpu", "cuda"):
+            fuse_sgd(self.trainer.optimizers)
 
     def _level_of(self, passes: int) -> Level:
         """The level for a training of ``passes`` steps, each of which costs three forward passes."""
@@ -347,14 +344,8 @@ class CellClassifier(LightningModule):
     @learning_rate.setter
     def learning_rate(self, value: float | None) -> None:
         self._learning_rate = value
-        if value is None or self._trainer is None:
-            return
-        for optimizer in self.trainer.optimizers:
-            for group in optimizer.param_groups:
-                group["lr"] = group["initial_lr"] = value
-        for config in self.trainer.lr_scheduler_configs:
-            if hasattr(config.scheduler, "base_lrs"):
-                config.scheduler.base_lrs = [value] * len(config.scheduler.base_lrs)
+        if value is not None and self._trainer is not None:
+            set_learning_rate(self.trainer, value)
 
     def check_epochs(self, epochs: int | None) -> None:
         """Refuse a training without an end, over which the cosine cannot take the learning rate to zero."""
@@ -479,23 +470,3 @@ class CellClassifier(LightningModule):
                 prog_bar=name.startswith(("loss/", "accuracy/")) and not name.endswith("/train"),
                 batch_size=1,  # the metrics carry their own weights
             )
-
-
-def _default_optimizer(parameters: Any) -> Optimizer:
-    return cast(Optimizer, inspect.signature(CellClassifier).parameters["optimizer"].default(parameters))
-
-
-def _picklable(make: Any, spec: Any) -> Any:
-    """A maker of an optimiser or a schedule that processes can exchange and that does the same.
-
-    What jsonargparse makes of `spec`, a class and its arguments, holds the whole command line; a lambda has
-    no name to be found by.
-    """
-    if make is inspect.signature(CellClassifier).parameters["optimizer"].default:
-        return _default_optimizer
-    if not isinstance(make, partial) or not isinstance(spec, Mapping) or "class_path" not in spec:
-        return make
-    settings = {**spec.get("init_args", {}), **spec.get("dict_kwargs", {})}
-    if any(isinstance(value, Mapping) and "class_path" in value for value in settings.values()):
-        return make
-    return partial(resolve_name(spec["class_path"]), **settings)

@@ -30,6 +30,7 @@ ARROWS: dict[str, set[str]] = {
     "identity": set(),
     "image_record": set(),
     "netcdf": {"files"},
+    "optimization": set(),
     "private_files": set(),
     "provenance": set(),
     "torch_files": {"files"},
@@ -41,7 +42,7 @@ ARROWS: dict[str, set[str]] = {
     "datamodules": set(),
     "prediction": {"networks", "datamodules"},
     "classifier": {  # it brings its callbacks
-        *("networks", "cells", "acceleration", "callbacks", "metrics", "prediction"),
+        *("networks", "cells", "acceleration", "callbacks", "metrics", "optimization", "prediction"),
     },
     "analysis": set(),
     "figures": {"cells"},
