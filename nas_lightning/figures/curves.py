@@ -309,8 +309,10 @@ def _set_scales(axes: Axes, scale: str, curves: Sequence[Curve]) -> None:
             axes.yaxis.set_major_formatter("{x:g}")
         axes.yaxis.set_minor_formatter(NullFormatter())
         if high > top:
-            corner: dict[str, Any] = {"transform": axes.transAxes, "ha": "right", "va": "top"}
-            axes.text(0.99, 0.98, f"the largest value is {high:.2g}", fontsize=NOTE_POINTS, **corner)
+            rising = np.nansum([curve.mean[-1] - curve.mean[0] for curve in curves]) > 0
+            corner: dict[str, Any] = {"transform": axes.transAxes, "va": "top"}
+            corner |= {"x": 0.01, "ha": "left"} if rising else {"x": 0.99, "ha": "right"}
+            axes.text(y=0.98, s=f"the largest value is {high:.2g}", fontsize=NOTE_POINTS, **corner)
     else:
         room = 0.04 * (high - low) or 0.05 * abs(high) or 0.5
         axes.set_ylim(low - room, high + room)

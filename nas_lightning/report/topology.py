@@ -186,4 +186,5 @@ def _short_name(one: Shown) -> str:
     if one.kind == "sampled":
         return one.variant.rpartition(" ")[2]
     kind, _, seed = one.variant.partition("=")
+    kind = kind.removeprefix(f"{one.family.partition('_')[0]}_")  # darts_conn1 is a variant of darts_v2
     return f"{_SHORT.get(kind, kind)}{seed}" + "*" * one.is_stand_in
