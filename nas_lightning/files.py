@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +21,15 @@ def is_file(path: str | os.PathLike[str]) -> bool:
         return Path(path).is_file()
     except (OSError, ValueError):
         return False
+
+
+def shown(name: str | os.PathLike[str]) -> str:
+    """A name as it is printed and written: bytes that are no UTF-8 and control characters are escaped."""
+    return re.sub(
+        "[\x00-\x1f\x7f-\x9f\ud800-\udfff]",
+        lambda found: found.group().encode("unicode_escape").decode(),
+        os.fspath(name),
+    )
 
 
 def check_writable(folder: Path, name: str = "") -> None:

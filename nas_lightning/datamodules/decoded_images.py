@@ -33,7 +33,7 @@ from nas_lightning.datamodules.image_cache import (
 from nas_lightning.datamodules.image_files import UnreadableImage, read_frame
 from nas_lightning.datamodules.sampling import stratified_split
 from nas_lightning.datamodules.storage import DiskError, locked
-from nas_lightning.files import atomic_write, check_writable
+from nas_lightning.files import atomic_write, check_writable, shown
 from nas_lightning.private_files import cache_folder as private_cache_folder
 
 RECORD = "images.json"
@@ -62,8 +62,7 @@ class Listing:
     """What a data set holds, before anything is decoded.
 
     Attributes:
-        parts: The images of each part: ``"train"``, ``"test"`` unless it is to be drawn, ``"val"`` if there
-            is one of its own beside the test split.
+        parts: The images of each part: ``"train"``, and those of ``"test"`` and ``"val"`` that there are.
         key: What changes when a file does: a digest of names, sizes and times.
         drawn: Whether the test split was drawn from the training images.
     """
@@ -119,7 +118,7 @@ class DecodedImages(ImageDataModule):
         if not Path(root).is_dir():
             problem = "is no folder: unpack it" if Path(root).exists() else "no such folder"
             raise FileNotFoundError(f"`data.root` (={root}): {problem}")
-        self.name = Path(root).absolute().name
+        self.name = shown(Path(os.path.abspath(root)).name) or "images"  # noqa: PTH100  (a link keeps its name)
         self.image_size = image_size
         self.horizontal_flip = horizontal_flip
         self.padding = padding
@@ -187,13 +186,11 @@ class DecodedImages(ImageDataModule):
         """Map the images into memory, and take mean and standard deviation from the cache.
 
         Raises:
-            FileNotFoundError: If ``prepare_data`` has not made the cache.
+            FileNotFoundError: If ``prepare_data`` has not made the cache, or files have changed since.
             ValueError: If files cannot be read, whose names are its notes, or as in ImageDataModule.
         """
         if self._record is None:
-            cache = self.cache
-            if not self._is_fresh(cache):
-                raise FileNotFoundError(f"{cache}: missing or outdated; `prepare_data` makes it")
+            cache = self._fresh_cache()
             record = json.loads((cache / RECORD).read_text())
             self._report(record, cache / TABLE)
             self.mean, self.std = tuple(record["mean"]), tuple(record["std"])
@@ -202,7 +199,7 @@ class DecodedImages(ImageDataModule):
 
     def load_split(self, split: OfficialSplit) -> LabelledImages:
         """Map the images of one split into memory; ``"train"`` ends with those of ``"val"``."""
-        return read_image_cache(self.cache, split)
+        return read_image_cache(self._fresh_cache(), split)
 
     def listed_counts(self) -> dict[Part, int]:
         """Number of images of each part, before any is decoded."""
@@ -221,17 +218,23 @@ class DecodedImages(ImageDataModule):
         before = state_dict.get("class_names")
         if before is not None and list(before) != list(self.class_names or ()):
             raise ValueError(
-                f"`data.root` (={self.root}) holds the classes {_few(self.class_names or ())}; the checkpoint"
-                f" was trained on {_few(before)}"
+                f"`data.root` (={self.root}) holds the classes {few(self.class_names or ())}; the checkpoint"
+                f" was trained on {few(before)}"
             )
         if state_dict.get("key") not in (None, self._listed().key):
             rank_zero_info(f"{self.name}: files have changed since the checkpoint was written")
 
     def _listed(self) -> Listing:
-        """The listing with a test split, drawn if need be."""
+        """The listing with a test split: its own, else that of validation, else drawn."""
         if self._listing is None:
             listing = self.list_images()
-            parts = dict(listing.parts)
+            if not listing.parts["train"]:
+                raise ValueError(f"`data.root` (={self.root}): the train split holds no image")
+            parts = {part: images for part, images in listing.parts.items() if images}
+            for part in listing.parts.keys() - parts:
+                rank_zero_info(f"{self.name}: the {part} split is left out: it holds no image")
+            if "test" not in parts and "val" in parts:
+                parts["test"] = parts.pop("val")
             drawn = "test" not in parts
             if drawn:
                 parts["train"], parts["test"] = self._draw_test_split(parts["train"])
@@ -268,17 +271,25 @@ class DecodedImages(ImageDataModule):
         if self._listed().drawn:
             kind += f"-test{self.test_fraction:g}-seed{self.test_seed}"
         root = Path(self.root).resolve()
-        elsewhere = f"{self.name}-{hashlib.sha256(os.fsencode(root)).hexdigest()[:8]}-{kind}"
+        elsewhere = f"{self.name[:40]}-{hashlib.sha256(os.fsencode(root)).hexdigest()[:8]}-{kind}"
         if self.cache_folder is not None:
             return [Path(self.cache_folder) / elsewhere]
         private = private_cache_folder()
         return [root / ".decoded" / kind, *([] if private is None else [private / "images" / elsewhere])]
 
+    def _fresh_cache(self) -> Path:
+        cache = self.cache
+        if not self._is_fresh(cache):
+            raise FileNotFoundError(
+                f"`data.root` (={self.root}): {cache} is missing, or of other files; `prepare_data` makes it"
+            )
+        return cache
+
     def _is_fresh(self, place: Path) -> bool:
         """Whether a cache is whole and of the files as they are."""
         try:
             key = json.loads((place / RECORD).read_text())["key"]
-        except (OSError, ValueError, TypeError, KeyError):
+        except (OSError, ValueError, TypeError, KeyError, RecursionError):
             return False
         return bool(key == self._listed().key) and image_cache_is_whole(place)
 
@@ -314,8 +325,13 @@ class DecodedImages(ImageDataModule):
             "mean": mean,
             "std": std,
             "counts": {part: len(one.targets) for part, one in decoded.items()},
-            "unreadable": [problem for one in decoded.values() for problem in one.unreadable.items()],
-            "animated": [name for one in decoded.values() for name in one.animated],
+            "unreadable": [
+                (shown(image.name), shown(one.unreadable[image.name]))
+                for one in decoded.values()
+                for image in one.images
+                if image.name in one.unreadable
+            ],
+            "animated": [shown(name) for one in decoded.values() for name in sorted(one.animated)],
         }
         with atomic_write(folder / RECORD) as file:
             json.dump(record, file, indent=1)
@@ -346,12 +362,12 @@ class DecodedImages(ImageDataModule):
                 raise ValueError(f"`data.root` (={self.root}): no image of the {part} split can be read")
         counts = ", ".join(f"{count:,} {part}" for part, count in record["counts"].items())
         rank_zero_info(
-            f"{self.name}: {self.num_classes} classes ({_few(self.class_names or ())}); {counts} images"
+            f"{self.name}: {self.num_classes} classes ({few(self.class_names or ())}); {counts} images"
         )
         if record["animated"]:
             rank_zero_info(
                 f"{self.name}: of {len(record['animated']):,} animated files the first frame counts:"
-                f" {_few(record['animated'])}"
+                f" {few(record['animated'])}"
             )
         if self._listed().drawn:
             rank_zero_info(
@@ -426,12 +442,11 @@ class _DecodedPart:
         """Lines of the table: split, position, class, file, remark."""
         position, animated = 0, set(self.animated)
         for name, target in self.images:
-            shown = os.fsencode(name).decode(errors="backslashreplace")
             if name in self.unreadable:
-                yield part, "", classes[target], shown, f"unreadable: {self.unreadable[name]}"
+                yield part, "", classes[target], shown(name), f"unreadable: {self.unreadable[name]}"
                 continue
             remark = "animated: first frame" if name in animated else ""
-            yield part, position, classes[target], shown, remark
+            yield part, position, classes[target], shown(name), remark
             position += 1
 
 
@@ -448,7 +463,7 @@ def _writable(places: Sequence[Path]) -> Path:
     raise problem
 
 
-def _few(names: Sequence[str]) -> str:
+def few(names: Sequence[str]) -> str:
     """Some names in words."""
     shown = ", ".join(names[:8])
     return shown if len(names) <= 8 else f"{shown} and {len(names) - 8:,} more"

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from itertools import groupby
@@ -18,10 +18,12 @@ from lightning.pytorch.utilities import rank_zero_info
 from numpy.typing import NDArray
 
 from nas_lightning.datamodules.decoded_images import DecodedImages, ListedImage, Listing, Part, Source
+from nas_lightning.datamodules.image_files import files_below
 from nas_lightning.datamodules.storage import reason
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    from pyarrow import parquet
 
 _SPLIT_NAMES: dict[Part, str] = {
     "train": "train|training",
@@ -76,6 +78,8 @@ class HuggingFace(DecodedImages):
         for part, files in self._files.items():
             listed: list[ListedImage] = []
             for file in files:
+                if not file.is_file():
+                    raise FileNotFoundError(f"{file}: missing, or no file")
                 status = file.stat()
                 name = os.path.relpath(file, root)
                 digest.update(os.fsencode(f"{part}\0{name}\0{status.st_size} {status.st_mtime_ns}\0"))
@@ -94,8 +98,6 @@ class HuggingFace(DecodedImages):
                 )
             else:
                 parts[part] = listed
-        if "test" not in parts and "val" in parts:
-            parts["test"] = parts.pop("val")
         return Listing(parts, digest.hexdigest())
 
     def sources(self, names: Sequence[str]) -> Iterator[Source]:
@@ -104,25 +106,25 @@ class HuggingFace(DecodedImages):
             yield from self._images(Path(self.root, file), {int(row) for *_, row in rows})
 
     def _images(self, path: Path, rows: set[int]) -> Iterator[Source]:
-        from pyarrow import parquet
-
-        first = 0
-        with _reading(path), parquet.ParquetFile(path) as file:
-            for batch in file.iter_batches(batch_size=64, columns=[self._columns[0]]):
-                for row, value in enumerate(batch.column(0), start=first):
+        first, column = 0, self._columns[0]
+        with _opened(path) as file:
+            for batch in file.iter_batches(batch_size=64, columns=[column]):
+                values = batch.column(batch.schema.names.index(column))
+                for row, value in enumerate(values, start=first):
                     if row in rows:
                         yield _source(value.as_py(), path.parent)
                 first += len(batch)
+        if first <= max(rows):
+            raise ValueError(f"{path}: changed while it was read")
 
     @cached_property
     def _files(self) -> dict[Part, list[Path]]:
         """The files of each split, by path."""
         root = Path(self.root)
         found: dict[Part, list[Path]] = {}
-        for path in sorted(root.rglob("*.parquet")):
+        for entry in files_below(root, (".parquet",)):
+            path = Path(entry.path)
             inside = path.relative_to(root)
-            if any(name.startswith(".") for name in inside.parts):
-                continue
             words = re.split(r"[^a-z0-9]+", inside.with_suffix("").as_posix().lower())
             parts = [part for part, names in _SPLIT_NAMES.items() if set(words) & set(names.split("|"))]
             if len(parts) > 1:
@@ -139,8 +141,8 @@ class HuggingFace(DecodedImages):
         """Names of the columns of images and labels."""
         fields = list(self._schema)
         images = [field.name for field in fields if _holds_bytes(field.type)]
-        classes = [name for name, feature in self._features.items() if feature.get("_type") == "ClassLabel"]
         others = [field.name for field in fields if field.name not in images]
+        classes = [name for name in others if self._features.get(name, {}).get("_type") == "ClassLabel"]
         labels = classes or [name for name in _LABEL_NAMES if name in others]
         return (
             self._column("image_column", self.image_column, images, _IMAGE_NAMES),
@@ -168,24 +170,16 @@ class HuggingFace(DecodedImages):
 
     @cached_property
     def _schema(self) -> pa.Schema:
-        from pyarrow import parquet
+        with _opened(self._files["train"][0]) as file:
+            return file.schema_arrow
 
-        path = self._files["train"][0]
-        with _reading(path):
-            return parquet.read_schema(path)
-
-    @property
+    @cached_property
     def _features(self) -> dict[str, dict[str, Any]]:
-        """What the metadata say of the columns."""
-        try:
-            said = json.loads((self._schema.metadata or {})[b"huggingface"])["info"]["features"]
-        except (KeyError, ValueError, TypeError):
-            return {}
-        return {name: value for name, value in said.items() if isinstance(value, dict)}
+        return _features(self._schema)
 
-    @property
+    @cached_property
     def _named_classes(self) -> tuple[str, ...]:
-        return tuple(map(str, self._features.get(self._columns[1], {}).get("names") or ()))
+        return _class_names(self._features, self._columns[1])
 
     @cached_property
     def _distinct_labels(self) -> list[Any]:
@@ -209,28 +203,67 @@ class HuggingFace(DecodedImages):
         return np.array([numbers.get(label, -1) for label in self._labels(path)], np.int64)
 
     def _labels(self, path: Path) -> list[Any]:
-        from pyarrow import parquet
-
-        column = self._columns[1]
-        with _reading(path), parquet.ParquetFile(path) as file:
-            if column not in file.schema_arrow.names:
-                raise ValueError(f"{path}: no column {column!r}")
-            labels: list[Any] = file.read(columns=[column]).column(column).to_pylist()
-        return labels
+        """The label of every row; the file must have both columns, and no other classes than the first."""
+        image, label = self._columns
+        with _opened(path) as file:
+            schema = file.schema_arrow
+            problem = _column_problem(schema, image, label)
+            named = _class_names(_features(schema), label)
+            if named and self._named_classes and named != self._named_classes:
+                problem = f"its classes are others than those of {self._files['train'][0]}"
+            if problem is None:
+                table = file.read(columns=[label])
+                labels: list[Any] = table.column(table.schema.names.index(label)).to_pylist()
+                return labels
+        raise ValueError(f"{path}: {problem}")
 
 
 @contextmanager
-def _reading(path: Path) -> Iterator[None]:
-    """Errors of Arrow in the block name the file."""
+def _opened(path: Path) -> Iterator[parquet.ParquetFile]:
+    """A Parquet file; errors of Arrow in the block name it."""
     import pyarrow as pa  # takes a quarter of a second to import
+    from pyarrow import parquet
 
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: missing, or no file")
     try:
-        yield
-    except (pa.ArrowException, OSError) as error:
-        with path.open("rb") as file:
-            if file.read(16) == b"version https://":
+        with parquet.ParquetFile(path) as file:
+            yield file
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        with path.open("rb") as opened:
+            if opened.read(16) == b"version https://":
                 raise ValueError(f"{path}: a pointer of Git LFS; `git lfs pull` fetches the file") from None
         raise ValueError(f"{path}: damaged, or no Parquet file ({reason(error)})") from error
+
+
+def _features(schema: pa.Schema) -> dict[str, dict[str, Any]]:
+    """What the metadata say of the columns."""
+    try:
+        said = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
+        return {name: value for name, value in said.items() if isinstance(value, dict)}
+    except (KeyError, ValueError, TypeError, AttributeError, RecursionError):
+        return {}
+
+
+def _class_names(features: Mapping[str, Mapping[str, Any]], column: str) -> tuple[str, ...]:
+    names = features.get(column, {}).get("names")
+    return tuple(map(str, names)) if isinstance(names, list) else ()
+
+
+def _column_problem(schema: pa.Schema, image: str, label: str) -> str | None:
+    """What is wrong with the columns of images and labels of a file, in a few words."""
+    import pyarrow as pa
+
+    for name in (image, label):
+        if (count := schema.names.count(name)) != 1:
+            return f"{count or 'no'} column{'s' if count else ''} {name!r}"
+    if not _holds_bytes(schema.field(image).type):
+        return f"column {image!r} holds no images but {schema.field(image).type}"
+    kind = schema.field(label).type
+    of_labels = kind.value_type if pa.types.is_dictionary(kind) else kind
+    if pa.types.is_nested(of_labels) or pa.types.is_temporal(of_labels):
+        return f"column {label!r} holds neither whole numbers nor texts but {kind}"
+    return None
 
 
 def _holds_bytes(kind: pa.DataType) -> bool:
@@ -245,5 +278,5 @@ def _source(value: Any, folder: Path) -> Source:
     """The bytes of an image, or the file that a struct without bytes names."""
     if isinstance(value, dict):
         path = value.get("path")
-        value = value.get("bytes") or (folder / path if path else None)
+        value = value.get("bytes") or (folder / path if isinstance(path, str) and path else None)
     return value if isinstance(value, bytes | Path) else b""

@@ -53,7 +53,7 @@ def write_image_cache(
     """Write the splits to a new folder, which gets its name once it is complete.
 
     The caller holds the lock of the folder. ``describe`` writes further files beside the splits, once these
-    are written.
+    are written; those named ``*.json`` are checked as the splits are.
 
     Raises:
         DiskError: If the disk is full or cannot be written. Nothing is left behind.
@@ -68,6 +68,8 @@ def write_image_cache(
         with disk_errors(folder):
             if describe is not None:
                 describe(partial)
+            for path in partial.glob("*.json"):
+                records[path.name] = {**_stamp(path), "crc32": _crc32(path)}
             with atomic_write(partial / CHECKSUMS) as file:
                 json.dump(records, file, indent=1)
             if folder.exists():
@@ -88,7 +90,7 @@ def image_cache_is_whole(folder: Path) -> bool:
         whole = bool(records) and all(stamps[name]["size"] == records[name]["size"] for name in records)
         dated = [name for name in records if stamps[name]["mtime_ns"] != records[name]["mtime_ns"]]
         whole = whole and all(_crc32(folder / name) == records[name]["crc32"] for name in dated)
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return False
     if whole and dated:
         with contextlib.suppress(OSError), atomic_write(folder / CHECKSUMS) as file:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import stat
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,9 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 """Files that are images, in a folder."""
+
+LARGEST_FILE = 1 << 30
+"""Bytes of a file that may be an image."""
 
 _ANIMATED = frozenset({"GIF", "PNG", "WEBP"})
 """Formats whose frames are those of an animation; further pictures of other files are no part of it."""
@@ -41,14 +45,13 @@ def read_image(source: Path | bytes, size: int) -> UInt8[NDArray[np.uint8], "3 {
 
 def read_frame(source: Path | bytes, size: int) -> tuple[UInt8[NDArray[np.uint8], "3 {size} {size}"], bool]:
     """As :func:`read_image`, and whether the image is the first frame of several of an animation."""
-    try:
-        data = source.read_bytes() if isinstance(source, Path) else source
-    except OSError as error:
-        raise UnreadableImage(error.strerror or str(error)) from error
+    data = _content(source) if isinstance(source, Path) else source
     if not data:
         raise UnreadableImage("empty")
     try:
         with Image.open(io.BytesIO(data)) as opened:
+            if opened.format == "EPS":  # a program, which Pillow has run
+                raise UnidentifiedImageError
             animated = opened.format in _ANIMATED and getattr(opened, "n_frames", 1) > 1
             # A JPEG of many times the size is decoded at a half, a quarter or an eighth of it.
             opened.draft(None, (2 * size, 2 * size))
@@ -74,8 +77,13 @@ def square_image(opened: Image.Image, size: int) -> UInt8[NDArray[np.uint8], "3 
         raise UnreadableImage(_reason(error)) from error
 
 
-def files_below(folder: Path, above: tuple[tuple[int, int], ...] = ()) -> Iterator[os.DirEntry[str]]:
-    """The image files in a folder and below it, by name; folders that contain themselves by a link end."""
+def files_below(
+    folder: Path, suffixes: tuple[str, ...] = IMAGE_SUFFIXES, above: tuple[tuple[int, int], ...] = ()
+) -> Iterator[os.DirEntry[str]]:
+    """What has such a suffix in a folder and below it and is no folder, by name; hidden names are left out.
+
+    Links to folders are followed; folders that contain themselves by a link end.
+    """
     status = folder.stat()
     identity = (status.st_dev, status.st_ino)
     if identity in above:
@@ -86,9 +94,22 @@ def files_below(folder: Path, above: tuple[tuple[int, int], ...] = ()) -> Iterat
         if entry.name.startswith("."):
             continue
         if entry.is_dir():
-            yield from files_below(Path(entry.path), (*above, identity))
-        elif entry.name.lower().endswith(IMAGE_SUFFIXES):
+            yield from files_below(Path(entry.path), suffixes, (*above, identity))
+        elif entry.name.lower().endswith(suffixes):
             yield entry
+
+
+def _content(path: Path) -> bytes:
+    """What a file holds; a pipe or a device might have no end."""
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise UnreadableImage("a folder, pipe or device, no file")
+        if status.st_size > LARGEST_FILE:
+            raise UnreadableImage(f"too large for an image ({status.st_size / 1e9:.1f} GB)")
+        return path.read_bytes()
+    except (OSError, ValueError) as error:  # ValueError: no path can have this name
+        raise UnreadableImage(getattr(error, "strerror", None) or str(error)) from error
 
 
 def _in_colour(image: Image.Image, file_format: str | None) -> Image.Image:

@@ -10,27 +10,33 @@ from pathlib import Path
 
 from lightning.pytorch.utilities import rank_zero_info
 
-from nas_lightning.datamodules.decoded_images import DecodedImages, ListedImage, Listing, Part, Source
+from nas_lightning.datamodules.decoded_images import DecodedImages, ListedImage, Listing, Part, Source, few
 from nas_lightning.datamodules.image_files import IMAGE_SUFFIXES, files_below
+from nas_lightning.files import shown
 
-VALIDATION_NAMES = ("val", "valid", "validation")
-"""Names of the folder of a validation split."""
+_PARTS: dict[str, Part] = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("test", "testing"), "test"),
+    **dict.fromkeys(("val", "valid", "validation"), "val"),
+}
+"""Names of the folders of splits, in small letters."""
 
 
 class ImageFolder(DecodedImages):
     """A folder of image files in torchvision's layout: ``ROOT/train/CLASS/...`` and ``ROOT/test/CLASS/...``.
 
-    Without ``test`` the folder ``val`` is the test split; beside it, ``val`` is evaluated every epoch. With
-    neither, or with class folders straight in ``ROOT``, a test split is drawn: stratified by class, decided
-    by ``test_seed``, and listed in the cache's ``images.csv``. Classes are the folders in ascending order of
-    their names. Images are the files in a class's folder, and in those below it, of the suffixes that
-    :data:`~nas_lightning.datamodules.image_files.IMAGE_SUFFIXES` lists; hidden files and folders are left
-    out. Arguments as in DecodedImages.
+    The folders may be called ``training``, ``testing``, ``valid`` or ``validation`` too, in small letters or
+    capitals. Without ``test`` the folder ``val`` is the test split; beside it, ``val`` is evaluated every
+    epoch. With neither, or with class folders straight in ``ROOT``, a test split is drawn: stratified by
+    class, decided by ``test_seed``, and listed in the cache's ``images.csv``. Classes are the folders in
+    ascending order of their names. Images are the files in a class's folder, and in those below it, of the
+    suffixes that :data:`~nas_lightning.datamodules.image_files.IMAGE_SUFFIXES` lists; hidden files and
+    folders are left out. Arguments as in DecodedImages.
     """
 
     def list_classes(self) -> tuple[str, ...]:
         """Names of the folders of the training split."""
-        return tuple(folder.name for folder in self._class_folders(self._folders["train"]))
+        return tuple(shown(folder.name) for folder in _folders_in(self._folders["train"]))
 
     def list_images(self) -> Listing:
         """List the files of all splits, by class and then by path.
@@ -41,17 +47,16 @@ class ImageFolder(DecodedImages):
         digest = hashlib.sha256()
         number = {name: target for target, name in enumerate(self.class_names or ())}
         parts: dict[Part, list[ListedImage]] = {}
-        root = Path(self.root)
         for part, folder in self._folders.items():
             parts[part] = []
-            for of_class in self._class_folders(folder):
-                if of_class.name not in number:
+            for of_class in _folders_in(folder):
+                if shown(of_class.name) not in number:
                     train = self._folders["train"]
                     raise ValueError(f"`data.root` (={self.root}): {train} lacks the class of {of_class}")
                 before = len(parts[part])
                 for entry in files_below(of_class):
-                    name = os.path.relpath(entry.path, root)
-                    parts[part].append(ListedImage(name, number[of_class.name]))
+                    name = os.path.relpath(entry.path, self.root)
+                    parts[part].append(ListedImage(name, number[shown(of_class.name)]))
                     digest.update(os.fsencode(f"{part}\0{name}\0{_size_and_time(entry)}\0"))
                 if part == "train" and len(parts[part]) == before:
                     raise ValueError(
@@ -66,35 +71,48 @@ class ImageFolder(DecodedImages):
     @cached_property
     def _folders(self) -> dict[Part, Path]:
         """The folder of each split that has one."""
-        root = Path(self.root)
-        train = root / "train"
-        if not train.is_dir():
-            if not self._class_folders(root):
-                raise FileNotFoundError(
-                    f"`data.root` (={self.root}) holds neither a folder `train` nor a folder for each class"
+        inside = _folders_in(Path(self.root))
+        if not inside:
+            raise FileNotFoundError(
+                f"`data.root` (={self.root}) holds neither a folder `train` nor a folder for each class"
+            )
+        named = {folder: part for folder in inside if (part := _PARTS.get(folder.name.lower()))}
+        found: dict[Part, Path] = {}
+        for folder, part in named.items():
+            if not _folders_in(folder):
+                continue  # of images: it may be a class
+            if part in found:
+                raise ValueError(
+                    f"`data.root` (={self.root}): {found[part].name} and {folder.name} are both the {part}"
+                    " split; remove one"
                 )
-            return {"train": root}
-        if not self._class_folders(train):
-            raise FileNotFoundError(f"`data.root` (={self.root}): {train} holds no folder for a class")
-        found = {"train": train}
-        names = {"test": ("test",), "val": VALIDATION_NAMES}
-        for part, some in names.items():
-            for folder in (root / name for name in some):
-                if folder.is_dir() and part not in found:
-                    if self._class_folders(folder):
-                        found[part] = folder
-                    else:
-                        rank_zero_info(f"{folder} is left out: it holds no folder for a class")
-        if "test" not in found and "val" in found:
-            found["test"] = found.pop("val")
-        return found  # type: ignore[return-value]
+            found[part] = folder
+        others = [folder for folder in inside if folder not in found.values()]
+        if "train" in found:
+            if others:
+                names = few([shown(folder.name) for folder in others])
+                rank_zero_info(f"{self.name}: left out: {names}; no split, or it holds no folder for a class")
+            return {part: found[part] for part in ("train", "test", "val") if part in found}
+        if len(named) == len(inside):
+            raise FileNotFoundError(
+                f"`data.root` (={self.root}) holds {few([folder.name for folder in inside])}, but `train` is"
+                " missing or holds no folder for a class"
+            )
+        classes = {folder.name for folder in others}
+        for folder in found.values():
+            if classes & {of_class.name for of_class in _folders_in(folder)}:
+                raise ValueError(
+                    f"`data.root` (={self.root}): {folder} holds classes that lie beside it; move these into"
+                    " a folder `train`"
+                )
+        return {"train": Path(self.root)}
 
-    @staticmethod
-    def _class_folders(folder: Path) -> list[Path]:
-        return sorted(
-            (path for path in folder.iterdir() if not path.name.startswith(".") and path.is_dir()),
-            key=lambda path: path.name,
-        )
+
+def _folders_in(folder: Path) -> list[Path]:
+    """The folders in a folder by name, hidden ones left out."""
+    with os.scandir(folder) as found:
+        names = sorted(entry.name for entry in found if not entry.name.startswith(".") and entry.is_dir())
+    return [folder / name for name in names]
 
 
 def _size_and_time(entry: os.DirEntry[str]) -> str:

@@ -154,6 +154,10 @@ class OfficialFiles(NamedTuple):
         except (zipfile.BadZipFile, zlib.error, EOFError) as error:
             raise ValueError(f"{path}: damaged ({error}); get the official archive again") from error
 
+    def read_text(self, name: str) -> str:
+        """As :meth:`read`; what is no UTF-8 is replaced, and so is no name that the data set knows."""
+        return self.read(name).decode(errors="replace")
+
 
 @contextmanager
 def open_official_files(folder: Path, archive: Path) -> Iterator[OfficialFiles]:
@@ -187,7 +191,7 @@ def list_official_images(files: OfficialFiles) -> dict[str, list[tuple[str, int]
         FileNotFoundError: If a list is missing.
         ValueError: If a list is not as it should be.
     """
-    wnids = sorted(files.read("wnids.txt").decode().split())
+    wnids = sorted(files.read_text("wnids.txt").split())
     if len(wnids) != TinyImageNet.num_classes or len(set(wnids)) != len(wnids):
         raise ValueError(
             f"{files.origin}/wnids.txt: {len(set(wnids))} different classes in {len(wnids)} lines, "
@@ -197,7 +201,7 @@ def list_official_images(files: OfficialFiles) -> dict[str, list[tuple[str, int]
     owners = ((name, name.split("/")[1]) for name in sorted(files.training_images))
     train = [(name, classes[wnid]) for name, wnid in owners if wnid in classes]
     test = []
-    lines = files.read("val/val_annotations.txt").decode().splitlines()
+    lines = files.read_text("val/val_annotations.txt").splitlines()
     for number, line in enumerate(lines, start=1):
         name, _, rest = line.partition("\t")
         wnid = rest.partition("\t")[0]

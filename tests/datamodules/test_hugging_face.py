@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -137,6 +138,31 @@ def test_rows_that_cannot_be_read_are_named(tmp_path: Path) -> None:
     lines = ["  train.parquet:1: empty", "  train.parquet:2: no image", "  train.parquet:3: empty"]
     assert error.value.__notes__ == lines
     assert loaded(tmp_path, skip_unreadable=True).split_arrays("train")[1].tolist() == [0, 0, 1]
+
+
+def test_folders_may_be_links_and_have_the_suffix(tmp_path: Path) -> None:
+    write(tmp_path / "blobs" / "part-0.parquet", [0, 1])
+    write(tmp_path / "set" / "train.parquet" / "part-0.parquet", [0, 1])
+    (tmp_path / "set" / "test").symlink_to(tmp_path / "blobs")
+    assert loaded(tmp_path / "set").split_sizes == {"train": 2, "test": 2}
+    (tmp_path / "set" / "test").unlink()
+    (tmp_path / "set" / "test.parquet").symlink_to("nowhere")
+    with pytest.raises(FileNotFoundError, match=r"test\.parquet: missing, or no file"):
+        loaded(tmp_path / "set")
+    (tmp_path / "set" / "test.parquet").unlink()
+    os.mkfifo(tmp_path / "set" / "test.parquet")
+    with pytest.raises(FileNotFoundError, match=r"test\.parquet: missing, or no file"):
+        loaded(tmp_path / "set")
+
+
+def test_a_file_that_changes_while_it_is_read_is_named(tmp_path: Path) -> None:
+    write(tmp_path / "train.parquet", [0, 1, 0])
+    write(tmp_path / "test.parquet", [0, 1])
+    data = HuggingFace(str(tmp_path), image_size=SIZE)
+    assert data.listed_counts() == {"train": 3, "test": 2}
+    write(tmp_path / "train.parquet", [0, 1])
+    with pytest.raises(ValueError, match=r"train\.parquet: changed while it was read"):
+        data.prepare_data()
 
 
 def test_a_changed_file_is_decoded_anew(tmp_path: Path) -> None:

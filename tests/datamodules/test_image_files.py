@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import random
 from pathlib import Path
 from typing import Any
@@ -115,6 +116,24 @@ def test_a_missing_and_an_empty_file_and_another_kind_say_so(tmp_path: Path) -> 
         read_image(b"", 8)
     with pytest.raises(UnreadableImage, match=r"^no image$"):
         read_image(b"a text, not an image", 8)
+
+
+def test_what_has_no_end_is_no_image(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.png")
+    with (tmp_path / "large.png").open("wb") as file:
+        file.truncate(100 << 30)
+    for path, cause in (
+        (tmp_path / "pipe.png", "a folder, pipe or device"),
+        (Path("/dev/zero"), "a folder, pipe or device"),
+        (tmp_path, "a folder, pipe or device"),
+        (tmp_path / "large.png", r"too large for an image \(107.4 GB\)"),
+        (Path("a\0b"), "null"),
+    ):
+        with pytest.raises(UnreadableImage, match=cause):
+            read_image(path, 8)
+    program = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\n{} loop\n"
+    with pytest.raises(UnreadableImage, match=r"^no image$"):
+        read_image(program, 8)
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning:PIL", "ignore:Image size")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import multiprocessing
 import os
+import pickle
 import re
 import shutil
 import signal
@@ -310,6 +311,84 @@ def test_folders_that_are_no_data_set_are_refused_in_one_line(root: Path, tmp_pa
         if path.name != "0.png":
             path.unlink()
     refused(root, "`test_fraction` .* does not suit insects")
+
+
+def test_names_of_splits_may_be_longer_and_in_capitals(tmp_path: Path, caplog: Any) -> None:
+    for split, count in (("Training", 3), ("TEST", 2), ("valid", 1)):
+        fill(tmp_path / "set" / split, count=count)
+    (tmp_path / "set" / "tb_logs").mkdir()
+    with caplog.at_level("INFO"):
+        assert loaded(tmp_path / "set").split_sizes == {"train": 9, "test": 6, "val": 3}
+    assert "set: left out: tb_logs; no split" in caplog.text
+
+
+@pytest.mark.parametrize("classes", [("bus", "car", "train"), ("invalid", "valid"), ("a", "test")])
+def test_classes_may_have_the_names_of_splits(classes: tuple[str, ...], tmp_path: Path) -> None:
+    fill(tmp_path / "set", classes, count=5)
+    data = loaded(tmp_path / "set")
+    assert data.class_names == classes
+    assert data.split_sizes == {"train": 4 * len(classes), "test": len(classes)}
+
+
+def test_folders_of_splits_are_never_taken_for_classes(tmp_path: Path) -> None:
+    def refused(name: str, message: str) -> None:
+        with pytest.raises((ValueError, FileNotFoundError), match=message):
+            loaded(tmp_path / name)
+
+    fill(tmp_path / "no_train" / "test")
+    fill(tmp_path / "no_train" / "val")
+    refused("no_train", "holds test, val, but `train` is missing")
+    fill(tmp_path / "kaggle", classes=("test", "train"))
+    refused("kaggle", "`train` is missing or holds no folder for a class")
+    fill(tmp_path / "mixed")
+    fill(tmp_path / "mixed" / "test")
+    refused("mixed", "test holds classes that lie beside it; move these into a folder `train`")
+    for split in ("train", "val", "valid"):
+        fill(tmp_path / "both" / split)
+    refused("both", "val and valid are both the val split; remove one")
+
+
+def test_a_split_without_images_is_left_out(root: Path, caplog: Any) -> None:
+    fill(root / "val", count=2)
+    for path in root.glob("test/*/*.png"):
+        path.unlink()
+    with caplog.at_level("INFO"):
+        assert loaded(root).split_sizes == {"train": 30, "test": 6}
+    assert "the test split is left out: it holds no image" in caplog.text
+
+
+def test_any_name_of_a_class_is_recorded(tmp_path: Path) -> None:
+    names = sorted(
+        ["with space", "a,b", "line\nbreak", "😀", "-dash", "x" * 250, "Cat", "cat", os.fsdecode(b"\xff")]
+    )
+    fill(tmp_path / "set" / "train", names, count=2)
+    (tmp_path / "set" / "train" / os.fsdecode(b"\xff") / "0.png").write_bytes(b"")
+    data = loaded(tmp_path / "set", test_fraction=0.5, skip_unreadable=True)
+    assert data.class_names == tuple(
+        {"\udcff": "\\udcff", "line\nbreak": "line\\nbreak"}.get(name, name) for name in names
+    )
+    assert {row["class"] for row in table(data)} == set(data.class_names)
+
+
+def test_a_data_set_is_named_by_its_folder(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (root.parent / "link").symlink_to(root)
+    monkeypatch.chdir(root / "train")
+    names = {path: ImageFolder(path, image_size=SIZE).name for path in ("..", f"{root}/", "../../link")}
+    assert list(names.values()) == ["insects", "insects", "link"]
+    monkeypatch.setenv("XDG_CACHE_HOME", str(root.parent / "home"))
+    long = root.rename(root.parent / ("x" * 250))
+    (long / ".decoded").write_text("in the way")
+    assert loaded(long).cache.is_relative_to(root.parent / "home")
+
+
+def test_a_copy_never_takes_the_cache_of_other_files(root: Path) -> None:
+    data = loaded(root)
+    copied = pickle.loads(pickle.dumps(data))
+    (root / "train" / "ant" / "0.png").unlink()
+    loaded(root)
+    assert len(data.split_arrays("train")[1]) == 30  # still mapped
+    with pytest.raises(FileNotFoundError, match="is missing, or of other files"):
+        copied.split_arrays("train")
 
 
 def test_a_test_folder_without_classes_is_left_out(root: Path, caplog: Any) -> None:
