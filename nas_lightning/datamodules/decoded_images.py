@@ -206,11 +206,12 @@ class DecodedImages(ImageDataModule):
         return {part: len(images) for part, images in self._listed().parts.items()}
 
     def state_dict(self) -> dict[str, Any]:
-        """What a training depends on that no argument says: the classes, and a digest of the files."""
-        return {"class_names": list(self.class_names or ()), "key": self._listed().key}
+        """What a training depends on that no argument says: classes, a digest of the files, normalisation."""
+        state = {"class_names": list(self.class_names or ()), "key": self._listed().key}
+        return state if self._record is None else {**state, "mean": list(self.mean), "std": list(self.std)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Refuse to go on with other classes; say so if files have changed.
+        """Refuse to go on with other classes; say so if files have changed, and normalise as before.
 
         Raises:
             ValueError: If the classes or their order are others.
@@ -222,7 +223,12 @@ class DecodedImages(ImageDataModule):
                 f" was trained on {few(before)}"
             )
         if state_dict.get("key") not in (None, self._listed().key):
-            rank_zero_info(f"{self.name}: files have changed since the checkpoint was written")
+            rank_zero_info(
+                f"{self.name}: files have changed since the checkpoint was written; its mean and standard"
+                " deviation hold"
+            )
+        if "mean" in state_dict:
+            self.mean, self.std = tuple(state_dict["mean"]), tuple(state_dict["std"])
 
     def _listed(self) -> Listing:
         """The listing with a test split: its own, else that of validation, else drawn."""
@@ -385,6 +391,7 @@ class _DecodedPart:
     part: Part
     unreadable: dict[str, str] = field(default_factory=dict)
     animated: list[str] = field(default_factory=list)
+    is_stopped: bool = False
     histogram: NDArray[np.int64] = field(default_factory=lambda: np.zeros((3, 256), np.int64))
 
     @property
@@ -405,21 +412,27 @@ class _DecodedPart:
         names = [image.name for image in self.images]
         sources = self.data.sources(names)
         with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-            for start in range(0, len(names), most):
-                some = list(zip(names[start : start + most], islice(sources, most), strict=True))
-                chunks = [some[at : at + _CHUNK] for at in range(0, len(some), _CHUNK)]
-                frames = [frame for chunk in pool.map(self._read, chunks) for frame in chunk]
-                progress.update(len(some))
-                block = np.stack([*frames, np.zeros((3, size, size), np.uint8)])[:-1]  # none may be left
-                if self.part == "train":
-                    for channel in range(3):
-                        counted = np.bincount(block[:, channel].ravel(), minlength=256)
-                        self.histogram[channel] += counted
-                yield block
+            try:
+                for start in range(0, len(names), most):
+                    some = list(zip(names[start : start + most], islice(sources, most), strict=True))
+                    chunks = [some[at : at + _CHUNK] for at in range(0, len(some), _CHUNK)]
+                    frames = [frame for chunk in pool.map(self._read, chunks) for frame in chunk]
+                    progress.update(len(some))
+                    block = np.stack([*frames, np.zeros((3, size, size), np.uint8)])[:-1]  # none may be left
+                    if self.part == "train":
+                        for channel in range(3):
+                            counted = np.bincount(block[:, channel].ravel(), minlength=256)
+                            self.histogram[channel] += counted
+                    yield block
+            except BaseException:  # Ctrl-C: no thread goes on to its next image
+                self.is_stopped = True
+                raise
 
     def _read(self, some: Iterable[tuple[str, Source]]) -> list[NDArray[np.uint8]]:
         frames = []
         for name, source in some:
+            if self.is_stopped:
+                break
             try:
                 frame, animated = read_frame(source, self.data.image_size)
             except UnreadableImage as error:

@@ -409,10 +409,36 @@ def test_a_checkpoint_of_other_classes_is_refused(root: Path, caplog: Any) -> No
     with caplog.at_level("INFO"):
         loaded(root).load_state_dict(state)
     assert "files have changed" in caplog.text
+    Image.new("RGB", (SIZE, SIZE), "white").save(root / "train" / "ant" / "0.png")
+    changed = loaded(root)
+    assert list(changed.mean) != state["mean"]
+    changed.load_state_dict(state)
+    assert (list(changed.mean), list(changed.std)) == (state["mean"], state["std"])
     for split in ("train", "test"):
         (root / split / "bee").rename(root / split / "wasp")
     with pytest.raises(ValueError, match=r"holds the classes ant, cat, wasp; .* trained on ant, bee, cat"):
         loaded(root).load_state_dict(state)
+
+
+def test_ctrl_c_ends_the_decoding_at_once_and_leaves_nothing(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(300):
+        os.link(root / "train" / "ant" / "0.png", root / "train" / "ant" / f"more-{number}.png")
+    calls: list[Path] = []
+
+    def interrupted(source: Path, size: int) -> Any:
+        calls.append(source)
+        if len(calls) == 1:
+            raise KeyboardInterrupt
+        time.sleep(0.01)
+        return np.zeros((3, size, size), np.uint8), False
+
+    monkeypatch.setattr("nas_lightning.datamodules.decoded_images.read_frame", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        loaded(root)
+    assert len(calls) < 50
+    assert [path.name for path in (root / ".decoded").iterdir()] in ([], [f".{SIZE}px.lock"])
 
 
 def _prepare(root: str) -> None:

@@ -12,7 +12,7 @@ from datetime import datetime
 from decimal import Decimal
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -60,7 +60,7 @@ def started(data: ImageDataModule) -> ImageDataModule | str:
         assert str(data.root) in line, line
         return line
     for split in ("train", "test"):
-        images, targets = data.split_arrays(split)  # type: ignore[arg-type]
+        images, targets = data.split_arrays(split)
         assert len(images) == len(targets) > 0
     return data
 
@@ -132,7 +132,8 @@ def test_image_folder_with_a_broken_cache(tmp_path: Path) -> None:
     root = folder_of_images(tmp_path / "set")
     first = started(folder(root))
     assert isinstance(first, ImageFolder)
-    cache, before = first.cache, {split: first.split_arrays(split) for split in ("train", "test")}
+    splits: tuple[Literal["train", "test"], ...] = ("train", "test")
+    cache, before = first.cache, {split: first.split_arrays(split) for split in splits}
     shutil.copytree(cache, tmp_path / "whole")
     names = sorted(path.name for path in cache.iterdir())
     assert len(names) == 7
