@@ -176,14 +176,14 @@ def test_an_explosion_does_not_flatten_the_rest() -> None:
     (axes,) = figure.axes
     assert axes.get_ylim()[1] == pytest.approx(300 * 1 * 1.15)
     (note,) = axes.texts
-    assert (note.get_text(), note.get_ha()) == ("the largest value is 1e+30", "right")
+    assert (note.get_text(), note.get_horizontalalignment()) == ("the largest value is 1e+30", "right")
     assert heights(axes.lines[0])[0] == 1e30
 
 
 def test_the_note_of_an_explosion_stands_where_the_curve_is_low() -> None:
     figure = draw_curves([CurvePanel([curve("a", 0.4, 0.5, 1, 2, 1e30)])])
     (note,) = figure.axes[0].texts
-    assert (note.get_text(), note.get_ha()) == ("the largest value is 1e+30", "left")
+    assert (note.get_text(), note.get_horizontalalignment()) == ("the largest value is 1e+30", "left")
 
 
 def test_a_line_breaks_where_a_value_is_not_finite_and_says_so() -> None:
