@@ -381,8 +381,16 @@ class CellClassifier(LightningModule):
                 f"the checkpoint holds the genotype {trained}, but `model.genotype`"
                 f" (={self.hparams.get('genotype')}) is {self.genotype}"
             )
+        images = checkpoint.get("images")
+        names = images.get("class_names") if isinstance(images, Mapping) else None
+        trained_classes = len(checkpoint["state_dict"].get("network.classifier.bias", ()))
+        if names and len(names) == trained_classes != self.network.num_classes:
+            raise ValueError(
+                f"the checkpoint was trained on {trained_classes} classes ({', '.join(map(str, names)):.200}),"
+                f" but there are {self.network.num_classes}"
+            )
         check_shapes(self.state_dict(), checkpoint["state_dict"])
-        if checkpoint.get("images") is not None:
+        if images is not None:
             record = read_image_record(checkpoint["images"], self.network.num_classes)
             self.images = self._found_images = record
 

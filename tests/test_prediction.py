@@ -194,6 +194,13 @@ def test_a_checkpoint_keeps_the_record_of_its_training(tmp_path: Path) -> None:
     assert "images" not in torch.load(again, weights_only=True)
 
 
+def test_other_numbers_of_classes_are_named_by_what_was_trained() -> None:
+    checkpoint = {"state_dict": classifier().state_dict(), "images": RECORD.plain()}
+    other = CellClassifier(str(SMALL), num_classes=5, **SIZES)
+    with pytest.raises(ValueError, match=r"trained on 4 classes \(ape, bee, cat, dog\), but there are 5$"):
+        other.on_load_checkpoint(checkpoint)
+
+
 def test_a_record_that_is_set_is_kept(tmp_path: Path) -> None:
     model, one = classifier(), trainer(tmp_path)
     one.fit(model, loader())
