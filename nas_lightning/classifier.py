@@ -193,7 +193,7 @@ class CellClassifier(LightningModule):
 
         Raises:
             FileNotFoundError: If there is no such file or folder.
-            ValueError: If images cannot be read, which it names, or the normalisation is not known.
+            ValueError: If images cannot be read, which its notes name, or the normalisation is not known.
         """
         return classify(self.network, self.images, images, batch_size)
 

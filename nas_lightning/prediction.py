@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from itertools import chain, islice
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
@@ -24,15 +23,16 @@ from nas_lightning.datamodules.image_files import (
     files_below,
     read_image,
     square_image,
+    unreadable_error,
 )
+from nas_lightning.datamodules.threads import on_all_cores
+from nas_lightning.files import shown
 from nas_lightning.image_record import ImageRecord, class_labels, read_image_record
 from nas_lightning.networks import CellNetwork
 
 Source: TypeAlias = Path | Image.Image | Tensor
 """An image file, an image of Pillow, or uint8 values [3, height, width]."""
 Normalise: TypeAlias = Callable[[Tensor, torch.dtype], Tensor]
-_CHUNK = 64
-"""Images that a thread reads at a time: less than that, and threads wait for each other."""
 
 
 class Predictions(NamedTuple):
@@ -95,7 +95,7 @@ def classify(network: CellNetwork, record: ImageRecord | None, images: Any, batc
     read = squares(sources, record.image_size, unreadable)
     probabilities = class_probabilities(network, read, normaliser(record), batch_size)
     if unreadable:
-        raise ValueError(unreadable_line(unreadable, len(sources)))
+        raise unreadable_error(how_many_unreadable(unreadable, len(sources)), unreadable.values())
     labels = class_labels(record.class_names, network.num_classes)
     return Predictions([labels[best] for best in probabilities.argmax(dim=1)], probabilities)
 
@@ -165,18 +165,13 @@ def squares(
         unreadable: Gets the position of every image that cannot be read, and what to say of it.
         skip: Whether images still come after one that cannot be read; else the others are only tried.
     """
-    remaining = enumerate(sources)
-    chunks = iter(lambda: list(islice(remaining, _CHUNK)), [])
-    threads = len(os.sched_getaffinity(0))
-    with ThreadPoolExecutor(threads) as pool:
-        while some := list(islice(chunks, 2 * threads)):
-            read = pool.map(lambda chunk: [_square(source, size) for _, source in chunk], some)
-            for (place, source), image in zip(chain(*some), chain(*read), strict=True):
-                if isinstance(image, UnreadableImage):
-                    named = in_utf8(str(source)) if isinstance(source, Path) else f"image {place}"
-                    unreadable[place] = f"{named} ({image})"
-                elif skip or not unreadable:
-                    yield image
+    read = on_all_cores(sources, lambda source: (source, _square(source, size)))
+    for place, (source, image) in enumerate(read):
+        if isinstance(image, UnreadableImage):
+            named = shown(source) if isinstance(source, Path) else f"image {place}"
+            unreadable[place] = f"{named}: {image}"
+        elif skip or not unreadable:
+            yield image
 
 
 def in_utf8(name: str) -> str:
@@ -184,9 +179,9 @@ def in_utf8(name: str) -> str:
     return name.encode(errors="backslashreplace").decode()
 
 
-def unreadable_line(unreadable: Mapping[int, str], count: int) -> str:
-    """Which of ``count`` images cannot be read, and why, in a line."""
-    return f"{len(unreadable)} of {count} images cannot be read: {', '.join(unreadable.values())}"
+def how_many_unreadable(unreadable: Sized, count: int) -> str:
+    """How many of ``count`` images cannot be read, in words."""
+    return f"{len(unreadable):,} of {count:,} images cannot be read"
 
 
 @torch.no_grad()

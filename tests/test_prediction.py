@@ -121,9 +121,9 @@ def test_what_cannot_be_classified(tmp_path: Path) -> None:
         (
             classifier(),
             tmp_path,
-            r"2 of 3 images cannot be read: .*empty\.png \(empty\), .*text\.png \(no image",
+            r"2 of 3 images cannot be read\n  .*empty\.png: empty\n  .*text\.png: no image",
         ),
-        (classifier(), [deep], r"1 of 1 images cannot be read: image 0 \(values of 32 bits"),
+        (classifier(), [deep], r"1 of 1 images cannot be read\n  image 0: values of 32 bits"),
         (classifier(), tmp_path / "none.png", "neither a file nor a folder"),
         (classifier(), torch.zeros(1, 3, 16, 16), r"must be uint8 \[batch, 3, height, width\]"),
         (classifier(), torch.zeros(1, 1, 16, 16, dtype=torch.uint8), r"and shape \[1, 1, 16, 16\]"),

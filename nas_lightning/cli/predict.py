@@ -37,14 +37,15 @@ def main(arguments: Sequence[str]) -> None:
         check_output(options.output)
 
     from nas_lightning.cli.trained import load_trained
+    from nas_lightning.datamodules.image_files import unreadable_error
     from nas_lightning.image_record import ImageRecord, class_labels
     from nas_lightning.prediction import (
         class_probabilities,
+        how_many_unreadable,
         image_files,
         in_utf8,
         normaliser,
         squares,
-        unreadable_line,
     )
 
     files = image_files(options.images)
@@ -61,11 +62,11 @@ def main(arguments: Sequence[str]) -> None:
     normalise = normaliser(described) if isinstance(described, ImageRecord) else described.normalise
     probabilities = class_probabilities(module.network, images, normalise, options.batch_size)
     if unreadable:
-        said = unreadable_line(unreadable, len(files))
+        said = how_many_unreadable(unreadable, len(files))
         if not options.skip_unreadable or len(unreadable) == len(files):
             hint = "" if len(unreadable) == len(files) else "; `--skip_unreadable` leaves them out"
-            raise ValueError(f"`images`: {said}{hint}")
-        print(f"nas-lightning: left out: {said}", file=sys.stderr)
+            raise unreadable_error(f"`images`: {said}{hint}", unreadable.values())
+        print(f"nas-lightning: left out: {said}", *unreadable.values(), sep="\n  ", file=sys.stderr)
         known = [row for place, row in enumerate(known) if place not in unreadable]
     labels = [in_utf8(name) for name in class_labels(described.class_names, module.network.num_classes)]
     write_predictions(options, predicted_rows(known, labels, probabilities))

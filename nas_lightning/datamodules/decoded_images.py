@@ -8,8 +8,8 @@ import json
 import os
 import shutil
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -30,9 +30,10 @@ from nas_lightning.datamodules.image_cache import (
     read_image_cache,
     write_image_cache,
 )
-from nas_lightning.datamodules.image_files import UnreadableImage, read_frame
+from nas_lightning.datamodules.image_files import UnreadableImage, read_frame, unreadable_error
 from nas_lightning.datamodules.sampling import stratified_split
 from nas_lightning.datamodules.storage import DiskError, locked
+from nas_lightning.datamodules.threads import on_all_cores
 from nas_lightning.files import atomic_write, check_writable, shown
 from nas_lightning.private_files import cache_folder as private_cache_folder
 
@@ -40,8 +41,6 @@ RECORD = "images.json"
 TABLE = "images.csv"
 
 _FORMAT = 1
-_CHUNK = 64
-"""Images that a thread decodes at a time: less than that, and threads wait for each other."""
 _BLOCK_BYTES = 1 << 26
 _NAMED = 20
 """Most unreadable files that a message names."""
@@ -352,17 +351,14 @@ class DecodedImages(ImageDataModule):
         total = sum(self.listed_counts().values())
         unreadable = [f"{name}: {cause}" for name, cause in record["unreadable"]]
         if unreadable:
-            lines = [f"  {line}" for line in unreadable[:_NAMED]]
+            lines = unreadable[:_NAMED]
             if len(unreadable) > _NAMED:
-                lines.append(f"  and {len(unreadable) - _NAMED:,} more, all in {table}")
+                lines.append(f"and {len(unreadable) - _NAMED:,} more, all in {table}")
             found = f"{len(unreadable):,} of {total:,} images cannot be read"
             if not self.skip_unreadable:
                 remedy = "mend or remove them, or set `data.skip_unreadable` to go on without them"
-                error = ValueError(f"`data.root` (={self.root}): {found}; {remedy}")
-                for line in lines:
-                    error.add_note(line)
-                raise error
-            rank_zero_info("\n".join([f"{self.name}: {found}; the training goes on without them", *lines]))
+                raise unreadable_error(f"`data.root` (={self.root}): {found}; {remedy}", lines)
+            rank_zero_info("\n  ".join([f"{self.name}: {found}; the training goes on without them", *lines]))
         for part, count in record["counts"].items():
             if count == 0:
                 raise ValueError(f"`data.root` (={self.root}): no image of the {part} split can be read")
@@ -391,7 +387,6 @@ class _DecodedPart:
     part: Part
     unreadable: dict[str, str] = field(default_factory=dict)
     animated: list[str] = field(default_factory=list)
-    is_stopped: bool = False
     histogram: NDArray[np.int64] = field(default_factory=lambda: np.zeros((3, 256), np.int64))
 
     @property
@@ -410,38 +405,29 @@ class _DecodedPart:
         size = self.data.image_size
         most = max(1, min(1024, _BLOCK_BYTES // (3 * size * size)))
         names = [image.name for image in self.images]
-        sources = self.data.sources(names)
-        with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-            try:
-                for start in range(0, len(names), most):
-                    some = list(zip(names[start : start + most], islice(sources, most), strict=True))
-                    chunks = [some[at : at + _CHUNK] for at in range(0, len(some), _CHUNK)]
-                    frames = [frame for chunk in pool.map(self._read, chunks) for frame in chunk]
-                    progress.update(len(some))
-                    block = np.stack([*frames, np.zeros((3, size, size), np.uint8)])[:-1]  # none may be left
-                    if self.part == "train":
-                        for channel in range(3):
-                            counted = np.bincount(block[:, channel].ravel(), minlength=256)
-                            self.histogram[channel] += counted
-                    yield block
-            except BaseException:  # Ctrl-C: no thread goes on to its next image
-                self.is_stopped = True
-                raise
+        sources = zip(names, self.data.sources(names), strict=True)
+        with closing(on_all_cores(sources, self._read, at_once=max(1, min(64, most // 4)))) as frames:
+            while some := list(islice(frames, most)):
+                progress.update(len(some))
+                found = [frame for frame in some if frame is not None]
+                block = np.stack([*found, np.zeros((3, size, size), np.uint8)])[:-1]  # none may be found
+                if self.part == "train":
+                    for channel in range(3):
+                        counted = np.bincount(block[:, channel].ravel(), minlength=256)
+                        self.histogram[channel] += counted
+                yield block
 
-    def _read(self, some: Iterable[tuple[str, Source]]) -> list[NDArray[np.uint8]]:
-        frames = []
-        for name, source in some:
-            if self.is_stopped:
-                break
-            try:
-                frame, animated = read_frame(source, self.data.image_size)
-            except UnreadableImage as error:
-                self.unreadable[name] = str(error)
-                continue
-            frames.append(frame)
-            if animated:
-                self.animated.append(name)
-        return frames
+    def _read(self, named: tuple[str, Source]) -> NDArray[np.uint8] | None:
+        """The image of a file; None, and a note of the cause, if it cannot be read."""
+        name, source = named
+        try:
+            frame, animated = read_frame(source, self.data.image_size)
+        except UnreadableImage as error:
+            self.unreadable[name] = str(error)
+            return None
+        if animated:
+            self.animated.append(name)
+        return frame
 
     def mean_and_std(self) -> tuple[list[float], list[float]]:
         """Of each channel over all pixels, in [0, 1]; a channel of one value has the deviation 1."""

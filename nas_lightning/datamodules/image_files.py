@@ -6,7 +6,7 @@ import io
 import os
 import stat
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -97,6 +97,14 @@ def files_below(
             yield from files_below(Path(entry.path), suffixes, (*above, identity))
         elif entry.name.lower().endswith(suffixes):
             yield entry
+
+
+def unreadable_error(message: str, files: Iterable[str]) -> ValueError:
+    """A ValueError with what it says of each file as a note: the command line shows a line for each."""
+    error = ValueError(message)
+    for file in files:
+        error.add_note(f"  {file}")
+    return error
 
 
 def _content(path: Path) -> bytes:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Literal, TypeVar, get_args
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -13,11 +10,6 @@ from torch import Tensor
 Resident = Literal["auto", "device", "host"]
 SHARE = 0.5
 """Share of a GPU's free memory that images may take where nothing else is asked for: activations follow."""
-AHEAD = 3
-"""Batches that are prepared before they are asked for."""
-
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 
 
 def check_resident(value: object) -> None:
@@ -64,30 +56,3 @@ def pinned(tensor: Tensor, device: torch.device | None) -> Tensor:
         return tensor
     with torch.cuda.device(device):  # in a thread of its own, the first GPU would be asked
         return tensor.pin_memory()
-
-
-def prepared_ahead(
-    items: Iterator[Item], prepare: Callable[[Item], Result], ahead: int = AHEAD
-) -> Iterator[Result]:
-    """``prepare(item)`` of all items, in order; a thread works on the next ones meanwhile.
-
-    The items are taken in the caller's thread. An error of ``prepare`` is raised where its result would
-    come. The thread ends with the iterator, also where that is left early: what it has not begun is dropped.
-
-    Args:
-        items: What there is to prepare.
-        prepare: Called in the thread, one item after the other.
-        ahead: Most items in work while the caller has one.
-    """
-    pending: deque[Future[Result]] = deque()
-    with ThreadPoolExecutor(1, thread_name_prefix="images") as pool:
-        try:
-            for item in items:
-                pending.append(pool.submit(prepare, item))
-                if len(pending) > ahead:
-                    yield pending.popleft().result()
-            while pending:
-                yield pending.popleft().result()
-        finally:
-            for future in pending:
-                future.cancel()

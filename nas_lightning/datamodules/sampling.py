@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torch.utils.data.distributed import DistributedSampler
 
-from nas_lightning.datamodules.residence import prepared_ahead
+from nas_lightning.datamodules.threads import prepared_ahead
 
 
 class IndexBatch(NamedTuple):

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import io
-import os
 import re
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import ClassVar, NamedTuple
 
@@ -27,6 +26,7 @@ from nas_lightning.datamodules.image_cache import (
     write_image_cache,
 )
 from nas_lightning.datamodules.storage import locked, reason
+from nas_lightning.datamodules.threads import on_all_cores
 
 BLOCK = 1024
 """Images decoded at a time."""
@@ -109,15 +109,12 @@ class TinyImageNet(ImageDataModule):
 
     def _decode(self, files: OfficialFiles, split: str, listing: Sequence[tuple[str, int]]) -> DecodedSplit:
         def blocks() -> Iterator[NDArray[np.uint8]]:
-            with (
-                ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool,
-                tqdm(total=len(listing), unit="image", desc=f"decoding {self.name}, {split}") as progress,
-            ):
-                for start in range(0, len(listing), BLOCK):
-                    names = [name for name, _ in listing[start : start + BLOCK]]
-                    images = pool.map(lambda name: decode_image(files, name, self.image_size), names)
-                    yield np.stack(list(images))
-                    progress.update(len(names))
+            names = (name for name, _ in listing)
+            images = on_all_cores(names, lambda name: decode_image(files, name, self.image_size))
+            with tqdm(total=len(listing), unit="image", desc=f"decoding {self.name}, {split}") as progress:
+                while some := list(islice(images, BLOCK)):
+                    yield np.stack(some)
+                    progress.update(len(some))
 
         shape = (len(listing), 3, self.image_size, self.image_size)
         targets = np.array([target for _, target in listing], dtype=np.int64)

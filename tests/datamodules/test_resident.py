@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import gc
+import itertools
 import pickle
 import subprocess
 import sys
@@ -22,8 +23,9 @@ from torch import Tensor
 from nas_lightning.callbacks.split_batches import HostImages, SplitBatches, split_batches
 from nas_lightning.datamodules import Synthetic, residence
 from nas_lightning.datamodules.base import LabelledImages, OfficialSplit
-from nas_lightning.datamodules.residence import AHEAD, check_resident, prepared_ahead
+from nas_lightning.datamodules.residence import check_resident
 from nas_lightning.datamodules.sampling import ImageBatch, IndexBatch
+from nas_lightning.datamodules.threads import AHEAD, on_all_cores, prepared_ahead
 from tests.cli.commands import environment
 from tests.datamodules.recording import Recorder, make_trainer
 
@@ -221,6 +223,21 @@ def test_no_more_is_prepared_than_asked_for() -> None:
         assert max(begun) <= number + AHEAD
     assert [item for item, _ in results] == list(range(5, 20))
     assert begun == list(range(20))
+
+
+@pytest.mark.parametrize("count", [0, 1, 5, 200])
+def test_all_cores_give_results_in_order_and_errors_in_their_place(count: int) -> None:
+    def prepare(item: int) -> int:
+        if item == 150:
+            raise KeyError(item)
+        return 2 * item
+
+    results = on_all_cores(range(count), prepare, at_once=3)
+    assert list(itertools.islice(results, 150)) == [2 * item for item in range(min(count, 150))]
+    if count > 150:
+        with pytest.raises(KeyError, match="150"):
+            list(results)
+    assert not threads()
 
 
 def test_a_copy_reads_its_images_again() -> None:
