@@ -26,7 +26,7 @@ from nas_lightning.callbacks.checkpoint_structure import check_shapes
 from nas_lightning.callbacks.class_balance import has_uneven_classes
 from nas_lightning.callbacks.confusion_matrix import ConfusionMatrix
 from nas_lightning.callbacks.drop_path import DropPathSchedule
-from nas_lightning.callbacks.loader_batches import labelled
+from nas_lightning.callbacks.loader_batches import labelled_images
 from nas_lightning.callbacks.own_code import read_allowed_checkpoint
 from nas_lightning.callbacks.run_record import RunRecord
 from nas_lightning.cells import (
@@ -251,7 +251,7 @@ class CellClassifier(LightningModule):
 
     def training_step(self, batch: Any, batch_index: int) -> Tensor:
         """Cross entropy of a training batch, plus the weighted one of the tower where there is one."""
-        inputs, targets = labelled(batch, self.network.num_classes)
+        inputs, targets = labelled_images(batch, self.network.num_classes)
         output = self(inputs)
         logits, auxiliary_logits = output if self.auxiliary_weight > 0 else (output, None)
         classification_loss = functional.cross_entropy(logits, targets)
@@ -300,13 +300,13 @@ class CellClassifier(LightningModule):
 
         Where classes are uneven, the balanced accuracy counts too. Callbacks get the logits.
         """
-        inputs, targets = labelled(batch, self.network.num_classes)
+        inputs, targets = labelled_images(batch, self.network.num_classes)
         split = getattr(getattr(self.trainer, "datamodule", None), "evaluation_split", "val")
         return {"logits": self._evaluate(inputs, targets, split)}
 
     def test_step(self, batch: Any, batch_index: int) -> STEP_OUTPUT:
         """Count a batch of the test split."""
-        inputs, targets = labelled(batch, self.network.num_classes)
+        inputs, targets = labelled_images(batch, self.network.num_classes)
         return {"logits": self._evaluate(inputs, targets, "test")}
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:

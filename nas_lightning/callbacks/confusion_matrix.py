@@ -17,7 +17,7 @@ from torch import Tensor
 
 from nas_lightning.analysis import balanced_accuracy, most_confused
 from nas_lightning.analysis.evaluation import has_classes
-from nas_lightning.callbacks.class_balance import class_balance
+from nas_lightning.callbacks.class_balance import class_balance, has_uneven_classes
 from nas_lightning.callbacks.ending import ending
 from nas_lightning.callbacks.loader_batches import labelled_pair
 from nas_lightning.callbacks.loggers import log_figures, run_folder
@@ -163,8 +163,7 @@ class ConfusionMatrix(Callback):
         """Note whether this trainer's evaluations are to be counted."""
         is_wanted = getattr(trainer, "logs_evaluation", True) and not trainer.fast_dev_run  # type: ignore[attr-defined]
         if is_wanted and self.when == "uneven":
-            balance = class_balance(trainer)
-            is_wanted = balance is not None and balance.is_uneven
+            is_wanted = has_uneven_classes(trainer)
         self._is_on = bool(is_wanted)
 
     def _count(self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any) -> None:

@@ -244,7 +244,7 @@ def _evaluating(trainer: Trainer) -> Iterator[None]:
         trainer.state.stage = stage
 
 
-def labelled(batch: Any, num_classes: int) -> tuple[Tensor, Tensor]:
+def labelled_images(batch: Any, num_classes: int) -> tuple[Tensor, Tensor]:
     """The images and the classes of a batch of any loader; refuses another one in a line."""
     is_pair = isinstance(batch, list | tuple) and len(batch) == 2
     if not is_pair or not all(isinstance(part, Tensor) for part in batch):

@@ -63,9 +63,11 @@ def resolve(arguments: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def data_size(name: str, arguments: Mapping[str, Any]) -> dict[str, int]:
-    """Images, pixels and classes of a folder of images, which nothing but its files tells.
+    """Images of both splits, side in pixels and classes of a folder of images, from its files.
 
-    A folder that is not there, or holds no data set, raises an OSError or a ValueError.
+    Raises:
+        OSError: If the folder is not there, or holds no image.
+        ValueError: If it is no data set.
     """
     data: datamodules.ImageFolder = getattr(datamodules, name)(**arguments)
     counts = data.listed_counts()

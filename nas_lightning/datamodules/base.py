@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 from nas_lightning.class_balance import ClassBalance
 from nas_lightning.datamodules.augmentation import AugmentationDraws, augment, draw_augmentation, normalise
 from nas_lightning.datamodules.checks import check_images, check_integer
-from nas_lightning.datamodules.residence import Resident, check_resident, is_for_host, pinned, too_large
+from nas_lightning.datamodules.residence import Resident, check_resident, is_for_host, pinned, why_on_host
 from nas_lightning.datamodules.sampling import (
     EvaluationSampler,
     ImageBatch,
@@ -306,7 +306,7 @@ class ImageDataModule(LightningDataModule, ABC):
     def split_arrays(self, split: Split) -> LabelledImages:
         """All images and targets of a split on the CPU, in its own order, as they are on disk.
 
-        Where a part is held out, the images of the other are copied too: :meth:`split_source` copies none.
+        Those of a training split of which a part is held out are copied; :meth:`split_source` copies none.
         """
         images, targets, rows = self.split_source(split)
         return (images, targets) if rows is None else (images[rows], targets[rows])
@@ -422,7 +422,7 @@ class ImageDataModule(LightningDataModule, ABC):
             size = sum(self._official(source)[0].nbytes for source in self._needed())
             self._for_host[device] = self.stays_on_host(size, device)
             if self._for_host[device] and self.resident == "auto":
-                rank_zero_info(f"{self.name}: images stay on the host: {too_large(size, device)}")
+                rank_zero_info(f"{self.name}: images stay on the host: {why_on_host(size, device)}")
         return self._for_host[device]
 
     def _needed(self) -> set[OfficialSplit]:

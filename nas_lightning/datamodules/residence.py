@@ -41,7 +41,7 @@ def is_for_host(resident: Resident, size: int, device: torch.device) -> bool:
     return free is not None and size > SHARE * free
 
 
-def too_large(size: int, device: torch.device) -> str:
+def why_on_host(size: int, device: torch.device) -> str:
     """Why images of so many bytes stay on the host."""
     free = free_memory(device) or 0
     return (
