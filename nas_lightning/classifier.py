@@ -383,10 +383,10 @@ class CellClassifier(LightningModule):
             )
         images = checkpoint.get("images")
         names = images.get("class_names") if isinstance(images, Mapping) else None
-        trained_classes = len(checkpoint["state_dict"].get("network.classifier.bias", ()))
-        if names and len(names) == trained_classes != self.network.num_classes:
+        classes = len(checkpoint["state_dict"].get("network.classifier.bias", ()))
+        if names and len(names) == classes != self.network.num_classes:
             raise ValueError(
-                f"the checkpoint was trained on {trained_classes} classes ({', '.join(map(str, names)):.200}),"
+                f"the checkpoint was trained on {classes} classes ({', '.join(map(str, names)):.200}),"
                 f" but there are {self.network.num_classes}"
             )
         check_shapes(self.state_dict(), checkpoint["state_dict"])
