@@ -155,3 +155,11 @@ def test_a_full_disk_names_the_file(tmp_path: Path) -> None:
 
 def _write(path: Path) -> None:
     write_npy(path, IMAGES.shape, "|u1", [IMAGES[:7], IMAGES[7:]])
+
+
+def test_a_file_of_fewer_rows_than_declared_says_how_many_it_has(tmp_path: Path) -> None:
+    blocks = [np.arange(6, dtype=np.uint8).reshape(2, 3)]
+    for most in (2, 3, 123_456):
+        stamp = write_npy(tmp_path / "a.npy", (most, 3), "|u1", blocks)
+        np.testing.assert_array_equal(np.load(tmp_path / "a.npy"), blocks[0])
+        assert stamp["size"] == (tmp_path / "a.npy").stat().st_size
