@@ -26,6 +26,9 @@ Loss: TypeAlias = Callable[[Any, Any], Any]
 """Maps a module's outputs and the targets of a batch to the losses f_i: one value for each sample
 ``[batch]``, or several ``[batch, ...]``, whose mean counts; or one number, the mean over the samples."""
 
+FORWARD_ERRORS = (AttributeError, LookupError, NotImplementedError, RuntimeError, TypeError)
+"""What a module's forward ends in where the samples are not what it takes."""
+
 
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:

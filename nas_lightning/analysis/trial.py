@@ -12,6 +12,7 @@ from jaxtyping import Float64
 from torch import Tensor, nn
 
 from nas_lightning.analysis.evaluation import (
+    FORWARD_ERRORS,
     Loss,
     check_logits,
     differentiating,
@@ -56,7 +57,7 @@ def check_evaluation(module: nn.Module, inputs: Tensor, targets: Tensor, loss: L
             if loss is None:
                 _check_classes(check_logits(name, outputs, len(inputs)), targets)
             again, losses = losses_of(module, inputs, targets, loss)
-        except (AttributeError, LookupError, NotImplementedError, RuntimeError, TypeError) as error:
+        except FORWARD_ERRORS as error:
             raise ValueError(
                 f"{name} cannot evaluate {list(inputs.shape)} inputs with {list(targets.shape)} targets:"
                 f" {type(error).__name__}: {_first_line(error)}"

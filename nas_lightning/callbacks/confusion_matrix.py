@@ -16,7 +16,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
 from nas_lightning.analysis import balanced_accuracy, most_confused
-from nas_lightning.analysis.evaluation import has_classes
+from nas_lightning.analysis.evaluation import FORWARD_ERRORS, has_classes
 from nas_lightning.callbacks.class_balance import class_balance, has_uneven_classes
 from nas_lightning.callbacks.ending import ending
 from nas_lightning.callbacks.loader_batches import labelled_pair
@@ -138,21 +138,8 @@ class ConfusionMatrix(Callback):
             if trainer.is_global_zero and not path.is_file():
                 rank_zero_info(f"{path} is missing: `nas-lightning validate` with the checkpoint writes it")
 
-    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Count anew."""
-        self.on_validation_start(trainer, pl_module)
-
-    def on_test_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Count the samples of a batch."""
-        self.on_validation_batch_end(trainer, pl_module, outputs, batch, batch_idx, dataloader_idx)
+    on_test_start = on_validation_start
+    on_test_batch_end = on_validation_batch_end
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Show the matrix of a test."""
@@ -174,7 +161,7 @@ class ConfusionMatrix(Callback):
             try:
                 with trainer.precision_plugin.val_step_context():
                     logits = module(inputs)
-            except (AttributeError, LookupError, NotImplementedError, RuntimeError, TypeError) as error:
+            except FORWARD_ERRORS as error:
                 said = str(error).strip().partition("\n")[0]
                 problem = f"its forward ends in {type(error).__name__}: {said}"
                 raise ValueError(_needs_logits(name, problem)) from error

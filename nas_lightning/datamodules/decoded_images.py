@@ -162,8 +162,7 @@ class DecodedImages(ImageDataModule):
     @property
     def cache(self) -> Path:
         """Folder of the cache: the one that suits the files, or where it would be made."""
-        places = self._places()
-        return next((place for place in places if self._is_fresh(place)), places[0])
+        return self._found_cache() or self._places()[0]
 
     def prepare_data(self) -> None:
         """Decode the images, unless there is a cache of the same files.
@@ -173,10 +172,9 @@ class DecodedImages(ImageDataModule):
             ValueError: If the images cannot be divided.
             OSError: If the cache cannot be written.
         """
-        places = self._places()
-        if any(self._is_fresh(place) for place in places):
+        if self._found_cache() is not None:
             return
-        place = _writable(places)
+        place = _writable(self._places())
         with locked(place):
             if not self._is_fresh(place):
                 self._decode(place)
@@ -282,11 +280,15 @@ class DecodedImages(ImageDataModule):
         private = private_cache_folder()
         return [root / ".decoded" / kind, *([] if private is None else [private / "images" / elsewhere])]
 
+    def _found_cache(self) -> Path | None:
+        return next((place for place in self._places() if self._is_fresh(place)), None)
+
     def _fresh_cache(self) -> Path:
-        cache = self.cache
-        if not self._is_fresh(cache):
+        cache = self._found_cache()
+        if cache is None:
             raise FileNotFoundError(
-                f"`data.root` (={self.root}): {cache} is missing, or of other files; `prepare_data` makes it"
+                f"`data.root` (={self.root}): {self._places()[0]} is missing, or of other files;"
+                " `prepare_data` makes it"
             )
         return cache
 
@@ -326,7 +328,6 @@ class DecodedImages(ImageDataModule):
         mean, std = decoded["train"].mean_and_std()
         record = {
             "key": self._listed().key,
-            "classes": list(self.class_names or ()),
             "mean": mean,
             "std": std,
             "counts": {part: len(one.targets) for part, one in decoded.items()},
