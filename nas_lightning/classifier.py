@@ -23,10 +23,10 @@ from torchmetrics import Metric
 from nas_lightning.acceleration import LEVELS, Accelerated, Level, Speed, accelerate, check_speed, level_of
 from nas_lightning.callbacks.cell_summary import CellSummary
 from nas_lightning.callbacks.checkpoint_structure import check_shapes
-from nas_lightning.callbacks.class_balance import has_uneven_classes
 from nas_lightning.callbacks.confusion_matrix import ConfusionMatrix
 from nas_lightning.callbacks.drop_path import DropPathSchedule
 from nas_lightning.callbacks.loader_batches import labelled_images
+from nas_lightning.callbacks.loader_classes import has_uneven_classes
 from nas_lightning.callbacks.own_code import read_allowed_checkpoint
 from nas_lightning.callbacks.run_record import RunRecord
 from nas_lightning.cells import (

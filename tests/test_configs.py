@@ -14,6 +14,7 @@ CONFIGS = Path(__file__).parents[1] / "configs"
 OVERLAYS = [
     *sorted((CONFIGS / "data").glob("*.yaml")),
     CONFIGS / "regularized.yaml",
+    CONFIGS / "small_network.yaml",
     CONFIGS / "learning_rate_0.25.yaml",
     CONFIGS / "learning_rate_0.0025.yaml",
     CONFIGS / "cluster.yaml",
@@ -88,7 +89,8 @@ def test_the_base_is_the_paper_s_recipe() -> None:
 def test_an_overlay_composes_with_a_base_config(overlay: Path) -> None:
     settings = parse(CONFIGS / "nasnet.yaml", overlay)
     assert settings["model"]["genotype"] == "nasnet"
-    assert settings["model"]["init_channels"] == 36
+    assert settings["model"]["init_channels"] == (8 if overlay.stem == "small_network" else 36)
+    assert settings["trainer"]["gradient_clip_val"] == 5.0
 
 
 def test_overlays_compose_in_any_order() -> None:

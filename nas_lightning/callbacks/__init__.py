@@ -3,11 +3,11 @@
 from nas_lightning.callbacks.analysis import Analysis
 from nas_lightning.callbacks.cell_summary import CellSummary
 from nas_lightning.callbacks.checkpoints import AtomicCheckpointIO, run_checkpoints
-from nas_lightning.callbacks.class_balance import has_uneven_classes
 from nas_lightning.callbacks.confusion_matrix import ConfusionMatrix
 from nas_lightning.callbacks.drop_path import DropPathSchedule
 from nas_lightning.callbacks.gradient_variance import GradientVariance
 from nas_lightning.callbacks.hessian_spectrum import HessianSpectrum
+from nas_lightning.callbacks.loader_classes import has_uneven_classes
 from nas_lightning.callbacks.loss_contour import LossContour
 from nas_lightning.callbacks.loss_profile import LossProfile
 from nas_lightning.callbacks.monitors import check_monitors

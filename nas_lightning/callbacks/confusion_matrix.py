@@ -17,9 +17,9 @@ from torch import Tensor
 
 from nas_lightning.analysis import balanced_accuracy, most_confused
 from nas_lightning.analysis.evaluation import FORWARD_ERRORS, has_classes
-from nas_lightning.callbacks.class_balance import class_balance, has_uneven_classes
 from nas_lightning.callbacks.ending import ending
 from nas_lightning.callbacks.loader_batches import labelled_pair
+from nas_lightning.callbacks.loader_classes import class_balance, has_uneven_classes
 from nas_lightning.callbacks.loggers import log_figures, run_folder
 from nas_lightning.callbacks.progress import beside_bars
 from nas_lightning.callbacks.protocols import CellModule, evaluation_split

@@ -16,9 +16,9 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_info
 
-from nas_lightning.callbacks.class_balance import class_balance
 from nas_lightning.callbacks.ending import ending, is_within_epoch
 from nas_lightning.callbacks.loader_batches import data_name
+from nas_lightning.callbacks.loader_classes import class_balance
 from nas_lightning.callbacks.loggers import log_settings, run_folder
 from nas_lightning.callbacks.protocols import ImageData, cell_module, evaluation_split
 from nas_lightning.callbacks.run_settings import chosen_settings, run_settings

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Subset, TensorDataset
 
 from nas_lightning.callbacks import ConfusionMatrix, RunRecord, check_monitors
-from nas_lightning.callbacks.class_balance import class_balance
+from nas_lightning.callbacks.loader_classes import class_balance
 from nas_lightning.classifier import CellClassifier
 from nas_lightning.cli.main import main
 from nas_lightning.datamodules.base import Split

@@ -98,9 +98,11 @@ def damaged(content: bytes, generator: random.Random) -> bytes:
     return content[:position]
 
 
-def test_checkpoints(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_checkpoints(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.chdir(tmp_path)
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    caplog.set_level(logging.ERROR, logger="lightning.pytorch")
     folder = ["--trainer.default_root_dir=.", "--experiment=e", "--run=r"]
     reference = [*folder, "--trainer.accelerator=cpu", "--model.speed=reference"]
     main(["fit", *TINY, *reference, "--trainer.max_epochs=1", "--model.optimizer=Adam"])
