@@ -11,12 +11,14 @@ import shlex
 import sys
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tabulate import tabulate
 
 from nas_lightning.cli.argument_parser import ArgumentParser, add_command, integer
 from nas_lightning.cli.closing import say_end
+from nas_lightning.files import check_writable
 
 if TYPE_CHECKING:
     from nas_lightning.study.executors import Executor
@@ -62,7 +64,15 @@ def argument_parser() -> ArgumentParser:
     command = _command(commands, "status", _status, "how far the runs are, from what is on disk")
     command.add_argument("--json", action="store_true", help="print JSON")
 
-    _command(commands, "report", _report, "the paper's tables and figures, and its claims, as an HTML page")
+    command = _command(
+        commands, "report", _report, "the paper's tables and figures, and its claims, as an HTML page"
+    )
+    command.add_argument(
+        "--page",
+        metavar="FILE.html",
+        type=_page_file,
+        help="write the page alone, as one file to hand on (a folder of the page and its figures and tables)",
+    )
 
     command = add_command(
         commands, "import", _import, "make a study of published results, for `study report`"
@@ -282,9 +292,11 @@ def _import(options: argparse.Namespace) -> None:
 
 
 def _report(options: argparse.Namespace) -> None:
-    from nas_lightning.report.page import write_report
+    from nas_lightning.report.page import write_page, write_report
     from nas_lightning.study.results import collect_results, write_results
 
+    if options.page is not None:
+        check_writable(options.page.parent)
     results = collect_results(_study(options))
     for line in (*results.problems, *results.notes):
         print(line, file=sys.stderr)
@@ -292,7 +304,17 @@ def _report(options: argparse.Namespace) -> None:
     finished, planned = len(results.runs), len(results.study.runs)
     shown = f"{finished} finished runs of {planned}" if results.study.imported is None else f"{finished} runs"
     print(f"drawing the figures of {shown} ...", file=sys.stderr)
-    print(write_report(results, results.study.output_folder))
+    if options.page is None:
+        print(write_report(results, results.study.output_folder))
+    else:
+        write_page(results, options.page)
+        print(options.page)
+
+
+def _page_file(text: str) -> Path:
+    if Path(text).suffix.lower() not in (".html", ".htm"):
+        raise argparse.ArgumentTypeError(f"{text!r} must end in .html")
+    return Path(text)
 
 
 def _share(text: str) -> float | int:

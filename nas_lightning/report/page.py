@@ -64,17 +64,36 @@ def write_report(results: Results, folder: Path | None = None) -> Path:
         ValueError: If a surface file is damaged.
     """
     folder = results.study.output_folder if folder is None else folder
+    page = folder / "index.html"
+    text, written = _drawn(results, folder)
+    _remove_stale(page, written)
+    with atomic_write(page) as file:
+        file.write(text)
+    return page
+
+
+def write_page(results: Results, path: Path) -> None:
+    """Write the page of :func:`write_report` alone: one file to hand on, with nothing beside it.
+
+    Raises:
+        OSError: If the file cannot be written or a surface cannot be read.
+        ValueError: If a surface file is damaged.
+    """
+    text, _ = _drawn(results, None)
+    with atomic_write(path) as file:
+        file.write(text)
+
+
+def _drawn(results: Results, folder: Path | None) -> tuple[str, set[str]]:
+    """The text of the page, and its links to the files that it has written to the folder."""
     claims = [*examine_claims(results.runs), *observation_claims()]
     figures, tables = report_figures(results, claims), report_tables(results, claims)
     stems = file_stems([*(figure.key for figure in figures), *(table.key for table in tables)])
     sharp = _SHARP if len(figures) < _MANY else _COARSE
     blocks = [_figure_block(folder, *pair, sharp) for pair in zip(figures, stems, strict=False)]
     table_blocks = [_table_block(folder, *pair) for pair in zip(tables, stems[len(figures) :], strict=True)]
-    page = folder / "index.html"
-    _remove_stale(page, {link for block in (*blocks, *table_blocks) for _, link in block["links"]})
-    with atomic_write(page) as file:
-        file.write(_page(results, blocks, table_blocks, claims))
-    return page
+    links = {link for block in (*blocks, *table_blocks) for _, link in block["links"]}
+    return _page(results, blocks, table_blocks, claims), links
 
 
 def _page(
@@ -209,9 +228,8 @@ def file_stems(keys: Iterable[str]) -> list[str]:
     return stems
 
 
-def _figure_block(folder: Path, figure: ReportFigure, stem: str, sharp: float) -> dict[str, Any]:
+def _figure_block(folder: Path | None, figure: ReportFigure, stem: str, sharp: float) -> dict[str, Any]:
     """Write the files of a figure; it as the template takes it."""
-    contents = {suffix: figure_to_bytes(figure.still, suffix) for suffix in _PICTURE_FILES}
     # A dark one beside a live figure is seen on demand, and not on paper; in a large page, the style turns
     # the light one around.
     dark = None
@@ -228,11 +246,16 @@ def _figure_block(folder: Path, figure: ReportFigure, stem: str, sharp: float) -
         "width": width,
         "height": height,
         "live": None if figure.live is None else _compressed(figure.live.to_json()),
-        "links": _write_files(folder, f"figures/{stem}", contents),
+        "links": [] if folder is None else _write_files(folder, f"figures/{stem}", _pictures(figure.still)),
     }
 
 
-def _table_block(folder: Path, table: ReportTable, stem: str) -> dict[str, Any]:
+def _pictures(figure: Figure) -> dict[str, bytes]:
+    """A figure in every format."""
+    return {suffix: figure_to_bytes(figure, suffix) for suffix in _PICTURE_FILES}
+
+
+def _table_block(folder: Path | None, table: ReportTable, stem: str) -> dict[str, Any]:
     """Write the files of a table; it as the template takes it."""
     texts = {suffix: text.encode() for suffix, text in table_files(table).items()}
     return {
@@ -240,7 +263,7 @@ def _table_block(folder: Path, table: ReportTable, stem: str) -> dict[str, Any]:
         "heading": table.heading,
         "html": Markup(html_table(table.frame, stem, table.caption)),
         "long": len(table.frame) > _LONG_TABLE,
-        "links": _write_files(folder, f"tables/{stem}", texts),
+        "links": [] if folder is None else _write_files(folder, f"tables/{stem}", texts),
     }
 
 

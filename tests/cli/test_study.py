@@ -247,6 +247,19 @@ def test_a_report_of_a_half_finished_study_says_what_is_missing(
     text = page.read_text()
     assert problems[0] in html.unescape(text)
     assert "darts_v2:C1" in text
+    main(["study", "report", "all.yaml", "--page", "alone.html"])
+    assert capsys.readouterr().out.splitlines()[-1] == "alone.html"
+    assert "darts_v2:C1" in Path("alone.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("page", "said"),
+    [("alone", "'alone' must end in .html"), ("all.yaml/a.html", "is not a writable folder")],
+)
+def test_the_page_of_a_report_must_be_one_that_can_be_written(folder: Path, page: str, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        main(["report", "all.yaml", "--page", page])
+    assert not (folder / "tb_logs").exists()
 
 
 def test_status_of_a_study_that_was_never_started(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

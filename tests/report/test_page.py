@@ -24,7 +24,7 @@ from nas_lightning.figures.surface import SurfacePanel
 from nas_lightning.report import page as page_module
 from nas_lightning.report.figures import ReportFigure, report_figures
 from nas_lightning.report.live_surfaces import live_surfaces
-from nas_lightning.report.page import write_report
+from nas_lightning.report.page import write_page, write_report
 from nas_lightning.report.table_files import ReportTable, html_table
 from nas_lightning.study.results import Results
 from nas_lightning.study.study import Architecture, Run
@@ -134,6 +134,21 @@ def test_the_page_refers_to_nothing_outside_but_its_files(write: Writer, tmp_pat
     for link in files:
         start = SIGNATURES.get(link.rpartition(".")[2], b"")
         assert (tmp_path / link).read_bytes().startswith(start)
+
+
+def test_the_page_alone_is_the_page_without_links_to_files(
+    write: Writer, results: Results, tmp_path: Path
+) -> None:
+    whole = Page(write(tmp_path / "whole").read_text())
+    write_page(results, tmp_path / "alone" / "page.html")
+    assert list(contents(tmp_path / "alone")) == ["page.html"]
+    alone = Page((tmp_path / "alone" / "page.html").read_text())
+    assert [link for link in whole.values("href") if link.startswith("#")] == [
+        link for link in alone.values("href") if not link.startswith("data:")
+    ]
+    assert alone.values("src") == whole.values("src")
+    assert alone.compressed == whole.compressed
+    assert alone.elements["button"] == whole.elements["button"]
 
 
 def test_still_figures_stand_in_the_page_as_they_are(write: Writer, tmp_path: Path) -> None:
