@@ -118,9 +118,12 @@ class ConfusionMatrix(Callback):
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Show the matrix of a validation, and of a chosen epoch."""
+        if trainer.sanity_checking:
+            self._counts = None  # of a few batches, before the training
+            return
         self._epoch = trainer.current_epoch
         is_chosen = self.every_n_epochs is not None and (self._epoch + 1) % self.every_n_epochs == 0
-        if trainer.state.fn == "validate" or (is_chosen and not trainer.sanity_checking):
+        if trainer.state.fn == "validate" or is_chosen:
             self._show(trainer, pl_module, evaluation_split(trainer))
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -219,6 +219,21 @@ def test_any_module_and_loaders_have_a_matrix(
     assert "loaders: uneven classes: 30 training images of class 0, 1 of class 2 (30.0 to 1)" in caplog.text
 
 
+def test_a_sanity_check_is_no_evaluation(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    data = loader(*samples())
+    fit = cases.trainer(
+        ConfusionMatrix(folder=str(tmp_path)),
+        max_epochs=1,
+        check_val_every_n_epoch=2,
+        num_sanity_val_steps=1,
+        enable_progress_bar=False,
+    )
+    with caplog.at_level("INFO"):
+        fit.fit(Own(convolutions()), data, data)
+    assert "confusion matrix" not in caplog.text
+    assert not list(tmp_path.iterdir())
+
+
 def test_loaders_of_uneven_classes_have_the_balanced_accuracy(tmp_path: Path) -> None:
     data = uneven.Uneven(batch_size=16)
     data.setup()
