@@ -221,15 +221,16 @@ class CellClassifier(LightningModule):
         """Refuse a level that this machine does not support; note what the images are like."""
         level_of(self.speed, self.device.type, passes=0, work=0)
         found = record_of(getattr(self.trainer, "datamodule", None))
-        is_begun = self.images is self._found_images and not self.trainer.ckpt_path
-        if found is not None or is_begun:  # another training's record says nothing of other loaders
+        # What an earlier training found says nothing of other loaders; what the user has set, or a checkpoint
+        # that is resumed, does.
+        is_outdated = self.images is self._found_images and not self.trainer.ckpt_path
+        if found is not None or is_outdated:
             self.images = self._found_images = found
         if self.images is not None:
             read_image_record(self.images.plain(), self.network.num_classes, "`images`")
 
     def on_train_start(self) -> None:
         """Choose the level: the length of the training is known, and the checkpoint is loaded."""
-        self._has_uneven_classes = has_uneven_classes(self.trainer)
         passes = int(self.trainer.num_training_batches) * max(self.trainer.max_epochs or 1, 1)
         self._level = self._level_of(passes)
         # CUDA graphs allow neither several devices nor accumulated gradients.
@@ -273,10 +274,9 @@ class CellClassifier(LightningModule):
         self._log(self.training_metrics)
 
     def on_validation_start(self) -> None:
-        """Evaluate the network that the checkpoint holds."""
+        """Evaluate the network that the checkpoint holds; note whether the classes are uneven."""
         self.broadcast_statistics()
-        if self.trainer.state.fn != "fit":
-            self._has_uneven_classes = has_uneven_classes(self.trainer)
+        self._has_uneven_classes = has_uneven_classes(self.trainer)
 
     def on_test_start(self) -> None:
         """Note whether the classes are uneven."""

@@ -81,7 +81,7 @@ def check_structure(
 
 def check_shapes(own: Mapping[str, Tensor], loaded: Mapping[str, Tensor]) -> None:
     """Refuse a checkpoint's tensors that are not those of the network, by the name of the first."""
-    for name in own.keys() | loaded.keys():
+    for name in {**own, **loaded}:
         shapes = [tuple(state[name].shape) if name in state else None for state in (own, loaded)]
         if shapes[0] != shapes[1]:
             raise ValueError(
