@@ -124,10 +124,8 @@ class DecodedImages(ImageDataModule):
         self.root = root
         self.class_names = self.list_classes()
         if len(self.class_names) < 2:
-            raise ValueError(
-                f"`data.root` (={root}) holds {len(self.class_names)} class"
-                f" ({', '.join(self.class_names)}); a classifier needs two"
-            )
+            found = f"a single class, {self.class_names[0]}" if self.class_names else "no class"
+            raise ValueError(f"`data.root` (={root}) holds {found}; a classifier needs two")
         self.num_classes = len(self.class_names)
         self.test_fraction = test_fraction
         self.test_seed = test_seed

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -21,6 +21,9 @@ _PARTS: dict[str, Part] = {
 }
 """Names of the folders of splits, in small letters."""
 
+_RUNS = ("tb_logs", "lightning_logs")
+"""Folders of runs: they lie beside the classes where these lie in the working folder."""
+
 
 class ImageFolder(DecodedImages):
     """A folder of image files in torchvision's layout: ``ROOT/train/CLASS/...`` and ``ROOT/test/CLASS/...``.
@@ -29,14 +32,15 @@ class ImageFolder(DecodedImages):
     capitals. Without ``test`` the folder ``val`` is the test split; beside it, ``val`` is evaluated every
     epoch. With neither, or with class folders straight in ``ROOT``, a test split is drawn: stratified by
     class, decided by ``test_seed``, and listed in the cache's ``images.csv``. Classes are the folders in
-    ascending order of their names. Images are the files in a class's folder, and in those below it, of the
+    ascending order of their names; straight in ``ROOT``, a folder without images, ``tb_logs`` or
+    ``lightning_logs`` is none. Images are the files in a class's folder, and in those below it, of the
     suffixes that :data:`~nas_lightning.datamodules.image_files.IMAGE_SUFFIXES` lists; hidden files and
     folders are left out. Arguments as in DecodedImages.
     """
 
     def list_classes(self) -> tuple[str, ...]:
         """Names of the folders of the training split."""
-        return tuple(shown(folder.name) for folder in _folders_in(self._folders["train"]))
+        return tuple(shown(folder.name) for folder in self._class_folders["train"])
 
     def list_images(self) -> Listing:
         """List the files of all splits, by class and then by path.
@@ -47,9 +51,9 @@ class ImageFolder(DecodedImages):
         digest = hashlib.sha256()
         number = {name: target for target, name in enumerate(self.class_names or ())}
         parts: dict[Part, list[ListedImage]] = {}
-        for part, folder in self._folders.items():
+        for part, folders in self._class_folders.items():
             parts[part] = []
-            for of_class in _folders_in(folder):
+            for of_class in folders:
                 if shown(of_class.name) not in number:
                     train = self._folders["train"]
                     raise ValueError(f"`data.root` (={self.root}): {train} lacks the class of {of_class}")
@@ -67,6 +71,23 @@ class ImageFolder(DecodedImages):
     def sources(self, names: Sequence[str]) -> Iterator[Source]:
         """The files of the names."""
         return (Path(self.root, name) for name in names)
+
+    @cached_property
+    def _class_folders(self) -> dict[Part, list[Path]]:
+        """The folders of the classes of each split."""
+        found = {part: _folders_in(folder) for part, folder in self._folders.items()}
+        if self._folders["train"] == Path(self.root):
+            inside = found["train"]
+            found["train"] = [folder for folder in inside if folder.name not in _RUNS and _has_image(folder)]
+            self._leave_out(set(inside) - set(found["train"]), "without images, or a folder of runs")
+        if not found["train"]:
+            raise FileNotFoundError(f"`data.root` (={self.root}) holds no folder of images")
+        return found
+
+    def _leave_out(self, folders: Collection[Path], why: str) -> None:
+        if folders:
+            names = few(sorted(shown(folder.name) for folder in folders))
+            rank_zero_info(f"{self.name}: left out: {names}; {why}")
 
     @cached_property
     def _folders(self) -> dict[Part, Path]:
@@ -89,9 +110,7 @@ class ImageFolder(DecodedImages):
             found[part] = folder
         others = [folder for folder in inside if folder not in found.values()]
         if "train" in found:
-            if others:
-                names = few([shown(folder.name) for folder in others])
-                rank_zero_info(f"{self.name}: left out: {names}; no split, or it holds no folder for a class")
+            self._leave_out(others, "no split, or it holds no folder for a class")
             return {part: found[part] for part in ("train", "test", "val") if part in found}
         if len(named) == len(inside):
             raise FileNotFoundError(
@@ -113,6 +132,10 @@ def _folders_in(folder: Path) -> list[Path]:
     with os.scandir(folder) as found:
         names = sorted(entry.name for entry in found if not entry.name.startswith(".") and entry.is_dir())
     return [folder / name for name in names]
+
+
+def _has_image(folder: Path) -> bool:
+    return next(files_below(folder), None) is not None
 
 
 def _size_and_time(entry: os.DirEntry[str]) -> str:

@@ -295,7 +295,10 @@ def test_folders_that_are_no_data_set_are_refused_in_one_line(root: Path, tmp_pa
     (tmp_path / "bare" / "train").mkdir(parents=True)
     refused(tmp_path / "bare", "holds no folder for a class")
     (tmp_path / "single" / "train" / "cat").mkdir(parents=True)
-    refused(tmp_path / "single", "a classifier needs two")
+    refused(tmp_path / "single", "holds a single class, cat; a classifier needs two")
+    for name in ("cat", "dog"):
+        (tmp_path / "no_image" / name).mkdir(parents=True)
+    refused(tmp_path / "no_image", "holds no folder of images")
     fill(root / "test" / "extra", classes=["wasp"], count=1)
     (root / "test" / "extra").rename(root / "test" / "wasp")
     refused(root, "lacks the class of .*wasp")
@@ -343,6 +346,20 @@ def test_folders_of_splits_are_never_taken_for_classes(tmp_path: Path) -> None:
     for split in ("train", "val", "valid"):
         fill(tmp_path / "both" / split)
     refused("both", "val and valid are both the val split; remove one")
+
+
+def test_classes_may_lie_in_the_working_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: Any
+) -> None:
+    fill(tmp_path)
+    fill(tmp_path / "tb_logs" / "imagefolder" / "first", classes=["landscape"], count=1)
+    (tmp_path / "notes" / "deeper").mkdir(parents=True)
+    (tmp_path / "notes" / "list.txt").write_text("")
+    fill(tmp_path / ".git", count=1)
+    monkeypatch.chdir(tmp_path)
+    with caplog.at_level("INFO"):
+        assert loaded(Path()).class_names == CLASSES
+    assert f"{tmp_path.name}: left out: notes, tb_logs; without images, or a folder of runs" in caplog.text
 
 
 def test_a_split_without_images_is_left_out(root: Path, caplog: Any) -> None:
