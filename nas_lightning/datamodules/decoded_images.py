@@ -2,58 +2,48 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import json
 import os
 import shutil
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing
-from dataclasses import dataclass, field
-from itertools import islice
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from lightning.pytorch.utilities import rank_zero_info
-from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
 from nas_lightning.datamodules.base import ImageDataModule, LabelledImages, OfficialSplit
 from nas_lightning.datamodules.checks import check_integer
+from nas_lightning.datamodules.decoding import (
+    RECORD,
+    TABLE,
+    DecodedPart,
+    ListedImage,
+    Part,
+    Source,
+    write_record,
+)
 from nas_lightning.datamodules.image_cache import (
     DecodedSplit,
     image_cache_is_whole,
     read_image_cache,
     write_image_cache,
 )
-from nas_lightning.datamodules.image_files import UnreadableImage, read_frame, unreadable_error
+from nas_lightning.datamodules.image_files import unreadable_error
 from nas_lightning.datamodules.sampling import stratified_split
 from nas_lightning.datamodules.storage import DiskError, locked
-from nas_lightning.datamodules.threads import on_all_cores
-from nas_lightning.files import atomic_write, check_writable, shown
+from nas_lightning.files import check_writable, shown
 from nas_lightning.private_files import cache_folder as private_cache_folder
 
-RECORD = "images.json"
-TABLE = "images.csv"
-
 _FORMAT = 1
-_BLOCK_BYTES = 1 << 26
 _NAMED = 20
 """Most unreadable files that a message names."""
-
-Source = Path | bytes
-Part = Literal["train", "val", "test"]
-
-
-class ListedImage(NamedTuple):
-    """An image that is to be decoded: its name inside the data set, and its class."""
-
-    name: str
-    target: int
 
 
 @dataclass(frozen=True)
@@ -74,7 +64,7 @@ class Listing:
 class DecodedImages(ImageDataModule):
     """A data set of image files, all decoded once to one size.
 
-    Grey values lie in a cache, which later starts map into memory; a change of names, sizes or times of the
+    Pixel values lie in a cache, which later starts map into memory; a change of names, sizes or times of the
     files makes it anew. Mean and standard deviation are measured over the training images while they are
     decoded. The cache has a table, ``images.csv``, with split, position, class and file of every image. A
     subclass lists the images and hands out what their files hold.
@@ -310,40 +300,21 @@ class DecodedImages(ImageDataModule):
                 f"{place}: the decoded images need {needed / 1e9:.1f} GB, and the disk has"
                 f" {free / 1e9:.1f} GB left; `data.cache_folder` may name another"
             )
-        decoded = {part: _DecodedPart(self, part) for part in parts}
+        decoded = {
+            part: DecodedPart(images, self.sources, self.image_size, is_measured=part == "train")
+            for part, images in parts.items()
+        }
         with tqdm(total=total, unit="image", desc=f"decoding {self.name}") as progress:
 
             def split(*names: Part) -> DecodedSplit:
                 some = [decoded[name] for name in names if name in decoded]
-                most = sum(len(parts[name]) for name in names if name in parts)
+                most = sum(len(part.images) for part in some)
                 blocks = (block for part in some for block in part.blocks(progress))
                 return DecodedSplit((most, *shape), blocks, lambda: np.concatenate([p.targets for p in some]))
 
             splits = {"train": split("train", "val"), "test": split("test")}
-            write_image_cache(place, splits, lambda folder: self._write_record(folder, decoded))
-
-    def _write_record(self, folder: Path, decoded: Mapping[Part, _DecodedPart]) -> None:
-        mean, std = decoded["train"].mean_and_std()
-        record = {
-            "key": self._listed().key,
-            "mean": mean,
-            "std": std,
-            "counts": {part: len(one.targets) for part, one in decoded.items()},
-            "unreadable": [
-                (shown(image.name), shown(one.unreadable[image.name]))
-                for one in decoded.values()
-                for image in one.images
-                if image.name in one.unreadable
-            ],
-            "animated": [shown(name) for one in decoded.values() for name in sorted(one.animated)],
-        }
-        with atomic_write(folder / RECORD) as file:
-            json.dump(record, file, indent=1)
-        with atomic_write(folder / TABLE) as file:
-            table = csv.writer(file, lineterminator="\n")
-            table.writerow(["split", "position", "class", "file", "remark"])
-            for part, one in decoded.items():
-                table.writerows(one.rows(part, self.class_names or ()))
+            key, classes = self._listed().key, self.class_names or ()
+            write_image_cache(place, splits, lambda folder: write_record(folder, key, classes, decoded))
 
     def _report(self, record: Mapping[str, Any], table: Path) -> None:
         """Say what was found: the splits, files that cannot be read, animations, where a split is drawn."""
@@ -376,76 +347,6 @@ class DecodedImages(ImageDataModule):
                 f" {record['counts']['test'] + record['counts']['train']:,} images were drawn, stratified by"
                 f" class, by `test_seed` = {self.test_seed}; {table} lists them"
             )
-
-
-@dataclass
-class _DecodedPart:
-    """The images of one part while they are decoded, and what is found out about them."""
-
-    data: DecodedImages
-    part: Part
-    unreadable: dict[str, str] = field(default_factory=dict)
-    animated: list[str] = field(default_factory=list)
-    histogram: NDArray[np.int64] = field(default_factory=lambda: np.zeros((3, 256), np.int64))
-
-    @property
-    def images(self) -> Sequence[ListedImage]:
-        return self.data._listed().parts[self.part]
-
-    @property
-    def targets(self) -> NDArray[np.int64]:
-        """Classes of the images that were read."""
-        return np.array(
-            [image.target for image in self.images if image.name not in self.unreadable], np.int64
-        )
-
-    def blocks(self, progress: tqdm[Any]) -> Iterator[NDArray[np.uint8]]:
-        """The images that can be read, in order, as arrays ``[some, 3, size, size]``."""
-        size = self.data.image_size
-        most = max(1, min(1024, _BLOCK_BYTES // (3 * size * size)))
-        names = [image.name for image in self.images]
-        sources = zip(names, self.data.sources(names), strict=True)
-        with closing(on_all_cores(sources, self._read, at_once=max(1, min(64, most // 4)))) as frames:
-            while some := list(islice(frames, most)):
-                progress.update(len(some))
-                found = [frame for frame in some if frame is not None]
-                block = np.stack([*found, np.zeros((3, size, size), np.uint8)])[:-1]  # none may be found
-                if self.part == "train":
-                    for channel in range(3):
-                        counted = np.bincount(block[:, channel].ravel(), minlength=256)
-                        self.histogram[channel] += counted
-                yield block
-
-    def _read(self, named: tuple[str, Source]) -> NDArray[np.uint8] | None:
-        """The image of a file; None, and a note of the cause, if it cannot be read."""
-        name, source = named
-        try:
-            frame, animated = read_frame(source, self.data.image_size)
-        except UnreadableImage as error:
-            self.unreadable[name] = str(error)
-            return None
-        if animated:
-            self.animated.append(name)
-        return frame
-
-    def mean_and_std(self) -> tuple[list[float], list[float]]:
-        """Of each channel over all pixels, in [0, 1]; a channel of one value has the deviation 1."""
-        values, total = np.arange(256) / 255, max(int(self.histogram[0].sum()), 1)
-        mean = self.histogram @ values / total
-        variance = np.maximum(self.histogram @ values**2 / total - mean**2, 0)
-        std = np.sqrt(np.where(variance > 1e-12, variance, 1))
-        return mean.tolist(), std.tolist()
-
-    def rows(self, part: Part, classes: Sequence[str]) -> Iterator[tuple[str, int | str, str, str, str]]:
-        """Lines of the table: split, position, class, file, remark."""
-        position, animated = 0, set(self.animated)
-        for name, target in self.images:
-            if name in self.unreadable:
-                yield part, "", classes[target], shown(name), f"unreadable: {self.unreadable[name]}"
-                continue
-            remark = "animated: first frame" if name in animated else ""
-            yield part, position, classes[target], shown(name), remark
-            position += 1
 
 
 def _writable(places: Sequence[Path]) -> Path:

@@ -17,7 +17,8 @@ import numpy as np
 from lightning.pytorch.utilities import rank_zero_info
 from numpy.typing import NDArray
 
-from nas_lightning.datamodules.decoded_images import DecodedImages, ListedImage, Listing, Part, Source
+from nas_lightning.datamodules.decoded_images import DecodedImages, Listing
+from nas_lightning.datamodules.decoding import ListedImage, Part, Source
 from nas_lightning.datamodules.image_files import files_below
 from nas_lightning.datamodules.storage import reason
 

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from lightning.pytorch.utilities import rank_zero_info
 
-from nas_lightning.datamodules.decoded_images import DecodedImages, ListedImage, Listing, Part, Source, few
+from nas_lightning.datamodules.decoded_images import DecodedImages, Listing, few
+from nas_lightning.datamodules.decoding import ListedImage, Part, Source
 from nas_lightning.datamodules.image_files import IMAGE_SUFFIXES, files_below
 from nas_lightning.files import shown
 

@@ -448,7 +448,7 @@ def test_ctrl_c_ends_the_decoding_at_once_and_leaves_nothing(
         time.sleep(0.01)
         return np.zeros((3, size, size), np.uint8), False
 
-    monkeypatch.setattr("nas_lightning.datamodules.decoded_images.read_frame", interrupted)
+    monkeypatch.setattr("nas_lightning.datamodules.decoding.read_frame", interrupted)
     with pytest.raises(KeyboardInterrupt):
         loaded(root)
     assert len(calls) < 50
@@ -463,12 +463,12 @@ def _prepare(root: str) -> None:
 
 
 def _prepare_slowly(root: str) -> None:
-    from nas_lightning.datamodules import decoded_images
+    from nas_lightning.datamodules import decoding
 
     def slow(*arguments: Any) -> Any:
         time.sleep(30)
 
-    setattr(decoded_images, "read_frame", slow)  # noqa: B010
+    setattr(decoding, "read_frame", slow)  # noqa: B010
     _prepare(root)
 
 
