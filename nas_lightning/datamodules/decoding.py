@@ -108,7 +108,7 @@ class DecodedPart:
         try:
             frame, animated = read_frame(source, self.size)
         except UnreadableImage as error:
-            self.unreadable[name] = str(error)
+            self.unreadable[name] = shown(str(error))
             return None
         if animated:
             self.animated.append(name)
@@ -131,7 +131,7 @@ def write_record(folder: Path, key: str, classes: Sequence[str], parts: Mapping[
         "std": std,
         "counts": {part: len(one.targets) for part, one in parts.items()},
         "unreadable": [
-            (shown(image.name), shown(one.unreadable[image.name]))
+            (shown(image.name), one.unreadable[image.name])
             for one in parts.values()
             for image in one.images
             if image.name in one.unreadable

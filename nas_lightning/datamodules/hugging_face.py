@@ -21,6 +21,7 @@ from nas_lightning.datamodules.decoded_images import DecodedImages, Listing
 from nas_lightning.datamodules.decoding import ListedImage, Part, Source
 from nas_lightning.datamodules.image_files import files_below
 from nas_lightning.datamodules.storage import reason
+from nas_lightning.files import shown
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -63,9 +64,7 @@ class HuggingFace(DecodedImages):
     def list_classes(self) -> tuple[str, ...]:
         """Names of the classes, from the metadata or from the training labels."""
         self._files  # noqa: B018  (says what is wrong with them)
-        if self._named_classes:
-            return self._named_classes
-        return tuple(str(label) for label in self._distinct_labels)
+        return tuple(shown(str(name)) for name in self._named_classes or self._distinct_labels)
 
     def list_images(self) -> Listing:
         """List the rows of all files, by split, file and row.
@@ -159,14 +158,14 @@ class HuggingFace(DecodedImages):
         allowed: Sequence[str] | None = None,
     ) -> str:
         columns = found if allowed is None else allowed
-        shown = f"the columns that suit are {', '.join(columns)}" if columns else "no column suits"
+        suitable = f"the columns that suit are {', '.join(columns)}" if columns else "no column suits"
         if given is not None:
             if given not in columns:
-                raise ValueError(f"`data.{setting}` (={given}): {self.root} has no such column; {shown}")
+                raise ValueError(f"`data.{setting}` (={given}): {self.root} has no such column; {suitable}")
             return given
         chosen = found if len(found) == 1 else [name for name in preferred if name in found][:1]
         if not chosen:
-            raise ValueError(f"`data.{setting}` must name a column of {self.root}; {shown}")
+            raise ValueError(f"`data.{setting}` must name a column of {self.root}; {suitable}")
         return chosen[0]
 
     @cached_property

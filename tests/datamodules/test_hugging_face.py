@@ -77,6 +77,13 @@ def test_files_of_the_hub_are_read_in_their_order(tmp_path: Path) -> None:
     assert "data/train-00001-of-00002.parquet:1," in (data.cache / "images.csv").read_text()
 
 
+def test_any_name_of_a_class_is_recorded(tmp_path: Path) -> None:
+    write(tmp_path / "train.parquet", [0, 1, 0, 1], names=["two\nlines", "\udcff"])
+    data = loaded(tmp_path, test_fraction=0.5)
+    assert data.class_names == ("two\\nlines", "\\udcff")
+    assert data.split_arrays("test")[1].tolist() == [0, 1]
+
+
 def test_without_a_test_split_one_is_drawn(tmp_path: Path) -> None:
     write(tmp_path / "images.parquet", ["b", "a"] * 10, bare=True, label="class", image="picture")
     data = loaded(tmp_path, test_fraction=0.3)
