@@ -23,8 +23,13 @@ def is_file(path: str | os.PathLike[str]) -> bool:
         return False
 
 
+def in_utf8(name: str) -> str:
+    """A name for programs to read: exact, but for bytes that are no UTF-8, which are escaped."""
+    return name.encode(errors="backslashreplace").decode()
+
+
 def shown(name: str | os.PathLike[str]) -> str:
-    """A name as it is printed and written: bytes that are no UTF-8 and control characters are escaped."""
+    """A name for people to read, on one line: as :func:`in_utf8`, and control characters are escaped."""
     return re.sub(
         "[\x00-\x1f\x7f-\x9f\ud800-\udfff]",
         lambda found: found.group().encode("unicode_escape").decode(),

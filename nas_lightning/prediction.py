@@ -174,11 +174,6 @@ def squares(
             yield image
 
 
-def in_utf8(name: str) -> str:
-    """A name in UTF-8, with the bytes of a file's name that are none as escapes."""
-    return name.encode(errors="backslashreplace").decode()
-
-
 def how_many_unreadable(unreadable: Sized, count: int) -> str:
     """How many of ``count`` images cannot be read, in words."""
     return f"{len(unreadable):,} of {count:,} images cannot be read"

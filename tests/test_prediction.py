@@ -95,7 +95,7 @@ def test_images_of_another_size_are_resized_and_cropped(tmp_path: Path) -> None:
     model = classifier()
     expected = model.classify(squares).probabilities
     found = model.classify(images).probabilities
-    torch.testing.assert_close(found, expected, rtol=0, atol=2e-3)  # grey values are rounded twice here
+    torch.testing.assert_close(found, expected, rtol=0, atol=2e-3)  # pixel values are rounded twice here
     torch.testing.assert_close(model.classify(tmp_path).probabilities, found[1:2])
 
 

@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, Subset, TensorDataset
 
 from nas_lightning.callbacks.loader_batches import loader_rows
 from nas_lightning.class_balance import ClassBalance
+from nas_lightning.files import shown
 
 Targets = Int64[np.ndarray, " samples"]
 
@@ -89,4 +90,4 @@ def _names(data: Any) -> tuple[str, ...]:
     while isinstance(data, Subset):
         data = data.dataset
     names = getattr(data, "classes", None)
-    return tuple(map(str, names)) if isinstance(names, list | tuple) else ()
+    return tuple(shown(str(name)) for name in names) if isinstance(names, list | tuple) else ()

@@ -17,7 +17,7 @@ from nas_lightning.cli.argument_parser import (
     integer,
     named_path,
 )
-from nas_lightning.files import atomic_write, check_writable
+from nas_lightning.files import atomic_write, check_writable, in_utf8, shown
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -43,7 +43,6 @@ def main(arguments: Sequence[str]) -> None:
         class_probabilities,
         how_many_unreadable,
         image_files,
-        in_utf8,
         normaliser,
         squares,
     )
@@ -169,13 +168,8 @@ def table_text(rows: Sequence[Row]) -> str:
     from nas_lightning.cli.tables import table
 
     head = [key for key in rows[0] if key not in ("class", "probabilities")]
-    lines = [[*(_printable(row[key]) for key in head[:-1]), f"{row['probability']:.3f}"] for row in rows]
+    lines = [[*(shown(str(row[key])) for key in head[:-1]), f"{row['probability']:.3f}"] for row in rows]
     return table(head, lines, left=len(head) - 1) + "\n"
-
-
-def _printable(value: object) -> str:
-    text = str(value)
-    return text if text.isprintable() else text.encode("unicode_escape").decode()
 
 
 _FORMATS: Mapping[str, Callable[[Sequence[Row]], str]] = {

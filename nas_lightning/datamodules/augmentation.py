@@ -112,7 +112,7 @@ def normalise(
     theirs bit for bit, and converted to ``dtype`` at the end.
 
     Args:
-        images: Grey values 0 .. 255.
+        images: Pixel values 0 .. 255.
         mean: Mean of each channel over the training split, in [0, 1].
         std: Standard deviation of each channel, in the same unit.
         dtype: Type of the result.

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 from nas_lightning.class_balance import ClassBalance
 from nas_lightning.datamodules.augmentation import AugmentationDraws, augment, draw_augmentation, normalise
 from nas_lightning.datamodules.checks import check_images, check_integer
-from nas_lightning.datamodules.residence import Resident, check_resident, is_for_host, pinned, why_on_host
+from nas_lightning.datamodules.residence import Resident, check_resident, pinned, stays_on_host, why_on_host
 from nas_lightning.datamodules.sampling import (
     EvaluationSampler,
     ImageBatch,
@@ -31,7 +31,7 @@ from nas_lightning.datamodules.sampling import (
 from nas_lightning.provenance import run_seed
 
 LabelledImages = tuple[UInt8[Tensor, "count 3 size size"], Int64[Tensor, " count"]]
-"""Grey values 0 .. 255 of a split's images in colour, and the class of each image."""
+"""Pixel values 0 .. 255 of a split's images in colour, and the class of each image."""
 OfficialSplit = Literal["train", "test"]
 Split = Literal["train", "val", "test"]
 
@@ -321,7 +321,7 @@ class ImageDataModule(LightningDataModule, ABC):
 
     def stays_on_host(self, size: int, device: torch.device) -> bool:
         """Whether so many bytes of images stay on the host, by ``resident``."""
-        return is_for_host(self.resident, size, device)
+        return stays_on_host(self.resident, size, device)
 
     def normalise(
         self, images: UInt8[Tensor, "batch channels height width"], dtype: torch.dtype = torch.float32

@@ -46,7 +46,7 @@ class Digits(ImageDataModule):
 
 
 def scale_digits(levels: Float[Tensor, "count 8 8"], size: int = 32) -> UInt8[Tensor, "count 3 size size"]:
-    """Scale 8x8 images of levels 0 .. 16 to grey values 0 .. 255 of the given size, in three channels.
+    """Scale 8x8 images of levels 0 .. 16 to pixel values 0 .. 255 of the given size, in three channels.
 
     At size 32 the bilinear weights are multiples of 1/64, so the float32 arithmetic is exact and the result
     the same on every machine.

@@ -33,7 +33,7 @@ def free_memory(device: torch.device) -> int | None:
     return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
 
 
-def is_for_host(resident: Resident, size: int, device: torch.device) -> bool:
+def stays_on_host(resident: Resident, size: int, device: torch.device) -> bool:
     """Whether images of so many bytes stay on the host. Those of a CPU stay as they are with ``"auto"``."""
     if resident != "auto":
         return resident == "host"

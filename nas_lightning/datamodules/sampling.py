@@ -42,7 +42,7 @@ class ImageBatch(NamedTuple):
 
     Attributes:
         source: The batch of indices.
-        images: Grey values of shape [batch, channels, height, width], uint8.
+        images: Pixel values of shape [batch, channels, height, width], uint8.
         targets: Class of each image, int64; -1 for padding.
     """
 
