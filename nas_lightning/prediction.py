@@ -101,7 +101,7 @@ def classify(network: CellNetwork, record: ImageRecord | None, images: Any, batc
 
 
 def normaliser(record: ImageRecord) -> Normalise:
-    """What makes the network's inputs of uint8 images: (x / 255 - mean) / std for each channel."""
+    """Makes the network's inputs from uint8 images: (x / 255 - mean) / std for each channel."""
     return lambda images, dtype: normalise(images, record.mean, record.std, dtype)
 
 

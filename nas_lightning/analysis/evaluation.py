@@ -27,7 +27,7 @@ Loss: TypeAlias = Callable[[Any, Any], Any]
 ``[batch]``, or several ``[batch, ...]``, whose mean counts; or one number, the mean over the samples."""
 
 FORWARD_ERRORS = (AttributeError, LookupError, NotImplementedError, RuntimeError, TypeError)
-"""What a module's forward ends in where the samples are not what it takes."""
+"""Errors of a module's forward where the samples are not what it takes."""
 
 
 @contextmanager

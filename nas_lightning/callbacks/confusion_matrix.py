@@ -67,7 +67,7 @@ class ConfusionMatrix(Callback):
         self.every_n_epochs = every_n_epochs
         self.folder = folder
         self.checkpoint: str | None = None
-        """Set to the name of a checkpoint that is evaluated, to the end of the names of its files."""
+        """Name of the checkpoint that is evaluated, which the names of the files get; None adds nothing."""
         self._counts: Int64[Tensor, "classes predicted"] | None = None
         self._epoch = 0
         self._shown: int | None = None
@@ -261,8 +261,8 @@ def _confused(counts: Int64[np.ndarray, "classes predicted"], names: tuple[str, 
 
 
 def _needs_logits(name: str, problem: str) -> str:
-    """The line for a module whose predictions cannot be had."""
+    """The line about a module whose logits cannot be counted."""
     return (
-        "ConfusionMatrix needs logits [batch, classes] and the number of a class for each sample. Of"
+        "ConfusionMatrix needs logits [batch, classes] and the number of a class for each sample."
         f" {name}: {' '.join(problem.split())}; let its validation_step return {{'logits': logits}}"
     )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from itertools import islice
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -210,14 +209,18 @@ def _is_pair(batch: object) -> bool:
     return is_pair and all(isinstance(part, Tensor) and part.ndim > 0 for part in batch)  # type: ignore[attr-defined]
 
 
+def _kind(batch: object) -> str:
+    """Type of a batch, and of its first parts."""
+    parts = [type(part).__name__ for part in batch[:4]] if isinstance(batch, tuple | list) else []
+    return f"{type(batch).__name__} of {', '.join(parts)}" if parts else type(batch).__name__
+
+
 def labelled_pair(batch: Any) -> tuple[Tensor, Tensor]:
     """The inputs and targets of a batch; a ValueError if it is no pair of tensors of one length."""
     if not _is_pair(batch) or len(batch[0]) != len(batch[1]):
-        parts = [type(part).__name__ for part in islice(batch, 4)] if isinstance(batch, tuple | list) else []
-        kind = f"{type(batch).__name__} of {', '.join(parts)}" if parts else type(batch).__name__
         raise ValueError(
-            f"the loader gives a {kind}: analyses need pairs (inputs, targets) of tensors, as many targets as"
-            " inputs"
+            f"the loader gives a {_kind(batch)}: analyses need pairs (inputs, targets) of tensors, as many"
+            " targets as inputs"
         )
     inputs, targets = batch
     return inputs, targets
@@ -246,11 +249,9 @@ def _evaluating(trainer: Trainer) -> Iterator[None]:
 
 def labelled_images(batch: Any, num_classes: int) -> tuple[Tensor, Tensor]:
     """The images and the classes of a batch of any loader; refuses another one in a line."""
-    is_pair = isinstance(batch, list | tuple) and len(batch) == 2
-    if not is_pair or not all(isinstance(part, Tensor) for part in batch):
+    if not _is_pair(batch):
         raise ValueError(
-            f"the loader gives a {type(batch).__name__} of {len(batch)}: CellClassifier takes pairs (images, "
-            "classes) of tensors"
+            f"the loader gives a {_kind(batch)}: CellClassifier takes pairs (images, classes) of tensors"
         )
     images, classes = batch
     if images.ndim != 4 or images.shape[1] != 3 or not images.is_floating_point():

@@ -84,7 +84,7 @@ def _run(arguments: list[str]) -> None:
 
 
 def _imported(name: str) -> ModuleType:
-    """A module, imported without a look for garbage: libraries make half a million objects, and keep them."""
+    """Import a module without garbage collection: libraries make half a million objects and keep them."""
     if name in sys.modules or not gc.isenabled():
         return importlib.import_module(name)
     gc.disable()

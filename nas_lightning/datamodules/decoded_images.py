@@ -132,7 +132,7 @@ class DecodedImages(ImageDataModule):
 
     @abstractmethod
     def list_classes(self) -> tuple[str, ...]:
-        """Names of the classes in the order of their numbers, read in a moment."""
+        """Names of the classes in the order of their numbers; no image is read for them."""
 
     @abstractmethod
     def list_images(self) -> Listing:
@@ -210,7 +210,7 @@ class DecodedImages(ImageDataModule):
         if state_dict.get("key") not in (None, self._listed().key):
             rank_zero_info(
                 f"{self.name}: files have changed since the checkpoint was written; its mean and standard"
-                " deviation hold"
+                " deviation are used"
             )
         if "mean" in state_dict:
             self.mean, self.std = tuple(state_dict["mean"]), tuple(state_dict["std"])

@@ -1,4 +1,4 @@
-"""HuggingFace: a folder of Parquet files with images and labels, as the Hugging Face hub hands them on."""
+"""HuggingFace: a folder of Parquet files with images and labels, the format of the Hugging Face hub."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _LABEL_NAMES = ("label", "labels", "target", "class")
 class HuggingFace(DecodedImages):
     """A folder of Parquet files, with a column of encoded images and one of labels.
 
-    As data sets of the Hugging Face hub are handed on: a column of images holds the bytes of image files,
+    The format of data sets on the Hugging Face hub: a column of images holds the bytes of image files,
     alone or in a struct beside their path. The split of a file is a word of its path, as in
     ``data/train-00000-of-00004.parquet`` or ``validation/0000.parquet``; without such a word it belongs to
     the training split. Class names are those that the files' metadata give; otherwise the distinct labels in

@@ -18,7 +18,7 @@ IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif
 """Files that are images, in a folder."""
 
 LARGEST_FILE = 1 << 30
-"""Bytes of a file that may be an image."""
+"""Most bytes of a file that is read as an image."""
 
 _ANIMATED = frozenset({"GIF", "PNG", "WEBP"})
 """Formats whose frames are those of an animation; further pictures of other files are no part of it."""
@@ -37,7 +37,7 @@ def read_image(source: Path | bytes, size: int) -> UInt8[NDArray[np.uint8], "3 {
     to its middle.
 
     Raises:
-        UnreadableImage: If it is empty, damaged, truncated, no image, too large to be meant, or has values
+        UnreadableImage: If it is empty, damaged, truncated, no image, or too large, or has values
             of 32 bits, whose range is unknown.
     """
     return read_frame(source, size)[0]
@@ -50,7 +50,7 @@ def read_frame(source: Path | bytes, size: int) -> tuple[UInt8[NDArray[np.uint8]
         raise UnreadableImage("empty")
     try:
         with Image.open(io.BytesIO(data)) as opened:
-            if opened.format == "EPS":  # a program, which Pillow has run
+            if opened.format == "EPS":  # a program: Pillow would let Ghostscript run it
                 raise UnidentifiedImageError
             animated = opened.format in _ANIMATED and getattr(opened, "n_frames", 1) > 1
             # A JPEG of many times the size is decoded at a half, a quarter or an eighth of it.
@@ -80,7 +80,7 @@ def square_image(opened: Image.Image, size: int) -> UInt8[NDArray[np.uint8], "3 
 def files_below(
     folder: Path, suffixes: tuple[str, ...] = IMAGE_SUFFIXES, above: tuple[tuple[int, int], ...] = ()
 ) -> Iterator[os.DirEntry[str]]:
-    """What has such a suffix in a folder and below it and is no folder, by name; hidden names are left out.
+    """Entries of a folder and of those below it with such a suffix, by name; no folders, no hidden names.
 
     Links to folders are followed; folders that contain themselves by a link end.
     """

@@ -13,7 +13,7 @@ SHARE = 0.5
 
 
 def check_resident(value: object) -> None:
-    """Refuse a value of ``resident`` that says no place.
+    """Refuse a value of ``resident`` that is none of :data:`Resident`.
 
     Raises:
         ValueError: If it is something else.
@@ -23,7 +23,7 @@ def check_resident(value: object) -> None:
 
 
 def free_memory(device: torch.device) -> int | None:
-    """Bytes that this process can still get of a GPU; None of a device that does not say.
+    """Bytes that this process can still get of a GPU; None for a device that does not tell.
 
     What PyTorch holds without using it counts as free.
     """

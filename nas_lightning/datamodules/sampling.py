@@ -87,7 +87,7 @@ class TrainingSampler(DistributedSampler[int]):
         )
 
     def __iter__(self) -> Iterator[int]:
-        """Torch's order, but not as a list of Python's numbers: of millions, it takes hundreds of MB."""
+        """Torch's order, without its list of Python integers, which for millions takes hundreds of MB."""
         generator = torch.Generator().manual_seed(self.seed + self.epoch)
         order = torch.randperm(len(self.dataset), generator=generator)  # type: ignore[arg-type]
         for some in torch.split(order[self.rank : self.total_size : self.num_replicas], 1024):

@@ -152,7 +152,7 @@ class OfficialFiles(NamedTuple):
             raise ValueError(f"{path}: damaged ({error}); get the official archive again") from error
 
     def read_text(self, name: str) -> str:
-        """As :meth:`read`; what is no UTF-8 is replaced, and so is no name that the data set knows."""
+        """As :meth:`read`, as text; bytes that are no UTF-8 are replaced: no name in the data set has any."""
         return self.read(name).decode(errors="replace")
 
 

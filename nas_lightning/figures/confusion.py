@@ -43,7 +43,7 @@ def draw_confusion_matrix(
     """Draw a confusion matrix: each row is a true class, its colours the shares of the predicted ones.
 
     The colours follow the square root of the share, so that rare confusions show. Rows of classes without
-    samples are grey. Up to 20 classes have their counts written, up to 10 the shares as well. More than
+    samples are grey. Up to 20 classes have their counts written, up to 11 the shares as well. More than
     ``MOST_NAMED`` classes go without names, from the one with most samples to the one with fewest.
 
     Args:
@@ -56,8 +56,10 @@ def draw_confusion_matrix(
         ValueError: If there are no classes, or not as many names.
     """
     classes = len(counts)
-    if not classes or (names is not None and len(names) != classes):
-        raise ValueError(f"`names` (={names}) must be as many as the {classes} classes, at least one")
+    if not classes:
+        raise ValueError("`counts` holds no class")
+    if names is not None and len(names) != classes:
+        raise ValueError(f"`names` (={names}) must be one for each of the {classes} classes")
     side = max(min(1.8 / min(classes, 2), 5.0 / classes), 0.13 if classes <= MOST_NAMED else 5.2 / classes)
     length = classes * side
     if classes > MOST_NAMED:
