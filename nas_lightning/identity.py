@@ -20,7 +20,7 @@ _PICTURES = frozenset({"ConfusionMatrix"})
 
 NOT_DECIDING = frozenset(
     {"ckpt_path", "code", "config", "experiment", "extend", "run", "weights_only"}
-    | {f"data.init_args.{name}" for name in ("evaluation_batch_size", "resident", "root")}
+    | {f"data.init_args.{name}" for name in ("cache_folder", "evaluation_batch_size", "resident", "root")}
     | {f"trainer.{name}" for name in ("accelerator", "devices", "num_nodes", "strategy", "plugins")}
     | {f"trainer.{name}" for name in ("barebones", "default_root_dir", "logger", "profiler")}
     | {f"trainer.enable_{name}" for name in ("checkpointing", "model_summary", "progress_bar")}

@@ -55,6 +55,7 @@ def test_settings_at_their_default_are_left_out_unless_they_describe_every_train
         ("model__speed", "compiled"),
         ("data__class_path", "CIFAR10"),
         ("data__init_args__root", "elsewhere"),
+        ("data__init_args__cache_folder", "scratch"),
         ("data__init_args__validation_fraction", 0),
         ("data__init_args__validation_seed", 7),
         ("trainer__precision", "32"),

@@ -20,7 +20,8 @@ _ALWAYS = frozenset(
 """Settings that loggers get at their default too."""
 _DEFAULTS = {"trainer.gradient_clip_val": None, "trainer.precision": "32-true", "trainer.world_size": 1}
 _NO_CHOICE = frozenset(
-    {"model.num_classes", "data.num_classes", "data.root", "data.resident", "data.evaluation_batch_size"}
+    {"model.num_classes", "data.num_classes"}
+    | {f"data.{name}" for name in ("root", "cache_folder", "resident", "evaluation_batch_size")}
 )
 """Settings that follow from others, or decide no number."""
 
