@@ -89,5 +89,5 @@ def test_counts_keep_their_colour_on_dark_pages_as_their_cells_do() -> None:
 
 @pytest.mark.parametrize("names", [(), ("cat", "dog")])
 def test_names_that_do_not_fit_are_refused(names: tuple[str, ...]) -> None:
-    with pytest.raises(ValueError, match="as many as the 3 classes"):
+    with pytest.raises(ValueError, match="must be one for each of the 3 classes"):
         draw_confusion_matrix(COUNTS, names)
