@@ -28,6 +28,7 @@ from nas_lightning.datamodules.sampling import (
     stratified_split,
     stratified_subset,
 )
+from nas_lightning.image_record import class_labels
 from nas_lightning.provenance import run_seed
 
 LabelledImages = tuple[UInt8[Tensor, "count 3 size size"], Int64[Tensor, " count"]]
@@ -453,8 +454,9 @@ class ImageDataModule(LightningDataModule, ABC):
         rows = {"train": torch.arange(len(targets)), "test": torch.arange(test_size)}
         if self.validation_fraction:
             held_out = round(self.validation_fraction * len(targets))
+            names = class_labels(self.class_names, self.num_classes)
             try:
-                rows["train"], rows["val"] = stratified_split(targets, held_out, self.validation_seed)
+                rows["train"], rows["val"] = stratified_split(targets, held_out, self.validation_seed, names)
             except ValueError as error:
                 raise ValueError(
                     f"`validation_fraction` (={self.validation_fraction}) does not suit {self.name}: {error}"

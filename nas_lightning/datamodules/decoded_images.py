@@ -39,6 +39,7 @@ from nas_lightning.datamodules.image_files import unreadable_error
 from nas_lightning.datamodules.sampling import stratified_split
 from nas_lightning.datamodules.storage import DiskError, locked
 from nas_lightning.files import check_writable, shown
+from nas_lightning.image_record import class_labels
 from nas_lightning.private_files import cache_folder as private_cache_folder
 
 _FORMAT = 1
@@ -204,8 +205,8 @@ class DecodedImages(ImageDataModule):
         before = state_dict.get("class_names")
         if before is not None and list(before) != list(self.class_names or ()):
             raise ValueError(
-                f"`data.root` (={self.root}) holds the classes {few(self.class_names or ())}; the checkpoint"
-                f" was trained on {few(before)}"
+                f"`data.root` (={self.root}) holds the classes {some_names(self.class_names or ())}; the"
+                f" checkpoint was trained on {some_names(before)}"
             )
         if state_dict.get("key") not in (None, self._listed().key):
             rank_zero_info(
@@ -240,8 +241,10 @@ class DecodedImages(ImageDataModule):
 
     def _draw_test_split(self, images: Sequence[ListedImage]) -> tuple[list[ListedImage], list[ListedImage]]:
         targets = torch.tensor([image.target for image in images])
+        size = round(self.test_fraction * len(images))
+        names = class_labels(self.class_names, self.num_classes)
         try:
-            kept, drawn = stratified_split(targets, round(self.test_fraction * len(images)), self.test_seed)
+            kept, drawn = stratified_split(targets, size, self.test_seed, names)
         except ValueError as error:
             raise ValueError(
                 f"`test_fraction` (={self.test_fraction}) does not suit {self.name}, which has no test split"
@@ -334,12 +337,12 @@ class DecodedImages(ImageDataModule):
                 raise ValueError(f"`data.root` (={self.root}): no image of the {part} split can be read")
         counts = ", ".join(f"{count:,} {part}" for part, count in record["counts"].items())
         rank_zero_info(
-            f"{self.name}: {self.num_classes} classes ({few(self.class_names or ())}); {counts} images"
+            f"{self.name}: {self.num_classes} classes ({some_names(self.class_names or ())}); {counts} images"
         )
         if record["animated"]:
             rank_zero_info(
                 f"{self.name}: of {len(record['animated']):,} animated files the first frame counts:"
-                f" {few(record['animated'])}"
+                f" {some_names(record['animated'])}"
             )
         if self._listed().drawn:
             rank_zero_info(
@@ -362,7 +365,7 @@ def _writable(places: Sequence[Path]) -> Path:
     raise problem
 
 
-def few(names: Sequence[str]) -> str:
-    """Some names in words."""
-    shown = ", ".join(names[:8])
-    return shown if len(names) <= 8 else f"{shown} and {len(names) - 8:,} more"
+def some_names(names: Sequence[str], most: int = 8) -> str:
+    """The first names, as they are shown, and how many more there are."""
+    first = ", ".join(map(shown, names[:most]))
+    return first if len(names) <= most else f"{first} and {len(names) - most:,} more"

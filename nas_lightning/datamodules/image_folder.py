@@ -10,7 +10,7 @@ from pathlib import Path
 
 from lightning.pytorch.utilities import rank_zero_info
 
-from nas_lightning.datamodules.decoded_images import DecodedImages, Listing, few
+from nas_lightning.datamodules.decoded_images import DecodedImages, Listing, some_names
 from nas_lightning.datamodules.decoding import ListedImage, Part, Source
 from nas_lightning.datamodules.image_files import IMAGE_SUFFIXES, files_below
 from nas_lightning.files import shown
@@ -87,7 +87,7 @@ class ImageFolder(DecodedImages):
 
     def _leave_out(self, folders: Collection[Path], why: str) -> None:
         if folders:
-            names = few(sorted(shown(folder.name) for folder in folders))
+            names = some_names(sorted(folder.name for folder in folders))
             rank_zero_info(f"{self.name}: left out: {names}; {why}")
 
     @cached_property
@@ -114,9 +114,10 @@ class ImageFolder(DecodedImages):
             self._leave_out(others, "no split, or it holds no folder for a class")
             return {part: found[part] for part in ("train", "test", "val") if part in found}
         if len(named) == len(inside):
+            names = some_names([folder.name for folder in inside])
             raise FileNotFoundError(
-                f"`data.root` (={self.root}) holds {few([folder.name for folder in inside])}, but `train` is"
-                " missing or holds no folder for a class"
+                f"`data.root` (={self.root}) holds {names}, but `train` is missing or holds no folder for a"
+                " class"
             )
         classes = {folder.name for folder in others}
         for folder in found.values():

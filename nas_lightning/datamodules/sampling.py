@@ -8,7 +8,7 @@ only.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -212,11 +212,12 @@ def stratified_subset(targets: Int64[Tensor, " count"], size: int, seed: int) ->
 
 
 def stratified_split(
-    targets: Int64[Tensor, " count"], held_out: int, seed: int
+    targets: Int64[Tensor, " count"], held_out: int, seed: int, names: Sequence[str] | None = None
 ) -> tuple[Int64[Tensor, " kept"], Int64[Tensor, " held_out"]]:
     """Divide a data set in two so that the classes have the same shares in both parts.
 
     The parts are those of scikit-learn's ``train_test_split``, which takes some 50 bytes more for each image.
+    Messages call the classes by ``names``, or by their numbers.
 
     Raises:
         ValueError: If a part is smaller than one image per class, or a class has a single image.
@@ -225,7 +226,8 @@ def stratified_split(
     classes, counts = np.unique(labels, return_counts=True)
     kept = len(labels) - held_out
     if counts.min() < 2:
-        raise ValueError(f"class {classes[counts.argmin()]} has a single image")
+        single = int(classes[counts.argmin()])
+        raise ValueError(f"class {single if names is None else names[single]} has a single image")
     for part, size in (("held-out", held_out), ("remaining", kept)):
         if size < len(classes):
             raise ValueError(f"the {part} part has {size} images, fewer than the {len(classes)} classes")

@@ -310,7 +310,7 @@ def test_folders_that_are_no_data_set_are_refused_in_one_line(root: Path, tmp_pa
     for path in (root / "train" / "ant").iterdir():
         if path.name != "0.png":
             path.unlink()
-    refused(root, "`test_fraction` .* does not suit insects")
+    refused(root, "`test_fraction` .* does not suit insects, .*: class ant has a single image")
 
 
 def test_names_of_splits_may_be_longer_and_in_capitals(tmp_path: Path, caplog: Any) -> None:
