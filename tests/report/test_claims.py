@@ -208,7 +208,7 @@ def test_the_noise_of_seeds_widens_the_interval_and_is_said() -> None:
     assert noisy.low < sharp.low - 0.05
     assert noisy.low <= noisy.effect <= noisy.high
     # Variance 2 of -1 and 1, halved by the mean of two.
-    assert f"seeds is {100 / values.std(ddof=1):.2g} % of the spread" in noisy.explanation
+    assert f"seeds is {100 / values.std(ddof=1):.0f} % of the spread" in noisy.explanation
 
 
 @pytest.mark.parametrize("count", [3, 4])
@@ -604,7 +604,7 @@ def test_the_noise_of_directions_widens_the_interval_and_is_said() -> None:
     assert (claim.effect, claim.p_value) == (sharp.effect, sharp.p_value)
     assert claim.low < sharp.low - 0.1
     between = noisy.groupby("genotype")["loss_profile.mean_rise"].mean().std(ddof=1)
-    assert f"directions is {100 * 1.0 / between:.2g} % of the spread" in claim.explanation
+    assert f"directions is {100 * 1.0 / between:.0f} % of the spread" in claim.explanation
     # The seeds of a training have directions of their own: twice as many halve the variance.
     two = pd.concat([noisy, noisy.assign(seed=1)])
     table = take_sample(two, "loss_profile.mean_rise", ("connections",)).table
