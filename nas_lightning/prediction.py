@@ -133,15 +133,18 @@ def image_sources(images: Any) -> Iterator[Source]:
         )
 
 
-def image_files(paths: Iterable[Path]) -> list[Path]:
+def image_files(paths: str | Path | Iterable[str | Path]) -> list[Path]:
     """The image files among files and folders, those of a folder sorted by name, without hidden ones.
+
+    Args:
+        paths: A file, a folder, or several of them.
 
     Raises:
         FileNotFoundError: If there is no such file or folder.
         ValueError: If a folder holds no image.
     """
     files: list[Path] = []
-    for path in paths:
+    for path in map(Path, [paths] if isinstance(paths, str | Path) else paths):
         if path.is_dir():
             found = [Path(entry.path) for entry in files_below(path)]
             if not found:

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from nas_lightning.classifier import CellClassifier
 from nas_lightning.datamodules import Synthetic
 from nas_lightning.image_record import ImageRecord, class_labels, read_image_record
-from nas_lightning.prediction import record_of
+from nas_lightning.prediction import image_files, record_of
 from tests.acceleration.cases import SIZES, SMALL
 
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
@@ -324,3 +324,13 @@ def test_classes_without_names_of_their_own_have_numbers() -> None:
     assert class_labels(NAMES, 4) == list(NAMES)
     assert class_labels(NAMES, 3) == class_labels(None, 3) == ["0", "1", "2"]
     assert class_labels(["crane", "ape", "crane"], 3) == ["crane (0)", "ape", "crane (2)"]
+
+
+def test_the_files_of_a_folder_are_listed_however_it_is_named(tmp_path: Path) -> None:
+    for name in ("b.png", "a.png", "notes.txt"):
+        opened(pictures(1)[0]).save(tmp_path / name, "png")
+    files = [tmp_path / "a.png", tmp_path / "b.png"]
+    for folder in (tmp_path, str(tmp_path), [str(tmp_path)]):
+        assert image_files(folder) == files
+    with pytest.raises(FileNotFoundError, match="neither a file nor a folder"):
+        image_files("nowhere.png")

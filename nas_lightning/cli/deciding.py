@@ -13,6 +13,7 @@ from lightning.pytorch import Trainer
 
 from nas_lightning.cells import get_genotype
 from nas_lightning.classifier import CellClassifier
+from nas_lightning.datamodules.decoded_images import DecodedImages, folder_name
 from nas_lightning.identity import deciding_settings, flatten
 
 TRAINER_DEFAULTS = {
@@ -43,7 +44,8 @@ def decisive(settings: Mapping[str, Any]) -> dict[str, Any]:
     """The settings that decide a training, from all nested settings of ``nas-lightning fit`` as plain values.
 
     Keys are dotted, see :func:`nas_lightning.identity.deciding_settings`; the cells are a literal, however
-    they are named.
+    they are named. Of data that are any images, the folder's name says which, ``data.folder``: wherever it
+    lies, it is the same data.
     """
     flat = flatten(settings)
     model, trainer = _defaults(CellClassifier, "optimizer"), _defaults(Trainer) | TRAINER_DEFAULTS
@@ -51,7 +53,10 @@ def decisive(settings: Mapping[str, Any]) -> dict[str, Any]:
     for prefix, skipped in _CLASSES.items():
         path = flat.get(f"{prefix}.class_path")
         if path is not None:
-            defaults |= flatten(_defaults(resolve_name(path), skipped), f"{prefix}.init_args.")
+            cls = resolve_name(path)
+            defaults |= flatten(_defaults(cls, skipped), f"{prefix}.init_args.")
+            if isinstance(cls, type) and issubclass(cls, DecodedImages):
+                flat["data.folder"] = folder_name(flat["data.init_args.root"])
     return deciding_settings(flat | {"model.genotype": str(get_genotype(flat["model.genotype"]))}, defaults)
 
 

@@ -12,6 +12,7 @@ from nas_lightning.cli.checkpoint_settings import read_checkpoint_settings
 from nas_lightning.cli.run_folder import checkpoint_file
 from nas_lightning.datamodules import ImageDataModule
 from nas_lightning.image_record import ImageRecord
+from nas_lightning.torch_files import read_torch_file
 
 
 def load_trained(options: argparse.Namespace) -> tuple[CellClassifier, ImageRecord | ImageDataModule | None]:
@@ -30,11 +31,19 @@ def load_trained(options: argparse.Namespace) -> tuple[CellClassifier, ImageReco
 
 
 def trained_data(checkpoint: Path, root: str | None = None) -> ImageDataModule | None:
-    """The data that a checkpoint was trained on, not yet read; None if it does not say."""
+    """The data that a checkpoint was trained on, not yet read; None if it does not say.
+
+    Raises:
+        FileNotFoundError: If there is no such data or checkpoint.
+        ValueError: If the data has other classes than that of the training.
+    """
     settings = read_checkpoint_settings(checkpoint_file(checkpoint))
     if settings.data_class is None:
         return None
     root = settings.root if root is None else root
     arguments = settings.data | ({} if root is None else {"root": root})
     data: ImageDataModule = pkgutil.resolve_name(settings.data_class)(**arguments)
+    state = read_torch_file(checkpoint_file(checkpoint), mmap=True).get(type(data).__qualname__)
+    if state:
+        data.load_state_dict(state)
     return data

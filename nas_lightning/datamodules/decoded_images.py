@@ -55,11 +55,13 @@ class Listing:
         parts: The images of each part: ``"train"``, and those of ``"test"`` and ``"val"`` that there are.
         key: What changes when a file does: a digest of names, sizes and times.
         drawn: Whether the test split was drawn from the training images.
+        val_is_test: Whether the validation images are the test split, which the data set lacks.
     """
 
     parts: Mapping[Part, Sequence[ListedImage]]
     key: str
     drawn: bool = False
+    val_is_test: bool = False
 
 
 class DecodedImages(ImageDataModule):
@@ -106,9 +108,10 @@ class DecodedImages(ImageDataModule):
         if isinstance(test_fraction, bool) or not 0 < test_fraction < 1:
             raise ValueError(f"`test_fraction` (={test_fraction}) must be above 0 and below 1")
         if not Path(root).is_dir():
-            problem = "is no folder: unpack it" if Path(root).exists() else "no such folder"
+            problem = "is no folder: unpack it, or give the folder that it lies in"
+            problem = problem if Path(root).exists() else "no such folder"
             raise FileNotFoundError(f"`data.root` (={root}): {problem}")
-        self.name = shown(Path(os.path.abspath(root)).name) or "images"  # noqa: PTH100  (a link keeps its name)
+        self.name = folder_name(root)
         self.image_size = image_size
         self.horizontal_flip = horizontal_flip
         self.padding = padding
@@ -210,8 +213,8 @@ class DecodedImages(ImageDataModule):
             )
         if state_dict.get("key") not in (None, self._listed().key):
             rank_zero_info(
-                f"{self.name}: files have changed since the checkpoint was written; its mean and standard"
-                " deviation are used"
+                f"{self.name}: files have changed since the checkpoint was written, so that a split may hold"
+                " images it was trained on; its mean and standard deviation are used"
             )
         if "mean" in state_dict:
             self.mean, self.std = tuple(state_dict["mean"]), tuple(state_dict["std"])
@@ -225,7 +228,8 @@ class DecodedImages(ImageDataModule):
             parts = {part: images for part, images in listing.parts.items() if images}
             for part in listing.parts.keys() - parts:
                 rank_zero_info(f"{self.name}: the {part} split is left out: it holds no image")
-            if "test" not in parts and "val" in parts:
+            val_is_test = "test" not in parts and "val" in parts
+            if val_is_test:
                 parts["test"] = parts.pop("val")
             drawn = "test" not in parts
             if drawn:
@@ -236,7 +240,8 @@ class DecodedImages(ImageDataModule):
                     " validation split of its own"
                 )
             settings = (_FORMAT, self.image_size, listing.key, drawn and (self.test_fraction, self.test_seed))
-            self._listing = Listing(parts, hashlib.sha256(repr(settings).encode()).hexdigest(), drawn)
+            key = hashlib.sha256(repr(settings).encode()).hexdigest()
+            self._listing = Listing(parts, key, drawn, val_is_test)
         return self._listing
 
     def _draw_test_split(self, images: Sequence[ListedImage]) -> tuple[list[ListedImage], list[ListedImage]]:
@@ -344,6 +349,8 @@ class DecodedImages(ImageDataModule):
                 f"{self.name}: of {len(record['animated']):,} animated files the first frame counts:"
                 f" {some_names(record['animated'])}"
             )
+        if self._listed().val_is_test:
+            rank_zero_info(f"{self.name} has no test split: its validation split is the test split")
         if self._listed().drawn:
             rank_zero_info(
                 f"{self.name} has no test split: {record['counts']['test']:,} of"
@@ -369,3 +376,8 @@ def some_names(names: Sequence[str], most: int = 8) -> str:
     """The first names, as they are shown, and how many more there are."""
     first = ", ".join(map(shown, names[:most]))
     return first if len(names) <= most else f"{first} and {len(names) - most:,} more"
+
+
+def folder_name(root: str) -> str:
+    """The name of a data set in a folder: the folder's own; a link keeps its name."""
+    return shown(Path(os.path.abspath(root)).name) or "images"  # noqa: PTH100

@@ -52,6 +52,7 @@ IMPORT_KEYS = ("name", "title", "imported")
 AXES = ("architectures", "data", "learning_rates", "seeds")
 LEARNING_RATE = "model.optimizer.lr"
 _LONGEST_NAME = 120
+_LONGEST_DATA = 24
 _HASH_DIGITS = 8
 
 # Settings that have an axis or a key of their own, or that a study decides itself.
@@ -324,7 +325,8 @@ def _run(architecture: Architecture, setting: _Setting, seed: int, root: Path, e
     data = str(settings["data.class_path"]).rpartition(".")[2]
     rate = settings.get("model.optimizer.init_args.lr")
     rate = float(rate) if isinstance(rate, int | float) else None
-    name = _name(architecture, data, rate, seed, identity_hash(deciding))
+    of_data = re.sub(r"[^\w.]+", "_", str(deciding.get("data.folder", data)))[:_LONGEST_DATA]
+    name = _name(architecture, of_data, rate, seed, identity_hash(deciding))
     run = Run(
         name=name,
         folder=root / experiment / name,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -233,6 +234,14 @@ def test_a_folder_s_network_knows_its_classes_when_the_folder_is_gone(
             assert row[key] == other[key]
     line = refusal(["predict", last, "--split=test"], capsys)
     assert line == "`data.root` (=pets): no such folder"
+    main(["predict", last, "--split=test", "--root=moved", "-o", "moved.csv"])
+    assert rows(Path("moved.csv")) == split
+    for part in ("train", "test"):
+        shutil.copytree(f"moved/{part}/cat", f"moved/{part}/ape")
+    line = refusal(["predict", last, "--split=test", "--root=moved"], capsys)
+    assert (
+        line == "`data.root` (=moved) holds the classes ape, cat, dog; the checkpoint was trained on cat, dog"
+    )
 
 
 @torch.no_grad()

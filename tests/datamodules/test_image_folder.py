@@ -106,9 +106,11 @@ def test_without_a_test_split_one_is_drawn_by_its_seed_and_recorded(tmp_path: Pa
 
 
 @pytest.mark.parametrize("name", ["val", "valid", "validation"])
-def test_a_validation_folder_stands_in_for_the_test_split(root: Path, name: str) -> None:
+def test_a_validation_folder_stands_in_for_the_test_split(root: Path, name: str, caplog: Any) -> None:
     (root / "test").rename(root / name)
-    data = loaded(root)
+    with caplog.at_level("INFO"):
+        data = loaded(root)
+    assert f"{root.name} has no test split: its validation split is the test split" in caplog.text
     assert data.split_sizes == {"train": 30, "test": 12}
     assert data.evaluation_split == "test"
 

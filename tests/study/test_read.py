@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import json
 import os
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any, get_args
 import pytest
 import torch
 import yaml
+from PIL import Image
 
 from nas_lightning.acceleration.level import Speed
 from nas_lightning.cells import get_genotype
@@ -170,6 +172,21 @@ def test_a_plain_study_takes_the_configuration_as_it_is(tmp_path: Path) -> None:
 def test_a_setting_that_decides_changes_the_name(tmp_path: Path, key: str, value: object) -> None:
     before, after = only_run(tmp_path), only_run(tmp_path, changed(key, value))
     assert before.name.rpartition("-")[2] != after.name.rpartition("-")[2]
+
+
+def test_folders_of_images_are_told_apart_by_their_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for folder, name in itertools.product(("pets", "insects", "elsewhere/pets"), ("a", "b")):
+        Path(folder, "train", name).mkdir(parents=True)
+        Image.new("RGB", (8, 8)).save(Path(folder, "train", name, "0.png"))
+    data = {"class_path": "nas_lightning.datamodules.ImageFolder", "init_args": {"root": "pets"}}
+    both = study(tmp_path, BASE | {"data": data}, axes={"data.root": ["pets", "insects"]}).runs
+    assert [run.deciding["data.folder"] for run in both] == ["pets", "insects"]
+    assert [run.name.split("-")[1] for run in both] == ["pets", "insects"]
+    moved = only_run(tmp_path, BASE | {"data": data | {"init_args": {"root": "elsewhere/pets"}}})
+    assert moved.name == both[0].name
 
 
 def test_a_limit_is_what_the_command_line_reads(tmp_path: Path) -> None:
