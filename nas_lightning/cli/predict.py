@@ -93,12 +93,19 @@ def argument_parser() -> ArgumentParser:
     return parser
 
 
+_TABLES = (".csv", ".json", ".tsv", ".txt")
+"""Suffixes of files that are written over."""
+
+
 def check_output(path: Path) -> None:
-    """Refuse a file that cannot be written, or that is an image, before anything is computed."""
+    """Refuse what cannot be written, is an image, or is a file but no table, before anything is computed."""
     from nas_lightning.datamodules.image_files import IMAGE_SUFFIXES
 
-    if (path.exists() and not path.is_file()) or path.suffix.lower() in IMAGE_SUFFIXES:
+    suffix = path.suffix.lower()
+    if (path.exists() and not path.is_file()) or suffix in IMAGE_SUFFIXES:
         raise ValueError(f"`output` (={path}) must be a file such as {path.stem}.csv or {path.stem}.json")
+    if path.is_file() and suffix not in _TABLES:
+        raise ValueError(f"`output` (={path}) is a file already, and no table: choose another name")
     check_writable(path.parent, f"{path.name} in ")
 
 

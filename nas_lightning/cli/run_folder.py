@@ -68,8 +68,14 @@ def named_folder(settings: Namespace, *, is_random: bool = False) -> Path:
 
 
 def checkpoint_file(path: Path) -> Path:
-    """A checkpoint, given as its file or as the folder of a run, whose ``last.ckpt`` is meant."""
+    """A checkpoint, given as its file or as the folder of a run, whose ``last.ckpt`` is meant.
+
+    Raises:
+        FileNotFoundError: If a folder is no run, or one without a checkpoint.
+    """
     last = path / CHECKPOINTS / "last.ckpt"
+    if path.is_dir() and not last.is_file():
+        raise FileNotFoundError(f"{path} holds no {CHECKPOINTS}/last.ckpt")
     return last if last.is_file() else path
 
 

@@ -111,6 +111,8 @@ class DecodedImages(ImageDataModule):
             problem = "is no folder: unpack it, or give the folder that it lies in"
             problem = problem if Path(root).exists() else "no such folder"
             raise FileNotFoundError(f"`data.root` (={root}): {problem}")
+        if cache_folder is not None:
+            _check_apart(Path(cache_folder), Path(root))
         self.name = folder_name(root)
         self.image_size = image_size
         self.horizontal_flip = horizontal_flip
@@ -356,6 +358,16 @@ class DecodedImages(ImageDataModule):
                 f"{self.name} has no test split: {record['counts']['test']:,} of"
                 f" {record['counts']['test'] + record['counts']['train']:,} images were drawn, stratified by"
                 f" class, by `test_seed` = {self.test_seed}; {table} lists them"
+            )
+
+
+def _check_apart(cache_folder: Path, root: Path) -> None:
+    """Refuse a cache where the next start would look for images."""
+    if cache_folder.resolve().is_relative_to(root.resolve()):
+        inside = cache_folder.resolve().relative_to(root.resolve())
+        if not any(part.startswith(".") for part in inside.parts):
+            raise ValueError(
+                f"`data.cache_folder` (={cache_folder}) must not lie among the images of `data.root`"
             )
 
 

@@ -88,7 +88,11 @@ class HuggingFace(DecodedImages):
                     ListedImage(f"{name}:{row}", target) for row, target in enumerate(targets.tolist())
                 ]
             unlabelled = sum(image.target < 0 for image in listed)
-            if part != "train" and listed and unlabelled == len(listed):
+            if (
+                part != "train"
+                and listed
+                and all(label in (None, -1) for file in files for label in self._labels(file))
+            ):
                 rank_zero_info(f"{self.name}: the {part} split is left out: it has no labels")
             elif unlabelled:
                 first = next(image.name for image in listed if image.target < 0)
@@ -161,7 +165,8 @@ class HuggingFace(DecodedImages):
         suitable = f"the columns that suit are {', '.join(columns)}" if columns else "no column suits"
         if given is not None:
             if given not in columns:
-                raise ValueError(f"`data.{setting}` (={given}): {self.root} has no such column; {suitable}")
+                problem = "is of another kind" if given in self._schema.names else "is not there"
+                raise ValueError(f"`data.{setting}` (={given}): the column {problem}; {suitable}")
             return given
         chosen = found if len(found) == 1 else [name for name in preferred if name in found][:1]
         if not chosen:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -52,6 +53,7 @@ class ImageFolder(DecodedImages):
         digest = hashlib.sha256()
         number = {name: target for target, name in enumerate(self.class_names or ())}
         parts: dict[Part, list[ListedImage]] = {}
+        others: Counter[str] = Counter()
         for part, folders in self._class_folders.items():
             parts[part] = []
             for of_class in folders:
@@ -59,7 +61,10 @@ class ImageFolder(DecodedImages):
                     train = self._folders["train"]
                     raise ValueError(f"`data.root` (={self.root}): {train} lacks the class of {of_class}")
                 before = len(parts[part])
-                for entry in files_below(of_class):
+                for entry in files_below(of_class, ("",)):
+                    if not entry.name.lower().endswith(IMAGE_SUFFIXES):
+                        others[Path(entry.name).suffix] += 1
+                        continue
                     name = os.path.relpath(entry.path, self.root)
                     parts[part].append(ListedImage(name, number[shown(of_class.name)]))
                     digest.update(os.fsencode(f"{part}\0{name}\0{_size_and_time(entry)}\0"))
@@ -67,6 +72,11 @@ class ImageFolder(DecodedImages):
                     raise ValueError(
                         f"`data.root` (={self.root}): {of_class} holds no image ({', '.join(IMAGE_SUFFIXES)})"
                     )
+        if others:
+            suffixes = some_names(
+                [f"{count:,} {suffix or 'without'}" for suffix, count in others.most_common()]
+            )
+            rank_zero_info(f"{self.name}: left out: files of other suffixes: {suffixes}")
         return Listing(parts, digest.hexdigest())
 
     def sources(self, names: Sequence[str]) -> Iterator[Source]:

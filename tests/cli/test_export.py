@@ -107,7 +107,7 @@ def test_what_cannot_be_exported(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert "must end in one of .onnx" in refusal(["export", str(run), "-o", "a.txt"], capsys)
-    assert "is not a file" in refusal(["export", str(tmp_path), "-o", "a.pt2"], capsys)
+    assert "holds no checkpoints/last.ckpt" in refusal(["export", str(tmp_path), "-o", "a.pt2"], capsys)
     monkeypatch.setitem(sys.modules, "onnxscript", None)
     line = refusal(["export", str(run), "-o", str(tmp_path / "a.onnx")], capsys)
     assert line.endswith("needs the package onnxscript: pip install 'nas-lightning[export]'")
@@ -282,55 +282,15 @@ def test_images_that_cannot_be_read_are_named_at_once_or_left_out(
     said = broken.format("; `--skip_unreadable` leaves them out")
     assert capsys.readouterr().err.endswith(f"nas-lightning: error: `images`: {said}")
     assert not output.exists()
-    main(["predict", str(run), str(photographs), "-o", str(output), "--skip_unreadable", "--batch_size=1"])
-    assert f"nas-lightning: left out: {broken.format('')}" in capsys.readouterr().err
-    found = rows(output)
-    assert [Path(row["file"]).name for row in found] == [f"{number}.png" for number in range(4)]
-    model = CellClassifier.load_from_checkpoint(run / "checkpoints" / "last.ckpt")
-    for row in found:  # each row is of its own image
-        assert float(row["probability"]) == pytest.approx(
-            float(model.classify(row["file"]).probabilities.max()), rel=1e-4
-        )
-    one = str(photographs / "1a.png")
-    line = refusal(["predict", str(run), one, "-o", str(output), "--skip_unreadable"], capsys)
-    assert line == "`images`: 1 of 1 images cannot be read"
-
-
-def test_names_that_are_no_text_and_hidden_files(run: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "images"
-    folder.mkdir()
-    odd = folder / os.fsdecode(b"a\xff.png")
-    for name in (odd, folder / ".hidden.png"):
-        Image.new("RGB", (8, 8)).save(name)
-    (folder / "folder.png").mkdir()
-    (folder / ".thumbnails").mkdir()
-    for other in ("b, c\nd.png", ".thumbnails/e.png"):
-        Image.new("RGB", (8, 8)).save(folder / other)
-    for form in ("a.csv", "a.json"):
-        main(["predict", str(run), str(folder), "-o", str(tmp_path / form)])
-    names = [f"{folder}/a\\udcff.png", f"{folder}/b, c\nd.png"]
-    assert [row["file"] for row in rows(tmp_path / "a.csv")] == names
-    assert [row["file"] for row in json.loads((tmp_path / "a.json").read_text())] == names
-
-
-def test_what_cannot_be_predicted(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    output = tmp_path / "a.csv"
-    for arguments, message in [
-        ([], "`images` or `--split`"),
-        ([str(tmp_path), "--split=test"], "`images` or `--split`"),
-        ([str(tmp_path)], "holds no image"),
-        (["missing.png"], "neither a file nor a folder"),
-        ([__file__], "cannot be read"),
-        (["--split=val"], "was trained without such a split"),
-    ]:
-        assert message in refusal(["predict", str(run), *arguments, "-o", str(output)], capsys)
-    assert not output.exists()
+    line = refusal(["predict", str(tmp_path), __file__], capsys)
+    assert line == f"{tmp_path} holds no checkpoints/last.ckpt"
     image = tmp_path / "a.png"
     Image.new("RGB", (8, 8)).save(image)
     before = image.read_bytes()
     os.mkfifo(tmp_path / "pipe")
     for place, message in [
         (image, f"`output` (={image}) must be a file such as a.csv or a.json"),
+        (run / "config.yaml", "is a file already, and no table: choose another name"),
         (tmp_path, f"`output` (={tmp_path}) must be a file such as"),
         (tmp_path / "pipe", "must be a file such as pipe.csv"),
         (image / "a.csv", f"cannot write a.csv in {image}: {image} is not a writable folder"),

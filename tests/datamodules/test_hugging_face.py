@@ -109,6 +109,13 @@ def test_a_validation_split_stands_in_for_one_without_labels(tmp_path: Path, cap
     assert "the test split is left out: it has no labels" in caplog.text
 
 
+def test_a_split_of_other_labels_is_refused(tmp_path: Path) -> None:
+    write(tmp_path / "train" / "0000.parquet", [3, 1, 3, 1])
+    write(tmp_path / "test" / "0000.parquet", [7, 8], first=20)
+    with pytest.raises(ValueError, match=r"2 of 2 rows of the test split .* one that is no class"):
+        loaded(tmp_path)
+
+
 def test_columns_may_be_named(tmp_path: Path) -> None:
     both: dict[str, Sequence[Any]] = {"fine_label": [0, 1, 2, 0], "coarse_label": ["x", "y", "x", "y"]}
     write(tmp_path / "train.parquet", [0, 0, 0, 0], label="number", more=both)

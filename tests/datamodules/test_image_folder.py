@@ -141,7 +141,7 @@ def test_a_part_of_the_training_images_may_be_held_out(root: Path) -> None:
     assert data.split_sizes == {"train": 24, "val": 6, "test": 12}
 
 
-def test_hidden_and_other_files_are_left_out_and_deeper_folders_read(root: Path) -> None:
+def test_hidden_and_other_files_are_left_out_and_deeper_folders_read(root: Path, caplog: Any) -> None:
     ant = root / "train" / "ant"
     (ant / ".DS_Store").write_bytes(b"x")
     (ant / "._0.png").write_bytes(b"x")
@@ -150,9 +150,19 @@ def test_hidden_and_other_files_are_left_out_and_deeper_folders_read(root: Path)
     Image.fromarray(picture(5)).save(ant / "deeper" / "LAST.JPEG")
     (ant / "loop").symlink_to(ant)
     (root / "train" / ".hidden").mkdir()
-    data = loaded(root)
+    Image.fromarray(picture(6)).save(ant / "other.jfif", "jpeg")
+    with caplog.at_level("INFO"):
+        data = loaded(root)
     assert data.class_names == CLASSES
-    assert data.split_sizes["train"] == 31
+    assert data.split_sizes["train"] == 32
+    assert f"{root.name}: left out: files of other suffixes: 1 .txt" in caplog.text
+
+
+def test_a_cache_among_the_images_is_refused(root: Path) -> None:
+    for folder in (root, root / "train", root / "train" / "ant" / "new"):
+        with pytest.raises(ValueError, match=r"`data.cache_folder` .* must not lie among the images"):
+            loaded(root, cache_folder=str(folder))
+    assert loaded(root, cache_folder=str(root / ".cache")).cache.parent == root / ".cache"
 
 
 def test_a_second_start_decodes_nothing_and_a_changed_file_all(root: Path) -> None:
