@@ -153,8 +153,11 @@ def test_compiled_fits_end_where_the_reference_does(
 @pytest.mark.parametrize(
     ("batch", "message"),
     [
-        ({"image": torch.zeros(2, 3, 8, 8), "label": torch.zeros(2).long()}, "a dict of 2: .* pairs"),
-        ([torch.zeros(2, 3, 8, 8), torch.zeros(2).long(), torch.zeros(2)], "a list of 3: .* pairs"),
+        ({"image": torch.zeros(2, 3, 8, 8), "label": torch.zeros(2).long()}, "gives a dict: .* pairs"),
+        (
+            [torch.zeros(2, 3, 8, 8), torch.zeros(2).long(), torch.zeros(2)],
+            "gives a list of Tensor, Tensor, Tensor: .* pairs",
+        ),
         (
             [torch.zeros(2, 1, 8, 8), torch.zeros(2).long()],
             r"shape \[2, 1, 8, 8\]: .* \[batch, 3, height, width\]",

@@ -92,7 +92,8 @@ def test_one_batch_is_not_all_batches(typed: str, read: float | None) -> None:
 
 
 def test_what_does_not_decide_are_settings() -> None:
-    parsed = flatten(ParsedOnly(["fit", "--data=Digits", "--trainer.strategy=auto"]).settings.as_dict())
+    data = ["--data=ImageFolder", "--data.root=pets", "--trainer.strategy=auto"]
+    parsed = flatten(ParsedOnly(["fit", *data]).settings.as_dict())
     assert set(NOT_DECIDING) <= {*parsed, "config"}
 
 
