@@ -13,7 +13,7 @@ from functools import cache
 from typing import Any, NamedTuple
 
 from nas_lightning.cells import Genotype, Stem, UnknownOperationSize, count_parameters, multiply_adds
-from nas_lightning.study.study import FOLDER_CLASSES, AnalysisFile, Run
+from nas_lightning.study.study import AnalysisFile, Run
 
 FORWARD_PASSES = 3
 """Forward passes that a training image counts, the backward pass being two."""
@@ -113,7 +113,7 @@ def _data_size(run: Run) -> DataSize:
     if run.data == "Synthetic":
         names = ("train_size", "test_size", "image_size", "num_classes")
         return DataSize(*(arguments[name] for name in names))
-    if run.data in FOLDER_CLASSES:
+    if run.data in ("ImageFolder", "HuggingFace"):
         return _folder_size(run.data, tuple(sorted(arguments.items())))
     if run.data not in DATA_SIZES:
         raise ValueError(f"the size of the data set {run.data} is not known")

@@ -11,9 +11,6 @@ from nas_lightning.cells import Genotype, cell_depth, cell_width, published_vari
 
 VariantKind: TypeAlias = Literal["original", "connections", "operations", "adapted", "own", "sampled"]
 
-FOLDER_CLASSES = ("ImageFolder", "HuggingFace")
-"""Data classes that read any folder of images."""
-
 
 @dataclass(frozen=True)
 class Architecture:
@@ -114,8 +111,7 @@ class Run:
     @property
     def data_set(self) -> str:
         """Name of the data set in plans and tables: the data class, or the folder of any images."""
-        folder = Path(str(self.settings.get("data.init_args.root", ""))).name
-        return (self.data in FOLDER_CLASSES and folder) or self.data
+        return str(self.deciding.get("data.folder", self.data))
 
     def limited_batches(self, batches: int) -> int:
         """Training batches of an epoch under the trainer's limits, as Lightning understands them.

@@ -184,6 +184,7 @@ def test_folders_of_images_are_told_apart_by_their_names(
     data = {"class_path": "nas_lightning.datamodules.ImageFolder", "init_args": {"root": "pets"}}
     both = study(tmp_path, BASE | {"data": data}, axes={"data.root": ["pets", "insects"]}).runs
     assert [run.deciding["data.folder"] for run in both] == ["pets", "insects"]
+    assert [run.data_set for run in both] == ["pets", "insects"]
     assert [run.name.split("-")[1] for run in both] == ["pets", "insects"]
     moved = only_run(tmp_path, BASE | {"data": data | {"init_args": {"root": "elsewhere/pets"}}})
     assert moved.name == both[0].name
