@@ -1,0 +1,25 @@
+"""Is this cell better than a random one? What an audit compares, without training.
+
+Exact ranks of a cell among all wirings of its space, matched random controls, and the verdict. No torch:
+``nas_lightning.audit.initial``, which measures initial weights, is imported only when used.
+"""
+
+from nas_lightning.audit.controls import Controls, matched_controls
+from nas_lightning.audit.standing import Standing, among_controls, in_space
+from nas_lightning.audit.structure import CellStructure, SizeStanding, Structure, audit_structure
+from nas_lightning.audit.verdict import Property, Verdict, level_0_verdict
+
+__all__ = [
+    "CellStructure",
+    "Controls",
+    "Property",
+    "SizeStanding",
+    "Standing",
+    "Structure",
+    "Verdict",
+    "among_controls",
+    "audit_structure",
+    "in_space",
+    "level_0_verdict",
+    "matched_controls",
+]
