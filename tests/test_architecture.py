@@ -49,6 +49,7 @@ ARROWS: dict[str, set[str]] = {
     "callbacks": {"acceleration", "analysis", "figures", "cells"},
     "study": {"cells"},
     "report": {"study", "figures", "cells"},
+    "audit": {"networks", "datamodules", "report", "cells"},
     "cli": {
         "networks",
         "acceleration",

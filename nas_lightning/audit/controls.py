@@ -105,8 +105,8 @@ def matched_controls(
 ) -> Controls:
     """Draw matched random controls, uniformly and without replacement.
 
-    NumPy's legacy generator ``RandomState(seed)`` draws, whose stream is frozen. Wirings are counted as in the
-    census: both orders of two sources count, since an operation stays on its edge.
+    NumPy's legacy generator ``RandomState(seed)`` draws, whose stream is frozen. Wirings are counted as in
+    the census: both orders of two sources count, since an operation stays on its edge.
 
     Args:
         genotype: The audited cells.
@@ -212,7 +212,7 @@ class PairSpace:
         """A member of the class by its number, from 0, and its live parameters."""
         normal, reduce = self._cells
         place = int(np.searchsorted(self._ends, index, side="right"))
-        row, column = self._pairs[place]
+        row, column = self._pairs[place].tolist()
         first, second = divmod(index - self._start(place), int(reduce.counts[column]))
         pair = self._with(normal.wiring(row, first), reduce.wiring(column, second))
         return pair, int(self._pair_sizes[place])
@@ -241,7 +241,7 @@ class PairSpace:
                 rows = np.flatnonzero((normal.reads == of_normal).all(axis=1))
                 columns = np.flatnonzero((reduce.reads == of_reduce).all(axis=1))
                 # Which cells are live depends on the inputs read alone: one pair stands for all.
-                one = self._with(normal.wiring(rows[0], 0), reduce.wiring(columns[0], 0))
+                one = self._with(normal.wiring(int(rows[0]), 0), reduce.wiring(int(columns[0]), 0))
                 plan = stack_plan(
                     one, init_channels=settings["init_channels"], num_cells=settings["num_cells"]
                 )

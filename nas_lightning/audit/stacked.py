@@ -215,10 +215,12 @@ class _Norm(_Layer):
     def _estimate(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Statistics of each seed's images; the running variance is the unbiased one, as PyTorch's."""
         images = self._stack.images
-        samples = x.reshape(-1, images, x.shape[1], x.shape[2] * x.shape[3])
-        variance, mean = torch.var_mean(samples, dim=(1, 3), correction=0)
-        count = images * samples.shape[3]
-        self.mean = mean.repeat_interleave(images, dim=0)
+        # Within each image, then over the images: dimensions that lie together are summed far faster.
+        inside, means = torch.var_mean(x.flatten(2), dim=2, correction=0)
+        inside, means = (part.view(-1, images, x.shape[1]) for part in (inside, means))
+        variance = inside.mean(1) + means.var(1, correction=0)
+        count = images * x.shape[2] * x.shape[3]
+        self.mean = means.mean(1).repeat_interleave(images, dim=0)
         self.variance = variance.repeat_interleave(images, dim=0) * (count / max(count - 1, 1))
         return self.mean, variance.repeat_interleave(images, dim=0)
 

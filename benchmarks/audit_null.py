@@ -1,0 +1,121 @@
+"""Whether random cells look random: percentiles of level 0 over cells that were drawn uniformly.
+
+Every cell rewires the base at random and is audited with controls of its own seed. Its place among cell and
+controls, ties broken at random, is uniform on 0 to 1 if the audit's null hypothesis holds; so is its place in
+the census. The test is that of Kolmogorov and Smirnov.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+from scipy import stats
+
+from benchmarks.record import machine, write
+from nas_lightning.audit import Standing, audit_structure, matched_controls
+from nas_lightning.audit.initial import STATISTICS, InitialSettings, audit_initial, fixed_images
+from nas_lightning.audit.structure import NetworkSettings
+from nas_lightning.cells import get_genotype, random_connections
+from nas_lightning.datamodules import Digits
+from nas_lightning.figures import write_figure
+from nas_lightning.figures.picture import label_axes, new_figure, open_axes, settle
+
+LEAST_P = 0.01
+WIRING = ("width", "depth", "path")
+
+
+def place(standing: Standing, draw: float, *, is_member: bool) -> float:
+    """The cell's place from 0 to 1, at random among its equals; a space holds the cell, controls do not."""
+    extra = 0 if is_member else 1
+    return (standing.below + draw * (standing.equal + extra)) / (standing.total + extra)
+
+
+def audit(settings: argparse.Namespace, index: int) -> dict[str, float] | None:
+    """Places of one random cell in everything that level 0 ranks; None if it has no control."""
+    genotype = random_connections(get_genotype(settings.genotype), index)
+    size = {"init_channels": settings.init_channels, "num_cells": settings.num_cells}
+    try:
+        # A seed of its own: audits that share controls would be dependent.
+        controls = matched_controls(genotype, settings.controls, seed=index, **size)
+    except ValueError as error:
+        if "no matched control" in str(error):
+            return None
+        raise
+    images, targets = fixed_images(Digits(), settings.images)
+    seeds = tuple(range(settings.seeds))
+    initial = audit_initial(
+        genotype, controls, images, targets, InitialSettings(seeds=seeds, **size), processes=1
+    )
+    structure = audit_structure(genotype, NetworkSettings(**size))
+    generator = np.random.RandomState(index)
+    places = {}
+    for name, statistic in initial.statistics.items():
+        places[name] = place(statistic.standing, generator.random_sample(), is_member=False)
+    for cell in (structure.normal, structure.reduction):
+        for name in WIRING:
+            standing = cell.standings["ordered"][name]
+            assert standing is not None  # four nodes have a census
+            places[f"{cell.name}_{name}"] = place(standing, generator.random_sample(), is_member=True)
+    return places
+
+
+def draw_places(places: Mapping[str, Sequence[float]]) -> Figure:
+    """The distribution function of every quantity's places; on the diagonal if the null hypothesis holds."""
+    figure = new_figure(7.2, 3.6)
+    panels = figure.subplots(1, 2, sharey=True)
+    titles = {"Initial weights": True, "Wiring": False}
+    for axes, (title, of_weights) in zip(panels, titles.items(), strict=True):
+        shown = [name for name in places if (name in STATISTICS) == of_weights]
+        axes.plot([0, 1], [0, 1], color="#7F7F7F", linewidth=0.8)
+        for number, name in enumerate(shown):
+            values = np.sort(places[name])
+            share = np.arange(1, len(values) + 1) / len(values)
+            colour = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#000000")[number]
+            axes.step(values, share, where="post", color=colour, label=name.replace("_", " "))
+        label_axes(axes, title, x="place among random cells", y="share of audited cells")
+        open_axes(axes, grid="both")
+        axes.legend(frameon=False, fontsize=7)
+    return settle(figure)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Audit, test, print, draw and keep the record."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--genotype", default="darts_v2")
+    sizes = {"cells": 400, "controls": 19, "init_channels": 4, "num_cells": 5, "images": 2, "seeds": 1}
+    for name, default in sizes.items():
+        parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--figure", type=Path, help="where the figure goes")
+    settings = parser.parse_args(arguments)
+    if settings.cells < 2 or settings.processes < 1:
+        parser.error("--cells must be at least 2 and --processes at least 1")
+    one = partial(audit, settings)
+    if settings.processes == 1:
+        found = [one(index) for index in range(settings.cells)]
+    else:
+        with ProcessPoolExecutor(settings.processes, mp_context=get_context("spawn")) as pool:
+            found = list(pool.map(one, range(settings.cells), chunksize=4))
+    audited = [places for places in found if places is not None]
+    places = {name: [of_one[name] for of_one in audited] for name in audited[0]}
+    p_values = {name: float(stats.kstest(values, "uniform").pvalue) for name, values in places.items()}
+    print(f"{machine()['processor']}: {len(audited)} of {settings.cells} cells have controls")
+    for name, p in p_values.items():
+        print(f"{name:<24} p {p:.3f}{'' if p > LEAST_P else '  NOT UNIFORM'}")
+    shown = {name: str(value) if isinstance(value, Path) else value for name, value in vars(settings).items()}
+    record = {"settings": shown, "audited": len(audited), "p_values": p_values, "places": places}
+    print(f"written to {write('audit_null', record)}")
+    if settings.figure is not None:
+        write_figure(draw_places(places), settings.figure)
+        print(settings.figure)
+
+
+if __name__ == "__main__":
+    main()
