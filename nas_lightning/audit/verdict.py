@@ -6,6 +6,7 @@ initial weights, against matched controls. Each family is corrected by itself fo
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -182,6 +183,7 @@ def _described(found: Property) -> str:
     elif standing.total <= 1000:
         share = f"{beaten} of {standing.total}"
     else:
-        share = f"{100 * beaten / standing.total:.3g} % of {standing.total:,}"
+        # Cut, not rounded: 100 % would be all of them.
+        share = f"{math.floor(10_000 * beaten / standing.total) / 100:g} % of {standing.total:,}"
     p = p_value_text(found.p_adjusted, sign=True)
-    return f"its {found.label} is {word} that of {share} {found.compared_with}, p {p}"
+    return f"the {found.label} is {word} that of {share} {found.compared_with}, p {p}"

@@ -78,19 +78,16 @@ def test_a_seed_gives_the_same_controls_everywhere() -> None:
     assert controls.wirings == matched_controls(get_genotype("darts_v2"), 3, seed=7).wirings
     assert controls.wirings != matched_controls(get_genotype("darts_v2"), 3, seed=8).wirings
     assert [get_genotype(f"darts_v2:wiring={text}") for text in controls.wirings] == list(controls.genotypes)
-    assert controls.wirings == WIRINGS_OF_SEED_7
+    assert controls.wirings == ("10202134/10112241", "11012242/10001013", "10201230/01023023")
 
 
-WIRINGS_OF_SEED_7: tuple[str, ...] = ()
-
-
-@pytest.mark.parametrize("count", [3, 60])
+@pytest.mark.parametrize("count", [60, 100])
 def test_draws_are_uniform(count: int) -> None:
     space = PairSpace(LOOSE_ENDS, *SMALL.values())
     assert space.class_size > 40
     generator, drawn = np.random.RandomState(0), Counter[int]()
-    for _ in range(600):
-        drawn.update(_draw(generator, space, min(count, space.class_size - 1)))
+    for _ in range(4000 // count):
+        drawn.update(_draw(generator, space, count))
     assert space.own_index not in drawn
     assert len(drawn) == space.class_size - 1
     assert stats.chisquare(list(drawn.values())).pvalue > 1e-3

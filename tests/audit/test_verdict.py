@@ -50,7 +50,7 @@ def test_what_stands_out_is_named(structure: Structure) -> None:
     assert verdict.sentences[1] == (
         "At its initial weights, among 200 random cells with the same operations and as many live "
         "parameters, its gradients and curvature are not as expected of a random cell: "
-        "its tangent-kernel trace is above "
+        "the tangent-kernel trace is above "
         "that of all 200 controls, p = 0.0398 (Holm's correction for 4 properties)."
     )
     assert not verdict.as_expected
@@ -78,7 +78,7 @@ def test_a_cell_that_is_wide_and_shallow_is_found_out() -> None:
     verdict = level_0_verdict(wide)
     assert len(verdict.sentences) == 1
     assert verdict.sentences[0].startswith("Its wiring and its size are not as expected of a random cell: ")
-    assert "width of the normal cell is above that of" in verdict.sentences[0]
+    assert "the width of the normal cell is above that of" in verdict.sentences[0]
 
 
 def test_nothing_to_test_is_said(structure: Structure) -> None:
