@@ -73,11 +73,11 @@ class InitialWeights:
 
     def __init__(self, seeds: Sequence[int]) -> None:
         self.seeds = tuple(seeds)
-        self._drawn: dict[tuple[str, tuple[int, ...]], Tensor] = {}
+        self._drawn: dict[tuple[str, tuple[int, ...], int], Tensor] = {}
 
     def draw(self, name: str, shape: Sequence[int], fan_in: int) -> Float[Tensor, "seeds *shape"]:
         """The weights of one place for every seed, in float32."""
-        key = name, tuple(shape)
+        key = name, tuple(shape), fan_in
         if key not in self._drawn:
             bound = 1 / math.sqrt(fan_in)
             drawn = [torch.empty(key[1]).uniform_(-bound, bound, generator=g) for g in self._generators(name)]

@@ -65,7 +65,7 @@ class Standing:
 
 
 def in_space(
-    value: float,
+    value: float | int,
     values: Shaped[np.ndarray, " n"],
     counts: Shaped[np.ndarray, " n"] | None = None,
     *,
@@ -102,7 +102,7 @@ def in_space(
     )
 
 
-def among_controls(value: float, controls: Float[np.ndarray, " controls"]) -> Standing:
+def among_controls(value: float | int, controls: Float[np.ndarray, " controls"]) -> Standing:
     """Rank a cell among random controls.
 
     The p-value counts the cell among them: each of the k + 1 could have been the audited one. The interval is
@@ -128,7 +128,7 @@ def among_controls(value: float, controls: Float[np.ndarray, " controls"]) -> St
     return Standing(float(value), count, below, equal, count - below - equal, half / count, p, low, high)
 
 
-def _ordered(values: float | np.ndarray) -> np.ndarray:
+def _ordered(values: float | int | np.ndarray) -> np.ndarray:
     return np.where(np.isfinite(values), values, np.inf)
 
 
