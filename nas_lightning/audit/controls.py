@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -188,15 +188,22 @@ class PairSpace:
 
     def __init__(self, genotype: Genotype, init_channels: int, num_cells: int, num_classes: int) -> None:
         self._genotype = genotype
-        settings = {"init_channels": init_channels, "num_cells": num_cells, "num_classes": num_classes}
-        self.own_size = count_parameters(genotype, **settings, live=True)
+        self._count = partial(
+            count_parameters,
+            init_channels=init_channels,
+            num_cells=num_cells,
+            num_classes=num_classes,
+            live=True,
+        )
+        self._plan = partial(stack_plan, init_channels=init_channels, num_cells=num_cells)
+        self.own_size = self._count(genotype)
         channels = _channels(genotype, init_channels, num_cells)
         self._cells = [_CellGroups(*genotype.cell(r), r, channels[r]) for r in _CELLS]
         self.inputs_read = (
             sum(reads_inputs(*genotype.cell(reduction=False))),
             sum(reads_inputs(*genotype.cell(reduction=True))),
         )
-        sizes = self._sizes(settings, channels)
+        sizes = self._sizes(channels)
         normal, reduce = self._cells
         self.largest, self.smallest = _band(np.unique(sizes[sizes > 0]), self.own_size)
         rows, columns = np.nonzero((sizes >= self.smallest) & (sizes <= self.largest))
@@ -227,9 +234,7 @@ class PairSpace:
         ]
         return Genotype(cells[0], self._genotype.normal_concat, cells[1], self._genotype.reduce_concat)
 
-    def _sizes(
-        self, settings: dict[str, int], channels: list[list[int]]
-    ) -> Int[np.ndarray, "normal_groups reduction_groups"]:
+    def _sizes(self, channels: list[list[int]]) -> Int[np.ndarray, "normal_groups reduction_groups"]:
         """Live parameters of every pair of groups; 0 where the numbers of inputs read are others."""
         normal, reduce = self._cells
         sizes = np.zeros((len(normal.counts), len(reduce.counts)), dtype=np.int64)
@@ -242,9 +247,7 @@ class PairSpace:
                 columns = np.flatnonzero((reduce.reads == of_reduce).all(axis=1))
                 # Which cells are live depends on the inputs read alone: one pair stands for all.
                 one = self._with(normal.wiring(int(rows[0]), 0), reduce.wiring(int(columns[0]), 0))
-                plan = stack_plan(
-                    one, init_channels=settings["init_channels"], num_cells=settings["num_cells"]
-                )
+                plan = self._plan(one)
                 live = [
                     np.array(
                         [
@@ -258,7 +261,7 @@ class PairSpace:
                 of_edges = [
                     cell.edge_parameters @ number for cell, number in zip(self._cells, live, strict=True)
                 ]
-                rest = count_parameters(one, **settings, live=True)
+                rest = self._count(one)
                 rest -= int(of_edges[0][rows[0]] + of_edges[1][columns[0]])
                 sizes[np.ix_(rows, columns)] = rest + of_edges[0][rows][:, None] + of_edges[1][columns]
         return sizes

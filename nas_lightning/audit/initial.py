@@ -319,7 +319,8 @@ def _size(parts: Sequence[Tensor]) -> int:
 
 def _norms(vectors: Float[Tensor, "*many parameters"]) -> Float[Tensor, "*many"]:
     """Euclidean norms, in float64: squares overflow and round long before gradients do."""
-    return torch.linalg.vector_norm(vectors, dim=-1, dtype=torch.float64)
+    norms: Tensor = torch.linalg.vector_norm(vectors, dim=-1, dtype=torch.float64)
+    return norms
 
 
 def _curvature(
@@ -347,7 +348,7 @@ def _curvature(
     shares = logits[0].softmax(1)
     slope = (shares * logits[1]).sum(1)
     bend = (shares * logits[2]).sum(1) - logits[2].gather(1, labels[:, None])[:, 0]
-    second = bend + (shares * logits[1].square()).sum(1) - slope.square()
+    second: Tensor = bend + (shares * logits[1].square()).sum(1) - slope.square()
     return second.view(-1, stack.images).mean(1)
 
 

@@ -124,8 +124,7 @@ def stacked_network(
             made = _Linear(name, stack)
         elif isinstance(layer, nn.BatchNorm2d):
             for part, value in (("weight", 1.0), ("bias", 0.0)):
-                full = torch.full((len(weights.seeds), layer.num_features), value)
-                stack.add(f"{name}.{part}", full)
+                stack.add(f"{name}.{part}", torch.full((len(weights.seeds), layer.num_features), value))
             made = _Norm(layer, name, stack)
         elif isinstance(layer, nn.ReLU):
             made = _ReLU(stack)

@@ -8,7 +8,7 @@ same wiring. Wirings and operations are drawn uniformly under the null hypothesi
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -165,27 +165,29 @@ def audit_structure(genotype: Genotype, settings: NetworkSettings | None = None)
     given = asdict(settings)
     of_parameters = {name: given[name] for name in ("init_channels", "num_cells", "num_classes")}
     plan = stack_plan(genotype, init_channels=settings.init_channels, num_cells=settings.num_cells)
-    sizes: tuple[int, int, int] | tuple[None, None, None] = None, None, None
-    standings: tuple[SizeStanding | None, SizeStanding | None] = None, None
+    structure = Structure(
+        normal=_cell_structure(genotype, False, settings.num_cells),
+        reduction=_cell_structure(genotype, True, settings.num_cells),
+        parameters=None,
+        live_parameters=None,
+        multiply_adds=None,
+        dead_cells=tuple(cell.index for cell in plan.cells if not cell.live),
+        parameters_standing=None,
+        multiply_adds_standing=None,
+    )
     try:
-        sizes = (
-            count_parameters(genotype, **of_parameters),
-            count_parameters(genotype, **of_parameters, live=True),
-            multiply_adds(genotype, **given),
-        )
+        parameters = count_parameters(genotype, **of_parameters)
+        live = count_parameters(genotype, **of_parameters, live=True)
+        operations = multiply_adds(genotype, **given)
     except UnknownOperationSize:
-        pass
-    else:
-        standings = (
-            _size_standing(genotype, settings, sizes[0], live=False),
-            _size_standing(genotype, settings, sizes[2], live=True),
-        )
-    return Structure(
-        _cell_structure(genotype, False, settings.num_cells),
-        _cell_structure(genotype, True, settings.num_cells),
-        *sizes,
-        tuple(cell.index for cell in plan.cells if not cell.live),
-        *standings,
+        return structure
+    return replace(
+        structure,
+        parameters=parameters,
+        live_parameters=live,
+        multiply_adds=operations,
+        parameters_standing=_size_standing(genotype, settings, parameters, live=False),
+        multiply_adds_standing=_size_standing(genotype, settings, operations, live=True),
     )
 
 
@@ -301,7 +303,8 @@ def sum_distribution(
     Returns:
         The values, how often each occurs among all choices (or draws), and whether all choices were counted.
     """
-    values, counts = np.zeros(1, dtype=np.int64), np.ones(1)
+    values: np.ndarray = np.zeros(1, dtype=np.int64)
+    counts: np.ndarray = np.ones(1)
     for term in _most_alike_first(terms):
         own, often = np.unique(term, return_counts=True)
         if len(values) * len(own) > limit:

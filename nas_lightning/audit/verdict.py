@@ -138,7 +138,7 @@ def _structure_family(structure: Structure) -> Iterable[tuple[str, str, Standing
         ("number of parameters", structure.parameters_standing),
         ("number of multiply-adds", structure.multiply_adds_standing),
     ):
-        yield label, choices, found and found.standing
+        yield label, choices, None if found is None else found.standing
 
 
 def _initial_family(initial: Initial) -> Iterable[tuple[str, str, Standing | None]]:
