@@ -74,7 +74,7 @@ def test_too_few_controls_decide_nothing(structure: Structure) -> None:
 
 
 def test_a_cell_that_is_wide_and_shallow_is_found_out() -> None:
-    wide = audit_structure(get_genotype("darts_v2:adapted"), NetworkSettings(init_channels=4, num_cells=3))
+    wide = audit_structure(get_genotype("enas"), NetworkSettings(init_channels=4, num_cells=3))
     verdict = level_0_verdict(wide)
     assert len(verdict.sentences) == 1
     assert verdict.sentences[0].startswith("Its wiring and its size are not as expected of a random cell: ")
