@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ from nas_lightning.cells import (
 from nas_lightning.cells.size import operation_cost
 from tests.oracles import matched_wirings as oracle
 
-SMALL = {"init_channels": 4, "num_cells": 4, "num_classes": 10}
+SMALL: dict[str, Any] = {"init_channels": 4, "num_cells": 4, "num_classes": 10}
 LOOSE_ENDS = Genotype(
     [("sep_conv_3x3", 0), ("skip_connect", 1), ("conv_3x3", 0), ("none", 2)],
     [3],

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,12 +17,11 @@ from nas_lightning.audit import matched_controls
 from nas_lightning.audit.initial import (
     STATISTICS,
     InitialSettings,
-    InitialWeights,
     audit_initial,
     fixed_images,
     measure_initial,
 )
-from nas_lightning.audit.stacked import stacked_network
+from nas_lightning.audit.stacked import InitialWeights, stacked_network
 from nas_lightning.cells import Genotype
 from nas_lightning.datamodules import Digits
 from nas_lightning.networks import CellNetwork
@@ -46,7 +46,7 @@ TARGETS = torch.tensor([1, 0, 7])
 
 def plain_network(genotype: Genotype, place: int) -> CellNetwork:
     """The network of one seed, built as ever, with the weights that the stack has for it."""
-    size = {"init_channels": 4, "num_cells": 3, "num_classes": 10, "stem_stride": 2}
+    size: dict[str, Any] = {"init_channels": 4, "num_cells": 3, "num_classes": 10, "stem_stride": 2}
     _, stack = stacked_network(genotype, InitialWeights(SETTINGS.seeds), 1, dtype=torch.float64, **size)
     network = CellNetwork(genotype, **size).double()
     with torch.no_grad():

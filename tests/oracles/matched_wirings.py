@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 from itertools import product
+from typing import Any
 
 from nas_lightning.cells import CellEdges, Edge, Genotype, count_parameters, reads_inputs
 
@@ -20,7 +21,7 @@ def rewirings(genotype: Genotype) -> list[Genotype]:
     return found
 
 
-def matched(genotype: Genotype, **settings: int) -> list[Genotype]:
+def matched(genotype: Genotype, **settings: Any) -> list[Genotype]:
     """The other members of the genotype's class: as many inputs read, and a size of the same band."""
     reads = _inputs_read(genotype)
     sizes = {
