@@ -21,9 +21,9 @@ def test_a_rank_in_a_space_is_counted(value: float) -> None:
     found = in_space(value, VALUES)
     assert found is not None
     assert (found.below, found.equal, found.above) == (
-        int((value > VALUES).sum()),
-        int((value == VALUES).sum()),
-        int((value < VALUES).sum()),
+        int(np.less(VALUES, value).sum()),
+        int(np.equal(VALUES, value).sum()),
+        int(np.greater(VALUES, value).sum()),
     )
     half = Fraction(1, 2)
     as_far = [abs(mid(other, VALUES) - half) >= abs(mid(value, VALUES) - half) for other in VALUES]
