@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import shlex
 import sys
 from collections import Counter
@@ -48,6 +49,26 @@ def argument_parser() -> ArgumentParser:
     _share_arguments(command)
     # Earlier versions measured the machine; times now come from the runs so far.
     command.add_argument("--no_measure", action="store_true", help=argparse.SUPPRESS)
+
+    command = _command(
+        commands, "power", _power, "what effects the study can detect, by simulation, before it runs"
+    )
+    command.add_argument(
+        "--noise",
+        type=_deviation,
+        metavar="POINTS",
+        help="standard deviation of accuracy between seeds (of the results so far, or as published)",
+    )
+    command.add_argument(
+        "--spread",
+        type=_deviation,
+        metavar="POINTS",
+        help="standard deviation of accuracy between architectures (likewise)",
+    )
+    command.add_argument(
+        "--studies", type=integer(100, 100_000), help="simulated studies for each size of an effect (1000)"
+    )
+    command.add_argument("--json", action="store_true", help="print JSON")
 
     command = _command(commands, "run", _run, "start or continue all runs that are not finished")
     command.add_argument(
@@ -142,8 +163,34 @@ def _plan(options: argparse.Namespace) -> None:
 
     study = _study_of_runs(options)
     sharing = _sharing(options, study)
-    seconds = run_seconds([run_state(run) for run in study.runs])
-    print(format_plan(study, seconds, max(1, sharing.at_a_time), sharing.gpus))
+    states = [run_state(run) for run in study.runs]
+    print(format_plan(study, run_seconds(states), max(1, sharing.at_a_time), sharing.gpus))
+    if len({run.architecture.genotype for run in study.runs}) > 1:
+        print(_power_line(states))
+
+
+def _power_line(states: Sequence[RunState]) -> str:
+    from nas_lightning.report.study_power import IN_A_PLAN, power_line, study_noise, study_power
+    from nas_lightning.study.planned import planned_runs
+
+    planned = planned_runs(states)
+    return power_line(study_power(planned, study_noise(planned), studies=IN_A_PLAN))
+
+
+def _power(options: argparse.Namespace) -> None:
+    from nas_lightning.report.power import STUDIES
+    from nas_lightning.report.study_power import format_power, power_record, study_noise, study_power
+    from nas_lightning.study.planned import planned_runs
+    from nas_lightning.study.state import run_state
+
+    study = _study_of_runs(options)
+    planned = planned_runs([run_state(run) for run in study.runs])
+    noise = study_noise(planned, options.noise, options.spread)
+    power = study_power(planned, noise, studies=options.studies or STUDIES)
+    if options.json:
+        print(json.dumps(power_record(study.name, power), indent=2))
+    else:
+        print(format_power(study.name, power))
 
 
 def _commands(options: argparse.Namespace) -> None:
@@ -315,6 +362,16 @@ def _page_file(text: str) -> Path:
     if Path(text).suffix.lower() not in (".html", ".htm"):
         raise argparse.ArgumentTypeError(f"{text!r} must end in .html")
     return Path(text)
+
+
+def _deviation(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} must be a number of points") from None
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text} must be a standard deviation above 0 points")
+    return value
 
 
 def _share(text: str) -> float | int:

@@ -1,0 +1,356 @@
+"""What a planned study can detect, test by test of the report, in words and as a record.
+
+Only designs count: which architectures with which sizes are in which groups, with how many seeds. They are
+taken from the plan by the code that makes the report's groups from results.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+import pandas as pd
+from tabulate import tabulate
+
+from nas_lightning.report.claims import EXPLORATORY_RESAMPLES, PREDICTORS, RANKED
+from nas_lightning.report.controls import CONTROLS, SEEDS, controls_table
+from nas_lightning.report.power import (
+    FARTHEST,
+    POWER,
+    STUDIES,
+    Detectable,
+    Noise,
+    Rate,
+    detectable,
+    estimate_noise,
+    original_rate,
+    paired_rate,
+    population_tau,
+    rank_rate,
+    smallest_original_p,
+    smallest_paired_p,
+    smallest_rank_p,
+)
+from nas_lightning.report.resampling import RESAMPLES
+from nas_lightning.report.samples import original_blocks, rank_blocks, take_sample
+from nas_lightning.report.uncorrected import ALPHA, FEWEST_CELLS, SIZES, Predictor
+from nas_lightning.report.words import counted, listed
+
+Unit: TypeAlias = Literal["tau", "points"]
+
+IN_A_PLAN = 400
+"""Simulated studies behind the line of a plan."""
+_STATISTIC = "final_accuracy"
+_PERCENT = 100
+
+
+@dataclass(frozen=True)
+class StudyNoise:
+    """A noise, and where it comes from, in words."""
+
+    noise: Noise
+    source: str
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A test of the report on a design.
+
+    Attributes:
+        runs: ``"plain"``, without regularisation, or ``"regularized"``.
+        predictor: With what the accuracy is compared.
+        architectures: Number of architectures in the comparison.
+        cells: Number of base cells.
+        groups: Number of groups: base cells times settings.
+        seeds: Mean number of seeds of an architecture.
+        smallest_p: The smallest p-value, not corrected, that an outcome can have; NaN without a test.
+        unit: Of the effect: population tau, or points of accuracy.
+        effect: The smallest effect that is detected; NaN where none is.
+        largest: The largest possible effect; infinite for points.
+    """
+
+    runs: str
+    predictor: Predictor
+    architectures: int
+    cells: int
+    groups: int
+    seeds: float
+    smallest_p: float
+    unit: Unit
+    effect: Detectable
+    largest: float
+
+    @property
+    def can_reach(self) -> bool:
+        """Whether some outcome has a p-value of 0.05."""
+        return self.smallest_p <= ALPHA
+
+
+@dataclass(frozen=True)
+class StudyPower:
+    """What a study can detect.
+
+    Attributes:
+        noise: The noise that was assumed.
+        comparisons: The report's tests that the design has architectures for.
+        studies: Number of simulated studies at each size of an effect.
+    """
+
+    noise: StudyNoise
+    comparisons: tuple[Comparison, ...]
+    studies: int
+
+
+def study_noise(planned: pd.DataFrame, seed: float | None = None, spread: float | None = None) -> StudyNoise:
+    """The noise that is stated, else that of the results so far, else the published one.
+
+    Args:
+        planned: Table of :func:`~nas_lightning.study.planned.planned_runs`.
+        seed: Stated standard deviation between seeds, in points.
+        spread: Stated standard deviation between architectures, in points.
+    """
+    done = planned[planned[_STATISTIC].notna()]
+    found = estimate_noise(done.assign(**{_STATISTIC: _PERCENT * done[_STATISTIC]}), _STATISTIC, RANKED)
+    noise = found.noise(seed, spread)
+    known = {
+        "seeds": "stated" if seed is not None else _from(found.within, found.repeats, "repeat"),
+        "architectures": "stated"
+        if spread is not None
+        else _from(found.between, found.contrasts, "difference"),
+    }
+    if not any(known.values()):
+        return StudyNoise(noise, "as published for CIFAR-10; state yours with --noise and --spread")
+    if not all(known.values()):
+        missing = next(name for name, source in known.items() if not source)
+        known[missing] = "by the published ratio of the two"
+    return StudyNoise(noise, ", ".join(f"{name}: {source}" for name, source in known.items()))
+
+
+def _from(variance: float, freedom: int, noun: str) -> str:
+    return f"from {counted(freedom, noun)} so far" if variance > 0 else ""
+
+
+def study_power(
+    planned: pd.DataFrame,
+    noise: StudyNoise,
+    *,
+    studies: int = STUDIES,
+    predictors: Sequence[Predictor] = ("width", "depth", "path", "original", "adaptation"),
+) -> StudyPower:
+    """Find what each test of the report detects.
+
+    Args:
+        planned: Table of :func:`~nas_lightning.study.planned.planned_runs`.
+        noise: The noise.
+        studies: Number of simulated studies at each size of an effect.
+        predictors: The tests.
+
+    Raises:
+        ValueError: If there is one architecture.
+    """
+    if planned["genotype"].nunique() < 2:
+        raise ValueError(
+            f"`architectures`: {planned['architecture'].iloc[0]} alone has nothing to be compared with;"
+            " a study needs two, a rank test three variants of a base cell"
+        )
+    comparisons = []
+    for name, regularized in (("plain", False), ("regularized", True)):
+        runs = planned[planned["regularized"] == regularized]
+        seeds = _seeds(runs, (*RANKED, "original"))
+        for predictor in predictors:
+            if predictor in SIZES:
+                found = _sizes(seeds[seeds["kind"].isin(RANKED)], predictor, noise.noise, studies)
+            elif predictor == "original":
+                found = _originals(seeds, noise.noise, studies)
+            elif regularized:  # The report compares adapted cells in regularised training alone.
+                found = _pairs(_seeds(runs, ("original", "adapted")), noise.noise, studies)
+            else:
+                found = None
+            if found is not None:
+                comparisons.append(Comparison(name, predictor, **found))
+    return StudyPower(noise, tuple(comparisons), studies)
+
+
+def _seeds(runs: pd.DataFrame, kinds: Sequence[str]) -> pd.DataFrame:
+    """The report's table of architectures and groups, where the value is the number of seeds."""
+    table = take_sample(runs.assign(planned=1.0), "planned", kinds).table
+    return table.assign(value=table["seeds"].astype(float))
+
+
+def _sizes(table: pd.DataFrame, predictor: Predictor, noise: Noise, studies: int) -> dict[str, Any] | None:
+    blocks, groups = rank_blocks(table, SIZES[predictor], 1)
+    largest = population_tau(blocks, 1.0)
+    if math.isnan(largest):
+        return None
+    # The mean path is exploratory.
+    resamples = EXPLORATORY_RESAMPLES if predictor == "path" else RESAMPLES
+    rate = rank_rate(blocks, noise, studies=studies, resamples=resamples)
+    smallest = smallest_rank_p(blocks, resamples=resamples)
+    effect = _search(rate, 1.0, smallest, studies).mapped(partial(population_tau, blocks))
+    seeds = [block.values for block in blocks]
+    return _described(seeds, len(groups), smallest, "tau", effect, largest)
+
+
+def _originals(table: pd.DataFrame, noise: Noise, studies: int) -> dict[str, Any] | None:
+    blocks, groups = original_blocks(table, 1)
+    smallest = smallest_original_p(blocks, resamples=EXPLORATORY_RESAMPLES)
+    if math.isnan(smallest):
+        return None
+    rate = original_rate(blocks, noise, studies=studies, resamples=EXPLORATORY_RESAMPLES)
+    effect = _search(rate, _farthest(noise), smallest, studies)
+    seeds = [block.values for block in blocks]
+    return _described(seeds, len(groups), smallest, "points", effect, math.inf)
+
+
+def _pairs(table: pd.DataFrame, noise: Noise, studies: int) -> dict[str, Any] | None:
+    wide = table.pivot_table(index="group", columns="kind", values="value", sort=False)
+    wide = wide.reindex(columns=["original", "adapted"]).dropna()
+    family = table.groupby("group")["family"].first().reindex(wide.index)
+    cells = [pairs.to_numpy(float) for _, pairs in wide.groupby(family, sort=False)]
+    if len(cells) < FEWEST_CELLS:
+        return None
+    smallest = smallest_paired_p(cells)
+    effect = _search(paired_rate(cells, noise, studies=studies), _farthest(noise), smallest, studies)
+    return _described(cells, len(wide), smallest, "points", effect, math.inf)
+
+
+def _farthest(noise: Noise) -> float:
+    return FARTHEST * math.hypot(noise.architecture, noise.seed)
+
+
+def _search(rate: Rate, largest: float, smallest_p: float, studies: int) -> Detectable:
+    if smallest_p > ALPHA:
+        return Detectable(math.nan, math.nan, math.nan)
+    return detectable(rate, largest, studies=studies)
+
+
+def _described(
+    seeds: Sequence[np.ndarray],
+    groups: int,
+    smallest: float,
+    unit: Unit,
+    effect: Detectable,
+    largest: float,
+) -> dict[str, Any]:
+    return {
+        "architectures": sum(table.shape[1] for table in seeds),
+        "cells": len(seeds),
+        "groups": groups,
+        "seeds": float(np.nanmean(np.concatenate([table.ravel() for table in seeds]))),
+        "smallest_p": smallest,
+        "unit": unit,
+        "effect": effect,
+        "largest": largest,
+    }
+
+
+def power_line(power: StudyPower) -> str:
+    """The answer in one line, for a plan."""
+    if not power.comparisons:
+        return "detects nothing: the report has no test for so few architectures"
+    if not any(one.can_reach for one in power.comparisons):
+        least = min(power.comparisons, key=lambda one: one.smallest_p)
+        return (
+            f"detects nothing: no outcome of its {counted(least.architectures, 'architecture')} has"
+            f" p = {ALPHA:g}, the smallest is {least.smallest_p:.2g} ({PREDICTORS[least.predictor]})"
+        )
+    named = [(f"{PREDICTORS[one.predictor]}{_runs(power, one)}", one) for one in power.comparisons]
+    found = [f"{_effect(one)} ({name})" for name, one in named if not math.isnan(one.effect.effect)]
+    none = [name for name, one in named if math.isnan(one.effect.effect)]
+    noise = power.noise.noise
+    return (
+        f"detects (power {_PERCENT * POWER:.0f} %, p = {ALPHA:g}): {listed(found) or 'nothing'}"
+        f"{f'; nothing of {listed(none)}' if found and none else ''}"
+        f"; seeds {noise.seed:.2g} points, architectures {noise.architecture:.2g} ({power.noise.source})"
+    )
+
+
+def format_power(name: str, power: StudyPower) -> str:
+    """The whole answer: the noise, a line a test, and the table of random controls."""
+    noise = power.noise.noise
+    lines = [
+        f"{name}: what the report's tests detect in {_PERCENT * POWER:.0f} % of {power.studies:,} simulated"
+        f" studies, at p = {ALPHA:g}",
+        f"noise: seeds {noise.seed:.2g} points of accuracy, architectures {noise.architecture:.2g}"
+        f" ({power.noise.source})",
+        "",
+    ]
+    if not any(one.can_reach for one in power.comparisons):
+        lines += [power_line(power), ""]
+    if power.comparisons:
+        rows = [("accuracy and", "runs", "cells", "architectures", "seeds", "smallest p", "detects")]
+        for one in power.comparisons:
+            sizes = (str(one.cells), str(one.architectures), f"{one.seeds:.3g}", f"{one.smallest_p:.2g}")
+            rows.append((PREDICTORS[one.predictor], one.runs, *sizes, _effect(one, interval=True)))
+        lines += [tabulate(rows, tablefmt="plain", disable_numparse=True), ""]
+    lines += [
+        "tau: expected tau-b without seed noise; points: of true accuracy; in parentheses the simulation's"
+        " 95 % interval",
+        "p is not corrected; Holm's method asks for less where a report has several primary tests",
+        "",
+        f"one cell against k random controls, p = rank/(k + 1): points above their mean for a power of"
+        f" {_PERCENT * POWER:.0f} %",
+    ]
+    table = controls_table(noise)
+    rows = [("k", *(counted(seeds, "seed") for seeds in SEEDS))]
+    rows += [(str(k), *(f"{table[k][seeds]:.2g}" for seeds in SEEDS)) for k in CONTROLS]
+    return "\n".join([*lines, tabulate(rows, tablefmt="plain", disable_numparse=True)])
+
+
+def power_record(name: str, power: StudyPower) -> Mapping[str, Any]:
+    """The answer for programs; what is not a number is None."""
+    table = controls_table(power.noise.noise)
+    return {
+        "study": name,
+        "alpha": ALPHA,
+        "power": POWER,
+        "simulated_studies": power.studies,
+        "noise": {
+            "seed_points": power.noise.noise.seed,
+            "architecture_points": power.noise.noise.architecture,
+            "source": power.noise.source,
+        },
+        "comparisons": [
+            {
+                **{key: _known(value) for key, value in asdict(one).items() if key != "effect"},
+                "effect": _known(one.effect.effect),
+                "simulation_interval": [_known(one.effect.low), _known(one.effect.high)],
+            }
+            for one in power.comparisons
+        ],
+        "controls": [
+            {"controls": k, "seeds": seeds, "points": _known(points)}
+            for k, row in table.items()
+            for seeds, points in row.items()
+        ],
+    }
+
+
+def _known(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _runs(power: StudyPower, one: Comparison) -> str:
+    """Which runs, where a study has both."""
+    return f", {one.runs}" if len({each.runs for each in power.comparisons}) > 1 else ""
+
+
+def _effect(one: Comparison, *, interval: bool = False) -> str:
+    """An effect with its unit, or that there is none."""
+    found = one.effect
+    if not one.can_reach:
+        return "nothing"
+    if math.isnan(found.effect):
+        return "nothing" + (f", not even tau {one.largest:.2f}" if one.unit == "tau" else "")
+    high = "more" if math.isnan(found.high) else _number(one.unit, found.high)
+    ends = f" ({_number(one.unit, found.low)} to {high})" if interval else ""
+    shown = _number(one.unit, found.effect)
+    return (f"tau {shown}" if one.unit == "tau" else f"{shown} points") + ends
+
+
+def _number(unit: Unit, value: float) -> str:
+    return f"{value:.2f}" if unit == "tau" else f"{value:.2g}"
