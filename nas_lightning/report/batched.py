@@ -31,7 +31,7 @@ from nas_lightning.report.resampling import (
     chunks,
 )
 
-Values = Float[np.ndarray, "studies groups architectures"]
+Values = Float[np.ndarray, "studies _ _"]
 Parts = Float[np.ndarray, "orders studies"]
 PValues = Float[np.ndarray, " studies"]
 

@@ -249,7 +249,7 @@ def original_rate(
 
 
 def paired_rate(
-    cells: Sequence[Float[np.ndarray, "pairs two"]],
+    cells: Sequence[Float[np.ndarray, "_ 2"]],
     noise: Noise,
     *,
     studies: int = STUDIES,
@@ -315,9 +315,7 @@ def smallest_original_p(blocks: Sequence[OriginalBlock], *, resamples: int = RES
     return float(original_p_values(blocks, values, resamples=resamples)[0])
 
 
-def smallest_paired_p(
-    cells: Sequence[Float[np.ndarray, "pairs two"]], *, resamples: int = RESAMPLES
-) -> float:
+def smallest_paired_p(cells: Sequence[Float[np.ndarray, "_ 2"]], *, resamples: int = RESAMPLES) -> float:
     """P-value of pairs that all differ by the same; NaN with fewer than two base cells."""
     return float(paired_p_values([np.ones((1, len(cell))) for cell in cells], resamples=resamples)[0])
 
@@ -329,9 +327,7 @@ def _scores(predictor: Float[np.ndarray, " architectures"]) -> Float[np.ndarray,
     return np.asarray((ranks - ranks.mean()) / spread if spread > 0 else np.zeros_like(ranks))
 
 
-def _draws(
-    seeds: Sequence[Float[np.ndarray, "groups architectures"]], studies: int
-) -> list[tuple[np.ndarray, np.ndarray]]:
+def _draws(seeds: Sequence[Float[np.ndarray, "_ _"]], studies: int) -> list[tuple[np.ndarray, np.ndarray]]:
     """What is peculiar to architectures, and the seeds' part of their means, in standard deviations."""
     generator = np.random.default_rng(_SEED)
     return [

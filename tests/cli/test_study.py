@@ -276,8 +276,24 @@ def test_plan_lists_the_runs_and_starts_none(folder: Path, capsys: pytest.Captur
     output = capsys.readouterr().out
     # 3,456 = 3 runs x 24 epochs x 48 images.
     assert re.search(r"^3 runs of 2 architectures, .*, 3,456 training images", output, re.MULTILINE)
-    assert "no finished run yet: time unknown" in output.splitlines()
+    lines = output.splitlines()
+    assert "no finished run yet: time unknown" in lines
+    assert lines[-1] == "detects nothing: the report has no test for so few architectures"
     assert not (folder / "tb_logs").exists()
+
+
+def test_power_says_what_the_study_can_detect(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    architectures = ["darts_v2", "darts_v2:C1", "darts_v2:C5", "darts_v2:C9", "darts_v2:C12"]
+    axes = {"axes": {"architectures": architectures, "seeds": [0, 1]}}
+    (folder / "good.yaml").write_text(yaml.safe_dump(GOOD | axes))
+    main(["power", "good.yaml", "--noise", "1.5", "--spread", "3", "--studies", "100", "--json"])
+    record = json.loads(capsys.readouterr().out)
+    assert (record["study"], record["simulated_studies"]) == ("good", 100)
+    assert (record["noise"]["seed_points"], record["noise"]["architecture_points"]) == (1.5, 3)
+    assert [row["predictor"] for row in record["comparisons"]] == ["width", "depth", "path", "original"]
+    assert not (folder / "tb_logs").exists()
+    main(["plan", "good.yaml"])
+    assert capsys.readouterr().out.splitlines()[-1].startswith("detects nothing: no outcome of its")
 
 
 def test_no_torch_is_needed_once_settings_are_resolved(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -286,8 +302,10 @@ def test_no_torch_is_needed_once_settings_are_resolved(folder: Path, monkeypatch
     program = (
         "import sys; from nas_lightning.cli.main import main\n"
         "import nas_lightning.study.run, nas_lightning.study.ray_executor, nas_lightning.study.results\n"
-        "for name in ('status', 'plan', 'commands'): main(['study', name, 'all.yaml'])\n"
-        "print([name for name in ('torch', 'lightning', 'ray', 'matplotlib') if name in sys.modules])"
+        "for name in ('status', 'commands'): main(['study', name, 'all.yaml'])\n"
+        "found = [name for name in ('torch', 'lightning', 'ray', 'matplotlib') if name in sys.modules]\n"
+        "for name in ('plan', 'power'): main(['study', name, 'all.yaml'])\n"
+        "print(found + [name for name in ('torch', 'lightning', 'ray') if name in sys.modules])"
     )
     completed = subprocess.run(
         [sys.executable, "-c", program], cwd=folder, capture_output=True, text=True, timeout=60, check=True
@@ -299,6 +317,10 @@ def test_no_torch_is_needed_once_settings_are_resolved(folder: Path, monkeypatch
     ("arguments", "message"),
     [
         (["status", "none.yaml"], r"none\.yaml"),
+        (["power", "bad.yaml"], "`architectures`: darts_v2 alone has nothing to be compared with"),
+        (["power", "all.yaml", "--noise", "0"], "--noise: 0 must be a standard deviation above 0 points"),
+        (["power", "all.yaml", "--spread", "-1"], "--spread: -1 must be a standard deviation above 0 points"),
+        (["power", "all.yaml", "--studies", "5"], "--studies: 5 must be at least 100"),
         (["run", "all.yaml", "--jobs", "0"], "--jobs: 0 must be at least 1"),
         (["run", "all.yaml", "--retries", "-1"], "--retries: -1 must be at least 0"),
         (["run", "all.yaml", "--gpus_per_run", "1.5"], "1.5 must be a whole number, or a share from 0 to 1"),

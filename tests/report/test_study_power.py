@@ -1,0 +1,108 @@
+"""What the studies that ship can detect, in words and as a record."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from functools import cache
+
+import pandas as pd
+import pytest
+
+from nas_lightning.report.power import PUBLISHED
+from nas_lightning.report.study_power import (
+    StudyPower,
+    format_power,
+    power_line,
+    power_record,
+    study_noise,
+    study_power,
+)
+from nas_lightning.study.planned import planned_runs
+from nas_lightning.study.state import RunState, Status
+from tests.study.shipped import shipped
+
+STUDIES = 200
+
+
+def planned(name: str) -> pd.DataFrame:
+    return planned_runs([RunState(run, Status.MISSING, 0, None) for run in shipped(name).runs])
+
+
+@cache
+def power(name: str) -> StudyPower:
+    table = planned(name)
+    return study_power(table, study_noise(table), studies=STUDIES)
+
+
+def test_the_quickstart_detects_strong_effects_alone() -> None:
+    width, depth, path, original = power("quickstart").comparisons
+    assert (width.architectures, original.architectures, width.seeds) == (7, 8, 2)
+    assert 0.5 < width.effect.low < width.effect.effect < width.effect.high <= width.largest < 1
+    assert (depth.can_reach, original.smallest_p) == (False, 0.25)
+    assert path.smallest_p == pytest.approx(2 / math.factorial(7))
+    line = power_line(power("quickstart"))
+    assert line.startswith(f"detects (power 80 %, p = 0.05): tau {width.effect.effect:.2f} (width), tau")
+    assert "; nothing of small depth and the original among its variants; seeds 0.09 points" in line
+    assert "as published for CIFAR-10" in line
+
+
+def test_more_architectures_detect_less() -> None:
+    wide = power("figure9").comparisons[0]
+    assert (wide.cells, wide.architectures, wide.groups) == (4, 52, 4)
+    assert wide.effect.effect < power("quickstart").comparisons[0].effect.effect / 2
+
+
+def test_four_variants_detect_nothing_and_are_told_so() -> None:
+    assert power_line(power("figure3")) == (
+        "detects nothing: no outcome of its 4 architectures has p = 0.05, the smallest is 0.083"
+        " (short mean path)"
+    )
+    text = format_power("figure3", power("figure3"))
+    assert power_line(power("figure3")) in text.splitlines()
+    # Two data sets are two groups of the same four.
+    assert {one.groups for one in power("figure3").comparisons} == {2}
+
+
+def test_pairs_are_compared_in_regularised_training() -> None:
+    (pairs,) = [one for one in power("table1").comparisons if one.predictor == "adaptation"]
+    assert (pairs.runs, pairs.cells, pairs.groups, pairs.smallest_p) == ("regularized", 5, 15, 2 / 32)
+
+
+def test_the_text_and_the_record_say_the_same() -> None:
+    record = json.loads(json.dumps(power_record("quickstart", power("quickstart")), allow_nan=False))
+    width = record["comparisons"][0]
+    text = format_power("quickstart", power("quickstart"))
+    low, high = width["simulation_interval"]
+    assert f"tau {width['effect']:.2f} ({low:.2f} to {high:.2f})" in text
+    assert record["comparisons"][1]["effect"] is None
+    nineteen = [f"{row['points']:.2g}" for row in record["controls"] if row["controls"] == 19]
+    assert nineteen == next(line for line in text.splitlines() if line.startswith("19 ")).split()[1:]
+
+
+def test_results_so_far_give_the_noise_and_stated_ones_go_first() -> None:
+    table = planned("quickstart")
+    table["final_accuracy"] = [0.9 + 0.01 * (place // 2) + 0.002 * (place % 2) for place in table.index]
+    found = study_noise(table)
+    assert found.noise.seed == pytest.approx(100 * 0.002 / math.sqrt(2))
+    assert found.source == "seeds: from 8 repeats so far, architectures: from 6 differences so far"
+    stated = study_noise(table, seed=1.5)
+    assert (stated.noise.seed, stated.source[:13]) == (1.5, "seeds: stated")
+    alone = study_noise(planned("quickstart"), spread=2.1)
+    assert alone.noise.seed == pytest.approx(2.1 * PUBLISHED.seed / PUBLISHED.architecture)
+    assert alone.source == "seeds: by the published ratio of the two, architectures: stated"
+
+
+def test_a_plan_knows_which_runs_are_finished() -> None:
+    first, second, *_ = shipped("quickstart").runs
+    states = [RunState(first, Status.FINISHED, 4, 0.9), RunState(second, Status.RUNNING, 2, 0.8)]
+    assert planned_runs(states)["final_accuracy"].fillna(-1).tolist() == [0.9, -1]
+
+
+def test_one_architecture_has_nothing_to_be_compared_with() -> None:
+    first = shipped("quickstart").runs[0]
+    other = dataclasses.replace(first, seed=7)
+    table = planned_runs([RunState(run, Status.MISSING, 0, None) for run in (first, other)])
+    with pytest.raises(ValueError, match="`architectures`: darts_v2 alone"):
+        study_power(table, study_noise(table))
