@@ -7,8 +7,8 @@ them, divided by a root that no study changes. Values must not be tied, and ever
 the block has one.
 
 The tests are :func:`~nas_lightning.report.effects.rank_association`,
-:func:`~nas_lightning.report.original.original_rank` and
-:func:`~nas_lightning.report.effects.paired_difference`; ``tests/report/test_batched.py`` compares them.
+:func:`~nas_lightning.report.effects.spread_ratio`, :func:`~nas_lightning.report.original.original_rank`
+and :func:`~nas_lightning.report.effects.paired_difference`; ``tests/report/test_batched.py`` compares them.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Float
 
-from nas_lightning.report.effects import RankBlock
+from nas_lightning.report.effects import NOISE_FLOOR, RankBlock, SpreadBlock
 from nas_lightning.report.large_samples import LARGE, large_sample_test
 from nas_lightning.report.original import OriginalBlock
 from nas_lightning.report.resampling import (
@@ -108,6 +108,29 @@ def paired_p_values(
     return _p_values(parts, resamples, len(cells) >= 2)
 
 
+def spread_p_values(
+    blocks: Sequence[SpreadBlock],
+    values: Sequence[Values],
+    noise: Sequence[Values],
+    *,
+    resamples: int = RESAMPLES,
+) -> PValues:
+    """P-values of ``spread_ratio`` for studies that share kinds and missing values.
+
+    Args:
+        blocks: The base cells. Of their own values and noises only which are known counts.
+        values: For each base cell the values of the studies.
+        noise: Their estimated variances that are due to seeds.
+        resamples: Number of random exchanges of kinds where there are too many for all.
+    """
+    shares = _shares([np.where(_known_kinds(block), block.weights, 0.0) for block in blocks])
+    parts = [
+        _Part(block.size, block.permutations, block.every, _spread_effects(block, share, *of_studies))
+        for block, share, *of_studies in zip(blocks, shares, values, noise, strict=True)
+    ]
+    return _p_values(parts, resamples, any(share.any() for share in shares))
+
+
 def _both_signs() -> Indices:
     return np.array([[0, 1], [1, 0]])
 
@@ -154,6 +177,53 @@ def _rank_effects(block: RankBlock, share: np.ndarray, values: Values) -> Callab
         return found
 
     return effects
+
+
+def _known_kinds(block: SpreadBlock) -> np.ndarray:
+    """Whether a group has three variants of each kind."""
+    known = np.isfinite(block.values)
+    return np.minimum(known[:, block.first].sum(axis=1), known[:, ~block.first].sum(axis=1)) >= 3
+
+
+def _spread_effects(
+    block: SpreadBlock, share: np.ndarray, values: Values, noise: Values
+) -> Callable[[Indices], Parts]:
+    """Weighted sum over the groups of the log ratio of standard deviations, with kinds in another order."""
+
+    def effects(orders: Indices) -> Parts:
+        found = np.zeros((len(orders), len(values)))
+        for group, weight in enumerate(share):
+            known = np.isfinite(block.values[group])
+            if weight == 0:
+                continue
+            first, kinds = block.first[known], block.first[orders][:, known]
+            centred, seeds = values[:, group, known].copy(), noise[:, group, known]
+            for kind in (first, ~first):
+                centred[:, kind] -= centred[:, kind].mean(axis=1, keepdims=True)
+            for few in chunks(len(values), len(orders)):
+                ratios = _log_ratios(kinds.astype(float), centred[few], seeds[few])
+                found[:, few] += weight * np.nan_to_num(ratios, posinf=0.0, neginf=0.0)
+        return found
+
+    return effects
+
+
+def _log_ratios(
+    kinds: Float[np.ndarray, "orders variants"],
+    values: Float[np.ndarray, "studies variants"],
+    noise: Float[np.ndarray, "studies variants"],
+) -> Parts:
+    """Log ratio of the standard deviations less seed noise; NaN where a kind has fewer than three."""
+    variances = []
+    for member in (kinds, 1 - kinds):
+        count = member.sum(axis=1, keepdims=True)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            squares = member @ (values**2).T - (member @ values.T) ** 2 / count
+            variance = np.where(count >= 3, squares / (count - 1), np.nan)
+            left = variance - member @ noise.T / count
+        variances.append(np.maximum(left, NOISE_FLOOR * variance))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.asarray(0.5 * np.log(variances[0] / variances[1]))
 
 
 def _p_values(parts: Sequence[_Part], resamples: int, has_effect: bool) -> PValues:

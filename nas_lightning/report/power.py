@@ -15,7 +15,8 @@ for seeds and for nothing else: power is rather too low where they differ.
 An effect of ranks is printed as *population tau*: the expectation of the report's tau-b over
 :math:`\varepsilon` at infinitely many seeds, in closed form (:func:`population_tau`). Differences in accuracy
 are those of infinitely many seeds. An original lies that far above the mean of the cells that its variants
-are drawn from; of a pair, two cells drawn from that population, one is shifted by it.
+are drawn from; of a pair, two cells drawn from that population, one is shifted by it. Of the two kinds of
+variants, those by connections spread by :math:`\sigma_a` and those by operations by less.
 
 A study *detects* an effect if the p-value of the report's test, not corrected, is at most 0.05.
 
@@ -36,8 +37,13 @@ import pandas as pd
 from jaxtyping import Float
 from scipy import stats
 
-from nas_lightning.report.batched import original_p_values, paired_p_values, rank_p_values
-from nas_lightning.report.effects import NOISE_FLOOR, RankBlock
+from nas_lightning.report.batched import (
+    original_p_values,
+    paired_p_values,
+    rank_p_values,
+    spread_p_values,
+)
+from nas_lightning.report.effects import NOISE_FLOOR, RankBlock, SpreadBlock
 from nas_lightning.report.original import OriginalBlock
 from nas_lightning.report.resampling import RESAMPLES
 from nas_lightning.report.samples import take_sample
@@ -279,6 +285,32 @@ def paired_rate(
     return rate
 
 
+def spread_rate(
+    blocks: Sequence[SpreadBlock], noise: Noise, *, studies: int = STUDIES, resamples: int = RESAMPLES
+) -> Rate:
+    """Power of ``spread_ratio`` by the logarithm of the ratio of the kinds' standard deviations.
+
+    Variants of the first kind spread by ``noise.architecture``, the others by less. A study knows the seeds'
+    variance from its own repeats alone, and takes none off without any. Arguments as for :func:`rank_rate`.
+    """
+    drawn = _draws([block.values for block in blocks], studies)
+    generator, noises = np.random.default_rng(_SEED + 1), []
+    for block in blocks:
+        freedom = np.nansum(block.values - 1, axis=1)
+        squares = generator.chisquare(np.maximum(freedom, 1), (studies, freedom.size))
+        within = noise.seed**2 * np.where(freedom > 0, squares / np.maximum(freedom, 1), 0.0)
+        noises.append(within[:, :, None] / block.values)
+
+    def rate(log_ratio: float) -> float:
+        values = []
+        for block, (own, seeds) in zip(blocks, drawn, strict=True):
+            spread = noise.architecture * np.where(block.first, 1.0, math.exp(-log_ratio))
+            values.append((spread * own)[:, None] + noise.seed * seeds)
+        return _share(spread_p_values(blocks, values, noises, resamples=resamples))
+
+    return rate
+
+
 def population_tau(blocks: Sequence[RankBlock], correlation: float) -> float:
     r"""Expectation of the report's pooled tau-b without seed noise, at the correlation rho of the model.
 
@@ -318,6 +350,14 @@ def smallest_original_p(blocks: Sequence[OriginalBlock], *, resamples: int = RES
 def smallest_paired_p(cells: Sequence[Float[np.ndarray, "_ 2"]], *, resamples: int = RESAMPLES) -> float:
     """P-value of pairs that all differ by the same; NaN with fewer than two base cells."""
     return float(paired_p_values([np.ones((1, len(cell))) for cell in cells], resamples=resamples)[0])
+
+
+def smallest_spread_p(blocks: Sequence[SpreadBlock], *, resamples: int = RESAMPLES) -> float:
+    """P-value where variants of the second kind are nearly alike; NaN without an effect."""
+    values = [
+        np.tile(np.where(b.first, 1.0, 1e-3) * np.arange(b.size) ** 2, (1, len(b.values), 1)) for b in blocks
+    ]
+    return float(spread_p_values(blocks, values, [0 * each for each in values], resamples=resamples)[0])
 
 
 def _scores(predictor: Float[np.ndarray, " architectures"]) -> Float[np.ndarray, " architectures"]:

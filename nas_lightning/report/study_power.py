@@ -34,16 +34,21 @@ from nas_lightning.report.power import (
     smallest_original_p,
     smallest_paired_p,
     smallest_rank_p,
+    smallest_spread_p,
+    spread_rate,
 )
 from nas_lightning.report.resampling import RESAMPLES
-from nas_lightning.report.samples import original_blocks, rank_blocks, take_sample
+from nas_lightning.report.samples import original_blocks, rank_blocks, spread_blocks, take_sample
 from nas_lightning.report.uncorrected import ALPHA, FEWEST_CELLS, SIZES, Predictor
 from nas_lightning.report.words import counted, listed
 
-Unit: TypeAlias = Literal["tau", "points"]
+Unit: TypeAlias = Literal["tau", "points", "ratio"]
 
 IN_A_PLAN = 400
 """Simulated studies behind the line of a plan."""
+PREDICTED: tuple[Predictor, ...] = ("width", "depth", "path", "original", "kind", "adaptation")
+MOST_RATIO = 20.0
+"""Largest ratio of two spreads that is tried."""
 _STATISTIC = "final_accuracy"
 _PERCENT = 100
 
@@ -68,9 +73,9 @@ class Comparison:
         groups: Number of groups: base cells times settings.
         seeds: Mean number of seeds of an architecture.
         smallest_p: The smallest p-value, not corrected, that an outcome can have; NaN without a test.
-        unit: Of the effect: population tau, or points of accuracy.
+        unit: Of the effect: population tau, points of accuracy, or ratio of standard deviations.
         effect: The smallest effect that is detected; NaN where none is.
-        largest: The largest possible effect; infinite for points.
+        largest: The largest possible effect; infinite but for tau.
     """
 
     runs: str
@@ -139,7 +144,7 @@ def study_power(
     noise: StudyNoise,
     *,
     studies: int = STUDIES,
-    predictors: Sequence[Predictor] = ("width", "depth", "path", "original", "adaptation"),
+    predictors: Sequence[Predictor] = PREDICTED,
 ) -> StudyPower:
     """Find what each test of the report detects.
 
@@ -166,7 +171,10 @@ def study_power(
                 found = _sizes(seeds[seeds["kind"].isin(RANKED)], predictor, noise.noise, studies)
             elif predictor == "original":
                 found = _originals(seeds, noise.noise, studies)
-            elif regularized:  # The report compares adapted cells in regularised training alone.
+            # The report compares kinds in plain training alone, and adapted cells in regularised training.
+            elif predictor == "kind" and not regularized:
+                found = _kinds(_seeds(runs, ("connections", "operations")), noise.noise, studies)
+            elif predictor == "adaptation" and regularized:
                 found = _pairs(_seeds(runs, ("original", "adapted")), noise.noise, studies)
             else:
                 found = None
@@ -204,6 +212,16 @@ def _originals(table: pd.DataFrame, noise: Noise, studies: int) -> dict[str, Any
     effect = _search(rate, _farthest(noise), smallest, studies)
     seeds = [block.values for block in blocks]
     return _described(seeds, len(groups), smallest, "points", effect, math.inf)
+
+
+def _kinds(table: pd.DataFrame, noise: Noise, studies: int) -> dict[str, Any] | None:
+    blocks, groups = spread_blocks(table)
+    smallest = smallest_spread_p(blocks)
+    if math.isnan(smallest):
+        return None
+    rate = spread_rate(blocks, noise, studies=studies)
+    effect = _search(rate, math.log(MOST_RATIO), smallest, studies).mapped(math.exp)
+    return _described([block.values for block in blocks], len(groups), smallest, "ratio", effect, math.inf)
 
 
 def _pairs(table: pd.DataFrame, noise: Noise, studies: int) -> dict[str, Any] | None:
@@ -288,8 +306,9 @@ def format_power(name: str, power: StudyPower) -> str:
             rows.append((PREDICTORS[one.predictor], one.runs, *sizes, _effect(one, interval=True)))
         lines += [tabulate(rows, tablefmt="plain", disable_numparse=True), ""]
     lines += [
-        "tau: expected tau-b without seed noise; points: of true accuracy; in parentheses the simulation's"
-        " 95 % interval",
+        "tau: expected tau-b without seed noise; points: of true accuracy; ratio: of the standard deviations of"
+        " two kinds",
+        "in parentheses: 95 % interval of the simulation",
         "p is not corrected; Holm's method asks for less where a report has several primary tests",
         "",
         f"one cell against k random controls, p = rank/(k + 1): points above their mean for a power of"
@@ -349,7 +368,7 @@ def _effect(one: Comparison, *, interval: bool = False) -> str:
     high = "more" if math.isnan(found.high) else _number(one.unit, found.high)
     ends = f" ({_number(one.unit, found.low)} to {high})" if interval else ""
     shown = _number(one.unit, found.effect)
-    return (f"tau {shown}" if one.unit == "tau" else f"{shown} points") + ends
+    return {"tau": f"tau {shown}", "points": f"{shown} points", "ratio": f"ratio {shown}"}[one.unit] + ends
 
 
 def _number(unit: Unit, value: float) -> str:

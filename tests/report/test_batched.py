@@ -7,8 +7,19 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from nas_lightning.report.batched import original_p_values, paired_p_values, rank_p_values
-from nas_lightning.report.effects import RankBlock, paired_difference, rank_association
+from nas_lightning.report.batched import (
+    original_p_values,
+    paired_p_values,
+    rank_p_values,
+    spread_p_values,
+)
+from nas_lightning.report.effects import (
+    RankBlock,
+    SpreadBlock,
+    paired_difference,
+    rank_association,
+    spread_ratio,
+)
 from nas_lightning.report.original import OriginalBlock, original_rank
 
 STUDIES, RESAMPLES = 12, 99
@@ -75,6 +86,25 @@ def test_p_values_of_originals_are_the_reports(cells: int) -> None:
     assert len(set(slow)) > 3
     blocks = [OriginalBlock(table) for table in tables]
     assert original_p_values(blocks, values, resamples=RESAMPLES).tolist() == slow
+
+
+@pytest.mark.parametrize("cells", [1, 3], ids=["all exchanges", "random exchanges"])
+def test_p_values_of_spreads_are_the_reports(cells: int) -> None:
+    tables = [unknown(np.zeros((2, 8)), (1, 7)) for _ in range(cells)]
+    kinds = np.arange(8) % 2 == 0
+    values = drawn(tables)
+    for each in values:
+        each[:, :, ~kinds] /= 2
+    noise = [np.where(each > 0, 0.01, 0.3) for each in values]
+    slow = [
+        spread_ratio(
+            [SpreadBlock(kinds, *both) for both in zip(*one, strict=True)], resamples=RESAMPLES
+        ).p_value
+        for one in zip(zip(*values, strict=True), zip(*noise, strict=True), strict=True)
+    ]
+    assert len(set(slow)) > 3
+    blocks = [SpreadBlock(kinds, table, table) for table in tables]
+    assert spread_p_values(blocks, values, noise, resamples=RESAMPLES).tolist() == slow
 
 
 @pytest.mark.parametrize("cells", [6, 17], ids=["all signs", "random signs"])
