@@ -306,8 +306,8 @@ def format_power(name: str, power: StudyPower) -> str:
             rows.append((PREDICTORS[one.predictor], one.runs, *sizes, _effect(one, interval=True)))
         lines += [tabulate(rows, tablefmt="plain", disable_numparse=True), ""]
     lines += [
-        "tau: expected tau-b without seed noise; points: of true accuracy; ratio: of the standard deviations of"
-        " two kinds",
+        "tau: expected tau-b without seed noise; points: of true accuracy; ratio: of standard deviations,"
+        " connections to operations",
         "in parentheses: 95 % interval of the simulation",
         "p is not corrected; Holm's method asks for less where a report has several primary tests",
         "",
