@@ -139,7 +139,7 @@ def _chosen(effects: Float[np.ndarray, "architectures studies"]) -> Callable[[In
     """Effects that depend on the first of an order alone."""
 
     def chosen(orders: Indices) -> Parts:
-        return effects[orders[:, 0]]
+        return np.asarray(effects[orders[:, 0]])
 
     return chosen
 
@@ -182,7 +182,8 @@ def _rank_effects(block: RankBlock, share: np.ndarray, values: Values) -> Callab
 def _known_kinds(block: SpreadBlock) -> np.ndarray:
     """Whether a group has three variants of each kind."""
     known = np.isfinite(block.values)
-    return np.minimum(known[:, block.first].sum(axis=1), known[:, ~block.first].sum(axis=1)) >= 3
+    counts = known[:, block.first].sum(axis=1), known[:, ~block.first].sum(axis=1)
+    return np.asarray(np.minimum(*counts) >= 3)
 
 
 def _spread_effects(

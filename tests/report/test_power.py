@@ -168,7 +168,8 @@ def test_results_that_lack_a_part_take_the_published_ratio() -> None:
     assert one_cell.noise().seed == pytest.approx(math.sqrt(2))
     assert one_cell.noise().architecture == pytest.approx(math.sqrt(2) * ratio)
     nothing = estimate_noise(runs(np.empty((0, 1))), "final_accuracy", ("connections",))
-    assert nothing.noise() == Noise(PUBLISHED.seed, pytest.approx(PUBLISHED.architecture))
+    assert nothing.noise().architecture == pytest.approx(PUBLISHED.architecture)
+    assert nothing.noise().seed == PUBLISHED.seed
     assert nothing.noise(seed=1.0).architecture == pytest.approx(ratio)
 
 

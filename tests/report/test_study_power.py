@@ -5,11 +5,14 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+from collections.abc import Callable, Sequence
 from functools import cache
+from itertools import product
 
 import pandas as pd
 import pytest
 
+from nas_lightning.cells import get_genotype, topology
 from nas_lightning.report.power import PUBLISHED
 from nas_lightning.report.study_power import (
     StudyPower,
@@ -19,6 +22,7 @@ from nas_lightning.report.study_power import (
     study_noise,
     study_power,
 )
+from nas_lightning.report.samples import take_sample
 from nas_lightning.study.planned import planned_runs
 from nas_lightning.study.state import RunState, Status
 from tests.study.shipped import shipped
@@ -26,20 +30,53 @@ from tests.study.shipped import shipped
 STUDIES = 200
 
 
-def planned(name: str) -> pd.DataFrame:
-    return planned_runs([RunState(run, Status.MISSING, 0, None) for run in shipped(name).runs])
+def plan_of(
+    variants: Sequence[str],
+    families: Sequence[str] = ("darts_v2",),
+    data: Sequence[str] = ("CIFAR10",),
+    *,
+    regularized: bool = False,
+) -> pd.DataFrame:
+    """The table of a plan with two seeds."""
+    rows = []
+    for family, variant in product(families, ("original", *variants)):
+        genotype = get_genotype(family if variant == "original" else f"{family}:{variant}")
+        kind = "connections" if variant.startswith("C") else variant.partition("=")[0]
+        cell = {"genotype": str(genotype), "architecture": f"{family}:{variant}", "kind": kind}
+        cell |= {"family": family, **dataclasses.asdict(topology(genotype, 8))}
+        rows += [
+            cell | {"data": name, "learning_rate": 0.025, "seed": seed, "regularized": regularized}
+            for name, seed in product(data, (0, 1))
+        ]
+    return pd.DataFrame(rows).assign(final_accuracy=math.nan)
+
+
+QUICKSTART = ("C1", "C3", "C4", "C5", "C7", "C9", "C12")
+PLANS: dict[str, Callable[[], pd.DataFrame]] = {
+    "quickstart": lambda: plan_of(QUICKSTART),
+    "figure9": lambda: plan_of([f"C{n}" for n in range(1, 14)], ("darts_v2", "enas", "amoebanet", "nasnet")),
+    "figure3": lambda: plan_of(("C1", "C4", "C5", "C12"), data=("CIFAR10", "CIFAR100")),
+    "table1": lambda: plan_of(
+        ("adapted",),
+        ("nasnet", "amoebanet", "enas", "darts_v2", "snas_mild"),
+        ("CIFAR10", "CIFAR100"),
+        regularized=True,
+    ),
+    "kinds": lambda: plan_of(("C1", "C4", "C7", *(f"operations={n}" for n in range(4)))),
+}
 
 
 @cache
 def power(name: str) -> StudyPower:
-    table = planned(name)
+    table = PLANS[name]()
     return study_power(table, study_noise(table), studies=STUDIES)
 
 
 def test_the_quickstart_detects_strong_effects_alone() -> None:
     width, depth, path, original = power("quickstart").comparisons
     assert (width.architectures, original.architectures, width.seeds) == (7, 8, 2)
-    assert 0.5 < width.effect.low < width.effect.effect < width.effect.high <= width.largest < 1
+    assert 0.6 < width.effect.effect < width.largest < 1
+    assert path.effect.low < path.effect.effect < path.effect.high <= path.largest == 1
     assert (depth.can_reach, original.smallest_p) == (False, 0.25)
     assert path.smallest_p == pytest.approx(2 / math.factorial(7))
     line = power_line(power("quickstart"))
@@ -49,9 +86,10 @@ def test_the_quickstart_detects_strong_effects_alone() -> None:
 
 
 def test_more_architectures_detect_less() -> None:
-    wide = power("figure9").comparisons[0]
+    table = PLANS["figure9"]()
+    (wide,) = study_power(table, study_noise(table), studies=100, predictors=["path"]).comparisons
     assert (wide.cells, wide.architectures, wide.groups) == (4, 52, 4)
-    assert wide.effect.effect < power("quickstart").comparisons[0].effect.effect / 2
+    assert wide.effect.effect < power("quickstart").comparisons[2].effect.effect / 2
 
 
 def test_four_variants_detect_nothing_and_are_told_so() -> None:
@@ -67,7 +105,14 @@ def test_four_variants_detect_nothing_and_are_told_so() -> None:
 
 def test_pairs_are_compared_in_regularised_training() -> None:
     (pairs,) = [one for one in power("table1").comparisons if one.predictor == "adaptation"]
-    assert (pairs.runs, pairs.cells, pairs.groups, pairs.smallest_p) == ("regularized", 5, 15, 2 / 32)
+    assert (pairs.runs, pairs.cells, pairs.groups, pairs.smallest_p) == ("regularized", 5, 10, 2 / 32)
+
+
+def test_connections_are_compared_with_operations() -> None:
+    (kinds,) = [one for one in power("kinds").comparisons if one.predictor == "kind"]
+    assert (kinds.architectures, kinds.unit) == (7, "ratio")
+    assert kinds.smallest_p <= 0.05 < 1 < kinds.effect.low < kinds.effect.effect
+    assert f"ratio {kinds.effect.effect:.2g} (" in format_power("kinds", power("kinds"))
 
 
 def test_the_text_and_the_record_say_the_same() -> None:
@@ -82,14 +127,14 @@ def test_the_text_and_the_record_say_the_same() -> None:
 
 
 def test_results_so_far_give_the_noise_and_stated_ones_go_first() -> None:
-    table = planned("quickstart")
+    table = plan_of(QUICKSTART)
     table["final_accuracy"] = [0.9 + 0.01 * (place // 2) + 0.002 * (place % 2) for place in table.index]
     found = study_noise(table)
     assert found.noise.seed == pytest.approx(100 * 0.002 / math.sqrt(2))
     assert found.source == "seeds: from 8 repeats so far, architectures: from 6 differences so far"
     stated = study_noise(table, seed=1.5)
     assert (stated.noise.seed, stated.source[:13]) == (1.5, "seeds: stated")
-    alone = study_noise(planned("quickstart"), spread=2.1)
+    alone = study_noise(plan_of(QUICKSTART), spread=2.1)
     assert alone.noise.seed == pytest.approx(2.1 * PUBLISHED.seed / PUBLISHED.architecture)
     assert alone.source == "seeds: by the published ratio of the two, architectures: stated"
 
@@ -97,7 +142,21 @@ def test_results_so_far_give_the_noise_and_stated_ones_go_first() -> None:
 def test_a_plan_knows_which_runs_are_finished() -> None:
     first, second, *_ = shipped("quickstart").runs
     states = [RunState(first, Status.FINISHED, 4, 0.9), RunState(second, Status.RUNNING, 2, 0.8)]
-    assert planned_runs(states)["final_accuracy"].fillna(-1).tolist() == [0.9, -1]
+    table = planned_runs(states)
+    assert table["final_accuracy"].fillna(-1).tolist() == [0.9, -1]
+    expected = plan_of(())
+    shared = ["genotype", "family", "kind", "width", "depth", "regularized"]
+    assert table[shared].equals(expected[shared])
+
+
+def test_the_runs_of_a_plan_make_the_groups_of_the_report() -> None:
+    """Seeds repeat an architecture; another learning rate, say, is another group."""
+    runs = shipped("quickstart").runs
+    settings = runs[0].deciding | {"model.optimizer.init_args.weight_decay": 1.0}
+    other = [dataclasses.replace(run, deciding=run.deciding | settings) for run in runs[:2]]
+    states = [RunState(run, Status.MISSING, 0, None) for run in (*runs, *other)]
+    table = take_sample(planned_runs(states).assign(value=1.0), "value", ("original", "connections")).table
+    assert table.groupby("group")["seeds"].agg(["size", "max"]).to_numpy().tolist() == [[8, 2], [1, 2]]
 
 
 def test_one_architecture_has_nothing_to_be_compared_with() -> None:
