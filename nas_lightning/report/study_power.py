@@ -315,9 +315,9 @@ def format_power(name: str, power: StudyPower) -> str:
         f" {_PERCENT * POWER:.0f} %",
     ]
     table = controls_table(noise)
-    rows = [("k", *(counted(seeds, "seed") for seeds in SEEDS))]
-    rows += [(str(k), *(f"{table[k][seeds]:.2g}" for seeds in SEEDS)) for k in CONTROLS]
-    return "\n".join([*lines, tabulate(rows, tablefmt="plain", disable_numparse=True)])
+    points = [["k", *(counted(seeds, "seed") for seeds in SEEDS)]]
+    points += [[str(k), *(f"{table[k][seeds]:.2g}" for seeds in SEEDS)] for k in CONTROLS]
+    return "\n".join([*lines, tabulate(points, tablefmt="plain", disable_numparse=True)])
 
 
 def power_record(name: str, power: StudyPower) -> Mapping[str, Any]:

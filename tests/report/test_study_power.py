@@ -1,4 +1,4 @@
-"""What the studies that ship can detect, in words and as a record."""
+"""What planned studies can detect, in words and as a record."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import pytest
 
 from nas_lightning.cells import get_genotype, topology
 from nas_lightning.report.power import PUBLISHED
+from nas_lightning.report.samples import take_sample
 from nas_lightning.report.study_power import (
     StudyPower,
     format_power,
@@ -22,7 +23,6 @@ from nas_lightning.report.study_power import (
     study_noise,
     study_power,
 )
-from nas_lightning.report.samples import take_sample
 from nas_lightning.study.planned import planned_runs
 from nas_lightning.study.state import RunState, Status
 from tests.study.shipped import shipped
