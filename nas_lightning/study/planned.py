@@ -23,13 +23,13 @@ def planned_runs(states: Sequence[RunState]) -> pd.DataFrame:
         The columns of ``Results.runs`` that are known beforehand (the cell, its width, depth and paths, the
         settings), and ``final_accuracy``, NaN where a run is not finished.
     """
-    paths: dict[tuple[Genotype, int], dict[str, object]] = {}
+    sizes: dict[tuple[Genotype, int | None], dict[str, object]] = {}
     rows = []
     for state in states:
         run, cell = state.run, state.run.architecture
-        num_cells = int(run.deciding["model.num_cells"])
-        if (cell.genotype, num_cells) not in paths:
-            paths[cell.genotype, num_cells] = dataclasses.asdict(topology(cell.genotype, num_cells))
+        num_cells = run.deciding.get("model.num_cells")
+        if (cell.genotype, num_cells) not in sizes:
+            sizes[cell.genotype, num_cells] = dataclasses.asdict(topology(cell.genotype, num_cells))
         done = state.status is Status.FINISHED and state.accuracy is not None
         rows.append(
             {
@@ -37,7 +37,7 @@ def planned_runs(states: Sequence[RunState]) -> pd.DataFrame:
                 "genotype": str(cell.genotype),
                 "architecture": cell.label,
                 **{name: getattr(cell, name) for name in ("family", "variant", "kind")},
-                **paths[cell.genotype, num_cells],
+                **sizes[cell.genotype, num_cells],
                 "data": run.data_set,
                 "learning_rate": math.nan if run.learning_rate is None else run.learning_rate,
                 "seed": run.seed,
