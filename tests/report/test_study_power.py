@@ -109,10 +109,14 @@ def test_pairs_are_compared_in_regularised_training() -> None:
 
 
 def test_connections_are_compared_with_operations() -> None:
-    (kinds,) = [one for one in power("kinds").comparisons if one.predictor == "kind"]
+    table = PLANS["kinds"]()
+    noise = study_noise(table, seed=0.01, spread=0.2)
+    found = study_power(table, noise, studies=STUDIES, predictors=["kind"])
+    (kinds,) = found.comparisons
     assert (kinds.architectures, kinds.unit) == (12, "ratio")
-    assert kinds.smallest_p <= 0.05 < 1 < kinds.effect.low < kinds.effect.effect
-    assert f"ratio {kinds.effect.effect:.2g} (" in format_power("kinds", power("kinds"))
+    assert kinds.smallest_p == pytest.approx(2 / math.comb(12, 6))
+    assert 1 < kinds.effect.low < kinds.effect.effect
+    assert f"ratio {kinds.effect.effect:.2g} (" in format_power("kinds", found)
 
 
 def test_the_text_and_the_record_say_the_same() -> None:
