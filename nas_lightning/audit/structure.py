@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from nas_lightning.audit.standing import Standing, in_space
-from nas_lightning.cells.census import MAX_WIRINGS, count_wirings, list_wirings
+from nas_lightning.cells.census import MAX_WIRINGS, count_wirings, has_distinct_sources, list_wirings
 from nas_lightning.cells.genotype import CellEdges, Genotype
 from nas_lightning.cells.paths import cell_path
 from nas_lightning.cells.size import UnknownOperationSize, count_parameters, multiply_adds, operation_cost
@@ -195,18 +195,18 @@ def _cell_structure(genotype: Genotype, reduction: bool, num_cells: int) -> Cell
     edges, concat = genotype.cell(reduction)
     measured = cell_width(edges, concat), cell_depth(edges, concat), cell_path(edges, concat)
     own = dict(zip(QUANTITIES, measured, strict=True))
-    is_distinct = all(len({source for _, source in node}) == len(node) for node in edges.by_node)
-    standings: dict[str, dict[str, Standing | None]] = {}
-    for space in SPACES:
-        standings[space] = dict.fromkeys(QUANTITIES)
-        if count_wirings(edges) > MAX_WIRINGS:
-            continue
-        distinct = space == "distinct"
-        wirings = list_wirings(genotype, reduction=reduction, num_cells=num_cells, distinct=distinct)
-        for name, value in own.items():
-            standings[space][name] = in_space(
-                value, getattr(wirings, name), digits=_DIGITS, member=is_distinct or not distinct
-            )
+    standings: dict[str, dict[str, Standing | None]] = {space: dict.fromkeys(QUANTITIES) for space in SPACES}
+    if count_wirings(edges) <= MAX_WIRINGS:
+        is_distinct = all(len({source for _, source in node}) == len(node) for node in edges.by_node)
+        wirings = list_wirings(genotype, reduction=reduction, num_cells=num_cells)
+        everyone = np.ones(len(wirings.sources), dtype=bool)
+        members = dict(
+            zip(SPACES, (everyone, has_distinct_sources(wirings.sources, edges.counts)), strict=True)
+        )
+        for (space, chosen), member in zip(members.items(), (True, is_distinct), strict=True):
+            for name, value in own.items():
+                of_space = getattr(wirings, name)[chosen]
+                standings[space][name] = in_space(value, of_space, digits=_DIGITS, member=member)
     reads = reads_inputs(edges, concat)
     return CellStructure(
         reduction=reduction,

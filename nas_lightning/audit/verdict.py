@@ -38,12 +38,14 @@ class Property:
     """A property that was tested.
 
     Attributes:
+        key: ``CELL/QUANTITY`` of wiring, else the quantity: ``normal/width``, ``multiply_adds``.
         label: In words.
         compared_with: What it was ranked among, in words.
         standing: Its rank.
         p_adjusted: The p-value after Holm's correction for its family.
     """
 
+    key: str
     label: str
     compared_with: str
     standing: Standing
@@ -57,6 +59,7 @@ class Property:
     def record(self) -> dict[str, Any]:
         """Plain values for JSON."""
         return {
+            "key": self.key,
             "label": self.label,
             "compared_with": self.compared_with,
             "p_value": self.standing.p_value,
@@ -128,34 +131,34 @@ def level_0_verdict(structure: Structure, initial: Initial | None = None) -> Ver
     return Verdict(wiring, weights, tuple(sentences))
 
 
-def _structure_family(structure: Structure) -> Iterable[tuple[str, str, Standing | None]]:
+def _structure_family(structure: Structure) -> Iterable[tuple[str, str, str, Standing | None]]:
     for cell in (structure.normal, structure.reduction):
         for name, label in _CELL_PROPERTIES.items():
             standing = cell.standings["ordered"][name]
-            yield f"{label} of the {cell.name} cell", "wirings of this cell", standing
+            yield f"{cell.name}/{name}", f"{label} of the {cell.name} cell", "wirings of this cell", standing
     choices = "choices of operations"
-    for label, found in (
-        ("number of parameters", structure.parameters_standing),
-        ("number of multiply-adds", structure.multiply_adds_standing),
+    for name, label, found in (
+        ("parameters", "number of parameters", structure.parameters_standing),
+        ("multiply_adds", "number of multiply-adds", structure.multiply_adds_standing),
     ):
-        yield label, choices, None if found is None else found.standing
+        yield name, label, choices, None if found is None else found.standing
 
 
-def _initial_family(initial: Initial) -> Iterable[tuple[str, str, Standing | None]]:
+def _initial_family(initial: Initial) -> Iterable[tuple[str, str, str, Standing | None]]:
     for name, label in TESTED.items():
-        yield label, "controls", initial.statistics[name].standing
+        yield name, label, "controls", initial.statistics[name].standing
 
 
-def _adjusted(family: Iterable[tuple[str, str, Standing | None]]) -> tuple[Property, ...]:
+def _adjusted(family: Iterable[tuple[str, str, str, Standing | None]]) -> tuple[Property, ...]:
     tested = [
-        (label, among, standing, standing.p_value)
-        for label, among, standing in family
+        (key, label, among, standing, standing.p_value)
+        for key, label, among, standing in family
         if standing is not None and standing.p_value is not None
     ]
     adjusted = holm([p for *_, p in tested])
     return tuple(
-        Property(label, among, standing, p)
-        for (label, among, standing, _), p in zip(tested, adjusted, strict=True)
+        Property(key, label, among, standing, p)
+        for (key, label, among, standing, _), p in zip(tested, adjusted, strict=True)
     )
 
 
