@@ -158,8 +158,8 @@ def _verdicts_in_words(rows: Sequence[PublishedAudit]) -> str:
     return (
         f"Of {len(rows)} cells {out} {'is' if out == 1 else 'are'} not as expected of a random cell: an "
         f"exact two-sided p is at most {ALPHA:g} after Holm's correction for the properties of the cell. "
-        f"Nothing corrects for the number of cells: of {len(rows)} random ones at most {ALPHA * len(rows):.2g} would "
-        "stand out on average."
+        f"Nothing corrects for the number of cells: of {len(rows)} random ones at most "
+        f"{ALPHA * len(rows):.2g} would stand out on average."
     )
 
 
