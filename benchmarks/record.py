@@ -16,9 +16,9 @@ from typing import Any
 
 import torch
 
-from nas_lightning.acceleration.cpu.build import compiler_flags, instruction_set, processor_name
+from nas_lightning.acceleration.cpu.build import compiler_flags, instruction_set
 from nas_lightning.files import atomic_write
-from nas_lightning.provenance import software_versions
+from nas_lightning.provenance import processor_name, software_versions
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 TOLERANCE = 1e-4 if DEVICE.type == "cuda" else 1e-5

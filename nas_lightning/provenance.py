@@ -1,4 +1,4 @@
-"""Provenance of a number: seed, versions, weights."""
+"""Provenance of a number: seed, versions, weights, machine."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import platform
 from collections.abc import Mapping
 from importlib.metadata import version
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -32,3 +33,18 @@ def weights_hash(state_dict: Mapping[str, Tensor]) -> str:
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
+
+
+def processor() -> str:
+    """Name and flags of the CPU: machines that share a home directory may differ."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return "\n".join(sorted({line for line in lines if line.startswith(("model name", "flags", "Features"))}))
+
+
+def processor_name() -> str:
+    """Name of the CPU, such as ``"AMD EPYC"``."""
+    names = [line for line in processor().splitlines() if line.startswith("model name")]
+    return names[0].partition(":")[2].strip() if names else platform.processor() or platform.machine()

@@ -49,7 +49,7 @@ ARROWS: dict[str, set[str]] = {
     "callbacks": {"acceleration", "analysis", "figures", "cells"},
     "study": {"cells"},
     "report": {"study", "figures", "cells"},
-    "audit": {"networks", "datamodules", "report", "cells"},
+    "audit": {"networks", "datamodules", "study", "report", "figures", "cells"},
     "cli": {
         "networks",
         "acceleration",
@@ -62,6 +62,7 @@ ARROWS: dict[str, set[str]] = {
         "prediction",
         "study",
         "report",
+        "audit",
     },
     "__main__": {"cli"},
     "__init__": set(),

@@ -19,11 +19,10 @@ from tabulate import tabulate
 
 from nas_lightning.cli.argument_parser import ArgumentParser, add_command, integer
 from nas_lightning.cli.closing import say_end
+from nas_lightning.cli.running import add_run_arguments, add_share_arguments, local_sharing_of, run_with
 from nas_lightning.files import check_writable
 
 if TYPE_CHECKING:
-    from nas_lightning.study.executors import Executor
-    from nas_lightning.study.jobs import Sharing
     from nas_lightning.study.state import RunState
     from nas_lightning.study.study import Imported, Study
 
@@ -46,7 +45,7 @@ def argument_parser() -> ArgumentParser:
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
 
     command = _command(commands, "plan", _plan, "list the runs and what they cost")
-    _share_arguments(command)
+    add_share_arguments(command)
     # Earlier versions measured the machine; times now come from the runs so far.
     command.add_argument("--no_measure", action="store_true", help=argparse.SUPPRESS)
 
@@ -71,14 +70,7 @@ def argument_parser() -> ArgumentParser:
     command.add_argument("--json", action="store_true", help="print JSON")
 
     command = _command(commands, "run", _run, "start or continue all runs that are not finished")
-    command.add_argument(
-        "--executor", choices=("local", "ray"), default="local", help="where the runs are started (local)"
-    )
-    _share_arguments(command)
-    command.add_argument(
-        "--retries", type=integer(0), default=1, help="how often a run that fails is started again (1)"
-    )
-    command.add_argument("--address", help="of a running Ray cluster (Ray starts one on this machine)")
+    add_run_arguments(command)
 
     _command(commands, "commands", _commands, "one shell line a run, for SLURM arrays or GNU parallel")
 
@@ -124,18 +116,6 @@ def _command(commands: Any, name: str, run: Any, description: str) -> argparse.A
     return command
 
 
-def _share_arguments(command: argparse.ArgumentParser) -> None:
-    """How the runs share a machine, the same for a plan and for what it is the plan of."""
-    command.add_argument(
-        "--jobs", type=integer(1), help="runs at a time (as many as the GPUs take; without GPUs, one a core)"
-    )
-    command.add_argument(
-        "--gpus_per_run",
-        type=_share,
-        help="GPUs of a run, such as 2; 0.5 puts two runs on a GPU (trainer.devices, or 1 if there are GPUs)",
-    )
-
-
 def _study(options: argparse.Namespace) -> Study:
     from nas_lightning.study.read import read_study
 
@@ -162,7 +142,7 @@ def _plan(options: argparse.Namespace) -> None:
     from nas_lightning.study.state import run_state
 
     study = _study_of_runs(options)
-    sharing = _sharing(options, study)
+    sharing = local_sharing_of(options, study)
     states = [run_state(run) for run in study.runs]
     print(format_plan(study, run_seconds(states), max(1, sharing.at_a_time), sharing.gpus))
     if len({run.architecture.genotype for run in study.runs}) > 1:
@@ -211,39 +191,12 @@ def _commands(options: argparse.Namespace) -> None:
 
 
 def _run(options: argparse.Namespace) -> None:
-    from nas_lightning.study.run import run_study
-
     study = _study_of_runs(options)
-    if options.address is not None and options.executor != "ray":
-        raise ValueError(f"`--address` (={options.address}) is for `--executor ray`")
-    executor = _executor(options, study)
-    code = run_study(study, executor, retries=options.retries, gpus_per_run=options.gpus_per_run)
+    code = run_with(options, study)
     if code:
         sys.exit(code)
     finished = f"{len(study.runs)} of {len(study.runs)} runs finished"
     say_end(finished, study.folder, [["study", "report", options.file]])
-
-
-def _executor(options: argparse.Namespace, study: Study) -> Executor:
-    from nas_lightning.study.executors import LocalExecutor
-    from nas_lightning.study.jobs import gpus_of
-
-    if options.executor == "ray":
-        from nas_lightning.study.ray_executor import RayExecutor
-
-        def smallest_need(gpus: int) -> float | int:
-            return min((gpus_of(run, gpus, options.gpus_per_run) for run in study.runs), default=0)
-
-        return RayExecutor(options.jobs, smallest_need, options.address)
-    sharing = _sharing(options, study)
-    return LocalExecutor(sharing.jobs, sharing.devices)
-
-
-def _sharing(options: argparse.Namespace, study: Study) -> Sharing:
-    from nas_lightning.study.executors import cpu_count, visible_gpus
-    from nas_lightning.study.jobs import local_sharing
-
-    return local_sharing(study.runs, visible_gpus(), cpu_count(), options.jobs, options.gpus_per_run)
 
 
 def _status(options: argparse.Namespace) -> None:
@@ -381,13 +334,3 @@ def _deviation(text: str) -> float:
     if not 0 < value < math.inf:
         raise argparse.ArgumentTypeError(f"{text} must be a standard deviation above 0 points")
     return value
-
-
-def _share(text: str) -> float | int:
-    try:
-        value = float(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} must be a number") from None
-    if not (0 <= value <= 1 or (value > 1 and value.is_integer())):
-        raise argparse.ArgumentTypeError(f"{text} must be a whole number, or a share from 0 to 1")
-    return int(value) if value.is_integer() else value

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import os
-import platform
 import shlex
 import shutil
 import subprocess
@@ -19,6 +18,7 @@ import torch
 
 from nas_lightning.files import atomic_write
 from nas_lightning.private_files import cache_folder, cache_problem, is_private
+from nas_lightning.provenance import processor
 
 _SOURCE = Path(__file__).with_name("fused_blocks.c")
 _TYPES = {torch.float32: "float", torch.float64: "double"}
@@ -43,21 +43,6 @@ def instruction_set(dtype: torch.dtype = torch.float32) -> str:
     """Vector instructions that the kernels use, such as ``"AVX-512"``; ``"none"`` without a library."""
     library = kernel_library(dtype)
     return "none" if library is None else library.instruction_set().decode()
-
-
-def processor() -> str:
-    """Name and flags of the CPU: machines that share a home directory may differ."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    return "\n".join(sorted({line for line in lines if line.startswith(("model name", "flags", "Features"))}))
-
-
-def processor_name() -> str:
-    """Name of the CPU, such as ``"AMD EPYC"``."""
-    names = [line for line in processor().splitlines() if line.startswith("model name")]
-    return names[0].partition(":")[2].strip() if names else platform.processor() or platform.machine()
 
 
 @cache

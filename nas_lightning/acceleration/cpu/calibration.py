@@ -18,16 +18,12 @@ from filelock import FileLock
 from torch import Tensor, nn
 from torch.nn import functional
 
-from nas_lightning.acceleration.cpu.build import (
-    instruction_set,
-    kernel_library,
-    processor,
-    processor_name,
-)
+from nas_lightning.acceleration.cpu.build import instruction_set, kernel_library
 from nas_lightning.acceleration.cpu.fused_blocks import Block, fused_blocks, fused_projections
 from nas_lightning.acceleration.cpu.pooling import max_pool
 from nas_lightning.files import atomic_write
 from nas_lightning.private_files import cache_folder
+from nas_lightning.provenance import processor, processor_name
 
 SEPARABLE, PROJECTION, MAX_POOLING = "separable convolutions", "projections", "max pooling"
 KINDS = frozenset({SEPARABLE, PROJECTION, MAX_POOLING})
