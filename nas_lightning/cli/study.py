@@ -146,34 +146,24 @@ def _plan(options: argparse.Namespace) -> None:
     states = [run_state(run) for run in study.runs]
     print(format_plan(study, run_seconds(states), max(1, sharing.at_a_time), sharing.gpus))
     if len({run.architecture.genotype for run in study.runs}) > 1:
-        print(_power_line(states))
+        from nas_lightning.report.study_power import plan_line
+        from nas_lightning.study.planned import planned_runs
 
-
-def _power_line(states: Sequence[RunState]) -> str:
-    from nas_lightning.report.study_power import (
-        IN_A_PLAN,
-        PREDICTED,
-        power_line,
-        study_noise,
-        study_power,
-    )
-    from nas_lightning.study.planned import planned_runs
-
-    planned = planned_runs(states)
-    # The spread of kinds takes longer than all others together.
-    predictors = [name for name in PREDICTED if name != "kind"]
-    noise = study_noise(planned)
-    return power_line(study_power(planned, noise, studies=IN_A_PLAN, predictors=predictors))
+        print(plan_line(planned_runs(states)))
 
 
 def _power(options: argparse.Namespace) -> None:
     from nas_lightning.report.power import STUDIES
     from nas_lightning.report.study_power import format_power, power_record, study_noise, study_power
     from nas_lightning.study.planned import planned_runs
+    from nas_lightning.study.results import collect_results
     from nas_lightning.study.state import run_state
 
-    study = _study_of_runs(options)
-    planned = planned_runs([run_state(run) for run in study.runs])
+    study = _study(options)
+    if study.imported is None:
+        planned = planned_runs([run_state(run) for run in study.runs])
+    else:
+        planned = collect_results(study).runs
     noise = study_noise(planned, options.noise, options.spread)
     power = study_power(planned, noise, studies=options.studies or STUDIES)
     if options.json:

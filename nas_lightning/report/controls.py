@@ -84,7 +84,28 @@ def _legendre() -> tuple[np.ndarray, np.ndarray]:
 def detectable_difference(
     noise: Noise, controls: int, seeds: int = 1, *, power: float = POWER, alpha: float = ALPHA
 ) -> float:
-    """The smallest difference that is detected with a power; NaN where no rank has so small a p-value."""
+    """The smallest difference between the cell and its controls' mean that is detected with a power.
+
+    A design calculator for one cell among k random controls:
+    ``detectable_difference(Noise(seed=0.1, architecture=0.2), 19, 3)`` is in points if the noise is. Divided
+    by ``noise.architecture`` it is in standard deviations of the controls.
+
+    Args:
+        noise: Standard deviations between seeds and between the controls' true accuracies.
+        controls: Number k of controls.
+        seeds: Trainings of each architecture, the cell's as well.
+        power: Probability that the cell's rank has a p-value of at most alpha.
+        alpha: Level of the one-sided test; of a two-sided one, half its level.
+
+    Returns:
+        The difference in the unit of the noise; NaN with fewer than ``1 / alpha - 1`` controls, where no
+        rank has so small a p-value.
+
+    Raises:
+        ValueError: If a number is out of range; the message names it.
+    """
+    if not 0 < power < 1:
+        raise ValueError(f"`power` (={power:g}) must lie between 0 and 1")
 
     def lacks(difference: float) -> float:
         found = controls_power(difference, noise.architecture, noise.seed, controls, seeds, alpha=alpha)

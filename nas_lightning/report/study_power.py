@@ -44,12 +44,15 @@ from nas_lightning.report.words import counted, listed
 
 Unit: TypeAlias = Literal["tau", "points", "ratio"]
 
-IN_A_PLAN = 400
-"""Simulated studies behind the line of a plan."""
+IN_A_PLAN = 200
+"""Simulated studies behind the line of a plan, which appears at once."""
+MOST_IN_A_PLAN = 200
+"""Architectures of a base cell up to which a plan simulates."""
 PREDICTED: tuple[Predictor, ...] = ("width", "depth", "path", "original", "kind", "adaptation")
 MOST_RATIO = 20.0
 """Largest ratio of two spreads that is tried."""
 _STATISTIC = "final_accuracy"
+_AS_PUBLISHED = "published, 600 epochs of CIFAR-10; `study power` takes yours: --noise, --spread"
 _PERCENT = 100
 
 
@@ -114,7 +117,7 @@ def study_noise(planned: pd.DataFrame, seed: float | None = None, spread: float 
     """The noise that is stated, else that of the results so far, else the published one.
 
     Args:
-        planned: Table of :func:`~nas_lightning.study.planned.planned_runs`.
+        planned: Table of :func:`~nas_lightning.study.planned.planned_runs`, or ``Results.runs``.
         seed: Stated standard deviation between seeds, in points.
         spread: Stated standard deviation between architectures, in points.
     """
@@ -128,7 +131,7 @@ def study_noise(planned: pd.DataFrame, seed: float | None = None, spread: float 
         else _from(found.between, found.contrasts, "difference"),
     }
     if not any(known.values()):
-        return StudyNoise(noise, "as published for CIFAR-10; state yours with --noise and --spread")
+        return StudyNoise(noise, _AS_PUBLISHED)
     if not all(known.values()):
         missing = next(name for name, source in known.items() if not source)
         known[missing] = "by the published ratio of the two"
@@ -149,7 +152,7 @@ def study_power(
     """Find what each test of the report detects.
 
     Args:
-        planned: Table of :func:`~nas_lightning.study.planned.planned_runs`.
+        planned: Table of :func:`~nas_lightning.study.planned.planned_runs`, or ``Results.runs``.
         noise: The noise.
         studies: Number of simulated studies at each size of an effect.
         predictors: The tests.
@@ -164,7 +167,8 @@ def study_power(
         )
     comparisons = []
     for name, regularized in (("plain", False), ("regularized", True)):
-        runs = planned[planned["regularized"] == regularized]
+        # As in the report, unknown regularisation counts as none.
+        runs = planned[planned["regularized"].eq(True) == regularized]
         seeds = _seeds(runs, (*RANKED, "original"))
         for predictor in predictors:
             if predictor in SIZES:
@@ -196,7 +200,7 @@ def _sizes(table: pd.DataFrame, predictor: Predictor, noise: Noise, studies: int
         return None
     # The mean path is exploratory.
     resamples = EXPLORATORY_RESAMPLES if predictor == "path" else RESAMPLES
-    rate = rank_rate(blocks, noise, studies=studies, resamples=resamples)
+    rate = rank_rate(blocks, noise, studies=studies)
     smallest = smallest_rank_p(blocks, resamples=resamples)
     effect = _search(rate, 1.0, smallest, studies).mapped(partial(population_tau, blocks))
     seeds = [block.values for block in blocks]
@@ -208,7 +212,7 @@ def _originals(table: pd.DataFrame, noise: Noise, studies: int) -> dict[str, Any
     smallest = smallest_original_p(blocks, resamples=EXPLORATORY_RESAMPLES)
     if math.isnan(smallest):
         return None
-    rate = original_rate(blocks, noise, studies=studies, resamples=EXPLORATORY_RESAMPLES)
+    rate = original_rate(blocks, noise, studies=studies)
     effect = _search(rate, _farthest(noise), smallest, studies)
     seeds = [block.values for block in blocks]
     return _described(seeds, len(groups), smallest, "points", effect, math.inf)
@@ -281,10 +285,26 @@ def power_line(power: StudyPower) -> str:
     none = [name for name, one in named if math.isnan(one.effect.effect)]
     noise = power.noise.noise
     return (
-        f"detects (power {_PERCENT * POWER:.0f} %, p = {ALPHA:g}): {listed(found) or 'nothing'}"
-        f"{f'; nothing of {listed(none)}' if found and none else ''}"
-        f"; seeds {noise.seed:.2g} points, architectures {noise.architecture:.2g} ({power.noise.source})"
+        f"smallest effects it detects (power {_PERCENT * POWER:.0f} %, p = {ALPHA:g}):"
+        f" {listed(found) or 'none'}{f'; none of {listed(none)}' if found and none else ''}"
+        f"; seeds {_points(noise.seed)} points, architectures {_points(noise.architecture)}"
+        f" ({power.noise.source})"
     )
+
+
+def plan_line(planned: pd.DataFrame) -> str:
+    """The line of a plan: fewer simulated studies than in the whole answer, and never an error.
+
+    Args:
+        planned: Table of :func:`~nas_lightning.study.planned.planned_runs`.
+    """
+    most = int(planned.groupby("family")["genotype"].nunique().max())
+    if most > MOST_IN_A_PLAN:
+        return f"detects: {most:,} cells of one base cell take too long to simulate here; see `study power`"
+    try:
+        return power_line(study_power(planned, study_noise(planned), studies=IN_A_PLAN))
+    except ValueError as error:
+        return f"detects: unknown, as the study cannot be simulated: {error}"
 
 
 def format_power(name: str, power: StudyPower) -> str:
@@ -293,14 +313,14 @@ def format_power(name: str, power: StudyPower) -> str:
     lines = [
         f"{name}: what the report's tests detect in {_PERCENT * POWER:.0f} % of {power.studies:,} simulated"
         f" studies, at p = {ALPHA:g}",
-        f"noise: seeds {noise.seed:.2g} points of accuracy, architectures {noise.architecture:.2g}"
+        f"noise: seeds {_points(noise.seed)} points of accuracy, architectures {_points(noise.architecture)}"
         f" ({power.noise.source})",
         "",
     ]
     if not any(one.can_reach for one in power.comparisons):
         lines += [power_line(power), ""]
     if power.comparisons:
-        rows = [("accuracy and", "runs", "cells", "architectures", "seeds", "smallest p", "detects")]
+        rows = [("accuracy and", "runs", "base cells", "architectures", "seeds", "smallest p", "detects")]
         for one in power.comparisons:
             sizes = (str(one.cells), str(one.architectures), f"{one.seeds:.3g}", f"{one.smallest_p:.2g}")
             rows.append((PREDICTORS[one.predictor], one.runs, *sizes, _effect(one, interval=True)))
@@ -309,14 +329,14 @@ def format_power(name: str, power: StudyPower) -> str:
         "tau: expected tau-b without seed noise; points: of true accuracy; ratio: of standard deviations,"
         " connections to operations",
         "in parentheses: 95 % interval of the simulation",
-        "p is not corrected; Holm's method asks for less where a report has several primary tests",
+        "p is not corrected; where a report corrects it for several primary tests, effects must be larger",
         "",
         f"one cell against k random controls, p = rank/(k + 1): points above their mean for a power of"
         f" {_PERCENT * POWER:.0f} %",
     ]
     table = controls_table(noise)
     points = [["k", *(counted(seeds, "seed") for seeds in SEEDS)]]
-    points += [[str(k), *(f"{table[k][seeds]:.2g}" for seeds in SEEDS)] for k in CONTROLS]
+    points += [[str(k), *(_points(table[k][seeds]) for seeds in SEEDS)] for k in CONTROLS]
     return "\n".join([*lines, tabulate(points, tablefmt="plain", disable_numparse=True)])
 
 
@@ -372,4 +392,9 @@ def _effect(one: Comparison, *, interval: bool = False) -> str:
 
 
 def _number(unit: Unit, value: float) -> str:
-    return f"{value:.2f}" if unit == "tau" else f"{value:.2g}"
+    return f"{value:.2f}" if unit == "tau" else _points(value)
+
+
+def _points(value: float) -> str:
+    """Two digits, a final 0 as well."""
+    return f"{value:#.2g}".removesuffix(".")

@@ -72,6 +72,16 @@ def test_the_table_has_the_difference_that_gives_the_power() -> None:
     assert table[99][4] < table[99][1] < table[19][1]
 
 
+def test_without_seed_noise_the_difference_is_that_of_the_best_of_the_controls() -> None:
+    expected = stats.norm.ppf(0.8 ** (1 / 19))
+    assert detectable_difference(Noise(0.0, 3.0), 19) / 3 == pytest.approx(expected, abs=1e-4)
+    assert detectable_difference(Noise(0.0, 1.0), 39, alpha=0.025) == pytest.approx(
+        stats.norm.ppf(0.8 ** (1 / 39)), abs=1e-4
+    )
+    with pytest.raises(ValueError, match=r"`power` \(=1\) must lie between 0 and 1"):
+        detectable_difference(Noise(0.0, 1.0), 19, power=1.0)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

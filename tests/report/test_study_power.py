@@ -16,8 +16,10 @@ from nas_lightning.cells import get_genotype, topology
 from nas_lightning.report.power import PUBLISHED
 from nas_lightning.report.samples import take_sample
 from nas_lightning.report.study_power import (
+    MOST_IN_A_PLAN,
     StudyPower,
     format_power,
+    plan_line,
     power_line,
     power_record,
     study_noise,
@@ -80,9 +82,11 @@ def test_the_quickstart_detects_strong_effects_alone() -> None:
     assert (depth.can_reach, original.smallest_p) == (False, 0.25)
     assert path.smallest_p == pytest.approx(2 / math.factorial(7))
     line = power_line(power("quickstart"))
-    assert line.startswith(f"detects (power 80 %, p = 0.05): tau {width.effect.effect:.2f} (width) and tau")
-    assert "; nothing of small depth and the original among its variants; seeds 0.09 points" in line
-    assert "as published for CIFAR-10" in line
+    assert line.startswith(
+        f"smallest effects it detects (power 80 %, p = 0.05): tau {width.effect.effect:.2f} (width) and tau"
+    )
+    assert "; none of small depth and the original among its variants; seeds 0.12 points" in line
+    assert "published, 600 epochs of CIFAR-10" in line
 
 
 def test_more_architectures_detect_less() -> None:
@@ -126,7 +130,7 @@ def test_the_text_and_the_record_say_the_same() -> None:
     low, high = width["simulation_interval"]
     assert f"tau {width['effect']:.2f} ({low:.2f} to {high:.2f})" in text
     assert record["comparisons"][1]["effect"] is None
-    nineteen = [f"{row['points']:.2g}" for row in record["controls"] if row["controls"] == 19]
+    nineteen = [f"{row['points']:#.2g}" for row in record["controls"] if row["controls"] == 19]
     assert nineteen == next(line for line in text.splitlines() if line.startswith("19 ")).split()[1:]
 
 
@@ -141,6 +145,21 @@ def test_results_so_far_give_the_noise_and_stated_ones_go_first() -> None:
     alone = study_noise(plan_of(QUICKSTART), spread=2.1)
     assert alone.noise.seed == pytest.approx(2.1 * PUBLISHED.seed / PUBLISHED.architecture)
     assert alone.source == "seeds: by the published ratio of the two, architectures: stated"
+
+
+def test_a_plan_has_its_line_whatever_the_study() -> None:
+    assert plan_line(PLANS["figure3"]()) == power_line(power("figure3"))
+    many = plan_of([f"connections={number}" for number in range(MOST_IN_A_PLAN)])
+    assert plan_line(many) == (
+        "detects: 201 cells of one base cell take too long to simulate here; see `study power`"
+    )
+    alone = plan_line(plan_of(()))
+    assert alone.startswith("detects: unknown, as the study cannot be simulated: `architectures`: darts_v2")
+
+
+def test_unknown_regularisation_counts_as_none() -> None:
+    table = plan_of(QUICKSTART).assign(regularized=None)
+    assert study_power(table, study_noise(table), studies=100, predictors=["width"]).comparisons
 
 
 def test_a_plan_knows_which_runs_are_finished() -> None:
