@@ -71,23 +71,23 @@ def _effect(accuracy: Quantity) -> str:
     if not math.isfinite(found.low):
         return f"{text}, without an interval."
     random = (
-        "random are its seeds, and the controls as a sample of all such cells"
+        "its seeds are random, and the controls a sample of all such cells"
         if accuracy.estimate.repeats
         else "one seed does not tell the spread between seeds: that between controls stands in, and the "
         "interval is rather too wide"
     )
     text += f" (95 % interval {signed(found.low)} to {signed(found.high)}; {random})."
-    return f"{text} It beats {_share(accuracy.rank)} of such random cells ({_interval(accuracy.rank)})."
+    return f"{text} {_beaten(accuracy.rank)}"
 
 
-def _share(rank: Rank) -> str:
-    return f"{100 * rank.beaten:.0f} %"
-
-
-def _interval(rank: Rank) -> str:
+def _beaten(rank: Rank) -> str:
+    worse = rank.of - rank.rank
     # Outwards: 100 % would be all of them.
     low, high = math.floor(100 * rank.low), math.ceil(100 * rank.high)
-    return f"95 % interval {low} to {high} %"
+    return (
+        f"It beats {worse} of its {rank.of - 1} controls; of all such random cells that is {low} to {high} % "
+        "(95 % interval)."
+    )
 
 
 def _second_look(training: Training) -> Iterator[str]:
@@ -167,8 +167,9 @@ def _reservations(training: Training) -> Iterator[str]:
     if lacking:
         verb = "is" if lacking == 1 else "are"
         yield f"{lacking} of {counted(training.planned, 'training')} {verb} missing; the others are compared."
-    if training.controls < training.asked:
-        yield f"{training.asked - training.controls} of {training.asked} controls have no finished training."
+    if gone := training.asked - training.controls:
+        verb = "has" if gone == 1 else "have"
+        yield f"{gone} of {training.asked} controls {verb} no finished training."
 
 
 def _scope(training: Training) -> str:
