@@ -57,11 +57,6 @@ class Stack:
         """Number of models: a seed's images lie side by side."""
         return len(self.seeds) * self.images
 
-    def add(self, name: str, values: Float[Tensor, "seeds *shape"]) -> None:
-        """Give every model a copy of its seed's parameter, a leaf of its own."""
-        repeated = values.to(self.dtype).repeat_interleave(self.images, dim=0)
-        self.weights[name] = repeated.requires_grad_()
-
 
 class InitialWeights:
     """Initial weights by seed and place: the same numbers in the same place of every network.
@@ -74,6 +69,7 @@ class InitialWeights:
     def __init__(self, seeds: Sequence[int]) -> None:
         self.seeds = tuple(seeds)
         self._drawn: dict[tuple[str, tuple[int, ...], int], Tensor] = {}
+        self._repeated: dict[tuple[object, ...], Tensor] = {}
 
     def draw(self, name: str, shape: Sequence[int], fan_in: int) -> Float[Tensor, "seeds *shape"]:
         """The weights of one place for every seed, in float32."""
@@ -83,6 +79,22 @@ class InitialWeights:
             drawn = [torch.empty(key[1]).uniform_(-bound, bound, generator=g) for g in self._generators(name)]
             self._drawn[key] = torch.stack(drawn)
         return self._drawn[key]
+
+    def repeat(
+        self, name: str, shape: Sequence[int], fan_in: int | None, images: int, dtype: torch.dtype
+    ) -> Float[Tensor, "models *shape"]:
+        """A copy for every model: a leaf of its own for autograd, which networks share.
+
+        Without a fan in these are batch norm's: scales of 1, shifts of 0.
+        """
+        key = name, tuple(shape), fan_in, images, dtype
+        if key not in self._repeated:
+            if fan_in is None:
+                start = torch.full((len(self.seeds), *shape), float(name.endswith("weight")))
+            else:
+                start = self.draw(name, shape, fan_in)
+            self._repeated[key] = start.to(dtype).repeat_interleave(images, dim=0).requires_grad_()
+        return self._repeated[key]
 
     def _generators(self, name: str) -> Iterator[torch.Generator]:
         for seed in self.seeds:
@@ -108,32 +120,32 @@ def stacked_network(
     """
     network = CellNetwork(genotype, num_classes, init_channels, num_cells, stem_stride=stem_stride).eval()
     stack = Stack(weights.seeds, images, dtype)
+    relu = _ReLU(stack)  # has no state: one stands everywhere
     for name, layer in list(network.named_modules()):
         own = list(layer.parameters(recurse=False))
         if own and not own[0].requires_grad:
             continue  # dead, never called
         made: nn.Module
+        fan_in: int | None = None
         if isinstance(layer, nn.Conv2d):
             fan_in = math.prod(layer.weight.shape[1:])
-            stack.add(f"{name}.weight", weights.draw(f"{name}.weight", layer.weight.shape, fan_in))
             made = _Convolution(layer, name, stack)
         elif isinstance(layer, nn.Linear):
-            for part, parameter in layer.named_parameters():
-                full = f"{name}.{part}"
-                stack.add(full, weights.draw(full, parameter.shape, layer.in_features))
+            fan_in = layer.in_features
             made = _Linear(name, stack)
         elif isinstance(layer, nn.BatchNorm2d):
-            for part, value in (("weight", 1.0), ("bias", 0.0)):
-                stack.add(f"{name}.{part}", torch.full((len(weights.seeds), layer.num_features), value))
             made = _Norm(layer, name, stack)
         elif isinstance(layer, nn.ReLU):
-            made = _ReLU(stack)
+            made = relu
         elif isinstance(layer, nn.MaxPool2d):
             made = _MaxPool(layer, stack)
         elif own:
             raise ValueError(f"layer {name!r} ({type(layer).__name__}) has parameters and no stacked form")
         else:
             continue
+        for part, parameter in layer.named_parameters(recurse=False):
+            full = f"{name}.{part}"
+            stack.weights[full] = weights.repeat(full, parameter.shape, fan_in, images, dtype)
         parent, _, child = name.rpartition(".")
         setattr(network.get_submodule(parent), child, made)
     return network, stack
@@ -153,6 +165,12 @@ class _Layer(nn.Module):
         return self._stack.mode == "taylor"
 
 
+def _add_moved(y: Tensor, moved: Tensor) -> None:
+    """Add V x to W x' and 2 V x' to W x'', in place."""
+    y[1] += moved[0]
+    y[2].add_(moved[1], alpha=2)
+
+
 class _Convolution(_Layer):
     def __init__(self, layer: nn.Conv2d, name: str, stack: Stack) -> None:
         super().__init__(stack)
@@ -162,22 +180,21 @@ class _Convolution(_Layer):
         self._is_pointwise = layer.kernel_size == (1, 1) and layer.groups == 1 and layer.padding == (0, 0)
 
     def forward(self, x: Tensor) -> Tensor:
-        parts = self._parts(x)
-        y = self._convolve(parts, self._stack.weights[self._name])
+        y = self._convolve(x, self._stack.weights[self._name])
         if self._is_taylor:
-            moved = self._convolve(parts[:2], self._stack.directions[self._name])
-            y = torch.stack([y[0], y[1] + moved[0], y[2] + 2 * moved[1]])
-        return y.flatten(0, 1)
+            moved = self._convolve(x[: 2 * self._stack.models], self._stack.directions[self._name])
+            _add_moved(self._parts(y), self._parts(moved))
+        return y
 
-    def _convolve(self, parts: Tensor, weight: Tensor) -> Tensor:
-        if self._is_pointwise:
-            rows, columns = self._stride[0], self._stride[1]
-            strided = parts[..., ::rows, ::columns]
-            mapped = torch.matmul(weight.flatten(2), strided.flatten(3))
-            return mapped.view(*mapped.shape[:3], *strided.shape[3:])
+    def _convolve(self, x: Tensor, weight: Tensor) -> Tensor:
         models = self._stack.models
+        if self._is_pointwise:
+            strided = x[..., :: self._stride[0], :: self._stride[1]]
+            parts, weight = strided.reshape(-1, models, x.shape[1], strided[0, 0].numel()), weight.flatten(2)
+            mapped = torch.matmul(weight, parts) if len(parts) > 1 else torch.bmm(weight, parts[0])
+            return mapped.view(len(x), -1, *strided.shape[2:])
         mapped = functional.conv2d(
-            parts.flatten(1, 2),
+            x.reshape(-1, models * x.shape[1], *x.shape[2:]),
             weight.flatten(0, 1),
             None,
             self._stride,
@@ -185,7 +202,7 @@ class _Convolution(_Layer):
             self._dilation,
             groups=models * self._groups,
         )
-        return mapped.view(len(parts), models, -1, *mapped.shape[2:])
+        return mapped.view(len(x), -1, *mapped.shape[2:])
 
 
 class _Norm(_Layer):
@@ -199,37 +216,43 @@ class _Norm(_Layer):
     def forward(self, x: Tensor) -> Tensor:
         weight, bias = self._stack.weights[self._weight], self._stack.weights[self._bias]
         if self._stack.mode == "estimate":
-            mean, variance = self._estimate(x)
-        else:
-            mean, variance = self.mean, self.variance
+            return self._estimate(x, weight, bias)
         if self._is_taylor:
-            return self._taylor(self._parts(x), weight, bias)
+            return self._taylor(x, weight, bias)
         y = functional.batch_norm(
             x.reshape(1, -1, *x.shape[2:]),
-            *(mean.flatten(), variance.flatten(), weight.flatten(), bias.flatten(), False, 0.0),
+            *(self.mean.flatten(), self.variance.flatten(), weight.flatten(), bias.flatten(), False, 0.0),
             self._epsilon,
         )
         return y.view_as(x)
 
-    def _estimate(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Statistics of each seed's images; the running variance is the unbiased one, as PyTorch's."""
+    def _estimate(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        """Normalise by each seed's images; the running variance is the unbiased one, as PyTorch's."""
         images = self._stack.images
-        # Within each image, then over the images: dimensions that lie together are summed far faster.
-        inside, means = torch.var_mean(x.flatten(2), dim=2, correction=0)
-        inside, means = (part.view(-1, images, x.shape[1]) for part in (inside, means))
-        variance = inside.mean(1) + means.var(1, correction=0)
+        self.mean = self._over_images(x.flatten(2).mean(2))
+        centred = x - self.mean[..., None, None]
+        variance = self._over_images(centred.square().flatten(2).mean(2))
         count = images * x.shape[2] * x.shape[3]
-        self.mean = means.mean(1).repeat_interleave(images, dim=0)
-        self.variance = variance.repeat_interleave(images, dim=0) * (count / max(count - 1, 1))
-        return self.mean, variance.repeat_interleave(images, dim=0)
+        self.variance = variance * (count / max(count - 1, 1))
+        scale = torch.rsqrt(variance + self._epsilon) * weight
+        return centred.mul_(scale[..., None, None]).add_(bias[..., None, None])
 
-    def _taylor(self, parts: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        scale = torch.rsqrt(self.variance + self._epsilon)[..., None, None]
-        centred = torch.cat([(parts[0] - self.mean[..., None, None])[None], parts[1:]]) * scale
-        y = centred * weight[..., None, None]
-        moved = centred[:2] * self._stack.directions[self._weight][..., None, None]
-        first = moved[0] + self._stack.directions[self._bias][..., None, None]
-        y = torch.stack([y[0] + bias[..., None, None], y[1] + first, y[2] + 2 * moved[1]])
+    def _over_images(self, values: Float[Tensor, "models channels"]) -> Float[Tensor, "models channels"]:
+        """Mean over each seed's images, for each of them."""
+        images = self._stack.images
+        means = values.view(-1, images, values.shape[1]).mean(1, keepdim=True)
+        return means.expand(-1, images, -1).reshape(values.shape)
+
+    def _taylor(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        directions = self._stack.directions
+        scale = torch.rsqrt(self.variance + self._epsilon)
+        slope, moved = scale * weight, scale * directions[self._weight]
+        parts = self._parts(x)
+        y = parts * slope[..., None, None]
+        y[0] += (bias - self.mean * slope)[..., None, None]
+        y[1] += (directions[self._bias] - self.mean * moved)[..., None, None]
+        y[1].addcmul_(parts[0], moved[..., None, None])
+        y[2].addcmul_(parts[1], moved[..., None, None], value=2)
         return y.flatten(0, 1)
 
 
@@ -241,11 +264,11 @@ class _Linear(_Layer):
     def forward(self, x: Tensor) -> Tensor:
         parts, stack = self._parts(x), self._stack
         y = torch.einsum("moi,pmi->pmo", stack.weights[self._weight], parts)
-        y = torch.cat([y[:1] + stack.weights[self._bias], y[1:]])
-        if self._is_taylor:
-            moved = torch.einsum("moi,pmi->pmo", stack.directions[self._weight], parts[:2])
-            first = moved[0] + stack.directions[self._bias]
-            y = torch.stack([y[0], y[1] + first, y[2] + 2 * moved[1]])
+        if not self._is_taylor:
+            return y[0] + stack.weights[self._bias]
+        y[0] += stack.weights[self._bias]
+        y[1] += stack.directions[self._bias]
+        _add_moved(y, torch.einsum("moi,pmi->pmo", stack.directions[self._weight], parts[:2]))
         return y.flatten(0, 1)
 
 
