@@ -1,8 +1,8 @@
 """Whether random cells look random: percentiles of level 0 over cells that were drawn uniformly.
 
-Every cell rewires the base at random and is audited with controls of its own seed. Its place among cell and
-controls, ties broken at random, is uniform on 0 to 1 if the audit's null hypothesis holds; so is its place in
-the census. The test is that of Kolmogorov and Smirnov.
+Connections and operations of every cell are drawn at random, and it is audited with controls of its own. Its
+place among cell and controls, ties broken at random, is uniform on 0 to 1 if the audit's null hypothesis
+holds; so is its place in the census and over operations. The test is that of Kolmogorov and Smirnov.
 """
 
 from __future__ import annotations
@@ -10,11 +10,12 @@ from __future__ import annotations
 import argparse
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from functools import partial
+from functools import cache, partial
 from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
+import torch
 from matplotlib.figure import Figure
 from scipy import stats
 
@@ -22,63 +23,80 @@ from benchmarks.record import machine, write
 from nas_lightning.audit import Standing, audit_structure, matched_controls
 from nas_lightning.audit.initial import STATISTICS, InitialSettings, audit_initial, fixed_images
 from nas_lightning.audit.structure import NetworkSettings
-from nas_lightning.cells import get_genotype, random_connections
+from nas_lightning.cells import get_genotype, random_connections, random_operations
 from nas_lightning.datamodules import Digits
 from nas_lightning.figures import write_figure
 from nas_lightning.figures.picture import label_axes, new_figure, open_axes, settle
 
 LEAST_P = 0.01
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#000000")
 WIRING = ("width", "depth", "path")
+SIZES = ("parameters", "multiply_adds")
 
 
-def place(standing: Standing, draw: float, *, is_member: bool) -> float:
+def place(standing: Standing | None, draw: float, *, is_member: bool) -> float:
     """The cell's place from 0 to 1, at random among its equals; a space holds the cell, controls do not."""
+    assert standing is not None  # four nodes have a census, and DARTS's operations a size
     extra = 0 if is_member else 1
     return (standing.below + draw * (standing.equal + extra)) / (standing.total + extra)
 
 
-def audit(settings: argparse.Namespace, index: int) -> dict[str, float] | None:
-    """Places of one random cell in everything that level 0 ranks; None if it has no control."""
-    genotype = random_connections(get_genotype(settings.genotype), index)
+def audit(settings: argparse.Namespace, index: int) -> dict[str, float]:
+    """Places of one random cell in everything that level 0 ranks; of initial weights only with controls."""
+    # Seeds that share no stream: else the controls would depend on the cell.
+    of_wiring, of_operations, of_controls, of_ties = np.random.SeedSequence(index).generate_state(4).tolist()
+    rewired = random_connections(get_genotype(settings.genotype), of_wiring)
+    genotype = random_operations(rewired, of_operations)
+    generator = np.random.RandomState(of_ties)
     size = {"init_channels": settings.init_channels, "num_cells": settings.num_cells}
-    try:
-        # A seed of its own: audits that share controls would be dependent.
-        controls = matched_controls(genotype, settings.controls, seed=index, **size)
-    except ValueError as error:
-        if "no matched control" in str(error):
-            return None
-        raise
-    images, targets = fixed_images(Digits(), settings.images)
-    seeds = tuple(range(settings.seeds))
-    initial = audit_initial(
-        genotype, controls, images, targets, InitialSettings(seeds=seeds, **size), processes=1
-    )
     structure = audit_structure(genotype, NetworkSettings(**size))
-    generator = np.random.RandomState(index)
     places = {}
-    for name, statistic in initial.statistics.items():
-        places[name] = place(statistic.standing, generator.random_sample(), is_member=False)
     for cell in (structure.normal, structure.reduction):
         for name in WIRING:
             standing = cell.standings["ordered"][name]
-            assert standing is not None  # four nodes have a census
             places[f"{cell.name}_{name}"] = place(standing, generator.random_sample(), is_member=True)
+    for name in SIZES:
+        found = getattr(structure, f"{name}_standing")
+        places[name] = place(found and found.standing, generator.random_sample(), is_member=True)
+    try:
+        controls = matched_controls(genotype, settings.controls, seed=of_controls, **size)
+    except ValueError as error:
+        if "no matched control" in str(error):
+            return places
+        raise
+    images, targets = _images(settings.images)
+    initial = audit_initial(
+        genotype,
+        controls,
+        images,
+        targets,
+        InitialSettings(seeds=tuple(range(settings.seeds)), **size),
+        processes=1,
+    )
+    for name, statistic in initial.statistics.items():
+        places[name] = place(statistic.standing, generator.random_sample(), is_member=False)
     return places
+
+
+@cache
+def _images(count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    return fixed_images(Digits(), count)
 
 
 def draw_places(places: Mapping[str, Sequence[float]]) -> Figure:
     """The distribution function of every quantity's places; on the diagonal if the null hypothesis holds."""
     figure = new_figure(7.2, 3.6)
     panels = figure.subplots(1, 2, sharey=True)
-    titles = {"Initial weights": True, "Wiring": False}
-    for axes, (title, of_weights) in zip(panels, titles.items(), strict=True):
-        shown = [name for name in places if (name in STATISTICS) == of_weights]
+    shares = {"Initial weights": tuple(STATISTICS), "Wiring and size": tuple(set(places) - set(STATISTICS))}
+    for axes, (title, names) in zip(panels, shares.items(), strict=True):
         axes.plot([0, 1], [0, 1], color="#7F7F7F", linewidth=0.8)
-        for number, name in enumerate(shown):
+        for number, name in enumerate(name for name in places if name in names):
             values = np.sort(places[name])
             share = np.arange(1, len(values) + 1) / len(values)
-            colour = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#000000")[number]
-            axes.step(values, share, where="post", color=colour, label=name.replace("_", " "))
+            colour, line = COLOURS[number % len(COLOURS)], "-" if number < len(COLOURS) else "--"
+            axes.step(
+                values, share, line, where="post", color=colour, linewidth=1, label=name.replace("_", " ")
+            )
         label_axes(axes, title, x="place among random cells", y="share of audited cells")
         open_axes(axes, grid="both")
         axes.legend(frameon=False, fontsize=7)
@@ -103,14 +121,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     else:
         with ProcessPoolExecutor(settings.processes, mp_context=get_context("spawn")) as pool:
             found = list(pool.map(one, range(settings.cells), chunksize=4))
-    audited = [places for places in found if places is not None]
-    places = {name: [of_one[name] for of_one in audited] for name in audited[0]}
+    places = {name: [of_one[name] for of_one in found if name in of_one] for name in max(found, key=len)}
     p_values = {name: float(stats.kstest(values, "uniform").pvalue) for name, values in places.items()}
-    print(f"{machine()['processor']}: {len(audited)} of {settings.cells} cells have controls")
+    print(f"{machine()['processor']}: {settings.cells} cells")
     for name, p in p_values.items():
-        print(f"{name:<24} p {p:.3f}{'' if p > LEAST_P else '  NOT UNIFORM'}")
+        print(f"{name:<24} {len(places[name])} cells, p {p:.3f}{'' if p > LEAST_P else '  NOT UNIFORM'}")
     shown = {name: str(value) if isinstance(value, Path) else value for name, value in vars(settings).items()}
-    record = {"settings": shown, "audited": len(audited), "p_values": p_values, "places": places}
+    # A line for each quantity, not one for each number.
+    rounded = {name: " ".join(f"{value:.3f}" for value in values) for name, values in places.items()}
+    record = {"settings": shown, "p_values": p_values, "places": rounded}
     print(f"written to {write('audit_null', record)}")
     if settings.figure is not None:
         write_figure(draw_places(places), settings.figure)
