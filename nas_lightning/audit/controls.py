@@ -26,7 +26,7 @@ from jaxtyping import Bool, Int
 from nas_lightning.cells.census import MAX_WIRINGS, all_wirings, count_wirings
 from nas_lightning.cells.genotype import CellEdges, Edge, Genotype
 from nas_lightning.cells.operations import carries
-from nas_lightning.cells.size import count_parameters, operation_cost
+from nas_lightning.cells.size import UnknownOperationSize, count_parameters, operation_cost
 from nas_lightning.cells.stack import reduction_indices, stack_plan
 from nas_lightning.cells.topology import reads_inputs
 from nas_lightning.cells.variants import MAX_SEED
@@ -135,7 +135,10 @@ def matched_controls(
                 f"the {name} cell has {wirings:,} wirings; matched controls are counted among at most "
                 f"{MAX_WIRINGS:,}"
             )
-    space = PairSpace(genotype, init_channels, num_cells, num_classes)
+    try:
+        space = PairSpace(genotype, init_channels, num_cells, num_classes)
+    except UnknownOperationSize as error:
+        raise UnknownOperationSize(f"there are no controls of the same size: {error}") from error
     total = space.class_size - 1
     if not total:
         raise ValueError(

@@ -37,7 +37,8 @@ from torch.nn import functional
 from nas_lightning.audit.controls import Controls
 from nas_lightning.audit.stacked import InitialWeights, Stack, stacked_network
 from nas_lightning.audit.standing import Standing, among_controls
-from nas_lightning.cells import Genotype
+from nas_lightning.cells import Genotype, check_image_size, stack_plan
+from nas_lightning.cells.operations import BUILT_IN_OPERATIONS
 from nas_lightning.datamodules import ImageDataModule
 from nas_lightning.networks import CellNetwork
 
@@ -172,8 +173,13 @@ def measure_initial(
 
     Returns:
         Every one of ``STATISTICS`` by seed.
+
+    Raises:
+        ValueError: If an edge carries an operation of the user's own, or the images are not coloured, have
+            classes beyond the network's, or cannot be halved as often as it halves them.
     """
     settings = settings or InitialSettings()
+    _check(genotype, images, targets, settings)
     dtype = torch.float64 if settings.double else torch.float32
     network, stack = stacked_network(
         genotype,
@@ -227,8 +233,12 @@ def audit_initial(
 
     Returns:
         The ranks.
+
+    Raises:
+        ValueError: If ``processes`` is under 1, or as :func:`measure_initial`.
     """
     settings = settings or InitialSettings()
+    _check(genotype, images, targets, settings)
     measured = _measure_all((genotype, *controls.genotypes), images, targets, settings, processes)
     statistics = {}
     for name in STATISTICS:
@@ -242,6 +252,25 @@ def audit_initial(
             by_seed=tuple(among_controls(float(of_seed[0]), of_seed[1:]).percentile for of_seed in values.T),
         )
     return Initial(settings, len(images), statistics)
+
+
+def _check(genotype: Genotype, images: Tensor, targets: Tensor, settings: InitialSettings) -> None:
+    own = sorted({edge.op for edge in (*genotype.normal, *genotype.reduce)} - set(BUILT_IN_OPERATIONS))
+    if own:
+        # Second derivatives are carried through layers of known kinds only.
+        raise ValueError(
+            f"operation {own[0]!r} is your own: initial weights are measured with built-in operations only"
+        )
+    if images.ndim != 4 or images.shape[1] != 3:
+        raise ValueError(
+            f"images have the shape {tuple(images.shape)}; it must be (number, 3, height, width)"
+        )
+    largest = int(targets.max())
+    if largest >= settings.num_classes:
+        raise ValueError(f"`num_classes` (={settings.num_classes}) must be above the images' class {largest}")
+    plan = stack_plan(genotype, init_channels=settings.init_channels, num_cells=settings.num_cells)
+    for size in images.shape[2:]:
+        check_image_size(plan, size, settings.stem_stride)
 
 
 def _measure_all(

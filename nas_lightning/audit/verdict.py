@@ -116,9 +116,10 @@ def level_0_verdict(structure: Structure, initial: Initial | None = None) -> Ver
         among = f"among {count} random cells with the same operations and as many live parameters"
         least = 2 / (count + 1) * len(weights)
         if least > ALPHA:
+            number = "one control is" if count == 1 else f"{count} controls are"
             sentences.append(
-                f"At its initial weights, {count} controls are too few for a verdict: after Holm's "
-                f"correction for {len(weights)} properties no p-value can be below {least:.2g}."
+                f"At its initial weights, {number} too few for a verdict: after Holm's correction for "
+                f"{len(weights)} properties no p-value can be below {min(1.0, least):.2g}."
             )
         else:
             sentences.append(

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from nas_lightning.analysis import (
     HessianProduct,
@@ -24,7 +26,7 @@ from nas_lightning.audit.initial import (
 from nas_lightning.audit.stacked import InitialWeights, stacked_network
 from nas_lightning.cells import Genotype
 from nas_lightning.datamodules import Digits
-from nas_lightning.networks import CellNetwork
+from nas_lightning.networks import CellNetwork, register_operation
 
 EVERYTHING = Genotype(
     [
@@ -141,6 +143,22 @@ def test_images_are_fixed_by_a_seed() -> None:
     assert targets.shape == (4,)
     with pytest.raises(ValueError, match=r"`count` \(=1\) must be from 2 to 1437"):
         fixed_images(Digits(), 1)
+
+
+def test_images_and_operations_that_do_not_fit_are_named() -> None:
+    for images, message in (
+        (IMAGES[:, :1], r"shape \(3, 1, 8, 8\); it must be \(number, 3, height, width\)"),
+        (torch.zeros(3, 3, 12, 12), r"`image_size` \(=12\) with `stem_stride` \(=2\) gives 6 pixels"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            measure_initial(CHAIN, images, TARGETS, SETTINGS)
+    with pytest.raises(ValueError, match=r"`num_classes` \(=5\) must be above the images' class 7"):
+        measure_initial(CHAIN, IMAGES, TARGETS, replace(SETTINGS, num_classes=5))
+    # Its gated units have second derivatives that no layer here carries.
+    register_operation("audit_gated", lambda c, s, _: nn.Sequential(nn.Conv2d(c, 2 * c, 3, s, 1), nn.GLU(1)))
+    own = [("audit_gated", 0), ("skip_connect", 1)]
+    with pytest.raises(ValueError, match="operation 'audit_gated' is your own"):
+        measure_initial(Genotype(own, [2], own, [2]), IMAGES, TARGETS, SETTINGS)
 
 
 def test_bad_settings_are_named() -> None:

@@ -71,6 +71,9 @@ def test_too_few_controls_decide_nothing(structure: Structure) -> None:
         "At its initial weights, 20 controls are too few for a verdict: after Holm's correction for 4 "
         "properties no p-value can be below 0.38."
     )
+    verdict = level_0_verdict(structure, initial(1, {}))
+    assert verdict.sentences[1].startswith("At its initial weights, one control is too few for a verdict")
+    assert verdict.sentences[1].endswith("no p-value can be below 1.")
 
 
 def test_a_cell_that_is_wide_and_shallow_is_found_out() -> None:
