@@ -65,6 +65,11 @@ class Rank:
         """One-sided and exact under "drawn like its controls"; ties count against the cell."""
         return self.rank / self.of
 
+    @property
+    def p_value_of_the_opposite(self) -> float:
+        """The same for "worse than its controls": a control that is as bad or worse speaks against it."""
+        return (self.of - self.rank + self.tied + 1) / self.of
+
 
 def rank_among(own: float, controls: Float[np.ndarray, " controls"], better: Better) -> Rank:
     """Rank a cell among its controls.

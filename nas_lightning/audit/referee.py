@@ -54,6 +54,12 @@ def _verdict(training: Training) -> str:
             f"{answer} With {counted(count, 'control')} no p-value can be below {1 / rank.of:.2g}: they are "
             "too few to tell it from a random cell."
         )
+    if rank.p_value_of_the_opposite <= ALPHA:
+        opposite = p_value_text(rank.p_value_of_the_opposite)
+        return (
+            f"{answer} It is rather worse: a cell that was drawn at random like its controls would have "
+            f"such a rank, or a worse one, with a probability of at most {opposite}."
+        )
     return (
         f"{answer} This training does not tell it from a random cell; that is absence of evidence, not "
         "evidence of absence."

@@ -15,7 +15,7 @@ from nas_lightning.audit.ranks import (
     rank_among,
     search_picks,
 )
-from tests.oracles.trained_ranks import counted_p, counted_rank, listed_picks
+from tests.oracles.trained_ranks import counted_opposite_p, counted_p, counted_rank, listed_picks
 
 NAN, INF = math.nan, math.inf
 LOSS = Measure("convergence", "mean loss", "nat", "area_under_loss", "smaller")
@@ -40,6 +40,8 @@ def test_whichever_cell_is_audited_p_is_at_most_a_in_a_share_a_of_the_choices(
         found = rank_among(own, others, better)
         assert found.rank == counted_rank(own, others.tolist(), better == "larger")
         assert found.p_value == pytest.approx(float(counted_p(own, others.tolist(), better == "larger")))
+        opposite = float(counted_opposite_p(own, others.tolist(), better == "larger"))
+        assert found.p_value_of_the_opposite == pytest.approx(opposite)
         p_values.append(found.p_value)
     for level in {*p_values, *np.linspace(0, 1, 41)}:
         assert np.mean(np.array(p_values) <= level) <= level + 1e-12

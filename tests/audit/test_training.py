@@ -16,6 +16,8 @@ import pytest
 import yaml
 
 from nas_lightning.audit.controls import Controls, matched_controls
+from nas_lightning.audit.ranks import compare
+from nas_lightning.audit.referee import sentences
 from nas_lightning.audit.subjects import Subject
 from nas_lightning.audit.training import Budget, Training, training_comparison, write_study
 from nas_lightning.cells import Genotype, genotype_slug, get_genotype
@@ -345,6 +347,31 @@ def test_what_it_could_have_found_follows_from_its_own_spread(tmp_path: Path) ->
         "0.05."
     )
     assert f"truly {training.detectable:.2f} points better than the mean of its controls" in " ".join(said)
+
+
+@pytest.mark.parametrize(
+    ("own", "said"),
+    [
+        (
+            0.95,
+            "would have such a rank, or a better one, with a probability of at most 0.05.",
+        ),
+        (0.905, "does not tell it from a random cell; that is absence of evidence, not evidence of absence."),
+        (
+            0.89,
+            "would have such a rank, or a worse one, with a probability of at most 0.05.",
+        ),
+    ],
+)
+def test_a_verdict_says_no_more_than_the_rank(study: Study, own: float, said: str) -> None:
+    write_trained(study, trained([[0.2, 0.4, 0.6, own]] * 2))
+    training = found(study)
+    accuracy = training.accuracy
+    controls = {str(number): {0: 90 + number / 10} for number in range(19)}
+    quantity = compare(accuracy.measure, {0: 100 * own}, controls)
+    (verdict, *others) = sentences(dataclasses.replace(training, quantities=(quantity,)))
+    assert said in verdict
+    assert "one seed does not tell the spread between seeds" in others[0]
 
 
 TINY = """

@@ -18,6 +18,12 @@ def counted_p(own: float, controls: Sequence[float], larger: bool) -> Fraction:
     return Fraction(sum(not _worse(value, own, larger) for value in everyone), len(everyone))
 
 
+def counted_opposite_p(own: float, controls: Sequence[float], larger: bool) -> Fraction:
+    """Share of the cells, itself included, that are not better."""
+    everyone = [own, *controls]
+    return Fraction(sum(not _worse(own, value, larger) for value in everyone), len(everyone))
+
+
 def _worse(value: float, than: float, larger: bool) -> bool:
     if not math.isfinite(value):
         return math.isfinite(than)
