@@ -55,7 +55,7 @@ _LONGEST_LABEL = 60
 _OF_AN_AUDIT = ("model.genotype", "seed_everything", "experiment", "run", "ckpt_path", "config")
 _SHOWN_CLAIMS = ("landscape", "gradient_variance")
 
-ACCURACY = Measure("accuracy", "final accuracy", "%", "final_accuracy", "larger", 100.0)
+ACCURACY = Measure("accuracy", "final test accuracy", "%", "final_accuracy", "larger", 100.0)
 CONVERGENCE = (
     Measure(
         "convergence",
@@ -216,7 +216,6 @@ class Training:
         budget: What was asked for.
         data: Name of the data set.
         epochs: Length of every training.
-        split: On which split the curves and the accuracy are.
         planned: Number of runs of the cell and of its controls.
         finished: How many of them are finished.
         missing: Why the others are missing, a line each.
@@ -235,7 +234,6 @@ class Training:
     budget: Budget
     data: str
     epochs: int
-    split: str
     planned: int
     finished: int
     missing: tuple[str, ...]
@@ -271,14 +269,11 @@ class Training:
         return {
             "level": self.budget.level,
             "data": self.data,
-            "split": self.split,
             "epochs": self.epochs,
             "seeds": list(self.budget.seeds),
             "controls": self.controls,
             "runs": {"finished": self.finished, "planned": self.planned},
             "missing": list(self.missing),
-            "ended": list(self.ended),
-            "diverged": list(self.diverged),
             "settings": dict(self.settings),
             "quantities": [quantity.record() for quantity in self.quantities],
             "detectable": {
@@ -337,7 +332,6 @@ def training_comparison(
         budget=budget,
         data=planned[0].data_set,
         epochs=planned[0].epochs,
-        split=str(own_table["evaluation_split"].iloc[0]),
         planned=len(planned),
         finished=len(everyone),
         missing=_about(results.problems, names),
@@ -395,6 +389,8 @@ def _is_measured(runs: pd.DataFrame, column: str) -> bool:
 
 
 def _quantity(measure: Measure, own: pd.DataFrame, controls: Mapping[str, pd.DataFrame]) -> Quantity:
+    if (own["evaluation_split"] == "val").all():
+        measure = replace(measure, label=measure.label.replace(" test ", " validation "))
     return compare(
         measure, _by_seed(own, measure), {name: _by_seed(table, measure) for name, table in controls.items()}
     )

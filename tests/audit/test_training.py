@@ -243,6 +243,7 @@ def test_a_cell_is_ranked_by_its_mean_over_seeds(study: Study) -> None:
     assert accuracy["difference"] == pytest.approx(1.5)
     assert accuracy["seed_sd"] == pytest.approx(math.sqrt(12.5 / 5))
     assert accuracy["controls_sd"] == pytest.approx(np.std([93, 90, 94, 91], ddof=1))
+    assert accuracy["label"] == "final test accuracy"
     assert convergence["column"] == "area_under_loss_clipped"
     assert (convergence["rank"], convergence["p_value"]) == (5, 1.0)
     assert record["badge"] == training.badge == "level 1: rank 2 of 5, p = 0.4"
@@ -295,7 +296,7 @@ def test_what_diverged_counts_and_what_is_missing_is_said(study: Study) -> None:
     record = training.record()
     assert record["quantities"][0]["rank"] == record["quantities"][1]["rank"] == 4
     assert record["quantities"][0]["of"] == 4
-    assert [name.split("-digits")[0] for name in record["diverged"]] == ["darts_v2", "darts_v2"]
+    assert [name.split("-digits")[0] for name in training.diverged] == ["darts_v2", "darts_v2"]
     assert record["curves"]["own"]["loss"] == [[None] * 4] * 2
     assert record["runs"] == {"finished": 7, "planned": 10}
     assert record["controls"] == 3
@@ -306,6 +307,13 @@ def test_what_diverged_counts_and_what_is_missing_is_said(study: Study) -> None:
     assert "2 trainings learnt nothing and count with what they reached: darts_v2-digits" in said
     assert "3 of 10 trainings are missing; the others are compared." in said
     assert "1 of 4 controls has no finished training." in said
+
+
+def test_what_is_evaluated_on_a_validation_split_is_called_so(study: Study) -> None:
+    write_trained(study, trained([ENDS[0]]), split="val")
+    labels = [quantity.measure.label for quantity in found(study).quantities]
+    assert labels[0] == "final validation accuracy"
+    assert labels[1].startswith("mean validation loss over")
 
 
 def test_nothing_is_compared_before_there_are_three_controls(study: Study) -> None:
