@@ -153,7 +153,7 @@ def _plan(options: argparse.Namespace) -> None:
 
 
 def _power(options: argparse.Namespace) -> None:
-    from nas_lightning.report.power import STUDIES
+    from nas_lightning.report.power import Effort
     from nas_lightning.report.study_power import format_power, power_record, study_noise, study_power
     from nas_lightning.study.planned import planned_runs
     from nas_lightning.study.results import collect_results
@@ -165,7 +165,7 @@ def _power(options: argparse.Namespace) -> None:
     else:
         planned = collect_results(study).runs
     noise = study_noise(planned, options.noise, options.spread)
-    power = study_power(planned, noise, studies=options.studies or STUDIES)
+    power = study_power(planned, noise, effort=Effort(options.studies or Effort.studies))
     if options.json:
         print(json.dumps(power_record(study.name, power), indent=2))
     else:

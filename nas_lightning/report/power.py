@@ -52,18 +52,31 @@ from nas_lightning.report.uncorrected import ALPHA
 
 POWER = 0.8
 """Share of studies that must detect an effect."""
-STUDIES = 1000
-"""Simulated studies at each size of an effect."""
-PERMUTATIONS = 999
-"""Random permutations of a simulated test that cannot make all. The report makes more, which adds less than
-half a point to a power of 80 %."""
 FARTHEST = 10.0
 """Largest difference that is tried, in standard deviations of a run."""
-_STEPS = 7
+_STEPS = 6
 _SEED = 0
 
 Rate: TypeAlias = Callable[[float], float]
 """Share of simulated studies that detect an effect of a size."""
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How much is simulated.
+
+    Attributes:
+        studies: Simulated studies at each size of an effect.
+        permutations: Random permutations of a test that cannot make all. The report makes more; with 999 the
+            power is lower by less than half a point, with 199 by one or two.
+    """
+
+    studies: int = 1000
+    permutations: int = 999
+
+
+FULL = Effort()
+"""For an answer in full."""
 
 
 @dataclass(frozen=True)
@@ -189,7 +202,9 @@ class Detectable:
         return Detectable(*ends)
 
 
-def detectable(rate: Rate, largest: float, *, studies: int = STUDIES, power: float = POWER) -> Detectable:
+def detectable(
+    rate: Rate, largest: float, *, studies: int = Effort.studies, power: float = POWER
+) -> Detectable:
     """Search the smallest effect that is detected, by bisection and interpolation.
 
     Args:
@@ -199,7 +214,8 @@ def detectable(rate: Rate, largest: float, *, studies: int = STUDIES, power: flo
         power: The power that is asked for.
     """
     error = stats.norm.isf(0.025) * math.sqrt(power * (1 - power) / studies)
-    found = {0.0: rate(0.0), largest: rate(largest)}
+    # Without an effect the rate is about ALPHA, far from any power that is asked for.
+    found = {0.0: 0.0, largest: rate(largest)}
     low, high = 0.0, largest
     if found[largest] >= power - error:
         for _ in range(_STEPS):
@@ -221,37 +237,32 @@ def detectable(rate: Rate, largest: float, *, studies: int = STUDIES, power: flo
     return Detectable(crossing(power), crossing(power - error), crossing(power + error))
 
 
-def rank_rate(
-    blocks: Sequence[RankBlock], noise: Noise, *, studies: int = STUDIES, resamples: int = PERMUTATIONS
-) -> Rate:
+def rank_rate(blocks: Sequence[RankBlock], noise: Noise, effort: Effort = FULL) -> Rate:
     """Power of ``rank_association`` by the correlation rho of the model.
 
     Args:
         blocks: The base cells; values are numbers of seeds, NaN where an architecture is in no group.
         noise: The standard deviations.
-        studies: Number of simulated studies.
-        resamples: Random permutations of a test that cannot make all.
+        effort: How much is simulated.
     """
-    drawn = _draws([block.values for block in blocks], studies)
+    drawn = _draws([block.values for block in blocks], effort.studies)
 
     def rate(correlation: float) -> float:
         values = []
         for block, (own, seeds) in zip(blocks, drawn, strict=True):
             true = correlation * _scores(block.predictor) + math.sqrt(1 - correlation**2) * own
             values.append(noise.architecture * true[:, None] + noise.seed * seeds)
-        return _share(rank_p_values(blocks, values, resamples=resamples))
+        return _share(rank_p_values(blocks, values, resamples=effort.permutations))
 
     return rate
 
 
-def original_rate(
-    blocks: Sequence[OriginalBlock], noise: Noise, *, studies: int = STUDIES, resamples: int = PERMUTATIONS
-) -> Rate:
+def original_rate(blocks: Sequence[OriginalBlock], noise: Noise, effort: Effort = FULL) -> Rate:
     """Power of ``original_rank`` by how far originals lie above the mean of their variants' population.
 
     Arguments as for :func:`rank_rate`; the original is the first of a block.
     """
-    drawn = _draws([block.values for block in blocks], studies)
+    drawn = _draws([block.values for block in blocks], effort.studies)
 
     def rate(difference: float) -> float:
         values = []
@@ -259,7 +270,7 @@ def original_rate(
             true = noise.architecture * own
             true[:, 0] = difference
             values.append(true[:, None] + noise.seed * seeds)
-        return _share(original_p_values(blocks, values, resamples=resamples))
+        return _share(original_p_values(blocks, values, resamples=effort.permutations))
 
     return rate
 
@@ -267,9 +278,7 @@ def original_rate(
 def paired_rate(
     cells: Sequence[Float[np.ndarray, "_ 2"]],
     noise: Noise,
-    *,
-    studies: int = STUDIES,
-    resamples: int = PERMUTATIONS,
+    effort: Effort = FULL,
 ) -> Rate:
     """Power of ``paired_difference`` by the mean difference of the pairs.
 
@@ -279,35 +288,32 @@ def paired_rate(
     Args:
         cells: For each base cell the numbers of seeds of the two members of its pairs.
         noise: The standard deviations.
-        studies: Number of simulated studies.
-        resamples: Random changes of sign of a test that cannot make all.
+        effort: How much is simulated.
     """
     # The two members are architectures of the base cell: columns of a table of groups.
-    drawn = _draws(list(cells), studies)
+    drawn = _draws(list(cells), effort.studies)
 
     def rate(difference: float) -> float:
         differences = []
         for own, seeds in drawn:
             values = noise.architecture * own[:, None] + noise.seed * seeds
             differences.append(difference + values[:, :, 1] - values[:, :, 0])
-        return _share(paired_p_values(differences, resamples=resamples))
+        return _share(paired_p_values(differences, resamples=effort.permutations))
 
     return rate
 
 
-def spread_rate(
-    blocks: Sequence[SpreadBlock], noise: Noise, *, studies: int = STUDIES, resamples: int = PERMUTATIONS
-) -> Rate:
+def spread_rate(blocks: Sequence[SpreadBlock], noise: Noise, effort: Effort = FULL) -> Rate:
     """Power of ``spread_ratio`` by the logarithm of the ratio of the kinds' standard deviations.
 
     Variants of the first kind spread by ``noise.architecture``, the others by less. A study knows the seeds'
     variance from its own repeats alone, and takes none off without any. Arguments as for :func:`rank_rate`.
     """
-    drawn = _draws([block.values for block in blocks], studies)
+    drawn = _draws([block.values for block in blocks], effort.studies)
     generator, noises = np.random.default_rng(_SEED + 1), []
     for block in blocks:
         freedom = np.nansum(block.values - 1, axis=1)
-        squares = generator.chisquare(np.maximum(freedom, 1), (studies, freedom.size))
+        squares = generator.chisquare(np.maximum(freedom, 1), (effort.studies, freedom.size))
         within = noise.seed**2 * np.where(freedom > 0, squares / np.maximum(freedom, 1), 0.0)
         noises.append(within[:, :, None] / block.values)
 
@@ -316,7 +322,7 @@ def spread_rate(
         for block, (own, seeds) in zip(blocks, drawn, strict=True):
             spread = noise.architecture * np.where(block.first, 1.0, math.exp(-log_ratio))
             values.append((spread * own)[:, None] + noise.seed * seeds)
-        return _share(spread_p_values(blocks, values, noises, resamples=resamples))
+        return _share(spread_p_values(blocks, values, noises, resamples=effort.permutations))
 
     return rate
 

@@ -20,9 +20,10 @@ from nas_lightning.report.claims import EXPLORATORY_RESAMPLES, PREDICTORS, RANKE
 from nas_lightning.report.controls import CONTROLS, SEEDS, controls_table
 from nas_lightning.report.power import (
     FARTHEST,
+    FULL,
     POWER,
-    STUDIES,
     Detectable,
+    Effort,
     Noise,
     Rate,
     detectable,
@@ -44,8 +45,8 @@ from nas_lightning.report.words import counted, listed
 
 Unit: TypeAlias = Literal["tau", "points", "ratio"]
 
-IN_A_PLAN = 200
-"""Simulated studies behind the line of a plan, which appears at once."""
+IN_A_PLAN = Effort(studies=200, permutations=199)
+"""Behind the line of a plan, which must appear at once."""
 MOST_IN_A_PLAN = 200
 """Architectures of a base cell up to which a plan simulates."""
 PREDICTED: tuple[Predictor, ...] = ("width", "depth", "path", "original", "kind", "adaptation")
@@ -146,7 +147,7 @@ def study_power(
     planned: pd.DataFrame,
     noise: StudyNoise,
     *,
-    studies: int = STUDIES,
+    effort: Effort = FULL,
     predictors: Sequence[Predictor] = PREDICTED,
 ) -> StudyPower:
     """Find what each test of the report detects.
@@ -154,7 +155,7 @@ def study_power(
     Args:
         planned: Table of :func:`~nas_lightning.study.planned.planned_runs`, or ``Results.runs``.
         noise: The noise.
-        studies: Number of simulated studies at each size of an effect.
+        effort: How much is simulated.
         predictors: The tests.
 
     Raises:
@@ -172,19 +173,19 @@ def study_power(
         seeds = _seeds(runs, (*RANKED, "original"))
         for predictor in predictors:
             if predictor in SIZES:
-                found = _sizes(seeds[seeds["kind"].isin(RANKED)], predictor, noise.noise, studies)
+                found = _sizes(seeds[seeds["kind"].isin(RANKED)], predictor, noise.noise, effort)
             elif predictor == "original":
-                found = _originals(seeds, noise.noise, studies)
+                found = _originals(seeds, noise.noise, effort)
             # The report compares kinds in plain training alone, and adapted cells in regularised training.
             elif predictor == "kind" and not regularized:
-                found = _kinds(_seeds(runs, ("connections", "operations")), noise.noise, studies)
+                found = _kinds(_seeds(runs, ("connections", "operations")), noise.noise, effort)
             elif predictor == "adaptation" and regularized:
-                found = _pairs(_seeds(runs, ("original", "adapted")), noise.noise, studies)
+                found = _pairs(_seeds(runs, ("original", "adapted")), noise.noise, effort)
             else:
                 found = None
             if found is not None:
                 comparisons.append(Comparison(name, predictor, **found))
-    return StudyPower(noise, tuple(comparisons), studies)
+    return StudyPower(noise, tuple(comparisons), effort.studies)
 
 
 def _seeds(runs: pd.DataFrame, kinds: Sequence[str]) -> pd.DataFrame:
@@ -193,42 +194,42 @@ def _seeds(runs: pd.DataFrame, kinds: Sequence[str]) -> pd.DataFrame:
     return table.assign(value=table["seeds"].astype(float))
 
 
-def _sizes(table: pd.DataFrame, predictor: Predictor, noise: Noise, studies: int) -> dict[str, Any] | None:
+def _sizes(table: pd.DataFrame, predictor: Predictor, noise: Noise, effort: Effort) -> dict[str, Any] | None:
     blocks, groups = rank_blocks(table, SIZES[predictor], 1)
     largest = population_tau(blocks, 1.0)
     if math.isnan(largest):
         return None
     # The mean path is exploratory.
     resamples = EXPLORATORY_RESAMPLES if predictor == "path" else RESAMPLES
-    rate = rank_rate(blocks, noise, studies=studies)
+    rate = rank_rate(blocks, noise, effort)
     smallest = smallest_rank_p(blocks, resamples=resamples)
-    effect = _search(rate, 1.0, smallest, studies).mapped(partial(population_tau, blocks))
+    effect = _search(rate, 1.0, smallest, effort).mapped(partial(population_tau, blocks))
     seeds = [block.values for block in blocks]
     return _described(seeds, len(groups), smallest, "tau", effect, largest)
 
 
-def _originals(table: pd.DataFrame, noise: Noise, studies: int) -> dict[str, Any] | None:
+def _originals(table: pd.DataFrame, noise: Noise, effort: Effort) -> dict[str, Any] | None:
     blocks, groups = original_blocks(table, 1)
     smallest = smallest_original_p(blocks, resamples=EXPLORATORY_RESAMPLES)
     if math.isnan(smallest):
         return None
-    rate = original_rate(blocks, noise, studies=studies)
-    effect = _search(rate, _farthest(noise), smallest, studies)
+    rate = original_rate(blocks, noise, effort)
+    effect = _search(rate, _farthest(noise), smallest, effort)
     seeds = [block.values for block in blocks]
     return _described(seeds, len(groups), smallest, "points", effect, math.inf)
 
 
-def _kinds(table: pd.DataFrame, noise: Noise, studies: int) -> dict[str, Any] | None:
+def _kinds(table: pd.DataFrame, noise: Noise, effort: Effort) -> dict[str, Any] | None:
     blocks, groups = spread_blocks(table)
     smallest = smallest_spread_p(blocks)
     if math.isnan(smallest):
         return None
-    rate = spread_rate(blocks, noise, studies=studies)
-    effect = _search(rate, math.log(MOST_RATIO), smallest, studies).mapped(math.exp)
+    rate = spread_rate(blocks, noise, effort)
+    effect = _search(rate, math.log(MOST_RATIO), smallest, effort).mapped(math.exp)
     return _described([block.values for block in blocks], len(groups), smallest, "ratio", effect, math.inf)
 
 
-def _pairs(table: pd.DataFrame, noise: Noise, studies: int) -> dict[str, Any] | None:
+def _pairs(table: pd.DataFrame, noise: Noise, effort: Effort) -> dict[str, Any] | None:
     wide = table.pivot_table(index="group", columns="kind", values="value", sort=False)
     wide = wide.reindex(columns=["original", "adapted"]).dropna()
     family = table.groupby("group")["family"].first().reindex(wide.index)
@@ -236,7 +237,7 @@ def _pairs(table: pd.DataFrame, noise: Noise, studies: int) -> dict[str, Any] | 
     if len(cells) < FEWEST_CELLS:
         return None
     smallest = smallest_paired_p(cells)
-    effect = _search(paired_rate(cells, noise, studies=studies), _farthest(noise), smallest, studies)
+    effect = _search(paired_rate(cells, noise, effort), _farthest(noise), smallest, effort)
     return _described(cells, len(wide), smallest, "points", effect, math.inf)
 
 
@@ -244,10 +245,10 @@ def _farthest(noise: Noise) -> float:
     return FARTHEST * math.hypot(noise.architecture, noise.seed)
 
 
-def _search(rate: Rate, largest: float, smallest_p: float, studies: int) -> Detectable:
+def _search(rate: Rate, largest: float, smallest_p: float, effort: Effort) -> Detectable:
     if smallest_p > ALPHA:
         return Detectable(math.nan, math.nan, math.nan)
-    return detectable(rate, largest, studies=studies)
+    return detectable(rate, largest, studies=effort.studies)
 
 
 def _described(
@@ -302,7 +303,7 @@ def plan_line(planned: pd.DataFrame) -> str:
     if most > MOST_IN_A_PLAN:
         return f"detects: {most:,} cells of one base cell take too long to simulate here; see `study power`"
     try:
-        return power_line(study_power(planned, study_noise(planned), studies=IN_A_PLAN))
+        return power_line(study_power(planned, study_noise(planned), effort=IN_A_PLAN))
     except ValueError as error:
         return f"detects: unknown, as the study cannot be simulated: {error}"
 

@@ -16,6 +16,7 @@ from nas_lightning.report.effects import RankBlock, SpreadBlock
 from nas_lightning.report.original import OriginalBlock
 from nas_lightning.report.power import (
     PUBLISHED,
+    Effort,
     Noise,
     NoiseEstimate,
     Rate,
@@ -39,22 +40,22 @@ NOISE = Noise(1.0, 1.0)
 
 
 def ranks(seeds: float) -> Rate:
-    return rank_rate([RankBlock(WIDTHS, np.full((1, 6), seeds))], NOISE, studies=STUDIES)
+    return rank_rate([RankBlock(WIDTHS, np.full((1, 6), seeds))], NOISE, Effort(STUDIES))
 
 
 def originals(seeds: float) -> Rate:
     blocks = [OriginalBlock(np.full((1, 8), seeds)) for _ in range(3)]
-    return original_rate(blocks, NOISE, studies=STUDIES)
+    return original_rate(blocks, NOISE, Effort(STUDIES))
 
 
 def pairs(seeds: float) -> Rate:
-    return paired_rate([np.full((2, 2), seeds) for _ in range(7)], NOISE, studies=STUDIES)
+    return paired_rate([np.full((2, 2), seeds) for _ in range(7)], NOISE, Effort(STUDIES))
 
 
 def kinds(seeds: float) -> Rate:
     first = np.arange(12) < 6
     block = SpreadBlock(first, np.full((1, 12), seeds), np.zeros((1, 12)))
-    return spread_rate([block], NOISE, studies=STUDIES)
+    return spread_rate([block], NOISE, Effort(STUDIES))
 
 
 DESIGNS = pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 
 from nas_lightning.cells import get_genotype, topology
-from nas_lightning.report.power import PUBLISHED
+from nas_lightning.report.power import PUBLISHED, Effort
 from nas_lightning.report.samples import take_sample
 from nas_lightning.report.study_power import (
     MOST_IN_A_PLAN,
@@ -71,7 +71,7 @@ PLANS: dict[str, Callable[[], pd.DataFrame]] = {
 @cache
 def power(name: str) -> StudyPower:
     table = PLANS[name]()
-    return study_power(table, study_noise(table), studies=STUDIES)
+    return study_power(table, study_noise(table), effort=Effort(STUDIES))
 
 
 def test_the_quickstart_detects_strong_effects_alone() -> None:
@@ -91,7 +91,7 @@ def test_the_quickstart_detects_strong_effects_alone() -> None:
 
 def test_more_architectures_detect_less() -> None:
     table = PLANS["figure9"]()
-    (wide,) = study_power(table, study_noise(table), studies=100, predictors=["path"]).comparisons
+    (wide,) = study_power(table, study_noise(table), effort=Effort(100), predictors=["path"]).comparisons
     assert (wide.cells, wide.architectures, wide.groups) == (4, 52, 4)
     assert wide.effect.effect < power("quickstart").comparisons[2].effect.effect / 2
 
@@ -115,7 +115,7 @@ def test_pairs_are_compared_in_regularised_training() -> None:
 def test_connections_are_compared_with_operations() -> None:
     table = PLANS["kinds"]()
     noise = study_noise(table, seed=0.01, spread=0.2)
-    found = study_power(table, noise, studies=STUDIES, predictors=["kind"])
+    found = study_power(table, noise, effort=Effort(STUDIES), predictors=["kind"])
     (kinds,) = found.comparisons
     assert (kinds.architectures, kinds.unit) == (12, "ratio")
     assert kinds.smallest_p == pytest.approx(2 / math.comb(12, 6))
@@ -159,7 +159,7 @@ def test_a_plan_has_its_line_whatever_the_study() -> None:
 
 def test_unknown_regularisation_counts_as_none() -> None:
     table = plan_of(QUICKSTART).assign(regularized=None)
-    assert study_power(table, study_noise(table), studies=100, predictors=["width"]).comparisons
+    assert study_power(table, study_noise(table), effort=Effort(100), predictors=["width"]).comparisons
 
 
 def test_a_plan_knows_which_runs_are_finished() -> None:
