@@ -126,21 +126,21 @@ def study_noise(planned: pd.DataFrame, seed: float | None = None, spread: float 
     found = estimate_noise(done.assign(**{_STATISTIC: _PERCENT * done[_STATISTIC]}), _STATISTIC, RANKED)
     noise = found.noise(seed, spread)
     known = {
-        "seeds": "stated" if seed is not None else _from(found.within, found.repeats, "repeat"),
-        "architectures": "stated"
-        if spread is not None
-        else _from(found.between, found.contrasts, "difference"),
+        "seeds": "stated" if seed is not None else _from(found.within, found.repeats),
+        "architectures": "stated" if spread is not None else _from(found.between, found.contrasts),
     }
+    if seed is not None and spread is not None:
+        return StudyNoise(noise, "stated")
     if not any(known.values()):
         return StudyNoise(noise, _AS_PUBLISHED)
     if not all(known.values()):
         missing = next(name for name, source in known.items() if not source)
         known[missing] = "by the published ratio of the two"
-    return StudyNoise(noise, ", ".join(f"{name}: {source}" for name, source in known.items()))
+    return StudyNoise(noise, "; ".join(f"{name}: {source}" for name, source in known.items()))
 
 
-def _from(variance: float, freedom: int, noun: str) -> str:
-    return f"from {counted(freedom, noun)} so far" if variance > 0 else ""
+def _from(variance: float, freedom: int) -> str:
+    return f"from results, {counted(freedom, 'degree')} of freedom" if variance > 0 else ""
 
 
 def study_power(

@@ -46,6 +46,15 @@ def test_there_is_nothing_to_run(tmp_path: Path, command: str) -> None:
         main(["study", command, str(tmp_path / "mine.yaml")])
 
 
+def test_power_takes_imported_results(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    files = map(str, write_random_darts(tmp_path, count=7))
+    main(["study", "import", "random-darts", *files, "-o", str(tmp_path / "mine.yaml")])
+    main(["study", "power", str(tmp_path / "mine.yaml"), "--studies", "100"])
+    printed = capsys.readouterr().out
+    assert "architectures: from results, 6 degrees of freedom" in printed
+    assert re.search(r"^width +regularized +1 +7 +1 ", printed, re.MULTILINE)
+
+
 def test_the_command_knows_every_source(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="invalid choice: 'other'") as caught:
         main(["study", "import", "other", "x", "-o", str(tmp_path / "mine.yaml")])

@@ -139,12 +139,16 @@ def test_results_so_far_give_the_noise_and_stated_ones_go_first() -> None:
     table["final_accuracy"] = [0.9 + 0.01 * (place // 2) + 0.002 * (place % 2) for place in table.index]
     found = study_noise(table)
     assert found.noise.seed == pytest.approx(100 * 0.002 / math.sqrt(2))
-    assert found.source == "seeds: from 8 repeats so far, architectures: from 6 differences so far"
+    assert (
+        found.source
+        == "seeds: from results, 8 degrees of freedom; architectures: from results, 6 degrees of freedom"
+    )
     stated = study_noise(table, seed=1.5)
     assert (stated.noise.seed, stated.source[:13]) == (1.5, "seeds: stated")
+    assert study_noise(table, seed=1.5, spread=2.0).source == "stated"
     alone = study_noise(plan_of(QUICKSTART), spread=2.1)
     assert alone.noise.seed == pytest.approx(2.1 * PUBLISHED.seed / PUBLISHED.architecture)
-    assert alone.source == "seeds: by the published ratio of the two, architectures: stated"
+    assert alone.source == "seeds: by the published ratio of the two; architectures: stated"
 
 
 def test_a_plan_has_its_line_whatever_the_study() -> None:
