@@ -4,26 +4,23 @@ from __future__ import annotations
 
 import base64
 import gzip
-import io
 import re
 from collections.abc import Iterable, Sequence
 from functools import cache
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from markupsafe import Markup
 from matplotlib.figure import Figure
-from PIL import Image
 from plotly.offline import get_plotlyjs  # type: ignore[import-untyped]
 
-from nas_lightning.figures.dark import dark_copy
 from nas_lightning.figures.picture import figure_to_bytes
 from nas_lightning.files import atomic_write
 from nas_lightning.report.claims import Claim, examine_claims
 from nas_lightning.report.figures import ReportFigure, report_figures, uncovered
 from nas_lightning.report.observation import observation_claims
+from nas_lightning.report.pictures import COARSE, SHARP, asset, still
 from nas_lightning.report.statements import statements
 from nas_lightning.report.summary import counts, missing_runs, provenance, settings, study_sentence
 from nas_lightning.report.table_files import ReportTable, html_table, table_files
@@ -31,8 +28,6 @@ from nas_lightning.report.tables import report_tables
 from nas_lightning.report.words import SETTING_NAMES, environment, p_value_text, say, signed
 from nas_lightning.study.results import Results
 
-_PIXELS = 96  # of CSS, per inch
-_SHARP, _COARSE = 130.0, 70.0  # pixels of a still figure per inch
 _MANY = 30  # figures from which on live ones have a coarse still; the files stay sharp
 _LONG_TABLE = 60  # rows: longer tables scroll within the page
 _PICTURE_FILES = ("svg", "pdf", "png")
@@ -89,7 +84,7 @@ def _drawn(results: Results, folder: Path | None) -> tuple[str, set[str]]:
     claims = [*examine_claims(results.runs), *observation_claims()]
     figures, tables = report_figures(results, claims), report_tables(results, claims)
     stems = file_stems([*(figure.key for figure in figures), *(table.key for table in tables)])
-    sharp = _SHARP if len(figures) < _MANY else _COARSE
+    sharp = SHARP if len(figures) < _MANY else COARSE
     blocks = [_figure_block(folder, *pair, sharp) for pair in zip(figures, stems, strict=False)]
     table_blocks = [_table_block(folder, *pair) for pair in zip(tables, stems[len(figures) :], strict=True)]
     links = {link for block in (*blocks, *table_blocks) for _, link in block["links"]}
@@ -128,8 +123,8 @@ def _page(
             tables=tables,
             settings=settings(results),
             provenance=provenance(results),
-            css=_asset("page.css"),
-            script=_asset("page.js"),
+            css=asset("page.css"),
+            script=asset("page.js"),
             plotly=_plotly() if any(block["live"] for block in figures) else None,
         )
     )
@@ -233,18 +228,14 @@ def _figure_block(folder: Path | None, figure: ReportFigure, stem: str, sharp: f
     # A dark one beside a live figure is seen on demand, and not on paper; in a large page, the style turns
     # the light one around.
     dark = None
-    if sharp > _COARSE:
-        dark = _source(dark_copy(figure.still), _COARSE if figure.live else _SHARP)
-    width, height = (round(inches * _PIXELS) for inches in figure.still.get_size_inches())
+    if sharp > COARSE:
+        dark = COARSE if figure.live else SHARP
     return {
         "id": f"picture-{stem}",
         "section": figure.section,
         "heading": f"{figure.number}: {figure.title}" if figure.number else figure.title,
         "caption": figure.caption,
-        "source": _source(figure.still, sharp if figure.live else _SHARP),
-        "dark_source": dark,
-        "width": width,
-        "height": height,
+        **still(figure.still, sharp if figure.live else SHARP, dark),
         "live": None if figure.live is None else _compressed(figure.live.to_json()),
         "links": [] if folder is None else _write_files(folder, f"figures/{stem}", _pictures(figure.still)),
     }
@@ -282,27 +273,6 @@ def _remove_stale(page: Path, written: set[str]) -> None:
     if page.is_file():
         for link in set(_LINK.findall(page.read_text(encoding="utf-8", errors="replace"))) - written:
             (page.parent / link).unlink(missing_ok=True)
-
-
-def _asset(name: str) -> Markup:
-    """A file of this package, as it is."""
-    return Markup((files("nas_lightning.report") / name).read_text(encoding="utf-8"))
-
-
-def _source(figure: Figure, sharp: float) -> str:
-    """A still figure as the page's source of an image."""
-    return f"data:image/webp;base64,{base64.b64encode(_webp(figure, sharp)).decode()}"
-
-
-def _webp(figure: Figure, sharp: float) -> bytes:
-    """A still figure for the page: lossless, or for many colours lossy; the files beside it are sharper."""
-    image = Image.open(io.BytesIO(figure_to_bytes(figure, "png", sharp))).convert("RGB")
-    contents = []
-    for lossless in (True, False):
-        content = io.BytesIO()
-        image.save(content, "WEBP", lossless=lossless, quality=60, method=4)
-        contents.append(content.getvalue())
-    return min(contents, key=len)
 
 
 def _compressed(text: str) -> str:

@@ -9,7 +9,7 @@ from functools import cache
 from typing import Any
 
 import pandas as pd
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from jinja2.environment import TemplateModule
 
 from nas_lightning.cells import format_width
@@ -17,6 +17,7 @@ from nas_lightning.cells.table2 import is_stand_in
 from nas_lightning.report.paper import data_title, family_title
 
 MISSING = "—"
+_PACKAGE = "nas_lightning.report"
 SETTING_NAMES = {
     "data": "data set",
     "epochs": "epochs",
@@ -40,10 +41,15 @@ def say(name: str, /, **facts: Any) -> str:
     return re.sub(r"[ \n]+", " ", text).strip()
 
 
-def environment(*, html: bool) -> Environment:
-    """Templates of this package with filters for numbers and lists; an undefined name is an error."""
+def environment(*, html: bool, package: str = _PACKAGE) -> Environment:
+    """Templates with filters for numbers and lists; an undefined name is an error.
+
+    Args:
+        html: Whether what is filled in is escaped.
+        package: Where templates are looked for, before this package.
+    """
     made = Environment(
-        loader=PackageLoader("nas_lightning.report", "."),
+        loader=ChoiceLoader([PackageLoader(name, ".") for name in dict.fromkeys((package, _PACKAGE))]),
         autoescape=html,
         trim_blocks=html,
         lstrip_blocks=html,
