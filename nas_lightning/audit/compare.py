@@ -10,6 +10,8 @@ from nas_lightning.identity import flatten
 _NETWORK = "settings.network"
 _DATA = "settings.data"
 _TRAINING = "training"
+_PLACES = ("root", "cache_folder")
+"""Settings that say where data lie."""
 
 
 def compare(document: Mapping[str, Any], other: Mapping[str, Any], source: str) -> dict[str, Any]:
@@ -71,7 +73,8 @@ def _settings(document: Mapping[str, Any]) -> dict[str, Any]:
         first = of_trainings[0]
         found[_TRAINING] = {name: first[name] for name in ("data", "epochs", "seeds", "settings")}
     versions = document["repeat"]["versions"]
-    return flatten(found) | {f"version of {name}": version for name, version in versions.items()}
+    flat = {name: value for name, value in flatten(found).items() if name.rpartition(".")[2] not in _PLACES}
+    return flat | {f"version of {name}": version for name, version in versions.items()}
 
 
 def _different(mine: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:

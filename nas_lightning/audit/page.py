@@ -89,7 +89,7 @@ def _cell(document: Mapping[str, Any], place: int) -> dict[str, Any]:
         "key": key,
         "badge": Markup(badge(cell["badge"])),
         "drawing": _drawing(cell),
-        "facts": tables.wiring_facts(cell),
+        "facts": Markup(tables.facts_table(cell, f"{key}-facts")),
         "wiring": _markup(tables.wiring_table(cell, "ordered", f"{key}-wiring")),
         "distinct": _markup(tables.wiring_table(cell, "distinct", f"{key}-distinct")),
         "size": _markup(tables.size_table(cell, f"{key}-size")),
@@ -224,7 +224,7 @@ def _curves(name: str, training: Mapping[str, Any]) -> list[dict[str, Any]]:
 def _budget(name: str, training: Mapping[str, Any]) -> dict[str, Any] | None:
     """Whether a search with fewer epochs would have picked the cell."""
     budget = training["budget"]
-    if budget is None:
+    if budget is None or training["epochs"] < 2:
         return None
     pictures = []
     ranks = _array(budget["rank_by_epoch"])

@@ -11,16 +11,18 @@ import pandas as pd
 
 from nas_lightning.audit.verdict import TESTED
 from nas_lightning.cells import format_width
+from nas_lightning.cells.variants import RANDOM_OPERATIONS
 from nas_lightning.report.table_files import html_table
 from nas_lightning.report.words import MISSING, counted, listed, p_value_text, signed
 
 TRAINED = ("accuracy", "convergence")
 """Quantities of a training that are tested; all others are analyses."""
-_FEW = 1000
-_PROPERTIES = {"width": ("width", " c"), "depth": ("depth", ""), "path": ("mean path", " stages")}
+NO_BREAK = "\N{NO-BREAK SPACE}"
+_FEW, _MANY = 1000, 10_000_000
+_PROPERTIES = {"width": "width", "depth": "depth", "path": "mean path"}
 
 
-def share(value: float) -> str:
+def share(value: float | int) -> str:
     """A share in per cent, cut and not rounded where it would read as none or all.
 
     Examples:
@@ -34,7 +36,7 @@ def share(value: float) -> str:
     return f"{100 * value:.{1 if 0.01 <= value <= 0.99 else 2}f}".rstrip("0").rstrip(".") + " %"
 
 
-def number(value: float | None, digits: int = 4) -> str:
+def number(value: float | int | None, digits: int = 4) -> str:
     """A number with some significant digits, large ones with separators; a dash for None."""
     if value is None:
         return MISSING
@@ -43,14 +45,15 @@ def number(value: float | None, digits: int = 4) -> str:
     return f"{value:.{digits}g}".replace("-", "\N{MINUS SIGN}")
 
 
-def p_text(value: float | None) -> str:
+def p_text(value: float | int | None) -> str:
     """A p-value; a dash for None."""
     return MISSING if value is None else p_value_text(value)
 
 
 def of_total(count: int, total: int) -> str:
     """A count among all, and its share."""
-    return f"{count:,} of {total:,} ({share(count / total)})"
+    text = f"{count:,} of {total:,} ({share(count / total)})"
+    return text.replace(" ", NO_BREAK) if total < _MANY else text
 
 
 def wiring_table(cell: Mapping[str, Any], space: str, key: str) -> str | None:
@@ -59,11 +62,11 @@ def wiring_table(cell: Mapping[str, Any], space: str, key: str) -> str | None:
     rows = []
     for part, name in (("normal", "normal"), ("reduction", "reduction")):
         of_space = cell["structure"][part]["standings"][space]
-        for quantity, (label, unit) in _PROPERTIES.items():
+        for quantity, label in _PROPERTIES.items():
             found = of_space[quantity]
             if found is None:
                 continue
-            value = format_width(found["value"]) if quantity == "width" else f"{found['value']:.3g}{unit}"
+            value = format_width(found["value"]) if quantity == "width" else f"{found['value']:.3g}"
             row = {"Property": f"{label}, {name} cell", "Value": value} | _ranks(found)
             if corrected is not None:
                 row["p, corrected"] = p_text(corrected.get(f"{label} of the {name} cell"))
@@ -74,6 +77,7 @@ def wiring_table(cell: Mapping[str, Any], space: str, key: str) -> str | None:
         "ordered": "Among all wirings: every edge reads any node before its own.",
         "distinct": "Among the wirings in which no node reads one node twice.",
     }[space]
+    caption += " Width in the nodes' channels c, depth in edges, mean path in stages of convolution."
     return html_table(pd.DataFrame(rows), key, caption)
 
 
@@ -87,7 +91,7 @@ def _ranks(standing: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
-def _corrected(properties: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+def _corrected(properties: Sequence[Mapping[str, Any]]) -> dict[str, float | int]:
     return {found["label"]: found["p_adjusted"] for found in properties}
 
 
@@ -110,27 +114,29 @@ def size_table(cell: Mapping[str, Any], key: str) -> str | None:
             sampled |= not found["is_exact"]
         rows.append(row)
     caption = (
-        "Ranks are among all choices of operations on the same wiring, seven operations to choose from"
+        "Ranks are among all choices of operations on the same wiring, "
+        f"{len(RANDOM_OPERATIONS)} operations to choose from"
         f"{'; these are too many to count, so a sample was drawn' if sampled else ''}."
     )
     return html_table(pd.DataFrame(rows), key, caption)
 
 
-def wiring_facts(cell: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """What is not a rank: inputs never read, dead nodes and cells, repeated edges."""
-    structure = cell["structure"]
-    facts = []
-    for part, name in (("normal", "normal cell"), ("reduction", "reduction cell")):
-        found = structure[part]
+def facts_table(cell: Mapping[str, Any], key: str) -> str:
+    """What is not a rank: numbers of wirings, inputs never read, dead nodes, repeated edges."""
+    rows = []
+    for part in ("normal", "reduction"):
+        found = cell["structure"][part]
         repeated = [f"{op} from {source} to {node}" for node, source, op in found["duplicate_edges"]]
-        facts += [
-            (f"inputs never read, {name}", listed(map(str, found["inputs_not_read"])) or "none"),
-            (f"dead nodes, {name}", listed(map(str, found["dead_nodes"])) or "none"),
-            (f"repeated edges, {name}", "; ".join(repeated) or "none"),
-            (f"wirings, {name}", f"{found['wirings']:,}"),
-        ]
-    dead = structure["dead_cells"]
-    return [*facts, ("cells that do not reach the classifier", listed(map(str, dead)) or "none")]
+        rows.append(
+            {
+                "Cell": part,
+                "Wirings": f"{found['wirings']:,}",
+                "Inputs never read": listed(map(str, found["inputs_not_read"])) or "none",
+                "Dead nodes": listed(map(str, found["dead_nodes"])) or "none",
+                "Repeated edges": "; ".join(repeated) or "none",
+            }
+        )
+    return html_table(pd.DataFrame(rows), key)
 
 
 def initial_table(cell: Mapping[str, Any], key: str) -> str:
@@ -178,17 +184,18 @@ def training_table(training: Mapping[str, Any], key: str, *, analyses: bool = Fa
             continue
         unit = f" ({found['unit']})" if found["unit"] else ""
         row = {
-            "Quantity": f"{found['label']}{unit}; {found['better']} is better",
+            "Quantity": f"{found['label']}{unit}",
+            "Better": found["better"],
             "Cell": _with_spread(found["own_mean"], found["seed_sd"]),
             "Controls": _with_spread(_mean(found["controls"]), found["controls_sd"]),
-            "Rank": f"{found['rank']} of {found['of']}",
+            "Rank": _rank(found),
             "p": p_text(found["p_value"]),
         }
         if analyses:
             row["p, corrected"] = p_text(found.get("p_adjusted"))
         if len(training["seeds"]) > 1:
             ranks = found["ranks_by_seed"]
-            row["Rank, each seed alone"] = ", ".join(MISSING if r is None else str(r) for r in ranks)
+            row["Rank by seed"] = ", ".join(MISSING if r is None else str(r) for r in ranks)
         beaten = f"{share(found['beaten_low'])} to {share(found['beaten_high'])}"
         rows.append(
             row
@@ -210,17 +217,17 @@ def training_table(training: Mapping[str, Any], key: str, *, analyses: bool = Fa
     return html_table(pd.DataFrame(rows), key, caption)
 
 
-def _mean(values: Sequence[float | None]) -> float | None:
+def _mean(values: Sequence[float | int | None]) -> float | int | None:
     return None if None in values else statistics.fmean(value for value in values if value is not None)
 
 
-def _digits(*values: float | None) -> int:
+def _digits(*values: float | int | None) -> int:
     """Decimals that show two digits of the smallest of some spreads."""
     known = [abs(value) for value in values if value]
     return max(0, min(6, 1 - math.floor(math.log10(min(known))))) if known else 2
 
 
-def _with_spread(mean: float | None, spread: float | None) -> str:
+def _with_spread(mean: float | int | None, spread: float | int | None) -> str:
     if mean is None:
         return "not finite"
     if spread is None:
@@ -249,8 +256,7 @@ def overview_table(document: Mapping[str, Any], key: str) -> str:
             found = {one["name"]: one for one in training["quantities"]} if training else {}
             for name, label in zip(TRAINED, ("Final accuracy", "Convergence"), strict=True):
                 one = found.get(name)
-                row[label] = MISSING if one is None else f"rank {one['rank']} of {one['of']}"
-                row[f"p, {label.lower()}"] = MISSING if one is None else p_text(one["p_value"])
+                row[label] = MISSING if one is None else _rank_and_p(one)
         row["Wiring and size"] = family_text(cell["verdict"]["structure"])
         row["Initial weights"] = family_text(cell["verdict"]["initial"], absent="not measured")
         row["Live parameters"] = number(cell["structure"]["live_parameters"])
@@ -304,17 +310,23 @@ def compared_table(compared: Mapping[str, Any], key: str) -> str:
             if name in names:
                 one = ranks.get(name)
                 label = "Final accuracy" if name == "accuracy" else "Convergence"
-                row[label] = MISSING if one is None else _rank_text(one)
+                row[label] = MISSING
+                if one is not None:
+                    value = f"{number(one['own_mean'])} {one['unit'] or ''}".strip()
+                    row[label] = f"{value.replace(' ', NO_BREAK)}; {_rank_and_p(one)}"
         row["Level 0: unusual"] = listed(side["stands_out"]) or "nothing"
         row["The same cell there"] = listed(side["same_as"]) or "no"
         rows.append(row)
     return html_table(pd.DataFrame(rows), key)
 
 
-def _rank_text(found: Mapping[str, Any]) -> str:
-    value = f"{number(found['own_mean'])} {found['unit'] or ''}".strip()
-    p = p_value_text(found["p_value"], sign=True)
-    return f"{value}; rank {found['rank']} of {found['of']}, p {p}"
+def _rank(found: Mapping[str, Any]) -> str:
+    return NO_BREAK.join((str(found["rank"]), "of", str(found["of"])))
+
+
+def _rank_and_p(found: Mapping[str, Any]) -> str:
+    p = f"p {p_value_text(found['p_value'], sign=True)}".replace(" ", NO_BREAK)
+    return f"rank{NO_BREAK}{_rank(found)}, {p}"
 
 
 def settings_table(compared: Mapping[str, Any], key: str) -> str | None:

@@ -122,7 +122,7 @@ def draw_strips(strips: Sequence[Strip], name: str, *, columns: int = 1) -> Figu
         legend["each seed alone"] = _mark("|", OWN_COLOUR)
     if has_published:
         legend["published cell"] = _mark("^", PUBLISHED_COLOUR, hollow=True)
-    add_legend(figure, legend)
+    add_legend(figure, legend, ncols=len(legend) if len(legend) < 4 or columns > 1 else 2)
     lost = sum(int((~np.isfinite(strip.controls)).sum()) for strip in strips)
     note = f"Not drawn: {lost} values of controls that are not finite." if lost else ""
     return settle(figure, note=note)
@@ -321,6 +321,7 @@ def draw_picks(
     figure = new_figure(_PANEL_WIDTH, 2.4)
     axes = figure.add_subplot()
     axes.plot(epochs, regrets, color=CONTROL_COLOUR, linewidth=1.0)
+    size = 5.0 if len(epochs) <= _LONG_TRAINING else 2.5
     legend: dict[str, Artist] = {}
     for own, colour, sign, said in (
         (False, CONTROL_COLOUR, "o", "picks a control"),
@@ -328,7 +329,7 @@ def draw_picks(
     ):
         if (is_own == own).any():
             of_kind = epochs[is_own == own], regrets[is_own == own]
-            axes.plot(*of_kind, sign, color=colour, markersize=5, zorder=3, clip_on=False)
+            axes.plot(*of_kind, sign, color=colour, markersize=size, zorder=3, clip_on=False)
             legend[said] = _mark(sign, colour)
     _set_epochs(axes, int(epochs.max()))
     axes.set_ylim(bottom=0.0)

@@ -147,7 +147,10 @@ def text_width(text: str, points: float) -> float:
 @cache
 def _advance(sign: str) -> float:
     """Width of a sign in the font of pictures, in units of the font's size."""
-    glyph = _font().load_char(ord(sign), flags=LoadFlags.NO_HINTING)
+    font, code = _font(), ord(sign)
+    # A sign that the font does not have is drawn as a box, about as wide as an M.
+    known = code if font.get_char_index(code) else ord("M")
+    glyph = font.load_char(known, flags=LoadFlags.NO_HINTING)
     return float(glyph.linearHoriAdvance) / 65536 / _SIZE
 
 
