@@ -28,8 +28,8 @@ from nas_lightning.identity import flatten
 from nas_lightning.report.pictures import asset, still
 from nas_lightning.report.words import counted, environment
 
-_SETTINGS_SHOWN = 40
-"""Settings of a training from which on they are folded."""
+_ON_TOP = 2
+"""Sentences about the trainings that stand in the verdict; the others stand with the evidence."""
 _CURVES = {"loss": "test loss (nat)", "accuracy": "test accuracy (%)"}
 
 
@@ -88,6 +88,7 @@ def _cell(document: Mapping[str, Any], place: int) -> dict[str, Any]:
         "record": cell,
         "key": key,
         "badge": Markup(badge(cell["badge"])),
+        "verdict": _verdict(cell),
         "drawing": _drawing(cell),
         "facts": Markup(tables.facts_table(cell, f"{key}-facts")),
         "wiring": _markup(tables.wiring_table(cell, "ordered", f"{key}-wiring")),
@@ -112,10 +113,18 @@ def _cell(document: Mapping[str, Any], place: int) -> dict[str, Any]:
             "strips": _training_strips(cell["name"], training),
             "curves": _curves(cell["name"], training),
             "budget": _budget(cell["name"], training),
+            "further": training["sentences"][_ON_TOP:],
             "settings": settings,
-            "fold": len(settings) > _SETTINGS_SHOWN,
         }
     return found
+
+
+def _verdict(cell: Mapping[str, Any]) -> list[str]:
+    """The sentences on top: the first about the trainings, then those of level 0."""
+    training = cell["training"]
+    if training is None:
+        return list(cell["sentences"])
+    return [*training["sentences"][:_ON_TOP], *cell["verdict"]["sentences"]]
 
 
 def _picture(figure: Any, alt: str) -> dict[str, Any]:
@@ -221,11 +230,11 @@ def _curves(name: str, training: Mapping[str, Any]) -> list[dict[str, Any]]:
     return pictures
 
 
-def _budget(name: str, training: Mapping[str, Any]) -> dict[str, Any] | None:
+def _budget(name: str, training: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Whether a search with fewer epochs would have picked the cell."""
     budget = training["budget"]
     if budget is None or training["epochs"] < 2:
-        return None
+        return []
     pictures = []
     ranks = _array(budget["rank_by_epoch"])
     if np.isfinite(ranks).any():
@@ -238,13 +247,13 @@ def _budget(name: str, training: Mapping[str, Any]) -> dict[str, Any] | None:
         figure = draw_picks(
             _array([one["epoch"] for one in known]),
             _array([one["regret"] for one in known]),
-            np.array([one["picked"] not in controls for one in known]),
+            np.array([not controls.issuperset(one["picked"].split(" or ")) for one in known]),
             name,
         )
         pictures.append(
             _picture(figure, "Points of accuracy that the pick after each epoch loses at the end")
         )
-    return {"record": budget, "pictures": pictures} if pictures else None
+    return pictures
 
 
 def _compared(compared: Mapping[str, Any] | None) -> dict[str, Any] | None:

@@ -208,7 +208,11 @@ def training_table(training: Mapping[str, Any], key: str, *, analyses: bool = Fa
         return None
     one_seed = len(training["seeds"]) == 1
     caption = (
-        ("One seed: no spread over seeds. " if one_seed else "Cell: mean ± standard deviation over seeds. ")
+        (
+            "One seed: no spread over seeds. "
+            if one_seed
+            else "Cell: mean ± standard deviation between seeds. "
+        )
         + "Controls: mean ± standard deviation over controls"
         + ("." if one_seed else ", each the mean of its seeds.")
         + " Ranks: 1 is best, ties count against the cell. p: one-sided and exact. In brackets: 95 % "
