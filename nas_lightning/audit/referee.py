@@ -101,10 +101,12 @@ def _second_look(training: Training) -> Iterator[str]:
         if quantity.measure.name != "convergence":
             continue
         rank, unit = quantity.rank, quantity.measure.unit
+        digits = 2 if unit == "%" else 3
+        own, others = (f"{mean:.{digits}f} {unit}" for mean in (quantity.own_mean, quantity.controls_mean))
         yield (
             f"A second look, not corrected for being the second: in the {quantity.measure.label} it has rank "
-            f"{rank.rank} of {rank.of} (p {p_value_text(rank.p_value, sign=True)}), "
-            f"{quantity.own_mean:.3g} {unit} against {quantity.controls_mean:.3g} {unit} on average."
+            f"{rank.rank} of {rank.of} (p {p_value_text(rank.p_value, sign=True)}), {own} against {others} "
+            "on average."
         )
 
 

@@ -276,7 +276,7 @@ def test_the_sentences_answer_the_question_first(study: Study) -> None:
     )
     assert "It beats 3 of its 4 controls; of all such random cells that is 19 to 100 %" in said[1]
     assert said[2].startswith("A second look, not corrected for being the second: in the mean test loss")
-    assert "rank 5 of 5 (p = 1)" in said[2]
+    assert "rank 5 of 5 (p = 1), 1.374 nat against 0.735 nat on average." in said[2]
     assert said[-1].startswith(
         "All of this holds for one training budget (4 epochs on Digits, 6 cells, 8 init"
     )
