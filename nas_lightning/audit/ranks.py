@@ -216,6 +216,7 @@ class Quantity:
             "control_names": list(self.controls),
             "rank": self.rank.rank,
             "of": self.rank.of,
+            "tied": self.rank.tied,
             "p_value": self.rank.p_value,
             "p_adjusted": plain(self.p_adjusted),
             "ranks_by_seed": list(self.ranks_by_seed),

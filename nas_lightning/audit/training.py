@@ -215,6 +215,7 @@ class Training:
     Attributes:
         budget: What was asked for.
         data: Name of the data set.
+        split: On which split the curves and the accuracy are.
         epochs: Length of every training.
         planned: Number of runs of the cell and of its controls.
         finished: How many of them are finished.
@@ -233,6 +234,7 @@ class Training:
 
     budget: Budget
     data: str
+    split: str
     epochs: int
     planned: int
     finished: int
@@ -269,11 +271,14 @@ class Training:
         return {
             "level": self.budget.level,
             "data": self.data,
+            "split": self.split,
             "epochs": self.epochs,
             "seeds": list(self.budget.seeds),
             "controls": self.controls,
             "runs": {"finished": self.finished, "planned": self.planned},
             "missing": list(self.missing),
+            "ended": list(self.ended),
+            "diverged": list(self.diverged),
             "settings": dict(self.settings),
             "quantities": [quantity.record() for quantity in self.quantities],
             "detectable": {
@@ -331,6 +336,7 @@ def training_comparison(
     return Training(
         budget=budget,
         data=planned[0].data_set,
+        split=str(own_table["evaluation_split"].iloc[0]),
         epochs=planned[0].epochs,
         planned=len(planned),
         finished=len(everyone),

@@ -8,9 +8,11 @@ import math
 import signal
 import subprocess
 from collections.abc import Mapping, Sequence
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import numpy as np
 import pytest
 import yaml
@@ -217,8 +219,15 @@ def compared(study: Study, budget: Budget = BUDGET) -> Training | None:
 def found(study: Study) -> Training:
     training = compared(study)
     assert training is not None
-    json.dumps(training.record(), allow_nan=False)
+    check(training.record())
     return training
+
+
+def check(record: dict[str, Any]) -> None:
+    """Refuse a record that the document's schema has no place for, or that is no JSON."""
+    schema = json.loads(resources.files("nas_lightning.audit").joinpath("schema.json").read_text())
+    schema = {"$defs": schema["$defs"], "$ref": "#/$defs/training"}
+    jsonschema.validate(json.loads(json.dumps(record, allow_nan=False)), schema)
 
 
 ENDS = [[0.6, 0.7, 0.8, end] for end in (0.93, 0.90, 0.94, 0.91)]
@@ -296,7 +305,7 @@ def test_what_diverged_counts_and_what_is_missing_is_said(study: Study) -> None:
     record = training.record()
     assert record["quantities"][0]["rank"] == record["quantities"][1]["rank"] == 4
     assert record["quantities"][0]["of"] == 4
-    assert [name.split("-digits")[0] for name in training.diverged] == ["darts_v2", "darts_v2"]
+    assert [name.split("-digits")[0] for name in record["diverged"]] == ["darts_v2", "darts_v2"]
     assert record["curves"]["own"]["loss"] == [[None] * 4] * 2
     assert record["runs"] == {"finished": 7, "planned": 10}
     assert record["controls"] == 3
@@ -311,7 +320,9 @@ def test_what_diverged_counts_and_what_is_missing_is_said(study: Study) -> None:
 
 def test_what_is_evaluated_on_a_validation_split_is_called_so(study: Study) -> None:
     write_trained(study, trained([ENDS[0]]), split="val")
-    labels = [quantity.measure.label for quantity in found(study).quantities]
+    training = found(study)
+    assert training.record()["split"] == "val"
+    labels = [quantity.measure.label for quantity in training.quantities]
     assert labels[0] == "final validation accuracy"
     assert labels[1].startswith("mean validation loss over")
 
@@ -430,7 +441,7 @@ def test_a_killed_audit_of_level_2_goes_on_and_has_what_was_measured(tmp_path: P
     training = training_comparison(collect_results(again), DARTS, controls, budget)
     assert training is not None
     record = training.record()
-    json.dumps(record, allow_nan=False)
+    check(record)
     assert record["runs"] == {"finished": 4, "planned": 4}
     assert record["missing"] == []
     assert [quantity["column"] for quantity in record["quantities"]] == [
