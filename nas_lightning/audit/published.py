@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from textwrap import fill
 from typing import Any
@@ -18,7 +18,7 @@ from nas_lightning.audit.structure import (
     Structure,
     audit_structure,
 )
-from nas_lightning.audit.verdict import ALPHA, Property, Verdict, level_0_verdict
+from nas_lightning.audit.verdict import ALPHA, TESTED, Property, Verdict, level_0_verdict
 from nas_lightning.cells.census import MAX_WIRINGS
 from nas_lightning.cells.published import PublishedGenotype, published_genotypes
 from nas_lightning.cells.variants import RANDOM_OPERATIONS
@@ -110,17 +110,21 @@ def audit_published(
     return tuple(_audited(cell, settings) for cell in chosen)
 
 
-def published_tables(rows: Sequence[PublishedAudit], *, markdown: bool = False) -> str:
+def published_tables(
+    rows: Sequence[PublishedAudit], initial: Sequence[Mapping[str, Any]] = (), *, markdown: bool = False
+) -> str:
     """Tables of the verdicts, both cells' wiring, sizes and remarks, none wider than 100 characters.
 
     Args:
         rows: As from :func:`audit_published`.
+        initial: Initial weights, as from :func:`nas_lightning.audit.run.audit_published_initial`.
         markdown: Whether as GitHub's Markdown, not for a terminal.
     """
     among = "A place in brackets: the share of {} below the cell and half of its equals; p of this alone."
     of_wirings = among.format("wirings of its edges")
     wiring = [f"{name} (place, p)" for name in ("width", "depth", "mean path")]
     remarks = [[row.name, remark] for row in rows for remark in (*row.oddities, *row.not_ranked)]
+    remarks += [[entry["name"], entry["problem"]] for entry in initial if entry["problem"]]
     sections = [
         (
             "Verdict",
@@ -142,6 +146,12 @@ def published_tables(rows: Sequence[PublishedAudit], *, markdown: bool = False) 
             among.format(f"choices of {len(RANDOM_OPERATIONS)} operations"),
             ["cell", "parameters (place, p)", "live parameters", "multiply-adds (place, p)"],
             [[row.name, *_sizes(row.structure)] for row in rows],
+        ),
+        (
+            "Initial weights",
+            "The share of matched controls below the cell and half of its equals; in brackets p of this alone.",
+            ["cell", "controls", *TESTED.values()],
+            [[entry["name"], *_initial(entry)] for entry in initial if not entry["problem"]],
         ),
         ("Remarks", "What is odd, and why a place or a p is missing.", ["cell", "remark"], remarks),
     ]
@@ -219,6 +229,12 @@ def _sizes(structure: Structure) -> list[str]:
         MISSING if live is None else f"{live / _MILLION:.2f}",
         _place("{:.0f}", operations, _MILLION),
     ]
+
+
+def _initial(entry: Mapping[str, Any]) -> list[str]:
+    standings = [entry["initial"]["statistics"][name]["standing"] for name in TESTED]
+    places = [f"{found['percentile']:.3f} ({p_value_text(found['p_value'])})" for found in standings]
+    return [str(entry["initial_controls"]["count"]), *places]
 
 
 def _place(form: str, found: Standing | SizeStanding | None, unit: float = 1) -> str:

@@ -25,6 +25,7 @@ SUBCOMMANDS = {
     "plot": ("plot", "draw surfaces side by side: nas-lightning plot FILE..."),
     "theory": ("theory", "the widest and the narrowest linear cell against the theorems of section 4.3"),
     "cells": ("cells", "list, show, draw and count cells and their variants"),
+    "audit": ("audit", "is this cell better than a random one? nas-lightning audit darts_v2 -o FOLDER"),
     "study": ("study", "compare architectures: plan, run, commands, status and report of a study file"),
     "completion": ("completion", "a script that completes this command in bash or zsh"),
 }

@@ -1,0 +1,283 @@
+"""One audit from its plan to its document.
+
+Everything that can be refused is refused while the plan is made, before a file is written or a cell measured.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from nas_lightning.audit.backdrop import published_backdrop
+from nas_lightning.audit.compare import compare
+from nas_lightning.audit.controls import LEAST_CONTROLS, TOLERANCE_PERCENT, Controls
+from nas_lightning.audit.document import assemble, cell_record
+from nas_lightning.audit.level_0 import (
+    AuditData,
+    audit_data,
+    audit_level_0,
+    draw_controls,
+    level_0_network,
+)
+from nas_lightning.audit.plan import AuditSettings, claim_folder
+from nas_lightning.audit.structure import NetworkSettings
+from nas_lightning.audit.subjects import Subject
+from nas_lightning.audit.training import Budget, training_comparison, write_study
+from nas_lightning.cells import published_genotypes
+from nas_lightning.provenance import processor_name, software_versions
+from nas_lightning.study.results import collect_results
+from nas_lightning.study.study import Study
+
+Say = Callable[[str], None]
+"""Takes a line about the progress."""
+
+
+@dataclass(frozen=True)
+class AuditPlan:
+    """What an audit measures.
+
+    Attributes:
+        subjects: The audited cells.
+        settings: The settings.
+        data: The data set.
+        network: The network of level 0.
+        initial_controls: Each cell's controls for initial weights; None where these are left out.
+        budget: The training; None at level 0.
+        training_controls: Each cell's controls that are trained; None at level 0.
+    """
+
+    subjects: tuple[Subject, ...]
+    settings: AuditSettings
+    data: AuditData
+    network: NetworkSettings
+    initial_controls: tuple[Controls | None, ...]
+    budget: Budget | None
+    training_controls: tuple[Controls | None, ...]
+
+    @property
+    def audited(self) -> list[tuple[Subject, Controls]]:
+        """The cells that are trained, with their controls."""
+        pairs = zip(self.subjects, self.training_controls, strict=True)
+        return [(subject, controls) for subject, controls in pairs if controls is not None]
+
+
+def plan_audit(subjects: Sequence[Subject], settings: AuditSettings) -> AuditPlan:
+    """Resolve the settings and draw all controls.
+
+    Args:
+        subjects: The audited cells.
+        settings: The settings.
+
+    Raises:
+        ValueError: If a setting is not valid or a cell has no matched control.
+        OSError: If a file of settings cannot be read.
+    """
+    data = audit_data(settings)
+    network = level_0_network(settings, data)
+    initial: list[Controls | None] = [None] * len(subjects)
+    trained = initial.copy()
+    budget = None
+    if settings.level:
+        named = settings.data or (None if settings.configs else settings.data_class)
+        budget = Budget(settings.level, settings.seeds, named, settings.configs, settings.settings)
+        resolved = budget.resolved()
+        small = NetworkSettings(
+            init_channels=resolved["model.init_channels"],
+            num_cells=resolved["model.num_cells"],
+            num_classes=data.module.num_classes,
+        )
+        trained = [draw_controls(*one, small) for one in _draws(subjects, settings.controls, settings)]
+        for subject, controls in zip(subjects, trained, strict=True):
+            _check_count(subject, controls)
+    if settings.initial:
+        draws = _draws(subjects, settings.initial_controls, settings)
+        initial = [draw_controls(*one, network) for one in draws]
+    return AuditPlan(tuple(subjects), settings, data, network, tuple(initial), budget, tuple(trained))
+
+
+def _draws(
+    subjects: Sequence[Subject], count: int, settings: AuditSettings
+) -> Iterator[tuple[Subject, int, int]]:
+    """Every cell with the number of its controls and a seed of its own."""
+    for index, subject in enumerate(subjects):
+        yield subject, count, settings.control_seed + index
+
+
+def _check_count(subject: Subject, controls: Controls) -> None:
+    if len(controls.genotypes) < LEAST_CONTROLS:
+        raise ValueError(
+            f"{subject.name}: only {controls.total} other wirings have the same operations, as many inputs "
+            f"read and live parameters within {TOLERANCE_PERCENT} %: trainings need {LEAST_CONTROLS} controls"
+        )
+
+
+def run_audit(
+    plan: AuditPlan,
+    folder: Path,
+    command: str,
+    train: Callable[[Study], int],
+    say: Say,
+    other: tuple[str, Mapping[str, Any]] | None = None,
+) -> tuple[dict[str, Any], int]:
+    """Measure and train what is not done yet.
+
+    Args:
+        plan: The plan.
+        folder: The audit's folder.
+        command: The command, for the page.
+        train: Runs a study and returns its exit code.
+        say: Takes lines about the progress.
+        other: Another audit that is set beside this one: where it was read, and its document.
+
+    Returns:
+        The document, and the exit code of the trainings. If that is not 0, the document has what is finished.
+
+    Raises:
+        ValueError: If the folder holds another audit.
+        OSError: If it cannot be written.
+    """
+    claim_folder(folder, plan.subjects, plan.settings, asdict(plan.network) | {"data": plan.data.settings})
+    seconds: dict[str, float] = {}
+    with _timed(seconds, "level_0"):
+        found = [
+            _level_0(plan, subject, controls, folder, say)
+            for subject, controls in zip(plan.subjects, plan.initial_controls, strict=True)
+        ]
+        backdrop = published_backdrop(plan.settings, plan.network, plan.data, folder)
+    trainings: list[Mapping[str, Any]] = [{}] * len(found)
+    code = 0
+    if plan.budget is not None:
+        study = write_study(folder, plan.audited, plan.budget)
+        with _timed(seconds, f"level_{plan.budget.level}"):
+            code = train(study)
+        trainings = _trainings(plan, plan.budget, study, say)
+    cells = [
+        cell_record(
+            subject.name,
+            subject.spec,
+            subject.genotype,
+            notes=subject.notes,
+            **{name: of_one[name] for name in ("verdict", "structure", "initial_controls", "initial")},
+            **training,
+        )
+        for subject, of_one, training in zip(plan.subjects, found, trainings, strict=True)
+    ]
+    document = assemble(
+        level=plan.settings.level,
+        date=datetime.now(UTC).date().isoformat(),
+        settings=_settings_record(plan),
+        cells=cells,
+        backdrop=backdrop,
+        repeat=_repeat_record(plan, command, seconds),
+    )
+    if other is not None:
+        document["compared_with"] = compare(document, other[1], other[0])
+    return document, code
+
+
+def _level_0(
+    plan: AuditPlan, subject: Subject, controls: Controls | None, folder: Path, say: Say
+) -> dict[str, Any]:
+    if controls is not None:
+        count = len(controls.genotypes)
+        say(f"{subject.name}: initial weights of the cell and of {count} random controls ...")
+    return audit_level_0(subject, controls, plan.settings, plan.network, plan.data, folder)
+
+
+def _trainings(plan: AuditPlan, budget: Budget, study: Study, say: Say) -> list[Mapping[str, Any]]:
+    """What the trainings say of every cell, as arguments of :func:`cell_record`."""
+    results = collect_results(study)
+    for line in (*results.problems, *results.notes):
+        say(line)
+    found: list[Mapping[str, Any]] = []
+    for subject, controls in plan.audited:
+        training = training_comparison(results, subject, controls, budget)
+        found.append(
+            {
+                "training_controls": controls.record(),
+                "training": None if training is None else training.record(),
+                "problem": "its trainings are not finished" if training is None else None,
+            }
+        )
+    return found
+
+
+def _settings_record(plan: AuditPlan) -> dict[str, Any]:
+    settings, trains = plan.settings, plan.budget is not None
+    return {
+        "data": {"name": plan.data.name, **plan.data.settings},
+        "network": asdict(plan.network),
+        "initial_controls": settings.initial_controls if settings.initial else None,
+        "initial_seeds": list(settings.initial_seeds),
+        "images": settings.images,
+        "controls": settings.controls if trains else None,
+        "seeds": list(settings.seeds) if trains else [],
+        "control_seed": settings.control_seed,
+        "training": settings.of_training() if trains else None,
+    }
+
+
+def _repeat_record(plan: AuditPlan, command: str, seconds: Mapping[str, float]) -> dict[str, Any]:
+    settings, count = plan.settings, len(plan.subjects)
+    seeds: dict[str, Any] = {"controls": [settings.control_seed + index for index in range(count)]}
+    if settings.initial:
+        seeds["initial weights"] = list(settings.initial_seeds)
+    if plan.budget is not None:
+        seeds["trainings"] = list(settings.seeds)
+    return {
+        "command": command,
+        "versions": software_versions(),
+        "machine": {
+            "processor": processor_name(),
+            "cores": os.cpu_count(),
+            "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        },
+        "seeds": seeds,
+        "data": {"name": plan.data.name, "sha256": plan.data.checksums},
+        "seconds": dict(seconds),
+    }
+
+
+@contextmanager
+def _timed(seconds: dict[str, float], name: str) -> Iterator[None]:
+    start = time.perf_counter()
+    yield
+    seconds[name] = round(time.perf_counter() - start, 1)
+
+
+def audit_published_initial(settings: AuditSettings, folder: Path, say: Say) -> list[dict[str, Any]]:
+    """Initial weights of every published cell among its matched controls; cells that are done are kept.
+
+    Args:
+        settings: The settings.
+        folder: Where the cells are kept.
+        say: Takes lines about the progress.
+
+    Returns:
+        For every cell its ``name``, and either the records of :func:`audit_level_0` or the ``problem``.
+    """
+    subjects = [Subject(name, name, cell.genotype) for name, cell in published_genotypes().items()]
+    data = audit_data(settings)
+    network = level_0_network(settings, data)
+    claim_folder(folder, subjects, settings, asdict(network) | {"data": data.settings})
+    found: list[dict[str, Any]] = []
+    for index, subject in enumerate(subjects):
+        say(f"{subject.name}: {index + 1} of {len(subjects)} ...")
+        try:
+            controls = draw_controls(
+                subject, settings.initial_controls, settings.control_seed + index, network
+            )
+        except ValueError as error:
+            found.append({"name": subject.name, "problem": str(error)})
+            continue
+        measured = audit_level_0(subject, controls, settings, network, data, folder)
+        found.append({"name": subject.name, "problem": None, **measured})
+    return found
