@@ -239,7 +239,7 @@ def audit_initial(
     """
     settings = settings or InitialSettings()
     _check(genotype, images, targets, settings)
-    measured = _measure_all((genotype, *controls.genotypes), images, targets, settings, processes)
+    measured = measure_all((genotype, *controls.genotypes), images, targets, settings, processes)
     statistics = {}
     for name in STATISTICS:
         values = np.stack([of_one[name] for of_one in measured])
@@ -273,13 +273,22 @@ def _check(genotype: Genotype, images: Tensor, targets: Tensor, settings: Initia
         check_image_size(plan, size, settings.stem_stride)
 
 
-def _measure_all(
+def measure_all(
     genotypes: Sequence[Genotype],
     images: Tensor,
     targets: Tensor,
     settings: InitialSettings,
-    processes: int | None,
-) -> list[dict[str, np.ndarray]]:
+    processes: int | None = None,
+) -> list[dict[str, Float[np.ndarray, " seeds"]]]:
+    """What :func:`measure_initial` gives of every genotype, the work shared among processes.
+
+    Args:
+        genotypes: The cells.
+        images: Normalised.
+        targets: Their classes.
+        settings: The networks.
+        processes: How many, as of :func:`audit_initial`.
+    """
     if processes is None:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         processes = min(cores, max(1, len(genotypes) // _NETWORKS_FOR_A_PROCESS))

@@ -149,7 +149,7 @@ def published_tables(
         ),
         (
             "Initial weights",
-            "The share of matched controls below the cell and half of its equals; in brackets p of this alone.",
+            "The share of matched controls below the cell and half its equals; in brackets p of this alone.",
             ["cell", "controls", *TESTED.values()],
             [[entry["name"], *_initial(entry)] for entry in initial if not entry["problem"]],
         ),

@@ -259,9 +259,9 @@ def _detectable(plan: AuditPlan) -> str:
         said = f"With {count} controls no rank has p <= 0.05: at least 19 are needed."
     else:
         said = (
-            f"With {counted(count, 'control')} and {counted(seeds, 'seed')}, a cell that lies {own:.2f} points "
-            f"above its controls' mean, {own / PUBLISHED.architecture:.1f} of their standard deviations, "
-            f"reaches p <= 0.05 in 80 % of such audits. The noise is the one published for CIFAR-10: "
+            f"With {counted(count, 'control')} and {counted(seeds, 'seed')}, a cell that lies {own:.2f} "
+            f"points above its controls' mean ({own / PUBLISHED.architecture:.1f} of their standard "
+            f"deviations) reaches p <= 0.05 in 80 % of such audits. The noise is the one published for CIFAR-10: "
             f"standard deviations of {PUBLISHED.seed:g} points between seeds and {PUBLISHED.architecture:g} "
             f"between cells."
         )
