@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from importlib.metadata import version
@@ -52,8 +54,9 @@ class AuditData:
     @cached_property
     def checksums(self) -> dict[str, str]:
         """SHA-256 of every split's images and targets, in their order."""
-        self.module.prepare_data()
-        self.module.setup("fit")
+        with _in_silence("lightning.pytorch.utilities.rank_zero"):
+            self.module.prepare_data()
+            self.module.setup("fit")
         return {split: _checksum(*self.module.split_arrays(split)) for split in self.module.split_sizes}
 
     @cached_property
@@ -200,6 +203,18 @@ def write_piece(path: Path | None, key: str, found: Mapping[str, Any]) -> None:
     if path is not None:
         with atomic_write(path) as file:
             json.dump({"key": key, "found": found}, file)
+
+
+@contextmanager
+def _in_silence(name: str) -> Iterator[None]:
+    """Without a logger's information: data modules speak of trainings."""
+    logger = logging.getLogger(name)
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def _checksum(images: Tensor, targets: Tensor) -> str:

@@ -261,9 +261,9 @@ def _detectable(plan: AuditPlan) -> str:
         said = (
             f"With {counted(count, 'control')} and {counted(seeds, 'seed')}, a cell that lies {own:.2f} "
             f"points above its controls' mean ({own / PUBLISHED.architecture:.1f} of their standard "
-            f"deviations) reaches p <= 0.05 in 80 % of such audits. The noise is the one published for CIFAR-10: "
-            f"standard deviations of {PUBLISHED.seed:g} points between seeds and {PUBLISHED.architecture:g} "
-            f"between cells."
+            "deviations) reaches p <= 0.05 in 80 % of such audits. The noise is the one published for "
+            f"CIFAR-10: standard deviations of {PUBLISHED.seed:g} points between seeds and "
+            f"{PUBLISHED.architecture:g} between cells."
         )
     header = ["controls", *(counted(n, "seed") for n in next(iter(table.values())))]
     return f"{textwrap.fill(said, 100)}\n\n{tabulate(rows, header, tablefmt='plain', disable_numparse=True)}"
