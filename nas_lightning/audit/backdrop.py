@@ -68,18 +68,19 @@ def published_backdrop(
     for name, published in published_genotypes().items():
         genotype = published.genotype
         cell = genotype.normal, genotype.normal_concat
-        size = {
-            "init_channels": network.init_channels,
-            "num_cells": network.num_cells,
-            "num_classes": network.num_classes,
-        }
         entries.append(
             {
                 "name": name,
                 "normal_width": cell_width(*cell),
                 "normal_depth": cell_depth(*cell),
                 "normal_path": cell_path(*cell),
-                "live_parameters": count_parameters(genotype, **size, live=True),
+                "live_parameters": count_parameters(
+                    genotype,
+                    init_channels=network.init_channels,
+                    num_cells=network.num_cells,
+                    num_classes=network.num_classes,
+                    live=True,
+                ),
                 "multiply_adds": multiply_adds(genotype, **asdict(network)),
                 "initial": medians.get(name),
             }

@@ -94,9 +94,9 @@ def plan_audit(subjects: Sequence[Subject], settings: AuditSettings) -> AuditPla
             num_cells=resolved["model.num_cells"],
             num_classes=data.module.num_classes,
         )
-        trained = [draw_controls(*one, small) for one in _draws(subjects, settings.controls, settings)]
-        for subject, controls in zip(subjects, trained, strict=True):
-            _check_count(subject, controls)
+        for index, one in enumerate(_draws(subjects, settings.controls, settings)):
+            controls = trained[index] = draw_controls(*one, small)
+            _check_count(one[0], controls)
     if settings.initial:
         draws = _draws(subjects, settings.initial_controls, settings)
         initial = [draw_controls(*one, network) for one in draws]

@@ -34,7 +34,7 @@ def audit(folder: Path, *arguments: str) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ([], "no SPEC"),
+        (["-o", "new"], "no SPEC"),
         (["darts_v2"], "no -o FOLDER"),
         (["darts_v2", "nasnet", "-o", "new"], "belong to different spaces"),
         (["darts_v2", "-o", "new", "--level", "3"], "--level"),
