@@ -167,6 +167,7 @@ def audit_settings(options: argparse.Namespace, settings: dict[str, Any]) -> Aud
 
 def _check(options: argparse.Namespace, settings: dict[str, Any]) -> None:
     """Refuse options that contradict each other."""
+    check_run_options(options)
     if options.all:
         if options.specs:
             raise ValueError("--all audits every published cell: leave out SPEC, or --all")
