@@ -90,7 +90,7 @@ def test_a_cell_without_controls_or_sizes_is_refused_before_anything_is_written(
         "register_operation('own_gate', lambda channels, stride, affine: nn.Identity())\n"
     )
     own = str(get_genotype("darts_v2")).replace("skip_connect", "own_gate")
-    line = refusal(["audit", own, "--model.operations", "mine.py", "-o", "new"], capsys)
+    line = refusal(["audit", own, "--model.operations", "[mine.py]", "-o", "new"], capsys)
     assert "own_gate" in line
     assert not (tmp_path / "new").exists()
 
