@@ -254,13 +254,17 @@ def audit_initial(
     return Initial(settings, len(images), statistics)
 
 
-def _check(genotype: Genotype, images: Tensor, targets: Tensor, settings: InitialSettings) -> None:
+def check_operations(genotype: Genotype) -> None:
+    """Refuse operations of the user's own: second derivatives are carried through known layers only."""
     own = sorted({edge.op for edge in (*genotype.normal, *genotype.reduce)} - set(BUILT_IN_OPERATIONS))
     if own:
-        # Second derivatives are carried through layers of known kinds only.
         raise ValueError(
             f"operation {own[0]!r} is your own: initial weights are measured with built-in operations only"
         )
+
+
+def _check(genotype: Genotype, images: Tensor, targets: Tensor, settings: InitialSettings) -> None:
+    check_operations(genotype)
     if images.ndim != 4 or images.shape[1] != 3:
         raise ValueError(
             f"images have the shape {tuple(images.shape)}; it must be (number, 3, height, width)"

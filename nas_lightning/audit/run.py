@@ -20,6 +20,7 @@ from nas_lightning.audit.backdrop import published_backdrop
 from nas_lightning.audit.compare import compare
 from nas_lightning.audit.controls import LEAST_CONTROLS, TOLERANCE_PERCENT, Controls
 from nas_lightning.audit.document import assemble, cell_record
+from nas_lightning.audit.initial import check_operations
 from nas_lightning.audit.level_0 import (
     AuditData,
     audit_data,
@@ -99,8 +100,17 @@ def plan_audit(subjects: Sequence[Subject], settings: AuditSettings) -> AuditPla
             _check_count(one[0], controls)
     if settings.initial:
         draws = _draws(subjects, settings.initial_controls, settings)
-        initial = [draw_controls(*one, network) for one in draws]
+        initial = [_initial_controls(*one, network) for one in draws]
     return AuditPlan(tuple(subjects), settings, data, network, tuple(initial), budget, tuple(trained))
+
+
+def _initial_controls(subject: Subject, count: int, seed: int, network: NetworkSettings) -> Controls:
+    """Controls whose initial weights are measured."""
+    try:
+        check_operations(subject.genotype)
+        return draw_controls(subject, count, seed, network)
+    except ValueError as error:
+        raise type(error)(f"{error}; --no_initial leaves initial weights out") from None
 
 
 def _draws(

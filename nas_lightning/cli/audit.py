@@ -22,7 +22,12 @@ from nas_lightning.cells import import_operations
 from nas_lightning.cells.variants import MAX_SEED
 from nas_lightning.cli.argument_parser import ArgumentParser, integer, named_path
 from nas_lightning.cli.closing import say_end
-from nas_lightning.cli.running import add_run_arguments, local_sharing_of, run_with
+from nas_lightning.cli.running import (
+    add_run_arguments,
+    check_run_options,
+    local_sharing_of,
+    run_with,
+)
 from nas_lightning.files import atomic_write, check_writable
 from nas_lightning.identity import as_list
 from nas_lightning.yaml_files import parse_yaml

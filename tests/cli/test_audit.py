@@ -143,8 +143,9 @@ def test_a_killed_audit_keeps_the_cells_that_are_done(
     )
     pieces = tmp_path / "out" / "level_0"
     deadline = time.monotonic() + 120
-    while not list(pieces.glob("darts*.json")) and time.monotonic() < deadline:
+    while not list(pieces.glob("darts*.json")) and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.02)
+    assert process.poll() is None, process.communicate()
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
     kept = {path.name: path.read_bytes() for path in pieces.glob("darts*.json")}
