@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from nas_lightning.audit.document import read_document
 
 from nas_lightning.audit import backdrop, level_0
+from nas_lightning.audit.document import read_document
 from nas_lightning.audit.initial import Initial
 from nas_lightning.cells import Genotype, get_genotype, published_genotypes
 from nas_lightning.cli.main import main
