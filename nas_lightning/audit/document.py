@@ -153,15 +153,19 @@ def plain(value: Any) -> Any:
     return value if value is None or isinstance(value, str | int | bool) else str(value)
 
 
-def validate(document: Any) -> None:
+def validate(document: Any, part: str = "") -> None:
     """Hold a document against the schema.
+
+    Args:
+        document: The document, or a part of one.
+        part: Which definition of the schema it must fit, such as ``"training"``; empty for all of it.
 
     Raises:
         ValueError: If it does not fit; the message names the entry.
     """
     from jsonschema.exceptions import best_match
 
-    error = best_match(_validator().iter_errors(document))
+    error = best_match(_validator(part).iter_errors(document))
     if error is not None:
         place = "/".join(map(str, error.absolute_path)) or "the document"
         message = shown(error.message)
@@ -171,10 +175,11 @@ def validate(document: Any) -> None:
 
 
 @cache
-def _validator() -> Validator:
+def _validator(part: str) -> Validator:
     from jsonschema import Draft202012Validator
 
-    return Draft202012Validator(schema())
+    definitions = schema()["$defs"]
+    return Draft202012Validator(definitions[part] | {"$defs": definitions} if part else schema())
 
 
 @cache

@@ -155,9 +155,11 @@ def _standings(cell: Mapping[str, Any]) -> dict[str, Any] | None:
     """Level 0 at a glance."""
     rows = [
         StandingRow(
-            "Wiring and size: exact",
-            found["label"],
-            *[found["percentile"]] * 3,
+            group="Wiring and size: exact",
+            label=found["label"],
+            percentile=found["percentile"],
+            low=found["percentile"],
+            high=found["percentile"],
             stands_out=found["stands_out"],
         )
         for found in cell["verdict"]["structure"]
@@ -167,9 +169,9 @@ def _standings(cell: Mapping[str, Any]) -> dict[str, Any] | None:
         tested = {found["label"]: found["stands_out"] for found in cell["verdict"]["initial"]}
         rows += [
             StandingRow(
-                f"Initial weights: among {counted(count, 'control')}",
-                statistic_label(name),
-                *(found["standing"][end] for end in ("percentile", "low", "high")),
+                group=f"Initial weights: among {counted(count, 'control')}",
+                label=statistic_label(name),
+                **{end: found["standing"][end] for end in ("percentile", "low", "high")},
                 stands_out=tested.get(TESTED[name]) if name in TESTED else None,
             )
             for name, found in cell["initial"]["statistics"].items()

@@ -178,12 +178,12 @@ def draw_standings(rows: Sequence[StandingRow]) -> Figure:
     groups = list(dict.fromkeys(row.group for row in rows))
     lines: list[tuple[StandingRow | None, list[str], float]] = []
     for group in groups:
+        members = [row for row in rows if row.group == group]
         head = wrap(group, _NAMES_WIDTH + _STANDING_WIDTH - 0.2, LABEL_POINTS)
         lines.append((None, head, _HEAD_HEIGHT + _LINE_HEIGHT * (len(head) - 1)))
-        for row in rows:
-            if row.group == group:
-                text = wrap(row.label, _NAMES_WIDTH - 0.15, TICK_POINTS)
-                lines.append((row, text, _ROW_HEIGHT + _LINE_HEIGHT * (len(text) - 1)))
+        for member in members:
+            text = wrap(member.label, _NAMES_WIDTH - 0.15, TICK_POINTS)
+            lines.append((member, text, _ROW_HEIGHT + _LINE_HEIGHT * (len(text) - 1)))
     inside = sum(height for *_, height in lines)
     width, height = _NAMES_WIDTH + _STANDING_WIDTH + 0.3, inside + 1.0
     figure = Figure(figsize=(width, height), facecolor="white")
