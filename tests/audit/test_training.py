@@ -8,16 +8,15 @@ import math
 import signal
 import subprocess
 from collections.abc import Mapping, Sequence
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import jsonschema
 import numpy as np
 import pytest
 import yaml
 
 from nas_lightning.audit.controls import Controls, matched_controls
+from nas_lightning.audit.document import validate
 from nas_lightning.audit.ranks import compare
 from nas_lightning.audit.referee import sentences
 from nas_lightning.audit.subjects import Subject
@@ -225,9 +224,7 @@ def found(study: Study) -> Training:
 
 def check(record: dict[str, Any]) -> None:
     """Refuse a record that the document's schema has no place for, or that is no JSON."""
-    schema = json.loads(resources.files("nas_lightning.audit").joinpath("schema.json").read_text())
-    schema = {"$defs": schema["$defs"], "$ref": "#/$defs/training"}
-    jsonschema.validate(json.loads(json.dumps(record, allow_nan=False)), schema)
+    validate(json.loads(json.dumps(record, allow_nan=False)), "training")
 
 
 ENDS = [[0.6, 0.7, 0.8, end] for end in (0.93, 0.90, 0.94, 0.91)]
