@@ -40,6 +40,7 @@ benchmark: $(VENV)/.tests
 	$(BIN)/python -m benchmarks.processes
 	$(BIN)/python -m benchmarks.residence
 	$(BIN)/python -m benchmarks.decoding
+	$(BIN)/python -m benchmarks.audit_null --figure docs/audit_null.png
 	$(BIN)/python -m benchmarks.performance_figures
 	$(BIN)/python -m benchmarks.table
 

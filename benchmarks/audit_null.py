@@ -84,12 +84,17 @@ def _images(count: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def draw_places(places: Mapping[str, Sequence[float]]) -> Figure:
-    """The distribution function of every quantity's places; on the diagonal if the null hypothesis holds."""
+    """The distribution function of every quantity's places.
+
+    The band around the diagonal holds the whole of a uniform one with a probability of 1 - ``LEAST_P``.
+    """
     figure = new_figure(7.2, 3.6)
     panels = figure.subplots(1, 2, sharey=True)
     shares = {"Initial weights": tuple(STATISTICS), "Wiring and size": tuple(set(places) - set(STATISTICS))}
     for axes, (title, names) in zip(panels, shares.items(), strict=True):
-        axes.plot([0, 1], [0, 1], color="#7F7F7F", linewidth=0.8)
+        reach = stats.kstwo.ppf(1 - LEAST_P, min(len(places[name]) for name in names))
+        ends = np.array([0, 1])
+        axes.fill_between(ends, ends - reach, ends + reach, color="#D9D9D9", linewidth=0)
         for number, name in enumerate(name for name in places if name in names):
             values = np.sort(places[name])
             share = np.arange(1, len(values) + 1) / len(values)
@@ -98,7 +103,8 @@ def draw_places(places: Mapping[str, Sequence[float]]) -> Figure:
                 values, share, line, where="post", color=colour, linewidth=1, label=name.replace("_", " ")
             )
         label_axes(axes, title, x="place among random cells", y="share of audited cells")
-        open_axes(axes, grid="both")
+        axes.set(xlim=(0, 1), ylim=(0, 1))
+        open_axes(axes)
         axes.legend(frameon=False, fontsize=7)
     return settle(figure)
 
@@ -126,7 +132,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(f"{machine()['processor']}: {settings.cells} cells")
     for name, p in p_values.items():
         print(f"{name:<24} {len(places[name])} cells, p {p:.3f}{'' if p > LEAST_P else '  NOT UNIFORM'}")
-    shown = {name: str(value) if isinstance(value, Path) else value for name, value in vars(settings).items()}
+    shown = {name: getattr(settings, name) for name in ("genotype", *sizes)}
     # A line for each quantity, not one for each number.
     rounded = {name: " ".join(f"{value:.3f}" for value in values) for name, values in places.items()}
     record = {"settings": shown, "p_values": p_values, "places": rounded}

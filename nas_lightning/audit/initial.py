@@ -26,7 +26,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing import current_process, get_context
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -39,8 +39,10 @@ from nas_lightning.audit.stacked import InitialWeights, Stack, stacked_network
 from nas_lightning.audit.standing import Standing, among_controls
 from nas_lightning.cells import Genotype, check_image_size, stack_plan
 from nas_lightning.cells.operations import BUILT_IN_OPERATIONS
-from nas_lightning.datamodules import ImageDataModule
 from nas_lightning.networks import CellNetwork
+
+if TYPE_CHECKING:  # its imports take seconds, in every process
+    from nas_lightning.datamodules import ImageDataModule
 
 STATISTICS: Mapping[str, str] = {
     "gradient_norm": "norm of the mini-batch's gradient, ||E grad f_i||",
