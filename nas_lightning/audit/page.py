@@ -56,7 +56,7 @@ def page(document: Mapping[str, Any]) -> str:
             compared=_compared(document.get("compared_with")),
             backdrop=_markup(tables.backdrop_table(document, "backdrop")),
             limits=_limits(document),
-            settings=_pairs(document["settings"]),
+            settings=_settings(document["settings"]),
             versions=_pairs(repeat["versions"]),
             machine=_pairs(repeat["machine"]),
             seeds=_pairs(repeat["seeds"]),
@@ -76,7 +76,19 @@ def _markup(html: str | None) -> Markup | None:
 
 
 def _pairs(values: Mapping[str, Any]) -> list[tuple[str, str]]:
-    return [(name, tables.shown(value)) for name, value in flatten(values).items()]
+    """What is set, by dotted names."""
+    return [
+        (name, tables.shown(value)) for name, value in flatten(values).items() if value not in (None, [], {})
+    ]
+
+
+def _settings(settings: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The audit's settings, those of the data under the names that a user gives them."""
+    return [
+        (name.replace("data.data.", "data.").replace(".init_args.", "."), value)
+        for name, value in _pairs(settings)
+        if not name.endswith("class_path")
+    ]
 
 
 def _cell(document: Mapping[str, Any], place: int) -> dict[str, Any]:

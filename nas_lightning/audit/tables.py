@@ -37,11 +37,16 @@ def share(value: float | int) -> str:
 
 
 def number(value: float | int | None, digits: int = 4) -> str:
-    """A number with some significant digits, large ones with separators; a dash for None."""
+    """A number with some significant digits, large ones with separators, integers exact; a dash for None.
+
+    Examples:
+        >>> [number(value, 3) for value in (2858, 2587.3, 0.012345, 1.5e12, None)]
+        ['2,858', '2,590', '0.0123', '1.5e+12', '—']
+    """
     if value is None:
         return MISSING
-    if abs(value) >= _FEW and float(value).is_integer():
-        return f"{value:,.0f}"
+    if _FEW <= abs(value) < _MANY or isinstance(value, int):
+        return f"{value if float(value).is_integer() else float(f'{value:.{digits}g}'):,.0f}"
     return f"{value:.{digits}g}".replace("-", "\N{MINUS SIGN}")
 
 

@@ -52,6 +52,7 @@ def nothing_is_cut(figure: Figure) -> bool:
     return bool((edge == 255).all())
 
 
+@pytest.mark.filterwarnings("ignore:Glyph")
 @pytest.mark.parametrize("name", NAMES)
 def test_a_strip_has_a_dot_a_control_and_a_diamond_at_the_cell(name: str) -> None:
     controls = np.array([1.0, 4.0, 2.0, np.nan, 3.0])
