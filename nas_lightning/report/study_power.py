@@ -274,7 +274,7 @@ def _described(
 def power_line(power: StudyPower) -> str:
     """The answer in one line, for a plan."""
     if not power.comparisons:
-        return "detects nothing: the report has no test for so few architectures"
+        return "detects nothing: the report has no test for these architectures"
     if not any(one.can_reach for one in power.comparisons):
         least = min(power.comparisons, key=lambda one: one.smallest_p)
         return (
@@ -325,16 +325,19 @@ def format_power(name: str, power: StudyPower) -> str:
         for one in power.comparisons:
             sizes = (str(one.cells), str(one.architectures), f"{one.seeds:.3g}", f"{one.smallest_p:.2g}")
             rows.append((PREDICTORS[one.predictor], one.runs, *sizes, _effect(one, interval=True)))
-        lines += [tabulate(rows, tablefmt="plain", disable_numparse=True), ""]
-    lines += [
-        "tau: expected tau-b without seed noise; points: of true accuracy; ratio: of standard deviations,"
-        " connections to operations",
-        "in parentheses: 95 % interval of the simulation",
-        "p is not corrected; where a report corrects it for several primary tests, effects must be larger",
-        "",
+        lines += [
+            tabulate(rows, tablefmt="plain", disable_numparse=True),
+            "",
+            "tau: expected tau-b without seed noise; points: of true accuracy; ratio: of standard deviations,"
+            " connections to operations",
+            "in parentheses: 95 % interval of the simulation",
+            "p is not corrected; where a report corrects it for several primary tests, effects must be larger",
+            "",
+        ]
+    lines.append(
         f"one cell against k random controls, p = rank/(k + 1): points above their mean for a power of"
-        f" {_PERCENT * POWER:.0f} %",
-    ]
+        f" {_PERCENT * POWER:.0f} %"
+    )
     table = controls_table(noise)
     points = [["k", *(counted(seeds, "seed") for seeds in SEEDS)]]
     points += [[str(k), *(_points(table[k][seeds]) for seeds in SEEDS)] for k in CONTROLS]

@@ -278,7 +278,7 @@ def test_plan_lists_the_runs_and_starts_none(folder: Path, capsys: pytest.Captur
     assert re.search(r"^3 runs of 2 architectures, .*, 3,456 training images", output, re.MULTILINE)
     lines = output.splitlines()
     assert "no finished run yet: time unknown" in lines
-    assert lines[-1] == "detects nothing: the report has no test for so few architectures"
+    assert lines[-1] == "detects nothing: the report has no test for these architectures"
     assert not (folder / "tb_logs").exists()
 
 
