@@ -331,7 +331,7 @@ def format_power(name: str, power: StudyPower) -> str:
             "tau: expected tau-b without seed noise; points: of true accuracy; ratio: of standard deviations,"
             " connections to operations",
             "in parentheses: 95 % interval of the simulation",
-            "p is not corrected; where a report corrects it for several primary tests, effects must be larger",
+            "p is not corrected; where a report corrects it for several tests, effects must be larger",
             "",
         ]
     lines.append(
