@@ -10,6 +10,7 @@ from nas_lightning.identity import flatten
 _NETWORK = "settings.network"
 _DATA = "settings.data"
 _TRAINING = "training"
+_OF_TRAININGS = (_TRAINING, "settings.controls", "settings.seeds")
 _PLACES = ("root", "cache_folder")
 """Settings that say where data lie."""
 
@@ -26,9 +27,11 @@ def compare(document: Mapping[str, Any], other: Mapping[str, Any], source: str) 
         Both audits' cells with verdicts and ranks, the settings that differ, what can be compared and what
         cannot.
     """
+    both_trained = all(map(_is_trained, (document, other)))
     settings = [
         {"setting": name, "this": mine, "other": theirs}
         for name, (mine, theirs) in _different(_settings(document), _settings(other)).items()
+        if both_trained or not name.startswith(_OF_TRAININGS)
     ]
     can, cannot = _comparability(document, other, [entry["setting"] for entry in settings])
     return {
@@ -62,9 +65,16 @@ def _side(audit: str, cell: Mapping[str, Any], others: Sequence[Mapping[str, Any
     }
 
 
+def _is_trained(document: Mapping[str, Any]) -> bool:
+    return any(cell["training"] for cell in document["cells"])
+
+
 def _settings(document: Mapping[str, Any]) -> dict[str, Any]:
     """Everything that was set, by dotted names."""
-    found: dict[str, Any] = {"settings": document["settings"]}
+    # What the trainings' results know stands below, once.
+    found: dict[str, Any] = {
+        "settings": {name: value for name, value in document["settings"].items() if name != _TRAINING}
+    }
     sums = (document["repeat"].get("data") or {}).get("sha256")
     if sums:
         found["data"] = {"sha256": sums}
@@ -106,7 +116,7 @@ def _comparability(
             cannot.append("Values at the initial weights: images or initial seeds differ.")
         else:
             can.append("Values at the initial weights: network, images and seeds are the same.")
-    trained = [any(cell["training"] for cell in one["cells"]) for one in (document, other)]
+    trained = [_is_trained(one) for one in (document, other)]
     if all(trained):
         if differs(_TRAINING):
             cannot.append(

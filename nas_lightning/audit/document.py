@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nas_lightning.audit.verdict import ALPHA
+from nas_lightning.audit.verdict import can_stand_out
 from nas_lightning.cells import Genotype
 from nas_lightning.files import atomic_write, shown
 
@@ -83,7 +83,7 @@ def level_0_badge(verdict: Mapping[str, Any], initial_controls: Mapping[str, Any
     Where the controls are so few that no p-value could be small enough, initial weights decide nothing.
     """
     wiring, weights = verdict["structure"], verdict["initial"]
-    if weights and not can_stand_out(len(weights), initial_controls):
+    if initial_controls is None or not can_stand_out(len(weights), initial_controls["count"]):
         weights = []
     tested = [*wiring, *weights]
     if not tested:
@@ -92,11 +92,6 @@ def level_0_badge(verdict: Mapping[str, Any], initial_controls: Mapping[str, Any
     if out:
         return f"level 0: unusual in {out} of {len(tested)} properties"
     return f"level 0: {'' if weights else 'wiring and size '}as expected of a random cell"
-
-
-def can_stand_out(properties: int, controls: Mapping[str, Any] | None) -> bool:
-    """Whether the smallest two-sided p-value among controls stays below the level after Holm's correction."""
-    return controls is not None and 2 / (controls["count"] + 1) * properties <= ALPHA
 
 
 def assemble(

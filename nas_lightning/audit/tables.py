@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from nas_lightning.audit.verdict import TESTED
+from nas_lightning.audit.verdict import TESTED, can_stand_out
 from nas_lightning.cells import format_width
 from nas_lightning.cells.variants import RANDOM_OPERATIONS
 from nas_lightning.report.table_files import html_table
@@ -267,16 +267,25 @@ def overview_table(document: Mapping[str, Any], key: str) -> str:
                 one = found.get(name)
                 row[label] = MISSING if one is None else _rank_and_p(one)
         row["Wiring and size"] = family_text(cell["verdict"]["structure"])
-        row["Initial weights"] = family_text(cell["verdict"]["initial"], absent="not measured")
+        row["Initial weights"] = _initial_text(cell)
         row["Live parameters"] = number(cell["structure"]["live_parameters"])
         rows.append(row)
     return html_table(pd.DataFrame(rows), key)
 
 
-def family_text(properties: Sequence[Mapping[str, Any]], absent: str = "nothing tested") -> str:
+def _initial_text(cell: Mapping[str, Any]) -> str:
+    found, controls = cell["verdict"]["initial"], cell["initial_controls"]
+    if not found or controls is None:
+        return "not measured"
+    if not can_stand_out(len(found), controls["count"]):
+        return "too few controls for a verdict"
+    return family_text(found)
+
+
+def family_text(properties: Sequence[Mapping[str, Any]]) -> str:
     """The verdict on a family of properties in a table's cell."""
     if not properties:
-        return absent
+        return "nothing tested"
     out = [found["label"] for found in properties if found["stands_out"]]
     if out:
         return f"unusual: {listed(out)}"

@@ -115,7 +115,7 @@ def level_0_verdict(structure: Structure, initial: Initial | None = None) -> Ver
         count = weights[0].standing.total
         among = f"among {count} random cells with the same operations and as many live parameters"
         least = 2 / (count + 1) * len(weights)
-        if least > ALPHA:
+        if not can_stand_out(len(weights), count):
             number = "one control is" if count == 1 else f"{count} controls are"
             sentences.append(
                 f"At its initial weights, {number} too few for a verdict: after Holm's correction for "
@@ -130,6 +130,11 @@ def level_0_verdict(structure: Structure, initial: Initial | None = None) -> Ver
                 )
             )
     return Verdict(wiring, weights, tuple(sentences))
+
+
+def can_stand_out(properties: int, controls: int) -> bool:
+    """Whether the smallest two-sided p-value among controls stays below the level after Holm's correction."""
+    return 2 / (controls + 1) * properties <= ALPHA
 
 
 def _structure_family(structure: Structure) -> Iterable[tuple[str, str, str, Standing | None]]:

@@ -111,8 +111,11 @@ def made_up_training(
         },
         "curves": {
             "epochs": steps.tolist(),
-            "own": {"loss": loss[0].tolist(), "accuracy": accuracy[0].tolist()},
-            "controls": {"loss": loss[1:].mean(1).tolist(), "accuracy": accuracy[1:].mean(1).tolist()},
+            "own": {"loss": loss[0].tolist(), "accuracy": (accuracy[0] / 100).tolist()},
+            "controls": {
+                "loss": loss[1:].mean(1).tolist(),
+                "accuracy": (accuracy[1:].mean(1) / 100).tolist(),
+            },
         },
         "sentences": [
             f"Of {count} random cells with the same operations and size, {first['rank'] - 1} did as well or "

@@ -55,7 +55,9 @@ def test_cells_are_matched_by_their_genotypes_not_their_names(
 def test_trainings_of_one_audit_alone_are_not_compared(
     trained: dict[str, Any], untrained: dict[str, Any]
 ) -> None:
-    assert "Trainings: only this audit has any." in compared(trained, untrained)["not_comparable"]
+    found = compared(trained, untrained)
+    assert "Trainings: only this audit has any." in found["not_comparable"]
+    assert [entry["setting"] for entry in found["settings"]] == []
     assert "Trainings: only the other audit has any." in compared(untrained, trained)["not_comparable"]
     assert compared(untrained, untrained)["not_comparable"] == []
 

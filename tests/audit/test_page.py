@@ -5,10 +5,13 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from nas_lightning.audit.compare import compare
 from nas_lightning.audit.page import page
+from nas_lightning.audit.pictures import curves, standings
+from nas_lightning.audit.tables import overview_table
 from tests.audit.made_up import made_up_cell, made_up_document, made_up_initial
 from tests.report.browser import chromium
 from tests.report.test_page import Page
@@ -74,6 +77,28 @@ def test_the_page_can_be_read_without_seeing(text: str) -> None:
     # Every table scrolls by itself, and can be reached by keyboard.
     assert len(found.elements["table"]) == len(re.findall(r'<div class="table[^>]*tabindex="0"', text)) >= 8
     assert len(found.elements["svg"]) == 2
+
+
+def test_curves_are_in_the_unit_that_their_axis_says(document: dict[str, Any]) -> None:
+    cell = document["cells"][0]
+    loss, accuracy = curves(cell["name"], cell["training"])
+    shown = accuracy.figure.axes[0]
+    assert shown.get_ylabel() == "accuracy (%)"
+    last = cell["training"]["quantities"][0]["own_mean"]
+    assert np.asarray(shown.lines[-1].get_ydata(), float)[-1] == pytest.approx(last)
+    assert loss.figure.axes[0].get_ylabel() == "loss (nat)"
+
+
+def test_too_few_controls_are_no_verdict_in_the_table_or_the_picture() -> None:
+    few, many = (
+        made_up_cell("darts_v2", initial=made_up_initial(count), controls=count) for count in (20, 200)
+    )
+    for cell, said in ((few, "too few controls for a verdict"), (many, "as expected")):
+        assert said in overview_table({"level": 0, "cells": [cell]}, "overview")
+    picture = standings(few)
+    assert picture is not None
+    crosses = [line for line in picture.figure.axes[0].lines if line.get_marker() == "x"]
+    assert len(crosses) == 5
 
 
 def test_the_verdict_stands_before_the_evidence(text: str, document: dict[str, Any]) -> None:
