@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from nas_lightning.audit import backdrop, level_0
+from nas_lightning.audit import backdrop, initial, level_0
 from nas_lightning.audit.document import read_document
 from nas_lightning.audit.initial import Initial
 from nas_lightning.cells import Genotype, get_genotype, published_genotypes
@@ -153,7 +153,7 @@ def test_a_killed_audit_keeps_the_cells_that_are_done(
     assert not (tmp_path / "out" / "audit.json").exists()
 
     measured = []
-    real = level_0.audit_initial
+    real = initial.audit_initial
 
     def counted(genotype: Genotype, *rest: Any) -> Initial:
         measured.append(genotype)
