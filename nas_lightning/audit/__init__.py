@@ -5,7 +5,7 @@ Exact ranks of a cell among all wirings of its space, matched random controls, a
 """
 
 from nas_lightning.audit.controls import Controls, matched_controls
-from nas_lightning.audit.published import PublishedAudit, audit_published, published_tables
+from nas_lightning.audit.published import PublishedAudit, audit_published, published_table, published_tables
 from nas_lightning.audit.standing import Standing, among_controls, in_space
 from nas_lightning.audit.structure import CellStructure, SizeStanding, Structure, audit_structure
 from nas_lightning.audit.verdict import Property, Verdict, level_0_verdict
@@ -25,5 +25,6 @@ __all__ = [
     "in_space",
     "level_0_verdict",
     "matched_controls",
+    "published_table",
     "published_tables",
 ]

@@ -33,6 +33,7 @@ _WORDS = {
 }
 _MILLION = 1e6
 _WIDTH = 99
+_VERDICT = 44
 
 
 @dataclass(frozen=True)
@@ -108,6 +109,38 @@ def audit_published(
     published = published_genotypes()
     chosen = published.values() if names is None else [published[name] for name in names]
     return tuple(_audited(cell, settings) for cell in chosen)
+
+
+def published_table(rows: Sequence[PublishedAudit], *, markdown: bool = False) -> str:
+    """One table: where wiring and size of every cell stand, and the verdict.
+
+    On a terminal it is not wider than 100 characters.
+
+    Args:
+        rows: As from :func:`audit_published`.
+        markdown: Whether as GitHub's Markdown, not for a terminal.
+    """
+    text = (
+        f"{_verdicts_in_words(rows)} Numbers are places: the percentage of all wirings of the cell's edges "
+        f"(for size: of choices of {len(RANDOM_OPERATIONS)} operations) below it, and half of its equals."
+    )
+    header = ["cell", "normal: width, depth, path", "reduction", "size: parameters, multiply-adds", "verdict"]
+    if not markdown:
+        header = ["cell", "normal:\nwidth depth\npath", "reduction", "size", "verdict"]
+    body = []
+    for row in rows:
+        structure = row.structure
+        wirings = [cell.standings["ordered"] for cell in (structure.normal, structure.reduction)]
+        sizes = (structure.parameters_standing, structure.multiply_adds_standing)
+        places = [_places([found[name] for name in QUANTITIES]) for found in wirings]
+        size = _places([None if found is None else found.standing for found in sizes])
+        verdict = row.summary if markdown else fill(row.summary, _VERDICT)
+        body.append([row.name, *places, size, verdict])
+    return f"{fill(text, _WIDTH)}\n\n{_table(header, body, markdown)}"
+
+
+def _places(standings: Sequence[Standing | None]) -> str:
+    return " ".join(MISSING if found is None else f"{100 * found.percentile:.0f}" for found in standings)
 
 
 def published_tables(

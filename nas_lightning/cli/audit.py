@@ -281,7 +281,7 @@ def _points(value: float) -> str:
 
 def _audit_all(options: argparse.Namespace, settings: AuditSettings) -> None:
     """Print level 0 of every published cell, and keep it where a folder is given."""
-    from nas_lightning.audit.published import audit_published, published_tables
+    from nas_lightning.audit.published import audit_published, published_table, published_tables
     from nas_lightning.audit.structure import NetworkSettings
 
     sizes = ("init_channels", "num_cells", "num_classes", "stem_stride")
@@ -300,8 +300,9 @@ def _audit_all(options: argparse.Namespace, settings: AuditSettings) -> None:
         with atomic_write(options.output / "published.json") as file:
             json.dump(record, file, indent=1)
         with atomic_write(options.output / "published.md") as file:
-            file.write(published_tables(rows, initial, markdown=True) + "\n")
-    print(published_tables(rows, initial))
+            file.write(f"{published_table(rows, markdown=True)}\n\n")
+            file.write(f"{published_tables(rows, initial, markdown=True)}\n")
+    print(published_table(rows))
     if options.output is not None:
         say_end(f"{len(rows)} published cells audited", options.output / "published.md", kind="table")
 

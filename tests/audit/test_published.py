@@ -6,10 +6,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from nas_lightning.audit import PublishedAudit, audit_published, published_tables
+from nas_lightning.audit import PublishedAudit, audit_published, published_table, published_tables
 from nas_lightning.audit.published import _audited
 from nas_lightning.cells import Genotype, declare_operation, published_genotypes
 from nas_lightning.cells.census import take_census
+from nas_lightning.report.words import MISSING
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +55,9 @@ def test_cells_that_cannot_be_ranked_say_why() -> None:
     many = _audited(replace(cell, genotype=Genotype(own * 6, [7], own * 6, [7])), None)
     assert many.summary == "nothing to rank"
     assert "darts_v2 " in published_tables([row, many])
+    (line,) = [line for line in published_table([many]).splitlines() if line.startswith("darts_v2")]
+    assert line.count(MISSING) == 8
+    assert line.endswith("nothing to rank")
 
 
 @pytest.mark.slow
@@ -63,6 +67,8 @@ def test_every_published_cell_has_a_row() -> None:
     for markdown in (False, True):
         tables = published_tables(rows, markdown=markdown)
         assert max(map(len, tables.splitlines())) <= 100
+    assert max(map(len, published_table(rows).splitlines())) <= 100
+    assert "\n| darts_v2 " in published_table(rows, markdown=True)
     by_name = {row.name: row.summary for row in rows}
     assert by_name["enas"].startswith("wide, shallow, short normal cell; wide reduction cell (p up to 0.0")
     assert by_name["cdarts_imagenet"].startswith("many parameters, many multiply-adds (p up to 0.00")
