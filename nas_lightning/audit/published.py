@@ -33,7 +33,7 @@ _WORDS = {
 }
 _MILLION = 1e6
 _WIDTH = 99
-_VERDICT = 44
+_VERDICT = 40
 
 
 @dataclass(frozen=True)
