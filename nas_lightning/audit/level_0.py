@@ -94,8 +94,14 @@ def audit_data(settings: AuditSettings) -> AuditData:
 
 
 def level_0_network(settings: AuditSettings, data: AuditData) -> NetworkSettings:
-    """The network of level 0: small, unless the settings say otherwise, for the data's images."""
+    """The network of level 0: small, unless the settings say otherwise, for the data's images.
+
+    Raises:
+        ValueError: If the settings ask for another stem than CIFAR's.
+    """
     own = settings.settings
+    if own.get("model.stem", "cifar") != "cifar":
+        raise ValueError(f"`model.stem` (={own['model.stem']}) must be cifar: an audit knows this stem alone")
     return NetworkSettings(
         init_channels=int(own.get("model.init_channels", INIT_CHANNELS)),
         num_cells=int(own.get("model.num_cells", NUM_CELLS)),

@@ -52,6 +52,7 @@ def audit(folder: Path, *arguments: str) -> dict[str, Any]:
         (["darts_v2", "-o", "new", "--data.root"], "--data.root needs a value"),
         (["darts_v2", "-o", "new", "--model.genotype", "enas"], "as SPEC"),
         (["darts_v2", "-o", "new", "--model.num_cells", "0"], "num_cells"),
+        (["darts_v2", "-o", "new", "--model.stem", "imagenet"], "must be cifar"),
         (["darts_v2", "-o", "new", "--trainer.max_epochs", "3"], "level 0 trains nothing"),
         (["darts_v2", "-o", "new", "--level=1", "--trainer.max_epocs", "3"], "max_epocs"),
         (["darts_v2", "-o", "new", "--level=1", "--address", "here"], "--executor ray"),
