@@ -44,7 +44,7 @@ def drawing(cell: Mapping[str, Any]) -> list[Picture]:
     genotype = cell["genotype"]
     return [
         Picture(
-            draw_cell(_edges(genotype[kind]), genotype[f"{kind}_concat"], f"{name} cell"),
+            draw_cell(read_edges(genotype[kind]), genotype[f"{kind}_concat"], f"{name} cell"),
             f"The {name} cell of {cell['name']}: inputs left, nodes by depth, output right, an operation on "
             "every edge",
         )
@@ -52,7 +52,7 @@ def drawing(cell: Mapping[str, Any]) -> list[Picture]:
     ]
 
 
-def _edges(listed: Sequence[Any]) -> CellEdges:
+def read_edges(listed: Sequence[Any]) -> CellEdges:
     """Edges as a document has them: flat with two a node, or a list for each node."""
     if listed and all(len(entry) == 2 and isinstance(entry[0], str) for entry in listed):
         return cell_edges([Edge(*entry) for entry in listed])
