@@ -145,6 +145,16 @@ def test_cells_and_studies_do_without_torch(module: Path) -> None:
     }
 
 
+def test_what_compares_and_shows_an_audit_does_without_torch() -> None:
+    with_torch = {
+        module.stem
+        for module in MODULES
+        if part(module) == "audit"
+        and any(name.split(".")[0] == "torch" for name in imported_modules(PACKAGE / module))
+    }
+    assert with_torch == {"initial", "stacked", "level_0", "run"}
+
+
 @pytest.mark.parametrize("module", [m for m in MODULES if part(m) in {"callbacks", "figures"}], ids=str)
 def test_figures_do_without_pyplot(module: Path) -> None:
     assert "matplotlib.pyplot" not in imported_modules(PACKAGE / module)

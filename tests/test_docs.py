@@ -41,6 +41,15 @@ def test_links_lead_somewhere(path: Path) -> None:
             assert anchor in anchors((path.parent / file).read_text()), target
 
 
+@pytest.mark.parametrize("name", ["audit", "studies"])
+def test_code_for_notebooks_runs(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / f"{name}.md").read_text(), re.DOTALL)
+    for block in blocks:
+        exec(block, {})
+    assert blocks
+    assert len(capsys.readouterr().out.splitlines()) == 2
+
+
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
 def test_files_in_the_text_exist(path: Path) -> None:
     folders = [

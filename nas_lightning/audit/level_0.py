@@ -80,10 +80,12 @@ def audit_data(settings: AuditSettings) -> AuditData:
         ValueError: If ``nas-lightning fit`` would refuse the settings.
         OSError: If a configuration cannot be read.
     """
-    arguments = ["fit", *(word for path in settings.configs for word in ("--config", str(path)))]
+    # As for the trainings: configurations go before the level's own data, and a stated name before both.
+    arguments = ["fit", "--data", settings.data_class]
+    arguments += [word for path in settings.configs for word in ("--config", str(path))]
     arguments += ["--model.genotype", "darts_v2"]
-    if settings.data is not None or not settings.configs:
-        arguments += ["--data", settings.data_class]
+    if settings.data is not None:
+        arguments += ["--data", settings.data]
     for key, value in sorted(settings.settings.items(), key=lambda item: item[0].count(".")):
         arguments += [f"--{key}", value if isinstance(value, str) else json.dumps(value)]
     resolved = resolve_settings(arguments, settings.configs)
@@ -94,7 +96,9 @@ def audit_data(settings: AuditSettings) -> AuditData:
 
 
 def level_0_network(settings: AuditSettings, data: AuditData) -> NetworkSettings:
-    """The network of level 0: small, unless the settings say otherwise, for the data's images.
+    """The network of level 0, for the data's images.
+
+    It is small unless ``settings.settings`` say otherwise; configurations are those of the trainings.
 
     Raises:
         ValueError: If the settings ask for another stem than CIFAR's.

@@ -61,8 +61,13 @@ class AuditSettings:
 
     @property
     def data_class(self) -> str:
-        """Name of the data class."""
+        """Name of the data class, unless configurations name another."""
         return self.data or (PAPERS_DATA if self.level == 2 else SMALL_DATA)
+
+    @property
+    def named_data(self) -> str | None:
+        """Name of the data class; None where configurations may name it."""
+        return self.data or (None if self.configs else self.data_class)
 
     def of_level_0(self) -> dict[str, Any]:
         """What decides the numbers of level 0, beside data and network."""
@@ -72,7 +77,7 @@ class AuditSettings:
     def of_training(self) -> dict[str, Any]:
         """What decides the trainings, beside the cells."""
         return {
-            "data": self.data_class,
+            "data": self.named_data,
             "configs": [str(path.resolve()) for path in self.configs],
             "settings": dict(sorted(self.settings.items())),
             "controls": self.controls,

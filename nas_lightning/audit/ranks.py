@@ -239,8 +239,10 @@ def plain(value: float) -> float | None:
 def compare(measure: Measure, own: BySeed, controls: Mapping[str, BySeed]) -> Quantity:
     """Compare a cell with its controls.
 
-    A mean is over the seeds that a cell has. Which cells and seeds are missing does not depend on which cell
-    is audited, so the p-value stays exact.
+    A mean is over the seeds that a cell has, and a control without any is left out. The p-value stays exact
+    if which runs are missing does not depend on which cell is audited: where a run fails of itself. While
+    trainings are under way the audited cell, which is trained first, has more seeds than some controls; until
+    all are done the p-value is a preliminary one.
 
     Args:
         measure: What is compared.

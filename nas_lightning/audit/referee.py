@@ -174,7 +174,11 @@ def _reservations(training: Training) -> Iterator[str]:
     lacking = training.planned - training.finished
     if lacking:
         verb = "is" if lacking == 1 else "are"
-        yield f"{lacking} of {counted(training.planned, 'training')} {verb} missing; the others are compared."
+        yield (
+            f"{lacking} of {counted(training.planned, 'training')} {verb} missing; the others are compared, "
+            "each cell by the seeds it has. The p-values are exact only if what is missing does not depend "
+            "on which cell is audited."
+        )
     if gone := training.asked - training.controls:
         verb = "has" if gone == 1 else "have"
         yield f"{gone} of {training.asked} controls {verb} no finished training."

@@ -87,8 +87,9 @@ def plan_audit(subjects: Sequence[Subject], settings: AuditSettings) -> AuditPla
     trained = initial.copy()
     budget = None
     if settings.level:
-        named = settings.data or (None if settings.configs else settings.data_class)
-        budget = Budget(settings.level, settings.seeds, named, settings.configs, settings.settings)
+        budget = Budget(
+            settings.level, settings.seeds, settings.named_data, settings.configs, settings.settings
+        )
         resolved = budget.resolved()
         small = NetworkSettings(
             init_channels=resolved["model.init_channels"],

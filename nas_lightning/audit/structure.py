@@ -81,7 +81,7 @@ class SizeStanding:
     """Where a size stands among all choices of ``RANDOM_OPERATIONS`` for the edges of both cells.
 
     Attributes:
-        standing: The standing; ``total`` is the number of choices, or of draws.
+        standing: The standing; ``total`` is the number of choices, or of draws and the cell itself.
         is_exact: Whether all choices were counted, not ``SAMPLES`` drawn.
     """
 
@@ -239,6 +239,8 @@ def _size_standing(genotype: Genotype, settings: NetworkSettings, own: int, *, l
     constant = _size(_with_first_operation(genotype), settings, live=live) - sum(first[0])
     member = all(edge.op in RANDOM_OPERATIONS for cell in (genotype.normal, genotype.reduce) for edge in cell)
     values, counts, is_exact = sum_distribution(terms)
+    if member and not is_exact:  # the cell is one of the draws: no p-value is 0
+        values, counts = np.append(values, own - constant), np.append(counts, 1.0)
     found = in_space(own, values + constant, counts, member=member)
     assert found is not None  # sizes are finite
     return SizeStanding(found, is_exact)

@@ -39,7 +39,7 @@ from nas_lightning.report.controls import detectable_difference
 from nas_lightning.report.power import POWER
 from nas_lightning.report.resampling import holm
 from nas_lightning.report.statements import statistics
-from nas_lightning.report.words import p_value_text
+from nas_lightning.report.words import counted, p_value_text
 from nas_lightning.study.read import read_study
 from nas_lightning.study.resolve import resolve_settings
 from nas_lightning.study.results import Results
@@ -260,10 +260,11 @@ class Training:
 
     @property
     def badge(self) -> str:
-        """The shortest verdict, ``"level 1: rank 3 of 20, p = 0.15"``."""
-        rank = self.accuracy.rank
+        """The shortest verdict, ``"level 1: rank 3 of 20, p = 0.15"``, and how many runs are missing."""
+        rank, lacking = self.accuracy.rank, self.planned - self.finished
         p = p_value_text(rank.p_value, sign=True)
-        return f"level {self.budget.level}: rank {rank.rank} of {rank.of}, p {p}"
+        missing = f", {lacking} of {counted(self.planned, 'training')} missing" if lacking else ""
+        return f"level {self.budget.level}: rank {rank.rank} of {rank.of}, p {p}{missing}"
 
     def record(self) -> dict[str, Any]:
         """Plain values for JSON; what is not finite is None."""

@@ -1,6 +1,7 @@
 """The verdict of level 0: two sentences, each over a family of properties with Holm's correction.
 
-The first is about wiring and size, against all wirings and all choices of operations; the second about
+The first is about wiring and size, against all wirings (nodes that read one node twice included) and all
+choices of operations; the second about
 initial weights, against matched controls. Each family is corrected by itself for its number of properties.
 """
 
@@ -11,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from nas_lightning.audit.controls import TOLERANCE_PERCENT
 from nas_lightning.audit.standing import Standing
 from nas_lightning.audit.structure import Structure
 from nas_lightning.report.resampling import holm
@@ -113,7 +115,10 @@ def level_0_verdict(structure: Structure, initial: Initial | None = None) -> Ver
     if initial is not None:
         weights = _adjusted(_initial_family(initial))
         count = weights[0].standing.total
-        among = f"among {count} random cells with the same operations and as many live parameters"
+        among = (
+            f"among {count} random cells with the same operations and live parameters within "
+            f"{TOLERANCE_PERCENT} %"
+        )
         least = 2 / (count + 1) * len(weights)
         if not can_stand_out(len(weights), count):
             number = "one control is" if count == 1 else f"{count} controls are"

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from tabulate import tabulate
 
-from nas_lightning.audit.plan import CONTROLS, FILE, IMAGES, INITIAL_CONTROLS, LEVELS, AuditSettings
+from nas_lightning.audit.controls import LEAST_CONTROLS
+from nas_lightning.audit.plan import CONTROLS, IMAGES, INITIAL_CONTROLS, LEVELS, AuditSettings
 from nas_lightning.audit.subjects import Subject, read_subjects
 from nas_lightning.cells import import_operations
 from nas_lightning.cells.variants import MAX_SEED
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
     from nas_lightning.audit.run import AuditPlan
 
 GROUPS = ("model", "data", "trainer")
-LEAST_CONTROLS = 3
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -232,6 +232,7 @@ def _print_plan(options: argparse.Namespace, plan: AuditPlan) -> None:
     from nas_lightning.audit.training import write_study
     from nas_lightning.study.estimate import run_seconds
     from nas_lightning.study.plan import format_plan
+    from nas_lightning.study.read import read_study
     from nas_lightning.study.state import run_state
 
     assert plan.budget is not None
@@ -241,8 +242,9 @@ def _print_plan(options: argparse.Namespace, plan: AuditPlan) -> None:
             f"{controls.smallest:,} to {controls.largest:,} live parameters"
         )
     with TemporaryDirectory() as folder:
-        begun = options.output is not None and (options.output / FILE).is_file()
-        study = write_study(options.output if begun else Path(folder), plan.audited, plan.budget)
+        study = write_study(Path(folder), plan.audited, plan.budget)
+        if options.output is not None:  # what is done there is counted, and nothing is written
+            study = read_study(study.file, root=options.output / study.root.name)
         sharing = local_sharing_of(options, study)
         seconds = run_seconds([run_state(run) for run in study.runs])
         print(f"\n{format_plan(study, seconds, max(1, sharing.at_a_time), sharing.gpus)}\n")

@@ -105,8 +105,7 @@ def _grouped(rows: Iterable[_Row]) -> list[dict[str, str]]:
 
 
 def _data_and_rate(run: Run) -> dict[str, str]:
-    keys = ("model.drop_path", "model.auxiliary_weight", "data.init_args.cutout")
-    regularised = ", regularised" if any(run.settings.get(key) for key in keys) else ""
+    regularised = ", regularised" if run.is_regularized else ""
     rate = "" if run.learning_rate is None else f"{run.learning_rate:g}"
     return {"data": run.data_set + regularised, "lr": rate}
 

@@ -10,7 +10,6 @@ import pandas as pd
 
 from nas_lightning.cells import Genotype, topology
 from nas_lightning.study.state import RunState, Status
-from nas_lightning.study.study import Run
 
 
 def planned_runs(states: Sequence[RunState]) -> pd.DataFrame:
@@ -42,18 +41,12 @@ def planned_runs(states: Sequence[RunState]) -> pd.DataFrame:
                 "learning_rate": math.nan if run.learning_rate is None else run.learning_rate,
                 "seed": run.seed,
                 "epochs": run.epochs,
-                "regularized": is_regularized(run),
+                "regularized": run.is_regularized,
                 "final_accuracy": state.accuracy if done else math.nan,
                 **{f"settings.{_short(key)}": str(value) for key, value in run.deciding.items()},
             }
         )
     return pd.DataFrame(rows)
-
-
-def is_regularized(run: Run) -> bool:
-    """Whether a run trains with cutout, drop path or the auxiliary tower."""
-    keys = ("model.drop_path", "model.auxiliary_weight", "data.init_args.cutout")
-    return any(bool(run.settings.get(key)) for key in keys)
 
 
 def _short(key: str) -> str:

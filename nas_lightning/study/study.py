@@ -113,6 +113,12 @@ class Run:
         """Name of the data set in plans and tables: the data class, or the folder of any images."""
         return str(self.deciding.get("data.folder", self.data))
 
+    @property
+    def is_regularized(self) -> bool:
+        """Whether it trains with cutout, drop path or the auxiliary tower."""
+        keys = ("model.drop_path", "model.auxiliary_weight", "data.init_args.cutout")
+        return any(bool(self.settings.get(key)) for key in keys)
+
     def limited_batches(self, batches: int) -> int:
         """Training batches of an epoch under the trainer's limits, as Lightning understands them.
 

@@ -11,6 +11,7 @@ from nas_lightning.audit.backdrop import initial_medians, measured_medians, publ
 from nas_lightning.audit.level_0 import audit_data, audit_level_0, draw_controls, level_0_network
 from nas_lightning.audit.plan import AuditSettings
 from nas_lightning.audit.subjects import read_subjects
+from nas_lightning.audit.training import Budget
 from nas_lightning.cells import cell_width, published_genotypes
 
 SMALL = AuditSettings(
@@ -58,6 +59,25 @@ def test_the_data_say_what_they_are_and_hash_alike(capfd: pytest.CaptureFixture[
     held_out = AuditSettings(settings={"data.validation_fraction": 0.1})
     assert audit_data(held_out).checksums["train"] != first.checksums["train"]
     assert "test split" not in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("level", "config", "data", "wanted"),
+    [
+        (1, "trainer: {max_epochs: 2}", None, "Digits"),
+        (2, "trainer: {max_epochs: 2}", None, "CIFAR10"),
+        (2, "data: {class_path: FashionMNIST}", None, "FashionMNIST"),
+        (1, "data: {class_path: FashionMNIST}", "CIFAR100", "CIFAR100"),
+    ],
+)
+def test_the_data_are_those_of_the_trainings(
+    tmp_path: Path, level: int, config: str, data: str | None, wanted: str
+) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(config)
+    settings = AuditSettings(level=level, data=data, configs=(path,))
+    trained = Budget(level, (0,), settings.named_data, settings.configs).resolved()
+    assert audit_data(settings).name == str(trained["data.class_path"]).rpartition(".")[2] == wanted
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from itertools import product
 
 import numpy as np
 import pytest
 
-from nas_lightning.audit import audit_structure, in_space
+from nas_lightning.audit import audit_structure, in_space, structure
 from nas_lightning.audit.structure import SAMPLES, NetworkSettings, sum_distribution
 from nas_lightning.cells import (
     Genotype,
@@ -110,3 +111,16 @@ def test_what_cannot_be_counted_is_none() -> None:
     assert found.reduction.standings["ordered"] == {"width": None, "depth": None, "path": None}
     assert found.normal.standings["ordered"]["width"] is not None
     json.dumps(found.record(), allow_nan=False)
+
+
+def test_a_size_among_draws_has_no_p_value_of_0(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(structure, "sum_distribution", partial(sum_distribution, limit=4))
+    largest = [(op, 0) for op in ("sep_conv_5x5",) * 8]
+    genotype = Genotype(largest, [2, 3, 4, 5], largest, [2, 3, 4, 5])
+    found = audit_structure(genotype, NetworkSettings(init_channels=4, num_cells=3)).parameters_standing
+    assert found is not None
+    assert not found.is_exact
+    assert found.standing.total == SAMPLES + 1
+    assert found.standing.above == 0
+    assert found.standing.p_value is not None
+    assert found.standing.p_value >= 1 / (SAMPLES + 1)

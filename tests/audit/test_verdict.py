@@ -48,8 +48,8 @@ def test_p_values_are_corrected_within_each_family(structure: Structure) -> None
 def test_what_stands_out_is_named(structure: Structure) -> None:
     verdict = level_0_verdict(structure, initial(200, {"tangent_kernel_trace": 200}))
     assert verdict.sentences[1] == (
-        "At its initial weights, among 200 random cells with the same operations and as many live "
-        "parameters, its gradients and curvature are not as expected of a random cell: "
+        "At its initial weights, among 200 random cells with the same operations and live "
+        "parameters within 5 %, its gradients and curvature are not as expected of a random cell: "
         "the tangent-kernel trace is above "
         "that of all 200 controls, p = 0.0398 (Holm's correction for 4 properties)."
     )

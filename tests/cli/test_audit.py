@@ -16,9 +16,14 @@ import pytest
 from nas_lightning.audit import backdrop, initial, level_0
 from nas_lightning.audit.document import read_document
 from nas_lightning.audit.initial import Initial
+from nas_lightning.audit.plan import AuditSettings, claim_folder
+from nas_lightning.audit.run import plan_audit
+from nas_lightning.audit.subjects import read_subjects
+from nas_lightning.audit.training import write_study
 from nas_lightning.cells import Genotype, get_genotype, published_genotypes
 from nas_lightning.cli.main import main
 from tests.cli.commands import command, environment, refusal
+from tests.study.run_files import write_run
 
 TINY = (
     *("--initial_controls=3", "--initial_seeds=1", "--images=2"),
@@ -178,6 +183,26 @@ def test_the_plan_says_what_is_trained_and_what_it_detects(
     assert "40 runs of 20 architectures" in said
     assert re.search(r"With 19 controls and 2 seeds, a cell that lies 0\.\d+ points", said.replace("\n", " "))
     assert not list(tmp_path.iterdir())
+
+
+def test_a_plan_changes_no_audit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    subjects = read_subjects(["darts_v2"])
+    settings = AuditSettings(level=1, controls=3, seeds=(0,), initial=False)
+    plan = plan_audit(subjects, settings)
+    claim_folder(tmp_path / "a", subjects, settings, {})
+    assert plan.budget is not None
+    study = write_study(tmp_path / "a", plan.audited, plan.budget)
+    write_run(study.runs[0].folder, epochs=study.runs[0].epochs)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    main(["audit", "darts_v2", "--level=1", "--plan", "--controls=4", "--seeds=1", "-o", "a"])
+    said = capsys.readouterr().out
+    assert "5 runs of 5 architectures" in said
+    assert "With 4 controls no rank has p <= 0.05" in said
+    assert "by the runs so far" in said
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
 def test_all_published_cells_stand_in_a_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,81 @@
+"""An audit with trainings, from its plan to its document."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nas_lightning.audit import backdrop
+from nas_lightning.audit.controls import matched_controls
+from nas_lightning.audit.plan import AuditSettings
+from nas_lightning.audit.run import plan_audit, run_audit
+from nas_lightning.audit.subjects import Subject, read_subjects
+from nas_lightning.cells import get_genotype, published_genotypes
+from nas_lightning.study.study import Study
+from tests.study.run_files import write_run
+
+COUNT = 4
+SETTINGS = AuditSettings(
+    level=1,
+    settings={"model.num_cells": 6, "data.batch_size": 48, "trainer.max_epochs": 4},
+    controls=COUNT,
+    seeds=(0, 1),
+    initial=False,
+)
+"""Those of the runs that `write_run` writes."""
+
+
+@pytest.fixture(autouse=True)
+def one_published_cell(monkeypatch: pytest.MonkeyPatch) -> None:
+    few = {"darts_v2": published_genotypes()["darts_v2"]}
+    monkeypatch.setattr(backdrop, "published_genotypes", lambda: few)
+
+
+def test_cells_of_one_class_share_runs_and_are_ranked_among_their_own_controls(tmp_path: Path) -> None:
+    # The second cell is a control of the first: it is trained once, and called by its own name.
+    darts = get_genotype("darts_v2")
+    other = matched_controls(darts, COUNT, init_channels=8, num_cells=6).genotypes[0]
+    subjects = (*read_subjects(["darts_v2"]), Subject("other", str(other), other))
+    plan = plan_audit(subjects, SETTINGS)
+    assert [controls.seed for _, controls in plan.audited] == [0, 1]
+    genotypes = {g for one, controls in plan.audited for g in (one.genotype, *controls.genotypes)}
+    trained: list[int] = []
+
+    def train(study: Study, most: int) -> int:
+        assert len(study.runs) == 2 * len(genotypes) < 2 * 2 * (COUNT + 1)
+        for run in study.runs[:most]:
+            if not run.folder.exists():
+                cell = run.architecture.genotype
+                end = 0.9 if cell == darts else 0.95 if cell == other else 0.92
+                accuracy = [0.5, 0.6, 0.7, end + 0.001 * run.seed]
+                write_run(run.folder, spec=str(cell), seed=run.seed, accuracy=accuracy, stems=())
+                trained.append(run.seed)
+        return int(most < len(study.runs))
+
+    def audited(most: int) -> tuple[dict[str, Any], int, str]:
+        said: list[str] = []
+        document, code = run_audit(
+            plan, tmp_path / "a", "command", lambda study: train(study, most), said.append
+        )
+        return document, code, "\n".join(said)
+
+    document, code, said = audited(2)
+    assert code == 1
+    assert "not started" in said
+    for cell in document["cells"]:
+        assert (cell["training"], cell["problem"]) == (None, "its trainings are not finished")
+        assert cell["badge"].startswith("level 0: ")
+        assert cell["training_controls"]["count"] == COUNT
+
+    document, code, _ = audited(1000)
+    assert code == 0
+    assert len(trained) == 2 * len(genotypes)
+    first, second = (cell["training"] for cell in document["cells"])
+    # All others beat or equal the first; the second beats all of its own controls.
+    assert (first["quantities"][0]["rank"], second["quantities"][0]["rank"]) == (COUNT + 1, 1)
+    assert "other" in first["quantities"][0]["control_names"]
+    assert document["cells"][1]["badge"] == f"level 1: rank 1 of {COUNT + 1}, p = 0.2"
+    assert document["repeat"]["seeds"] == {"controls": [0, 1], "trainings": [0, 1]}
+    assert document["settings"]["training"]["data"] == "Digits"
