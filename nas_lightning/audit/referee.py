@@ -121,6 +121,8 @@ def _power(training: Training) -> str:
     spread = f"between controls {accuracy.controls_sd:.2f} points"
     if accuracy.estimate.repeats:
         spread += f", between seeds {accuracy.seed_sd:.2f}"
+    else:
+        spread += ", seeds included; their part is taken as in published trainings"
     return (
         f"With {size} an audit finds a cell that is truly {training.detectable:.2f} points better than the "
         f"mean of its controls in four of five cases (standard deviations {spread}); of smaller advantages "

@@ -6,9 +6,7 @@ Everything that can be refused is refused while the plan is made, before a file 
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -34,7 +32,7 @@ from nas_lightning.audit.subjects import Subject
 from nas_lightning.audit.training import Budget, training_comparison, write_study
 from nas_lightning.cells import published_genotypes
 from nas_lightning.provenance import processor_name, software_versions
-from nas_lightning.study.results import collect_results
+from nas_lightning.study.results import Results, collect_results
 from nas_lightning.study.study import Study
 
 Say = Callable[[str], None]
@@ -156,20 +154,21 @@ def run_audit(
         OSError: If it cannot be written.
     """
     claim_folder(folder, plan.subjects, plan.settings, asdict(plan.network) | {"data": plan.data.settings})
-    seconds: dict[str, float] = {}
-    with _timed(seconds, "level_0"):
-        found = [
-            _level_0(plan, subject, controls, folder, say)
-            for subject, controls in zip(plan.subjects, plan.initial_controls, strict=True)
-        ]
-        backdrop = published_backdrop(plan.settings, plan.network, plan.data, folder)
+    found = [
+        _level_0(plan, subject, controls, folder, say)
+        for subject, controls in zip(plan.subjects, plan.initial_controls, strict=True)
+    ]
+    backdrop = published_backdrop(plan.settings, plan.network, plan.data, folder)
+    # Those of earlier calls, whose work is kept, count as well.
+    seconds = {"level_0": sum(of_one["seconds"] for of_one in found)}
     trainings: list[Mapping[str, Any]] = [{}] * len(found)
     code = 0
     if plan.budget is not None:
         study = write_study(folder, plan.audited, plan.budget)
-        with _timed(seconds, f"level_{plan.budget.level}"):
-            code = train(study)
-        trainings = _trainings(plan, plan.budget, study, say)
+        code = train(study)
+        results = collect_results(study)
+        seconds[f"level_{plan.budget.level}"] = float(results.runs["training_seconds"].sum())
+        trainings = _trainings(plan, plan.budget, results, say)
     cells = [
         cell_record(
             subject.name,
@@ -203,9 +202,8 @@ def _level_0(
     return audit_level_0(subject, controls, plan.settings, plan.network, plan.data, folder)
 
 
-def _trainings(plan: AuditPlan, budget: Budget, study: Study, say: Say) -> list[Mapping[str, Any]]:
+def _trainings(plan: AuditPlan, budget: Budget, results: Results, say: Say) -> list[Mapping[str, Any]]:
     """What the trainings say of every cell, as arguments of :func:`cell_record`."""
-    results = collect_results(study)
     for line in (*results.problems, *results.notes):
         say(line)
     found: list[Mapping[str, Any]] = []
@@ -253,15 +251,8 @@ def _repeat_record(plan: AuditPlan, command: str, seconds: Mapping[str, float]) 
         },
         "seeds": seeds,
         "data": {"name": plan.data.name, "sha256": plan.data.checksums},
-        "seconds": dict(seconds),
+        "seconds": {part: round(spent, 1) for part, spent in seconds.items()},
     }
-
-
-@contextmanager
-def _timed(seconds: dict[str, float], name: str) -> Iterator[None]:
-    start = time.perf_counter()
-    yield
-    seconds[name] = round(time.perf_counter() - start, 1)
 
 
 def audit_published_initial(settings: AuditSettings, folder: Path, say: Say) -> list[dict[str, Any]]:

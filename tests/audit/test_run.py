@@ -69,7 +69,13 @@ def test_cells_of_one_class_share_runs_and_are_ranked_among_their_own_controls(t
         assert cell["badge"].startswith("level 0: ")
         assert cell["training_controls"]["count"] == COUNT
 
+    seconds = document["repeat"]["seconds"]
     document, code, _ = audited(1000)
+    # What was done before counts, whoever did it.
+    assert document["repeat"]["seconds"]["level_0"] == seconds["level_0"]
+    assert document["repeat"]["seconds"]["level_1"] == pytest.approx(
+        len(genotypes) * seconds["level_1"], abs=0.1 * len(genotypes)
+    )
     assert code == 0
     assert len(trained) == 2 * len(genotypes)
     first, second = (cell["training"] for cell in document["cells"])
