@@ -28,8 +28,9 @@ from nas_lightning.audit.level_0 import (
 )
 from nas_lightning.audit.plan import AuditSettings, claim_folder
 from nas_lightning.audit.structure import NetworkSettings
+from nas_lightning.audit.study import Budget, write_study
 from nas_lightning.audit.subjects import Subject
-from nas_lightning.audit.training import Budget, training_comparison, write_study
+from nas_lightning.audit.training import training_comparison
 from nas_lightning.cells import published_genotypes
 from nas_lightning.provenance import processor_name, software_versions
 from nas_lightning.study.results import Results, collect_results

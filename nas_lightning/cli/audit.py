@@ -229,7 +229,7 @@ def _audit(
 
 def _print_plan(options: argparse.Namespace, plan: AuditPlan) -> None:
     """Print what would be trained, what it costs, and what it can detect."""
-    from nas_lightning.audit.training import write_study
+    from nas_lightning.audit.study import write_study
     from nas_lightning.study.estimate import run_seconds
     from nas_lightning.study.plan import format_plan
     from nas_lightning.study.read import read_study

@@ -10,8 +10,8 @@ from nas_lightning.audit import backdrop, level_0
 from nas_lightning.audit.backdrop import initial_medians, measured_medians, published_backdrop
 from nas_lightning.audit.level_0 import audit_data, audit_level_0, draw_controls, level_0_network
 from nas_lightning.audit.plan import AuditSettings
+from nas_lightning.audit.study import Budget
 from nas_lightning.audit.subjects import read_subjects
-from nas_lightning.audit.training import Budget
 from nas_lightning.cells import cell_width, published_genotypes
 
 SMALL = AuditSettings(

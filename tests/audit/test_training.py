@@ -19,8 +19,9 @@ from nas_lightning.audit.controls import Controls, matched_controls
 from nas_lightning.audit.document import validate
 from nas_lightning.audit.ranks import compare
 from nas_lightning.audit.referee import sentences
+from nas_lightning.audit.study import Budget, write_study
 from nas_lightning.audit.subjects import Subject
-from nas_lightning.audit.training import Budget, Training, training_comparison, write_study
+from nas_lightning.audit.training import Training, training_comparison
 from nas_lightning.cells import Genotype, genotype_slug, get_genotype
 from nas_lightning.identity import differing_settings
 from nas_lightning.report.controls import detectable_difference
