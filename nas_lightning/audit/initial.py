@@ -36,7 +36,7 @@ from torch.nn import functional
 
 from nas_lightning.audit.controls import Controls
 from nas_lightning.audit.stacked import InitialWeights, Stack, stacked_network
-from nas_lightning.audit.standing import Standing, among_controls
+from nas_lightning.audit.standing import Standing, among_controls, finite
 from nas_lightning.cells import Genotype, check_image_size, stack_plan
 from nas_lightning.cells.operations import BUILT_IN_OPERATIONS
 from nas_lightning.networks import CellNetwork
@@ -104,9 +104,9 @@ class InitialStatistic:
         """Plain values for JSON; what is not finite is None."""
         return {
             "meaning": STATISTICS[self.name],
-            "own": [_plain(value) for value in self.own],
-            "controls": [_plain(value) for value in self.controls],
-            "standing": self.standing.record() | {"value": _plain(self.standing.value)},
+            "own": [finite(value) for value in self.own],
+            "controls": [finite(value) for value in self.controls],
+            "standing": self.standing.record() | {"value": finite(self.standing.value)},
             "by_seed": list(self.by_seed),
         }
 
@@ -394,7 +394,3 @@ def _curvature(
     bend = (shares * logits[2]).sum(1) - logits[2].gather(1, labels[:, None])[:, 0]
     second: Tensor = bend + (shares * logits[1].square()).sum(1) - slope.square()
     return second.view(-1, stack.images).mean(1)
-
-
-def _plain(value: float) -> float | None:
-    return value if np.isfinite(value) else None

@@ -10,9 +10,9 @@ from markupsafe import Markup
 from nas_lightning.audit import pictures, tables
 from nas_lightning.audit.badge import badge
 from nas_lightning.audit.pictures import Picture
-from nas_lightning.audit.verdict import ALPHA
 from nas_lightning.identity import flatten
 from nas_lightning.report.pictures import SHARP, asset, still
+from nas_lightning.report.uncorrected import ALPHA
 from nas_lightning.report.words import environment
 
 _ON_TOP = 2

@@ -18,10 +18,11 @@ from nas_lightning.audit.structure import (
     Structure,
     audit_structure,
 )
-from nas_lightning.audit.verdict import ALPHA, TESTED, Property, Verdict, level_0_verdict
+from nas_lightning.audit.verdict import TESTED, Property, Verdict, level_0_verdict
 from nas_lightning.cells.census import MAX_WIRINGS
 from nas_lightning.cells.published import PublishedGenotype, published_genotypes
 from nas_lightning.cells.variants import RANDOM_OPERATIONS
+from nas_lightning.report.uncorrected import ALPHA
 from nas_lightning.report.words import MISSING, p_value_text
 
 _WORDS = {

@@ -25,7 +25,7 @@ import pandas as pd
 from jaxtyping import Bool, Float
 from scipy import stats
 
-from nas_lightning.audit.standing import among_controls
+from nas_lightning.audit.standing import among_controls, finite
 from nas_lightning.report.budget import Pool, expected_path
 from nas_lightning.report.power import NoiseEstimate
 from nas_lightning.report.resampling import CONFIDENCE
@@ -210,30 +210,25 @@ class Quantity:
         """Plain values for JSON; what is not finite is None."""
         names = ("name", "label", "unit", "column", "better")
         return {name: getattr(self.measure, name) for name in names} | {
-            "own": [plain(value) for value in self.own.values()],
-            "own_mean": plain(self.own_mean),
-            "controls": [plain(value) for value in self.controls.values()],
+            "own": [finite(value) for value in self.own.values()],
+            "own_mean": finite(self.own_mean),
+            "controls": [finite(value) for value in self.controls.values()],
             "control_names": list(self.controls),
             "rank": self.rank.rank,
             "of": self.rank.of,
             "tied": self.rank.tied,
             "p_value": self.rank.p_value,
-            "p_adjusted": plain(self.p_adjusted),
+            "p_adjusted": finite(self.p_adjusted),
             "ranks_by_seed": list(self.ranks_by_seed),
             "beaten_percentile": self.rank.beaten,
             "beaten_low": self.rank.low,
             "beaten_high": self.rank.high,
-            "difference": plain(self.difference.value),
-            "difference_low": plain(self.difference.low),
-            "difference_high": plain(self.difference.high),
-            "controls_sd": plain(self.controls_sd),
-            "seed_sd": plain(self.seed_sd),
+            "difference": finite(self.difference.value),
+            "difference_low": finite(self.difference.low),
+            "difference_high": finite(self.difference.high),
+            "controls_sd": finite(self.controls_sd),
+            "seed_sd": finite(self.seed_sd),
         }
-
-
-def plain(value: float) -> float | None:
-    """A number for JSON; None if it is not finite."""
-    return float(value) if math.isfinite(value) else None
 
 
 def compare(measure: Measure, own: BySeed, controls: Mapping[str, BySeed]) -> Quantity:
@@ -327,7 +322,7 @@ class SearchPicks:
             "rank_by_epoch": list(self.rank_by_epoch),
             "picked_from": self.picked_from,
             "by_epoch": [
-                {"epoch": epoch, "picked": " or ".join(names), "regret": plain(regret)}
+                {"epoch": epoch, "picked": " or ".join(names), "regret": finite(regret)}
                 for epoch, (names, regret) in enumerate(picks, 1)
             ],
         }

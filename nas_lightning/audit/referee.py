@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from nas_lightning.audit.verdict import ALPHA
+from nas_lightning.report.uncorrected import ALPHA
 from nas_lightning.report.words import counted, listed, p_value_text, signed
 
 if TYPE_CHECKING:

@@ -12,6 +12,7 @@ It is exact for any set with any ties: P(p <= a) <= a for every level a, and wit
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -126,6 +127,11 @@ def among_controls(value: float | int, controls: Float[np.ndarray, " controls"])
     low = float(stats.beta.ppf(tail, half, count - half + 1)) if half else 0.0
     high = float(stats.beta.isf(tail, half + 1, count - half)) if half < count else 1.0
     return Standing(float(value), count, below, equal, count - below - equal, half / count, p, low, high)
+
+
+def finite(value: float) -> float | None:
+    """A number for JSON; None if it is not finite."""
+    return float(value) if math.isfinite(value) else None
 
 
 def _ordered(values: float | int | np.ndarray) -> np.ndarray:

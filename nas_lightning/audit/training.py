@@ -18,10 +18,10 @@ from nas_lightning.audit.ranks import (
     Quantity,
     SearchPicks,
     compare,
-    plain,
     search_picks,
 )
 from nas_lightning.audit.referee import sentences
+from nas_lightning.audit.standing import finite
 from nas_lightning.audit.study import Budget
 from nas_lightning.cells import Genotype
 from nas_lightning.report.controls import detectable_difference
@@ -126,7 +126,7 @@ class Training:
             "settings": dict(self.settings),
             "quantities": [quantity.record() for quantity in self.quantities],
             "detectable": {
-                "difference": plain(self.detectable),
+                "difference": finite(self.detectable),
                 "power": POWER,
                 "noise_from": "these trainings"
                 if self.accuracy.estimate.repeats
@@ -136,7 +136,7 @@ class Training:
             "budget": self.picks.record(),
             "curves": {"epochs": epochs}
             | {
-                whose: {name: [list(map(plain, row)) for row in rows] for name, rows in curves.items()}
+                whose: {name: [list(map(finite, row)) for row in rows] for name, rows in curves.items()}
                 for whose, curves in self.curves.items()
             },
             "sentences": list(sentences(self)),

@@ -16,12 +16,11 @@ from nas_lightning.audit.controls import TOLERANCE_PERCENT
 from nas_lightning.audit.standing import Standing
 from nas_lightning.audit.structure import Structure
 from nas_lightning.report.resampling import holm
+from nas_lightning.report.uncorrected import ALPHA
 from nas_lightning.report.words import p_value_text
 
 if TYPE_CHECKING:
     from nas_lightning.audit.initial import Initial
-
-ALPHA = 0.05
 
 TESTED: dict[str, str] = {
     "gradient_norm": "gradient norm",

@@ -22,6 +22,7 @@ from nas_lightning.audit.study import write_study
 from nas_lightning.audit.subjects import read_subjects
 from nas_lightning.cells import Genotype, get_genotype, published_genotypes
 from nas_lightning.cli.main import main
+from tests.audit.test_page import unpainted
 from tests.cli.commands import command, environment, refusal
 from tests.study.run_files import write_run
 
@@ -32,8 +33,9 @@ TINY = (
 
 
 @pytest.fixture(autouse=True)
-def two_published_cells(monkeypatch: pytest.MonkeyPatch) -> None:
-    """All of them would be measured anew for the tiny network."""
+def two_published_cells_and_no_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All cells would be measured anew for the tiny network."""
+    monkeypatch.setattr(page, "still", unpainted)
     few = {name: published_genotypes()[name] for name in ("darts_v2", "enas")}
     monkeypatch.setattr(backdrop, "published_genotypes", lambda: few)
 
@@ -121,7 +123,6 @@ def test_level_0_says_and_writes_what_it_found(tmp_path: Path, capsys: pytest.Ca
 def test_an_audit_goes_on_where_it_was_and_beside_another(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(page, "page", lambda document: document["date"])  # others test it, and it takes long
     first = audit(tmp_path / "a", "darts_v2")
     other = audit(tmp_path / "b", "enas")
 
