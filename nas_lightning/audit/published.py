@@ -123,7 +123,8 @@ def published_table(rows: Sequence[PublishedAudit], *, markdown: bool = False) -
     """
     text = (
         f"{_verdicts_in_words(rows)} Numbers are places: the percentage of all wirings of the cell's edges "
-        f"(for size: of choices of {len(RANDOM_OPERATIONS)} operations) below it, and half of its equals."
+        f"(for size: of choices of {len(RANDOM_OPERATIONS)} operations) below it, and half of its equals. "
+        "With an asterisk they are not tested: the cell has an operation that is none of these."
     )
     header = ["cell", "normal: width, depth, path", "reduction", "size: parameters, multiply-adds", "verdict"]
     if not markdown:
@@ -135,6 +136,8 @@ def published_table(rows: Sequence[PublishedAudit], *, markdown: bool = False) -
         sizes = (structure.parameters_standing, structure.multiply_adds_standing)
         places = [_places([found[name] for name in QUANTITIES]) for found in wirings]
         size = _places([None if found is None else found.standing for found in sizes])
+        if any(found is not None and found.standing.p_value is None for found in sizes):
+            size += " *"
         verdict = row.summary if markdown else fill(row.summary, _VERDICT)
         body.append([row.name, *places, size, verdict])
     return f"{fill(text, _WIDTH)}\n\n{_table(header, body, markdown)}"

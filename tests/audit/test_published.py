@@ -39,6 +39,12 @@ def test_a_row_says_what_is_odd_and_what_is_not_ranked(rows: dict[str, Published
     assert rows["snas_aggressive"].oddities == ("reduction: input 1 not read",)
     assert rows["snas_aggressive"].not_ranked == ("size: no p, not among those operations: none",)
     assert rows["fairdarts_e"].oddities == ("normal: node 3 dead",)
+    marked = [
+        line.split()[1]
+        for line in published_table(list(rows.values()), markdown=True).splitlines()
+        if "*" in line
+    ]
+    assert marked == ["snas_aggressive"]
     json.dumps([row.record() for row in rows.values()], allow_nan=False)
 
 
