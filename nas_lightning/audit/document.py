@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nas_lightning.audit.verdict import can_stand_out
+from nas_lightning.audit.verdict import can_stand_out, tested_parts
 from nas_lightning.cells import Genotype
 from nas_lightning.files import atomic_write, shown
 
@@ -91,7 +91,8 @@ def level_0_badge(verdict: Mapping[str, Any], initial_controls: Mapping[str, Any
     out = sum(found["stands_out"] for found in tested)
     if out:
         return f"level 0: unusual in {out} of {len(tested)} properties"
-    return f"level 0: {'' if weights else 'wiring and size '}as expected of a random cell"
+    decided = "" if weights else f"{' and '.join(tested_parts(found['key'] for found in wiring))} "
+    return f"level 0: {decided}as expected of a random cell"
 
 
 def assemble(

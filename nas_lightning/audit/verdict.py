@@ -109,7 +109,8 @@ def level_0_verdict(structure: Structure, initial: Initial | None = None) -> Ver
         initial: Ranks of initial weights, where they were measured.
     """
     wiring = _adjusted(_structure_family(structure))
-    sentences = [_sentence(wiring, "Its wiring and its size are", "Its wiring and its size are not")]
+    parts = tested_parts(found.key for found in wiring)
+    sentences = [_sentence(wiring, f"Its {' and its '.join(parts)} {'is' if len(parts) == 1 else 'are'}")]
     weights: tuple[Property, ...] = ()
     if initial is not None:
         weights = _adjusted(_initial_family(initial))
@@ -126,14 +127,20 @@ def level_0_verdict(structure: Structure, initial: Initial | None = None) -> Ver
                 f"{len(weights)} properties no p-value can be below {min(1.0, least):.2g}."
             )
         else:
-            sentences.append(
-                _sentence(
-                    weights,
-                    f"At its initial weights, {among}, its gradients and curvature are",
-                    f"At its initial weights, {among}, its gradients and curvature are not",
-                )
-            )
+            said = f"At its initial weights, {among}, its gradients and curvature are"
+            sentences.append(_sentence(weights, said))
     return Verdict(wiring, weights, tuple(sentences))
+
+
+def tested_parts(keys: Iterable[str]) -> list[str]:
+    """Which of ``"wiring"`` and ``"size"`` the properties of a cell's structure are about, by their keys.
+
+    Examples:
+        >>> tested_parts(["normal/width", "parameters"]), tested_parts(["reduction/path"])
+        (['wiring', 'size'], ['wiring'])
+    """
+    about_wiring = {"/" in key for key in keys}
+    return [part for part, is_wiring in (("wiring", True), ("size", False)) if is_wiring in about_wiring]
 
 
 def can_stand_out(properties: int, controls: int) -> bool:
@@ -172,7 +179,7 @@ def _adjusted(family: Iterable[tuple[str, str, str, Standing | None]]) -> tuple[
     )
 
 
-def _sentence(properties: Sequence[Property], expected: str, unexpected: str) -> str:
+def _sentence(properties: Sequence[Property], beginning: str) -> str:
     count = len(properties)
     if not count:
         return "Its wirings are too many to be counted and its operations have no size: nothing was tested."
@@ -181,9 +188,9 @@ def _sentence(properties: Sequence[Property], expected: str, unexpected: str) ->
     out = sorted((found for found in properties if found.stands_out), key=lambda found: found.p_adjusted)
     if not out:
         least = p_value_text(min(found.p_adjusted for found in properties), sign=True)
-        return f"{expected} as expected of a random cell (smallest p {least}, {correction})."
+        return f"{beginning} as expected of a random cell (smallest p {least}, {correction})."
     described = "; ".join(map(_described, out))
-    return f"{unexpected} as expected of a random cell: {described} ({correction})."
+    return f"{beginning} not as expected of a random cell: {described} ({correction})."
 
 
 def _described(found: Property) -> str:

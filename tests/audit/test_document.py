@@ -209,7 +209,8 @@ def test_bytes_that_are_no_text_and_files_that_are_not_there(tmp_path: Path) -> 
 
 def test_the_badge_of_level_0_counts_what_was_decided() -> None:
     many, few = {"count": 200}, {"count": 20}
-    plain_wiring = [{"stands_out": False}] * 8
+    keys = ("normal/width", "normal/depth", "normal/path", "reduction/width", "parameters", "multiply_adds")
+    plain_wiring: list[dict[str, Any]] = [{"key": key, "stands_out": False} for key in keys]
     weights = [{"stands_out": False}] * 4
     assert level_0_badge({"structure": plain_wiring, "initial": weights}, many) == (
         "level 0: as expected of a random cell"
@@ -217,9 +218,9 @@ def test_the_badge_of_level_0_counts_what_was_decided() -> None:
     assert level_0_badge({"structure": plain_wiring, "initial": weights}, few) == (
         "level 0: wiring and size as expected of a random cell"
     )
-    out = [{"stands_out": True}, *plain_wiring[1:]]
+    out = [plain_wiring[0] | {"stands_out": True}, *plain_wiring[1:]]
     assert level_0_badge({"structure": out, "initial": weights}, many) == (
-        "level 0: unusual in 1 of 12 properties"
+        "level 0: unusual in 1 of 10 properties"
     )
     assert level_0_badge({"structure": [], "initial": []}, None) == "level 0: nothing could be tested"
     # 159 controls are the fewest with which four properties can stand out: 4 * 2 / 160 = 0.05.

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from nas_lightning.audit import Structure, among_controls, audit_structure, level_0_verdict
+from nas_lightning.audit.document import level_0_badge
 from nas_lightning.audit.initial import STATISTICS, Initial, InitialSettings, InitialStatistic
 from nas_lightning.audit.structure import NetworkSettings
 from nas_lightning.cells import get_genotype
@@ -97,3 +98,14 @@ def test_nothing_to_test_is_said(structure: Structure) -> None:
     assert verdict.structure == ()
     assert verdict.as_expected
     assert verdict.sentences[0].endswith("nothing was tested.")
+
+
+def test_a_verdict_is_about_what_was_tested(structure: Structure) -> None:
+    unsized = replace(structure, parameters_standing=None, multiply_adds_standing=None)
+    assert level_0_verdict(unsized).sentences[0].startswith("Its wiring is as expected of a random cell (")
+    badge = level_0_badge(level_0_verdict(unsized).record(), None)
+    assert badge == "level 0: wiring as expected of a random cell"
+    # NASNet has operations that no random choice has: its size is not tested.
+    wide = level_0_verdict(audit_structure(get_genotype("nasnet"), NetworkSettings(4, 3)))
+    assert wide.sentences[0].startswith("Its wiring is not as expected of a random cell: ")
+    assert len(wide.structure) == 6
