@@ -273,7 +273,7 @@ def audit_published_initial(settings: AuditSettings, folder: Path, say: Say) -> 
     claim_folder(folder, subjects, settings, asdict(network) | {"data": data.settings})
     found: list[dict[str, Any]] = []
     for index, subject in enumerate(subjects):
-        say(f"{subject.name}: {index + 1} of {len(subjects)} ...")
+        say(f"{subject.name}: initial weights, {index + 1} of {len(subjects)} ...")
         try:
             controls = draw_controls(
                 subject, settings.initial_controls, settings.control_seed + index, network

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from nas_lightning.audit import backdrop, initial, level_0, page, published
+from nas_lightning.audit import backdrop, initial, level_0, page, published, run
 from nas_lightning.audit.document import read_document
 from nas_lightning.audit.initial import Initial
 from nas_lightning.audit.plan import AuditSettings, claim_folder
@@ -219,3 +219,25 @@ def test_published_cells_stand_in_a_table(
     for cell in record["cells"]:
         assert f"\n{cell['name']} " in said
     assert "| darts_v2 " in (tmp_path / "all" / "published.md").read_text()
+
+
+def test_initial_weights_of_published_cells_are_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    few = {name: published_genotypes()[name] for name in ("nasnet", "darts_v2")}
+    for module in (published, run):
+        monkeypatch.setattr(module, "published_genotypes", lambda: few)
+    arguments = ["audit", "--all", *TINY, "-o", str(tmp_path)]
+    main(arguments)
+    assert "2 published cells audited" in capsys.readouterr().out
+    record = json.loads((tmp_path / "published.json").read_text())
+    assert [cell["name"] for cell in record["initial"]] == list(few)
+    assert all(cell["initial_controls"]["count"] == 3 for cell in record["initial"])
+    assert "### Initial weights" in (tmp_path / "published.md").read_text()
+
+    def fail(*_: object, **__: object) -> None:
+        raise AssertionError("measured again")
+
+    monkeypatch.setattr(level_0, "audit_initial", fail)
+    main(arguments)
+    assert json.loads((tmp_path / "published.json").read_text()) == record
