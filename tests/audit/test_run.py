@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from nas_lightning.audit import backdrop
+from nas_lightning.audit import backdrop, level_0, run
 from nas_lightning.audit.controls import matched_controls
 from nas_lightning.audit.plan import AuditSettings
 from nas_lightning.audit.run import plan_audit, run_audit
 from nas_lightning.audit.subjects import Subject, read_subjects
-from nas_lightning.cells import get_genotype, published_genotypes
+from nas_lightning.cells import Genotype, get_genotype, published_genotypes
 from nas_lightning.study.study import Study
 from tests.study.run_files import write_run
 
@@ -45,13 +46,13 @@ def test_cells_of_one_class_share_runs_and_are_ranked_among_their_own_controls(t
 
     def train(study: Study, most: int) -> int:
         assert len(study.runs) == 2 * len(genotypes) < 2 * 2 * (COUNT + 1)
-        for run in study.runs[:most]:
-            if not run.folder.exists():
-                cell = run.architecture.genotype
+        for one in study.runs[:most]:
+            if not one.folder.exists():
+                cell = one.architecture.genotype
                 end = 0.9 if cell == darts else 0.95 if cell == other else 0.92
-                accuracy = [0.5, 0.6, 0.7, end + 0.001 * run.seed]
-                write_run(run.folder, spec=str(cell), seed=run.seed, accuracy=accuracy, stems=())
-                trained.append(run.seed)
+                accuracy = [0.5, 0.6, 0.7, end + 0.001 * one.seed]
+                write_run(one.folder, spec=str(cell), seed=one.seed, accuracy=accuracy, stems=())
+                trained.append(one.seed)
         return int(most < len(study.runs))
 
     def audited(most: int) -> tuple[dict[str, Any], int, str]:
@@ -85,3 +86,26 @@ def test_cells_of_one_class_share_runs_and_are_ranked_among_their_own_controls(t
     assert document["cells"][1]["badge"] == f"level 1: rank 1 of {COUNT + 1}, p = 0.2"
     assert document["repeat"]["seeds"] == {"controls": [0, 1], "trainings": [0, 1]}
     assert document["settings"]["training"]["data"] == "Digits"
+
+
+def test_published_cells_are_measured_once_or_say_why_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gdas = published_genotypes()["gdas"]
+    single = [[("sep_conv_3x3", 0)]]
+    alone = dataclasses.replace(gdas, name="alone", genotype=Genotype(single, [2], single, [2]))
+    monkeypatch.setattr(run, "published_genotypes", lambda: {"gdas": gdas, "alone": alone})
+    settings = AuditSettings(
+        settings={"model.num_cells": 4, "model.init_channels": 4},
+        initial_controls=3,
+        initial_seeds=(0,),
+        images=2,
+    )
+    said: list[str] = []
+    first, second = run.audit_published_initial(settings, tmp_path / "all", said.append)
+    assert (first["name"], first["problem"], first["initial_controls"]["count"]) == ("gdas", None, 3)
+    assert (second["name"], set(second)) == ("alone", {"name", "problem"})
+    assert "no matched control" in second["problem"]
+    assert said == ["gdas: 1 of 2 ...", "alone: 2 of 2 ..."]
+    monkeypatch.setattr(level_0, "audit_initial", None)
+    assert run.audit_published_initial(settings, tmp_path / "all", said.append) == [first, second]
