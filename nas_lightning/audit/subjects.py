@@ -13,6 +13,8 @@ FEWEST_NODES = 2
 """A cell of one node has too few wirings to be compared with."""
 
 _LONGEST_SPEC = 80
+_LONGEST_NAME = 120
+"""In bytes: with a control's wiring and a training's settings behind it, a name stays under 255."""
 
 
 @dataclass(frozen=True)
@@ -42,19 +44,29 @@ def read_subjects(specs: Sequence[str]) -> tuple[Subject, ...]:
         The cells, in the order of their specs.
 
     Raises:
-        ValueError: If a spec names nothing, a cell has one node, two are the same cell or have one name, or
-            they belong to different spaces: their cells have other numbers of nodes or of edges of a node.
+        ValueError: If a spec names nothing or is too long a name for files, a cell has one node, two are the
+            same cell or have one name, or they belong to different spaces: their cells have other numbers of
+            nodes or of edges of a node.
         OSError: If a file cannot be read.
     """
     subjects: list[Subject] = []
     for spec in specs:
         reading = read_genotype(spec)
         subject = Subject(genotype_slug(spec), spec, reading.genotype, tuple(reading.notes))
+        _check_name(subject)
         _check_nodes(subject)
         for other in subjects:
             _check_pair(other, subject)
         subjects.append(subject)
     return tuple(subjects)
+
+
+def _check_name(subject: Subject) -> None:
+    if (length := len(subject.name.encode())) > _LONGEST_NAME:
+        raise ValueError(
+            f"a cell's name has at most {_LONGEST_NAME} bytes, as files are called by it, and "
+            f"{subject.name[:40]}... has {length}: rename the file"
+        )
 
 
 def _check_nodes(subject: Subject) -> None:

@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from nas_lightning.audit.run import AuditPlan
 
 GROUPS = ("model", "data", "trainer")
+SIZES = ("model.init_channels", "model.num_cells", "model.num_classes", "model.stem_stride")
+"""Settings that the sizes of all published cells depend on."""
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -173,6 +175,9 @@ def audit_settings(options: argparse.Namespace, settings: dict[str, Any]) -> Aud
 def _check(options: argparse.Namespace, settings: dict[str, Any]) -> None:
     """Refuse options that contradict each other."""
     check_run_options(options)
+    for key in settings:
+        if key.partition(".")[0] == "trainer" and not options.level:
+            raise ValueError(f"--{key} is for --level 1 and 2: level 0 trains nothing")
     if options.all:
         if options.specs:
             raise ValueError("--all audits every published cell: leave out SPEC, or --all")
@@ -183,6 +188,7 @@ def _check(options: argparse.Namespace, settings: dict[str, Any]) -> None:
             raise ValueError(
                 "--all measures initial weights for hours: give -o FOLDER, which it resumes, or --no_initial"
             )
+        _check_sizes_of_all(options, settings)
         return
     if not options.specs:
         raise ValueError("no SPEC: name the cells to audit, such as `nas-lightning audit darts_v2 -o FOLDER`")
@@ -190,9 +196,21 @@ def _check(options: argparse.Namespace, settings: dict[str, Any]) -> None:
         raise ValueError("no -o FOLDER: say where page, JSON and badge go")
     if options.plan and not options.level:
         raise ValueError("--plan is for --level 1 and 2: level 0 trains nothing")
-    for key in settings:
-        if key.partition(".")[0] == "trainer" and not options.level:
-            raise ValueError(f"--{key} is for --level 1 and 2: level 0 trains nothing")
+
+
+def _check_sizes_of_all(options: argparse.Namespace, settings: dict[str, Any]) -> None:
+    """Refuse what the sizes of all published cells cannot be counted for, or do not depend on."""
+    for key in SIZES:
+        if type(settings.get(key, 1)) is not int:
+            raise ValueError(f"`{key}` (={settings[key]}) must be of type int")
+    if options.no_initial:
+        ignored = [key for key in settings if key not in SIZES]
+        ignored += [name for name in ("data", "config") if getattr(options, name)]
+        if ignored:
+            raise ValueError(
+                f"--{ignored[0]} says nothing to --all --no_initial, which counts sizes: it takes "
+                f"{', '.join(f'--{key}' for key in SIZES)}"
+            )
 
 
 def _audit(
@@ -286,11 +304,10 @@ def _audit_all(options: argparse.Namespace, settings: AuditSettings) -> None:
     from nas_lightning.audit.published import audit_published, published_table, published_tables
     from nas_lightning.audit.structure import NetworkSettings
 
-    sizes = ("init_channels", "num_cells", "num_classes", "stem_stride")
-    given = {
-        name: settings.settings[f"model.{name}"] for name in sizes if f"model.{name}" in settings.settings
-    }
-    network = NetworkSettings(**given)
+    if options.output is not None:
+        check_writable(options.output)
+    given = {key: value for key, value in settings.settings.items() if key in SIZES}
+    network = NetworkSettings(**{key.removeprefix("model."): value for key, value in given.items()})
     rows = audit_published(network)
     initial: list[dict[str, Any]] = []
     if settings.initial:

@@ -52,3 +52,10 @@ def test_two_files_of_one_name_are_refused(tmp_path: Path) -> None:
         (tmp_path / name / "mine.yaml").write_text(str(get_genotype(spec)))
     with pytest.raises(ValueError, match="would both be called 'mine'"):
         read_subjects([str(tmp_path / "a" / "mine.yaml"), str(tmp_path / "b" / "mine.yaml")])
+
+
+def test_a_name_too_long_for_files_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / f"{'细' * 41}.txt"  # 123 bytes in UTF-8
+    path.write_text(str(get_genotype("enas")))
+    with pytest.raises(ValueError, match="at most 120 bytes"):
+        read_subjects([str(path)])

@@ -70,6 +70,12 @@ def audit(folder: Path, *arguments: str) -> dict[str, Any]:
         (["--all", "darts_v2"], "leave out SPEC"),
         (["--all"], "--no_initial"),
         (["--all", "--no_initial", "--level", "1"], "--level"),
+        (["--all", "--no_initial", "--trainer.max_epochs", "3"], "level 0 trains nothing"),
+        (["--all", "--no_initial", "--model.num_cells", "few"], "`model.num_cells` (=few)"),
+        (["--all", "-o", "new", "--model.num_classes", "2.5"], "`model.num_classes` (=2.5)"),
+        (["--all", "--no_initial", "--model.num_cels", "3"], "--model.num_cels says nothing"),
+        (["--all", "--no_initial", "--config", "absent.yaml"], "--config says nothing"),
+        (["--all", "--no_initial", "-o", "file/new"], "file"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
