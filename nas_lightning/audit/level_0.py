@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from importlib.metadata import version
 from pathlib import Path
 from pkgutil import resolve_name
@@ -38,6 +38,7 @@ INIT_CHANNELS, NUM_CELLS, STEM_STRIDE = 8, 20, 2
 """The network of level 0, where the settings name none."""
 
 _ROWS = 4096
+_MEASURING = ("controls", "initial", "stacked", "standing", "structure", "verdict")
 
 
 @dataclass(frozen=True)
@@ -194,9 +195,17 @@ def audit_level_0(
 
 
 def piece_key(decides: Mapping[str, Any]) -> str:
-    """SHA-256 of what decides a piece, and of the version that measures it."""
-    text = json.dumps([version("nas-lightning"), decides], sort_keys=True, default=str)
+    """SHA-256 of what decides a piece, and of the code that measures it."""
+    text = json.dumps([_code(), decides], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+@cache
+def _code() -> list[str]:
+    """The version, and the SHA-256 of the modules that make a piece: a version changes while it is made."""
+    here = Path(__file__).parent
+    sources = [(here / f"{name}.py").read_bytes() for name in _MEASURING]
+    return [version("nas-lightning"), *(hashlib.sha256(source).hexdigest() for source in sources)]
 
 
 def read_piece(path: Path | None, key: str) -> dict[str, Any] | None:

@@ -33,8 +33,14 @@ from nas_lightning.audit.subjects import Subject
 from nas_lightning.audit.training import training_comparison
 from nas_lightning.cells import published_genotypes
 from nas_lightning.provenance import processor_name, software_versions
+from nas_lightning.report.page import write_page
 from nas_lightning.study.results import Results, collect_results
 from nas_lightning.study.study import Study
+
+REPORT = "report.html"
+"""The report of the study, beside it, with every cell's surfaces."""
+REPORTED_FROM = 2
+"""The level whose trainings are analysed at convergence."""
 
 Say = Callable[[str], None]
 """Takes a line about the progress."""
@@ -139,6 +145,8 @@ def run_audit(
 ) -> tuple[dict[str, Any], int]:
     """Measure and train what is not done yet.
 
+    At level 2 the report of the study is written as well, ``level_2/report.html``.
+
     Args:
         plan: The plan.
         folder: The audit's folder.
@@ -170,6 +178,9 @@ def run_audit(
         results = collect_results(study)
         seconds[f"level_{plan.budget.level}"] = float(results.runs["training_seconds"].sum())
         trainings = _trainings(plan, plan.budget, results, say)
+        if plan.budget.level >= REPORTED_FROM and len(results.runs):
+            say("drawing the landscapes of all cells ...")
+            write_page(results, study.root / REPORT)
     cells = [
         cell_record(
             subject.name,

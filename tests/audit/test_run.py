@@ -34,7 +34,11 @@ def one_published_cell(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backdrop, "published_genotypes", lambda: few)
 
 
-def test_cells_of_one_class_share_runs_and_are_ranked_among_their_own_controls(tmp_path: Path) -> None:
+def test_cells_of_one_class_share_runs_and_are_ranked_among_their_own_controls(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reports: list[tuple[int, Path]] = []
+    monkeypatch.setattr(run, "write_page", lambda results, path: reports.append((len(results.runs), path)))
     # The second cell is a control of the first: it is trained once, and called by its own name.
     darts = get_genotype("darts_v2")
     other = matched_controls(darts, COUNT, init_channels=8, num_cells=6).genotypes[0]
@@ -71,7 +75,11 @@ def test_cells_of_one_class_share_runs_and_are_ranked_among_their_own_controls(t
         assert cell["training_controls"]["count"] == COUNT
 
     seconds = document["repeat"]["seconds"]
+    assert not reports
+    # From level 2 on, the surfaces of all runs are drawn.
+    monkeypatch.setattr(run, "REPORTED_FROM", 1)
     document, code, _ = audited(1000)
+    assert reports == [(2 * len(genotypes), tmp_path / "a" / "level_1" / "report.html")]
     # What was done before counts, whoever did it.
     assert document["repeat"]["seconds"]["level_0"] == seconds["level_0"]
     assert document["repeat"]["seconds"]["level_1"] == pytest.approx(
@@ -106,6 +114,6 @@ def test_published_cells_are_measured_once_or_say_why_not(
     assert (first["name"], first["problem"], first["initial_controls"]["count"]) == ("gdas", None, 3)
     assert (second["name"], set(second)) == ("alone", {"name", "problem"})
     assert "no matched control" in second["problem"]
-    assert said == ["gdas: 1 of 2 ...", "alone: 2 of 2 ..."]
+    assert said == [f"{name}: initial weights, {n} of 2 ..." for n, name in ((1, "gdas"), (2, "alone"))]
     monkeypatch.setattr(level_0, "audit_initial", None)
     assert run.audit_published_initial(settings, tmp_path / "all", said.append) == [first, second]
