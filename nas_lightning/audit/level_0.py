@@ -62,6 +62,10 @@ class AuditData:
         splits: list[Split] = [split for split in get_args(Split) if split in self.module.split_sizes]
         return {split: _checksum(*self.module.split_arrays(split)) for split in splits}
 
+    def require(self) -> None:
+        """Load the data, so that what cannot be read is refused before a folder is made."""
+        _ = self.checksums
+
     @cached_property
     def name(self) -> str:
         """Name of the data class, or of the folder of any images."""
@@ -214,16 +218,22 @@ def read_piece(path: Path | None, key: str) -> dict[str, Any] | None:
         return None
     try:
         kept = json.loads(path.read_text(encoding="utf-8"))
-        return dict(kept["found"]) if kept["key"] == key else None
+        found = dict(kept["found"])
+        whole = kept["key"] == key and kept["sum"] == _sum(found)
     except (ValueError, LookupError, TypeError):  # damaged: it is measured again
         return None
+    return found if whole else None
 
 
 def write_piece(path: Path | None, key: str, found: Mapping[str, Any]) -> None:
     """Keep a piece."""
     if path is not None:
         with atomic_write(path) as file:
-            json.dump({"key": key, "found": found}, file)
+            json.dump({"key": key, "sum": _sum(found), "found": found}, file)
+
+
+def _sum(found: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(found).encode()).hexdigest()
 
 
 @contextmanager

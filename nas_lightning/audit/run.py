@@ -17,7 +17,7 @@ import torch
 from nas_lightning.audit.backdrop import published_backdrop
 from nas_lightning.audit.compare import compare
 from nas_lightning.audit.controls import LEAST_CONTROLS, TOLERANCE_PERCENT, Controls
-from nas_lightning.audit.document import assemble, cell_record
+from nas_lightning.audit.document import assemble, cell_record, read_document
 from nas_lightning.audit.initial import check_operations
 from nas_lightning.audit.level_0 import (
     AuditData,
@@ -159,9 +159,11 @@ def run_audit(
         The document, and the exit code of the trainings. If that is not 0, the document has what is finished.
 
     Raises:
-        ValueError: If the folder holds another audit.
-        OSError: If it cannot be written.
+        ValueError: If the folder holds another audit, or a higher level of this one.
+        OSError: If it cannot be written, or the data cannot be read.
     """
+    plan.data.require()
+    _refuse_lower_level(folder, plan.settings.level)
     claim_folder(folder, plan.subjects, plan.settings, asdict(plan.network) | {"data": plan.data.settings})
     found = [
         _level_0(plan, subject, controls, folder, say)
@@ -203,6 +205,19 @@ def run_audit(
     if other is not None:
         document["compared_with"] = compare(document, other[1], other[0])
     return document, code
+
+
+def _refuse_lower_level(folder: Path, level: int) -> None:
+    """A page of a lower level would take the place of one with trainings."""
+    try:
+        kept = read_document(folder)
+    except (ValueError, OSError):  # none yet, or damaged
+        return
+    if kept["level"] > level and any(cell["training"] for cell in kept["cells"]):
+        raise ValueError(
+            f"{folder} holds an audit of level {kept['level']}, whose page --level {level} would replace: "
+            "give another folder"
+        )
 
 
 def _level_0(
@@ -281,6 +296,7 @@ def audit_published_initial(settings: AuditSettings, folder: Path, say: Say) -> 
     subjects = [Subject(name, name, cell.genotype) for name, cell in published_genotypes().items()]
     data = audit_data(settings)
     network = level_0_network(settings, data)
+    data.require()
     claim_folder(folder, subjects, settings, asdict(network) | {"data": data.settings})
     found: list[dict[str, Any]] = []
     for index, subject in enumerate(subjects):

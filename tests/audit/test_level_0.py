@@ -51,6 +51,17 @@ def test_a_piece_is_kept_and_measured_anew_for_other_settings(
     assert again["initial"] == first["initial"]
 
 
+@pytest.mark.parametrize("damage", [("3", "4"), ('"value": 3', '"other": 3'), ("}}", "}"), ("{", "[")])
+def test_a_damaged_piece_is_none(tmp_path: Path, damage: tuple[str, str]) -> None:
+    path, found = tmp_path / "a.json", {"value": 3, "none": float("nan"), "text": "é"}
+    level_0.write_piece(path, "key", found)
+    assert str(level_0.read_piece(path, "key")) == str(found)
+    text = path.read_text()
+    start = text.index('"found"')
+    path.write_text(text[:start] + text[start:].replace(*damage))
+    assert level_0.read_piece(path, "key") is None
+
+
 def test_the_data_say_what_they_are_and_hash_alike(capfd: pytest.CaptureFixture[str]) -> None:
     first, second = audit_data(SMALL), audit_data(SMALL)
     assert first.name == "Digits"

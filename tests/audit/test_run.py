@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +95,11 @@ def test_cells_of_one_class_share_runs_and_are_ranked_among_their_own_controls(
     assert document["cells"][1]["badge"] == f"level 1: rank 1 of {COUNT + 1}, p = 0.2"
     assert document["repeat"]["seeds"] == {"controls": [0, 1], "trainings": [0, 1]}
     assert document["settings"]["training"]["data"] == "Digits"
+
+    (tmp_path / "a" / "audit.json").write_text(json.dumps(document))
+    lower = plan_audit(subjects, dataclasses.replace(SETTINGS, level=0))
+    with pytest.raises(ValueError, match="holds an audit of level 1, whose page --level 0 would replace"):
+        run_audit(lower, tmp_path / "a", "command", lambda study: 0, print)
 
 
 def test_published_cells_are_measured_once_or_say_why_not(

@@ -65,6 +65,7 @@ def audit(folder: Path, *arguments: str) -> dict[str, Any]:
         (["darts_v2", "-o", "new", "--level=1", "--address", "here"], "--executor ray"),
         (["darts_v2", "-o", "new", "--config", "absent.yaml"], "absent.yaml"),
         (["darts_v2", "-o", "new", "--compare", "absent.json"], "absent.json"),
+        (["darts_v2", "-o", "new", "--data.batch_size", "5000"], "`batch_size` (=5000)"),
         (["darts_v2", "--plan"], "--plan is for --level 1 and 2"),
         (["darts_v2", "-o", "file/new"], "file"),
         (["--all", "darts_v2"], "leave out SPEC"),
