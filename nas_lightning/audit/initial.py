@@ -20,12 +20,16 @@ alone: they are an interval over seeds, not a test.
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from multiprocessing import current_process, get_context
+from multiprocessing import current_process, get_context, parent_process
+from multiprocessing.process import BaseProcess
+from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -306,9 +310,28 @@ def measure_all(
     share = partial(_share, images=images.numpy(), targets=targets.numpy(), settings=settings)
     parts = [genotypes[first::processes] for first in range(processes)]
     # Threads do not survive a fork.
-    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
-        shares = list(pool.map(share, parts))
+    spawn = get_context("spawn")
+    with ProcessPoolExecutor(processes, mp_context=spawn, initializer=end_with_parent) as pool:
+        try:
+            shares = list(pool.map(share, parts))
+        except BrokenProcessPool as error:
+            raise OSError(
+                "a process that measures initial weights was killed, perhaps for want of memory; the same "
+                "command tries again"
+            ) from error
     return [shares[index % processes][index // processes] for index in range(len(genotypes))]
+
+
+def end_with_parent() -> None:
+    """Let this process end with its parent, however that ends: a pool's own wait for work without end."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback of each process at Ctrl-C
+    if (parent := parent_process()) is not None:
+        Thread(target=_end_after, args=(parent,), daemon=True).start()
+
+
+def _end_after(parent: BaseProcess) -> None:
+    parent.join()
+    os._exit(1)
 
 
 def _share(
