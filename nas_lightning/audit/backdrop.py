@@ -18,7 +18,6 @@ import numpy as np
 
 from nas_lightning.audit.initial import STATISTICS, measure_all
 from nas_lightning.audit.level_0 import (
-    FOLDER,
     AuditData,
     audit_data,
     initial_settings,
@@ -97,7 +96,7 @@ def initial_medians(
     if kept is not None and kept["decides"] == decides:
         found: Medians = kept["medians"]
         return found
-    path = None if folder is None else folder / FOLDER / KEPT
+    path = None if folder is None else folder / KEPT
     key = piece_key(decides)
     piece = read_piece(path, key)
     if piece is None:

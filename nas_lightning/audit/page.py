@@ -10,6 +10,7 @@ from markupsafe import Markup
 from nas_lightning.audit import pictures, tables
 from nas_lightning.audit.badge import badge
 from nas_lightning.audit.pictures import Picture
+from nas_lightning.cells import Genotype
 from nas_lightning.identity import flatten
 from nas_lightning.report.pictures import SHARP, asset, still
 from nas_lightning.report.uncorrected import ALPHA
@@ -98,6 +99,7 @@ def _cell(document: Mapping[str, Any], place: int) -> dict[str, Any]:
         "key": key,
         "badge": Markup(badge(cell["badge"])),
         "verdict": _verdict(cell),
+        "genotype": str(Genotype.from_mapping(cell["genotype"])),
         "drawing": shown(*pictures.drawing(cell)),
         "facts": Markup(tables.facts_table(cell, f"{key}-facts")),
         "wiring": _markup(tables.wiring_table(cell, "ordered", f"{key}-wiring")),

@@ -229,11 +229,15 @@ def _audit(
         _print_plan(options, plan)
         return
 
-    from nas_lightning.audit.document import write_document
+    from nas_lightning.audit.document import DOCUMENT, write_document
 
     document, code = run_audit(
         plan, options.output, command, lambda study: run_with(options, study), say=_say, other=other
     )
+    is_there = (options.output / DOCUMENT).is_file()
+    if code and is_there and not any(cell["training"] for cell in document["cells"]):
+        print("stopped before a cell could be compared: the page stays as it was", file=sys.stderr)
+        sys.exit(code)
     page = write_document(options.output, document)
     for cell in document["cells"]:
         print(f"\n{cell['name']}")

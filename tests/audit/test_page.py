@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import html
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +16,7 @@ from nas_lightning.audit.compare import compare
 from nas_lightning.audit.page import page
 from nas_lightning.audit.pictures import curves, read_edges, standings
 from nas_lightning.audit.tables import overview_table
-from nas_lightning.cells import Genotype
+from nas_lightning.cells import Genotype, get_genotype
 from nas_lightning.report.pictures import still
 from tests.audit.made_up import made_up_cell, made_up_document, made_up_initial
 from tests.report.browser import chromium
@@ -158,6 +159,13 @@ def test_the_verdict_stands_before_the_evidence(text: str, document: dict[str, A
 @pytest.fixture(scope="module")
 def bare_text(bare: dict[str, Any]) -> str:
     return page(bare)
+
+
+def test_the_page_gives_every_cell_as_a_genotype(text: str, document: dict[str, Any]) -> None:
+    given = [html.unescape(found) for found in re.findall(r"<code>(Genotype\(.*?)</code>", text)]
+    assert [get_genotype(spec) for spec in given] == [
+        Genotype.from_mapping(cell["genotype"]) for cell in document["cells"]
+    ]
 
 
 def test_level_0_says_that_nothing_was_trained(bare_text: str) -> None:
