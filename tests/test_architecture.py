@@ -152,7 +152,7 @@ def test_what_compares_and_shows_an_audit_does_without_torch() -> None:
         if part(module) == "audit"
         and any(name.split(".")[0] == "torch" for name in imported_modules(PACKAGE / module))
     }
-    assert with_torch == {"initial", "stacked", "level_0", "run"}
+    assert with_torch == {"initial", "stacked", "data", "run"}
 
 
 @pytest.mark.parametrize("module", [m for m in MODULES if part(m) in {"callbacks", "figures"}], ids=str)

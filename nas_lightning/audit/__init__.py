@@ -6,8 +6,8 @@ and runs a whole audit, are imported only when used.
 """
 
 from nas_lightning.audit.controls import Controls, matched_controls
-from nas_lightning.audit.plan import AuditSettings
 from nas_lightning.audit.published import PublishedAudit, audit_published, published_table, published_tables
+from nas_lightning.audit.settings import AuditSettings
 from nas_lightning.audit.standing import Standing, among_controls, in_space
 from nas_lightning.audit.structure import CellStructure, SizeStanding, Structure, audit_structure
 from nas_lightning.audit.subjects import Subject, read_subjects

@@ -16,17 +16,11 @@ from typing import Any
 
 import numpy as np
 
+from nas_lightning.audit.data import AuditData, audit_data
 from nas_lightning.audit.initial import STATISTICS, measure_all
-from nas_lightning.audit.level_0 import (
-    AuditData,
-    audit_data,
-    initial_settings,
-    level_0_network,
-    piece_key,
-    read_piece,
-    write_piece,
-)
-from nas_lightning.audit.plan import AuditSettings
+from nas_lightning.audit.level_0 import initial_settings, level_0_network
+from nas_lightning.audit.pieces import piece_key, read_piece, write_piece
+from nas_lightning.audit.settings import AuditSettings
 from nas_lightning.audit.structure import NetworkSettings
 from nas_lightning.cells import (
     cell_depth,

@@ -35,14 +35,11 @@ def sentences(training: Training) -> Iterator[str]:
 
 def _verdict(training: Training) -> str:
     rank = training.accuracy.rank
-    count, p = rank.of - 1, p_value_text(rank.p_value, sign=True)
+    count = rank.of - 1
     beaten = "None" if rank.rank == 1 else "All" if rank.rank == rank.of else f"{rank.rank - 1}"
-    ties = ""
-    if rank.tied:
-        ties = f", {counted(rank.tied, 'tie')} counted against it"
     answer = (
         f"Would a random cell with the same operations and size have done as well? {beaten} of the {count} "
-        f"that were trained did: in final accuracy this cell has rank {rank.rank} of {rank.of} (p {p}{ties})."
+        f"that were trained did: in final accuracy this cell has {_place(rank)}."
     )
     if rank.p_value <= ALPHA:
         return (
@@ -92,8 +89,13 @@ def _beaten(rank: Rank) -> str:
     low, high = math.floor(100 * rank.low), math.ceil(100 * rank.high)
     return (
         f"It beats {worse} of its {rank.of - 1} controls; of all such random cells that is {low} to {high} % "
-        "(95 % interval)."
+        f"(95 % interval{', ties as halves' if rank.tied else ''})."
     )
+
+
+def _place(rank: Rank) -> str:
+    ties = f", {counted(rank.tied, 'tie')} counted against it" if rank.tied else ""
+    return f"rank {rank.rank} of {rank.of} (p {p_value_text(rank.p_value, sign=True)}{ties})"
 
 
 def _second_look(training: Training) -> Iterator[str]:
@@ -104,9 +106,8 @@ def _second_look(training: Training) -> Iterator[str]:
         digits = 2 if unit == "%" else 3
         own, others = (f"{mean:.{digits}f} {unit}" for mean in (quantity.own_mean, quantity.controls_mean))
         yield (
-            f"A second look, not corrected for being the second: in the {quantity.measure.label} it has rank "
-            f"{rank.rank} of {rank.of} (p {p_value_text(rank.p_value, sign=True)}), {own} against {others} "
-            "on average."
+            f"A second look, not corrected for being the second: in the {quantity.measure.label} it has "
+            f"{_place(rank)}, {own} against {others} on average."
         )
 
 

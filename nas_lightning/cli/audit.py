@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from tabulate import tabulate
 
 from nas_lightning.audit.controls import LEAST_CONTROLS
-from nas_lightning.audit.plan import CONTROLS, IMAGES, INITIAL_CONTROLS, LEVELS, AuditSettings
+from nas_lightning.audit.settings import CONTROLS, IMAGES, INITIAL_CONTROLS, LEVELS, AuditSettings
 from nas_lightning.audit.subjects import Subject, read_subjects
 from nas_lightning.cells import import_operations
 from nas_lightning.cells.variants import MAX_SEED
@@ -34,7 +34,7 @@ from nas_lightning.identity import as_list
 from nas_lightning.yaml_files import parse_yaml
 
 if TYPE_CHECKING:
-    from nas_lightning.audit.run import AuditPlan
+    from nas_lightning.audit.plan import AuditPlan
 
 GROUPS = ("model", "data", "trainer")
 SIZES = ("model.init_channels", "model.num_cells", "model.num_classes", "model.stem_stride")
@@ -222,7 +222,8 @@ def _audit(
 
         other = (str(options.compare), read_document(options.compare))
 
-    from nas_lightning.audit.run import plan_audit, run_audit
+    from nas_lightning.audit.plan import plan_audit
+    from nas_lightning.audit.run import run_audit
 
     plan = plan_audit(subjects, settings)
     if options.plan:

@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 
-from nas_lightning.audit import backdrop, level_0
+from nas_lightning.audit import backdrop, level_0, pieces
 from nas_lightning.audit.backdrop import initial_medians, measured_medians, published_backdrop
-from nas_lightning.audit.level_0 import audit_data, audit_level_0, draw_controls, level_0_network
-from nas_lightning.audit.plan import AuditSettings
+from nas_lightning.audit.data import audit_data
+from nas_lightning.audit.level_0 import audit_level_0, draw_controls, level_0_network
+from nas_lightning.audit.settings import AuditSettings
 from nas_lightning.audit.study import Budget
 from nas_lightning.audit.subjects import read_subjects
 from nas_lightning.cells import cell_width, published_genotypes
@@ -54,12 +55,12 @@ def test_a_piece_is_kept_and_measured_anew_for_other_settings(
 @pytest.mark.parametrize("damage", [("3", "4"), ('"value": 3', '"other": 3'), ("}}", "}"), ("{", "[")])
 def test_a_damaged_piece_is_none(tmp_path: Path, damage: tuple[str, str]) -> None:
     path, found = tmp_path / "a.json", {"value": 3, "none": float("nan"), "text": "é"}
-    level_0.write_piece(path, "key", found)
-    assert str(level_0.read_piece(path, "key")) == str(found)
+    pieces.write_piece(path, "key", found)
+    assert str(pieces.read_piece(path, "key")) == str(found)
     text = path.read_text()
     start = text.index('"found"')
     path.write_text(text[:start] + text[start:].replace(*damage))
-    assert level_0.read_piece(path, "key") is None
+    assert pieces.read_piece(path, "key") is None
 
 
 def test_the_data_say_what_they_are_and_hash_alike(capfd: pytest.CaptureFixture[str]) -> None:

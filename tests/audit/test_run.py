@@ -11,8 +11,9 @@ import pytest
 
 from nas_lightning.audit import backdrop, level_0, run
 from nas_lightning.audit.controls import matched_controls
-from nas_lightning.audit.plan import AuditSettings
-from nas_lightning.audit.run import plan_audit, run_audit
+from nas_lightning.audit.plan import plan_audit
+from nas_lightning.audit.run import run_audit
+from nas_lightning.audit.settings import AuditSettings
 from nas_lightning.audit.subjects import Subject, read_subjects
 from nas_lightning.cells import Genotype, get_genotype, published_genotypes
 from nas_lightning.study.study import Study

@@ -294,6 +294,14 @@ def test_the_sentences_answer_the_question_first(study: Study) -> None:
         assert "  " not in sentence
 
 
+def test_ties_are_said_wherever_they_count(study: Study) -> None:
+    write_trained(study, trained([ENDS[0], ENDS[0]]))
+    verdict, effect, second, *_ = found(study).record()["sentences"]
+    assert "1 tie counted against it" in verdict
+    assert "(95 % interval, ties as halves)" in effect
+    assert "1 tie counted against it" in second
+
+
 def test_what_diverged_counts_and_what_is_missing_is_said(study: Study) -> None:
     nothing = [math.nan] * 4
     cells = trained([nothing, nothing])

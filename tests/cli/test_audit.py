@@ -16,9 +16,10 @@ import pytest
 
 from nas_lightning.audit import backdrop, initial, level_0, page, published, run
 from nas_lightning.audit.document import read_document
+from nas_lightning.audit.folder import claim_folder
 from nas_lightning.audit.initial import Initial
-from nas_lightning.audit.plan import AuditSettings, claim_folder
-from nas_lightning.audit.run import plan_audit
+from nas_lightning.audit.plan import plan_audit
+from nas_lightning.audit.settings import AuditSettings
 from nas_lightning.audit.study import write_study
 from nas_lightning.audit.subjects import read_subjects
 from nas_lightning.cells import Genotype, get_genotype, published_genotypes

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 import yaml
 
-from nas_lightning.audit.plan import FILE, AuditSettings, claim_folder
+from nas_lightning.audit.folder import FILE, claim_folder
+from nas_lightning.audit.settings import AuditSettings
 from nas_lightning.audit.subjects import read_subjects
 
 NETWORK = {"num_cells": 5, "data": {"data.class_path": "Digits"}}
