@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -19,7 +18,7 @@ from nas_lightning.audit.initial import fixed_images
 from nas_lightning.audit.settings import AuditSettings
 from nas_lightning.datamodules import ImageDataModule
 from nas_lightning.datamodules.base import Split
-from nas_lightning.study.resolve import resolve_settings
+from nas_lightning.study.resolve import resolve_settings, setting_arguments
 
 _ROWS = 4096
 _OF_TRAININGS = (".batch_size", ".cutout")
@@ -75,8 +74,8 @@ def audit_data(settings: AuditSettings) -> AuditData:
     arguments += ["--model.genotype", "darts_v2"]
     if settings.data is not None:
         arguments += ["--data", settings.data]
-    for key, value in sorted(settings.settings.items(), key=lambda item: item[0].count(".")):
-        arguments += [f"--{key}", value if isinstance(value, str) else json.dumps(value)]
+    classes_first = sorted(settings.settings.items(), key=lambda item: item[0].count("."))
+    arguments += setting_arguments(dict(classes_first))
     resolved = resolve_settings(arguments, settings.configs)
     prefix = "data.init_args."
     given = {k.removeprefix(prefix): v for k, v in resolved.settings.items() if k.startswith(prefix)}

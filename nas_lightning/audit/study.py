@@ -22,7 +22,7 @@ from nas_lightning.cells.names import full_name
 from nas_lightning.cells.writing import write_genotype
 from nas_lightning.files import atomic_write, is_file
 from nas_lightning.study.read import read_study
-from nas_lightning.study.resolve import resolve_settings
+from nas_lightning.study.resolve import resolve_settings, setting_arguments
 from nas_lightning.study.study import Study
 
 if TYPE_CHECKING:
@@ -85,9 +85,7 @@ class Budget:
         """
         files = [self.defaults, *self.configs]
         arguments = ["fit", *(part for file in files for part in ("--config", str(file)))]
-        arguments += ["--model.genotype", "darts_v2"]
-        for key, value in self.all_settings.items():
-            arguments += [f"--{key}", value if isinstance(value, str) else json.dumps(value, default=str)]
+        arguments += ["--model.genotype", "darts_v2", *setting_arguments(self.all_settings)]
         return resolve_settings(arguments, files).settings
 
 

@@ -186,7 +186,8 @@ def _check(options: argparse.Namespace, settings: dict[str, Any]) -> None:
                 raise ValueError(f"--{name} is for named cells: --all is level 0 of every published cell")
         if not options.no_initial and options.output is None:
             raise ValueError(
-                "--all measures initial weights for hours: give -o FOLDER, which it resumes, or --no_initial"
+                "--all measures initial weights for an hour or more: give -o FOLDER, which it resumes, or "
+                "--no_initial"
             )
         _check_sizes_of_all(options, settings)
         return

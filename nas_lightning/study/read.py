@@ -43,7 +43,7 @@ from nas_lightning.identity import (
 )
 from nas_lightning.study.architectures import check_labels, expand_architectures
 from nas_lightning.study.imported import read_import
-from nas_lightning.study.resolve import Resolved, resolve_settings
+from nas_lightning.study.resolve import Resolved, resolve_settings, setting_arguments
 from nas_lightning.study.study import AnalysisFile, Architecture, Run, Study
 from nas_lightning.yaml_files import read_config, read_mapping
 
@@ -280,7 +280,7 @@ def _product(
     for overlay, *values in itertools.product(overlays, *axes.values()):
         files = [*configs, *overlay]
         arguments = ("fit", *_configs(files))
-        flags = _flags({**fixed, **dict(zip(axes, values, strict=True))})
+        flags = tuple(setting_arguments({**fixed, **dict(zip(axes, values, strict=True))}))
         # Of whichever cells: what the configurations name need not be one that the study trains.
         genotype = [] if entries is None else ["--model.genotype", "darts_v2"]
         resolved = resolve_settings([*arguments, *_configs(analyses), *genotype, *flags], [*files, *analyses])
@@ -302,15 +302,6 @@ def _product(
     return at, tuple(
         _run(architecture, setting, seed, at, experiment)
         for seed, setting, architecture in itertools.product(seeds, shared, architectures)
-    )
-
-
-def _flags(settings: Mapping[str, Any]) -> tuple[str, ...]:
-    """Settings as arguments of the command line."""
-    return tuple(
-        argument
-        for key, value in settings.items()
-        for argument in (f"--{key}", value if isinstance(value, str) else json.dumps(value))
     )
 
 

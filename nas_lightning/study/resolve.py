@@ -64,6 +64,15 @@ def resolve_settings(arguments: Sequence[str], files: Sequence[Path]) -> Resolve
     return Resolved(flatten(nested), deciding)
 
 
+def setting_arguments(settings: Mapping[str, Any]) -> list[str]:
+    """Settings with dotted keys as arguments of the command line, in their order."""
+    return [
+        argument
+        for key, value in settings.items()
+        for argument in (f"--{key}", value if isinstance(value, str) else json.dumps(value, default=str))
+    ]
+
+
 def _is_known(settings: Mapping[str, Any]) -> bool:
     """Whether the defaults of all classes belong to software that :func:`_software` knows."""
     paths = re.findall(r'"class_path": "([^"]*)"', json.dumps(settings))

@@ -23,6 +23,7 @@ from nas_lightning.audit.settings import AuditSettings
 from nas_lightning.audit.study import write_study
 from nas_lightning.audit.subjects import read_subjects
 from nas_lightning.cells import Genotype, get_genotype, published_genotypes
+from nas_lightning.cli import audit as audit_cli
 from nas_lightning.cli.main import main
 from tests.audit.test_page import unpainted
 from tests.cli.commands import command, environment, refusal
@@ -147,6 +148,22 @@ def test_an_audit_goes_on_where_it_was_and_beside_another(
     line = refusal(["audit", "darts_v1", *TINY, "-o", str(tmp_path / "a")], capsys)
     assert "holds another audit, of darts_v2" in line
     assert read_document(tmp_path / "a" / "audit.json") == again
+
+
+def test_a_level_that_is_stopped_early_leaves_the_page(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["audit", "darts_v2", "--no_initial", "-o", str(tmp_path / "a")]
+    main(arguments)
+    before = {
+        name: (tmp_path / "a" / name).read_bytes() for name in ("audit.json", "index.html", "badge.svg")
+    }
+    monkeypatch.setattr(audit_cli, "run_with", lambda options, study: 130)
+    with pytest.raises(SystemExit) as stopped:
+        main([*arguments, "--level=1", "--controls=3", "--seeds=1"])
+    assert stopped.value.code == 130
+    assert "the page stays as it was" in capsys.readouterr().err
+    assert {name: (tmp_path / "a" / name).read_bytes() for name in before} == before
 
 
 @pytest.mark.slow
