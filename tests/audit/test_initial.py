@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,7 +17,7 @@ from nas_lightning.analysis import (
     gradient_statistics,
     tangent_kernel_trace,
 )
-from nas_lightning.audit import matched_controls
+from nas_lightning.audit import initial, matched_controls
 from nas_lightning.audit.initial import (
     STATISTICS,
     InitialSettings,
@@ -131,6 +133,14 @@ def test_two_processes_measure_what_one_does() -> None:
         audit_initial(CHAIN, controls, IMAGES, TARGETS, SETTINGS, processes=count) for count in (1, 2)
     )
     assert one == two
+
+
+def test_a_process_that_is_killed_ends_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    controls = matched_controls(CHAIN, 3, init_channels=4, num_cells=3)
+    # Each process ends for real, as one is that the system kills.
+    monkeypatch.setattr(initial, "end_with_parent", partial(os._exit, 9))
+    with pytest.raises(OSError, match="was killed, perhaps for want of memory; the same command tries again"):
+        audit_initial(CHAIN, controls, IMAGES, TARGETS, SETTINGS, processes=2)
 
 
 def test_images_are_fixed_by_a_seed() -> None:
