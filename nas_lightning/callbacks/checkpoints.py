@@ -1,4 +1,4 @@
-"""The checkpoints of a run: the last epoch's and the best epoch's, written atomically."""
+"""The checkpoints of a run, written atomically: the last epoch's, the best epoch's, the initial weights."""
 
 from __future__ import annotations
 
@@ -7,12 +7,16 @@ from pathlib import Path
 from typing import Any
 
 from lightning.fabric.plugins.io import TorchCheckpointIO
+from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
+from nas_lightning.callbacks.loggers import run_folder
 from nas_lightning.torch_files import read_torch_file, write_torch_file
 
 CHECKPOINTS = "checkpoints"
 """The folder of a run's checkpoints, in the folder of the run."""
+START_CHECKPOINT = "start.ckpt"
+"""Name of the file with a run's initial weights, among its checkpoints."""
 
 
 def folder_of(checkpoint: Path) -> Path:
@@ -65,3 +69,17 @@ def run_checkpoints(folder: str | os.PathLike[str], split: str) -> list[RunCheck
         enable_version_counter=False,
     )
     return [best, last]
+
+
+def save_start(trainer: Trainer) -> None:
+    """Write a run's initial weights to ``checkpoints/start.ckpt`` in its folder, atomically, on rank 0.
+
+    To be called on every rank in `on_train_start`, by a callback that needs them after the training. A
+    training that is resumed after its first step no longer has them and leaves the file as it is.
+    """
+    if trainer.global_step or trainer.fast_dev_run:  # type: ignore[attr-defined]
+        return
+    path = run_folder(trainer) / CHECKPOINTS / START_CHECKPOINT
+    checkpoint = trainer._checkpoint_connector.dump_checkpoint(weights_only=True)
+    if trainer.is_global_zero:
+        write_torch_file(path, checkpoint)

@@ -45,7 +45,7 @@ class CheckpointSettings:
     default. ``roots`` are the folder of the data sets as it was given and, where the checkpoint says it, its
     absolute path. ``deciding`` are the settings that decided the training, None if the checkpoint does not
     say. ``blocking`` says why no training can resume from it, None if one can; ``ended`` says why the
-    training was over before its last epoch, None if it was not.
+    training was over before its last epoch, None if it was not. ``is_start`` is true of initial weights.
     """
 
     path: Path
@@ -61,6 +61,7 @@ class CheckpointSettings:
     blocking: str | None = None
     steps: int = 0
     ended: str | None = None
+    is_start: bool = False
 
     @property
     def root(self) -> str | None:
@@ -225,6 +226,7 @@ def read_checkpoint_settings(path: Path, *, resuming: bool = False) -> Checkpoin
         blocking=_blocking(checkpoint, record),
         steps=checkpoint["global_step"] if resuming else 0,
         ended=checkpoint.get("ended"),
+        is_start=checkpoint.get("global_step") == 0,
     )
 
 

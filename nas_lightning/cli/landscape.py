@@ -144,7 +144,10 @@ class LandscapeCLI(TrainingCLI):
         for default in self.default_callbacks() if not analyses else ():
             analyses.append(resolve_name(default["class_path"])(**default["init_args"]))
         for analysis in analyses:
-            analysis.checkpoint_epoch = -1 if self.settings.ckpt_path is None else self.trained.epoch
+            if self.settings.ckpt_path is not None and self.trained.is_start:
+                analysis.initial = START
+            else:
+                analysis.checkpoint_epoch = -1 if self.settings.ckpt_path is None else self.trained.epoch
         self.analyses = settings["callbacks"] = analyses
         # The analyses run on the whole split, whatever is validated.
         kwargs |= {"limit_val_batches": 1 if self.initial_seeds else 1.0, "fast_dev_run": False}
