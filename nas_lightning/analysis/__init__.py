@@ -1,5 +1,6 @@
 """What the paper measures at convergence, on any module: loss contours, gradient variance, curvature."""
 
+from nas_lightning.analysis.barrier import Barrier, barrier, barrier_scalars
 from nas_lightning.analysis.confusion import balanced_accuracy, most_confused
 from nas_lightning.analysis.directions import (
     Directions,
@@ -47,6 +48,7 @@ from nas_lightning.analysis.tangent_kernel import sum_squared_logit_gradients, t
 __all__ = [
     "DIRECTION_SEEDS",
     "LOSS_VARIABLES",
+    "Barrier",
     "BatchSums",
     "Directions",
     "Forward",
@@ -60,6 +62,8 @@ __all__ = [
     "Surface",
     "axis",
     "balanced_accuracy",
+    "barrier",
+    "barrier_scalars",
     "check_seeds",
     "cosine",
     "count_classes",

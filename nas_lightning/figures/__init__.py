@@ -7,6 +7,7 @@ from nas_lightning.figures.curves import Curve, CurvePanel, draw_curves
 from nas_lightning.figures.effects import Effect, EffectPanel, draw_forest
 from nas_lightning.figures.facts import file_facts, file_titles, shared_note
 from nas_lightning.figures.landscape import LOSS_LEVELS, draw_loss_contours
+from nas_lightning.figures.line import LineCurve, LinePanel, draw_lines
 from nas_lightning.figures.picture import figure_to_array, figure_to_bytes, picture_format, write_figure
 from nas_lightning.figures.profile import draw_profiles, finished_losses, profile_curve
 from nas_lightning.figures.spectrum import draw_spectrum
@@ -25,6 +26,8 @@ __all__ = [
     "CurvePanel",
     "Effect",
     "EffectPanel",
+    "LineCurve",
+    "LinePanel",
     "ReadSurface",
     "SurfacePanel",
     "SurfaceSpread",
@@ -37,6 +40,7 @@ __all__ = [
     "draw_curves",
     "draw_forest",
     "draw_heat_maps",
+    "draw_lines",
     "draw_loss_contours",
     "draw_profiles",
     "draw_spectrum",

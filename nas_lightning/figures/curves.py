@@ -233,7 +233,7 @@ def draw_curves(
         axes = figure.add_subplot(down, across, index + 1)
         broken |= _draw_panel(axes, panel, looks)
         peers = (other.curves for other in panels if other.y_label == panel.y_label)
-        _set_scales(axes, panel.scale, list(chain.from_iterable(peers)))
+        set_scales(axes, panel.scale, list(chain.from_iterable(peers)))
         open_axes(axes, "both")
         below = x_label if index + across >= len(panels) else ""
         label_axes(axes, panel.title, below, panel.y_label)
@@ -287,7 +287,7 @@ def _draw_panel(axes: Axes, panel: CurvePanel, looks: Mapping[str, Look]) -> boo
     return broken
 
 
-def _set_scales(axes: Axes, scale: str, curves: Sequence[Curve]) -> None:
+def set_scales(axes: Axes, scale: str, curves: Sequence[Curve]) -> None:
     """Set both scales for all curves that share them."""
     places = np.concatenate([curve.x for curve in curves])
     left, right = float(places.min()), float(places.max())
