@@ -2,6 +2,7 @@
 
 from nas_lightning.analysis.barrier import Barrier, barrier, barrier_scalars
 from nas_lightning.analysis.confusion import balanced_accuracy, most_confused
+from nas_lightning.analysis.curve_surface import CurveSurface
 from nas_lightning.analysis.directions import (
     Directions,
     cosine,
@@ -41,6 +42,7 @@ from nas_lightning.analysis.loss_profile import (
     read_profile,
 )
 from nas_lightning.analysis.per_sample_gradients import PerSampleGradients
+from nas_lightning.analysis.split_losses import losses_of_splits, split_variables
 from nas_lightning.analysis.surface import Point, Surface, finest_lattice, measure_pending, read_surface
 from nas_lightning.analysis.surface_scalars import loss_scalars, spread, variance_scalars
 from nas_lightning.analysis.tangent_kernel import sum_squared_logit_gradients, tangent_kernel_trace
@@ -50,6 +52,7 @@ __all__ = [
     "LOSS_VARIABLES",
     "Barrier",
     "BatchSums",
+    "CurveSurface",
     "Directions",
     "Forward",
     "GradientStatistics",
@@ -80,6 +83,7 @@ __all__ = [
     "loss_scalars",
     "loss_surface",
     "loss_variables",
+    "losses_of_splits",
     "measure_pending",
     "most_confused",
     "new_profile",
@@ -89,6 +93,7 @@ __all__ = [
     "random_directions",
     "read_profile",
     "read_surface",
+    "split_variables",
     "spread",
     "sum_gradients",
     "sum_squared_logit_gradients",

@@ -11,14 +11,14 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterable, Mapping
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import torch
 from jaxtyping import Float, Float64
 from torch import nn
 
+from nas_lightning.analysis.curve_surface import CurveSurface
 from nas_lightning.analysis.directions import Directions, Normalization, random_direction
 from nas_lightning.analysis.evaluation import (
     Batches,
@@ -32,74 +32,32 @@ from nas_lightning.analysis.evaluation import (
 )
 from nas_lightning.analysis.grid import check_axis, check_seeds
 from nas_lightning.analysis.loss import BatchNorm, loss_at_points, loss_variables
-from nas_lightning.analysis.surface import Surface, SurfaceType, measure_pending
-from nas_lightning.netcdf import read_dataset, refuse, write_dataset
+from nas_lightning.analysis.surface import measure_pending
 from nas_lightning.provenance import weights_hash
 
 if TYPE_CHECKING:
     import xarray as xr  # takes as long to import as the rest of the analyses together
 
-PROFILE_DIMENSIONS = ("direction_seed", "radius")
 DIRECTION_SEEDS = (0, 1, 2, 3, 4)
 """Directions of a profile unless others are named."""
 RISE = 1.0
 """Rise of the loss, in nat, whose radius is a statistic."""
 
-_RADIUS = {"long_name": "distance from w*, in norms of the filters", "units": "1"}
 
+class ProfileSurface(CurveSurface):
+    """A loss profile: a row is a direction, its position the radius."""
 
-class ProfileSurface(Surface):
-    """A profile that is measured like a surface: alpha is the radius, beta the single step 0.
-
-    Its file has the variables over (direction_seed, radius).
-    """
-
-    @property
-    def profile(self) -> xr.Dataset:
-        """The values so far over (direction_seed, radius)."""
-        profile = self.dataset.isel(beta=0, drop=True).rename(alpha="radius")
-        profile["radius"].attrs = dict(_RADIUS)
-        return profile
-
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the profile as netCDF-3, atomically; an OSError names the file."""
-        write_dataset(path, self.profile)
-
-    @classmethod
-    def resume_or_create(
-        cls: type[SurfaceType], path: str | os.PathLike[str], fresh: SurfaceType
-    ) -> SurfaceType:
-        """Read the profile that a file holds, if it is the one to measure; see :class:`Surface`."""
-        if not Path(path).exists():
-            return fresh
-        found = read_profile(path)
-        radii, wanted = found["radius"].values, fresh.dataset["alpha"].values
-        if not np.array_equal(radii, wanted):
-            refuse(path, "radius", *(f"{len(s)} steps up to {s[-1]:g}" for s in (wanted, radii)))
-        plane = found.rename(radius="alpha").expand_dims(beta=fresh.dataset["beta"])
-        in_plane = [name for name in plane.data_vars if "alpha" in plane[name].dims]
-        found = found.rename(radius="alpha").drop_vars(in_plane)
-        found = found.assign({n: plane[n].transpose("direction_seed", "alpha", "beta") for n in in_plane})
-        return cls._resumed(path, found, fresh)
+    title = "a loss profile"
+    dimensions = ("direction_seed", "radius")
+    descriptions: ClassVar = {
+        "radius": {"long_name": "distance from w*, in norms of the filters", "units": "1"}
+    }
+    needed = ("loss", "accuracy")
 
 
 def read_profile(path: str | os.PathLike[str]) -> xr.Dataset:
-    """Read the file of a loss profile into memory, and close it.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-        OSError: If it cannot be read.
-        ValueError: If it is no loss profile, or damaged.
-    """
-    dataset = read_dataset(path)
-    for name in ("loss", "accuracy", "done"):
-        if name not in dataset.variables or dataset[name].dims != PROFILE_DIMENSIONS:
-            raise ValueError(
-                f"{path} is not a loss profile, or it is damaged: `{name}` is not over directions and radii"
-            )
-    if not np.isin(dataset["done"].values, (0, 1)).all():
-        raise ValueError(f"{path} is damaged: `done` is not 0 or 1 over directions and radii")
-    return dataset
+    """Read the file of a loss profile into memory; see :meth:`CurveSurface.read`."""
+    return ProfileSurface.read(path)
 
 
 def profile_directions(
@@ -165,7 +123,7 @@ def loss_profile(
     directions = {seed: profile_directions(module, seed, normalization) for seed in seeds}
     with loss_at_points(module, batches, directions, batch_norm, forward=forward, loss=loss) as measure:
         measure_pending(surface, measure)
-    profile = surface.profile.drop_vars("done")
+    profile = surface.curves.drop_vars("done")
     return profile.merge(profile_scalars(profile))
 
 
@@ -218,7 +176,7 @@ def profile_scalars(profile: xr.Dataset) -> xr.Dataset:
     import xarray as xr
 
     radii = profile["radius"].values.astype(np.float64)
-    losses = profile["loss"].transpose(*PROFILE_DIMENSIONS).values.astype(np.float64)
+    losses = profile["loss"].transpose(*ProfileSurface.dimensions).values.astype(np.float64)
     classes = int(profile.attrs["num_classes"])
     chance = math.log(classes) if classes else math.inf
     rises = [_mean_rise(loss, radii, chance) for loss in losses]

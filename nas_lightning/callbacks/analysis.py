@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -241,20 +242,28 @@ class Analysis(Callback, ABC):
         network = _network(pl_module)
         with isolate_rng(), torch.inference_mode(False):
             parameter = next(network.parameters())
-            batches = self._batches(trainer, parameter.device, parameter.dtype, FEW)
-            context = AnalysisContext(trainer, pl_module, network, batches, -1, Path(), loss=self.loss)
+            read = partial(self._batches, trainer, parameter.device, parameter.dtype, few=FEW)
+            batches = read(self.split)
+            context = AnalysisContext(
+                trainer, pl_module, network, batches, -1, Path(), loss=self.loss, read_split=read
+            )
             try:
                 self.rehearse(context)
             except ValueError as error:
                 raise ValueError(f"{type(self).__name__}: {error}") from error
 
     def _batches(
-        self, trainer: Trainer, device: torch.device, dtype: torch.dtype, few: int | None = None
+        self,
+        trainer: Trainer,
+        device: torch.device,
+        dtype: torch.dtype,
+        split: str,
+        few: int | None = None,
     ) -> SplitBatches:
-        """What is measured, at most ``few`` samples of it."""
+        """What is measured of a split, at most ``few`` samples of it."""
         return read_batches(
             trainer,
-            self.split,
+            split,
             max_samples=self.max_samples,
             sample_seed=self.sample_seed,
             batch_size=self.batch_size,
@@ -283,12 +292,14 @@ class Analysis(Callback, ABC):
                 group, moment = f"{group}_{initial}", f"-{initial}"
                 dtype = dtype if device.type == "mps" else torch.float64
                 network = copy.deepcopy(network).to(dtype)
-            batches = self._batches(trainer, device, dtype)
+            read = partial(self._batches, trainer, device, dtype)
+            batches = read(self.split)
             if initial is not None:
                 estimate_running_statistics(network, batches)
             path = folder / f"{self.name}{moment}.nc"
             context = AnalysisContext(
-                *(trainer, pl_module, network, batches, epoch, path, group, initial is not None), self.loss
+                *(trainer, pl_module, network, batches, epoch, path, group, initial is not None),
+                *(self.loss, read),
             )
             lock = FileLock(folder / ".lock", timeout=0)
             context.on_rank_zero(lambda: _acquire(lock, folder))

@@ -54,7 +54,7 @@ class AnalysisContext:
     the network of cells where `module` trains one, otherwise the module itself.
     If they are `initial`, `network` is a copy whose running statistics are estimated. The
     results go to `path` and, in loggers, to the group of tags `group` in place of ``landscape``. `loss` takes
-    the place of the cross entropy.
+    the place of the cross entropy; `read_split` reads another split.
     """
 
     trainer: Trainer
@@ -66,6 +66,14 @@ class AnalysisContext:
     group: str = "landscape"
     initial: bool = False
     loss: Loss | None = None
+    read_split: Callable[[str], SplitBatches] | None = None
+
+    def batches_of(self, split: str) -> SplitBatches:
+        """Batches of a split, drawn and placed as `batches` are; a ValueError if the data lack it."""
+        if split == self.batches.split:
+            return self.batches
+        assert self.read_split is not None
+        return self.read_split(split)
 
     @property
     def cells(self) -> CellModule | None:

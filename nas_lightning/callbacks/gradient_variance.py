@@ -24,8 +24,9 @@ from nas_lightning.analysis import (
 )
 from nas_lightning.callbacks.context import AnalysisContext, DataArray, Dataset
 from nas_lightning.callbacks.loader_batches import check_data
+from nas_lightning.callbacks.point_analysis import MeasurePoint
 from nas_lightning.callbacks.protocols import CellModule
-from nas_lightning.callbacks.surface_analysis import MeasurePoint, SurfaceAnalysis, drawn
+from nas_lightning.callbacks.surface_analysis import SurfaceAnalysis, drawn
 from nas_lightning.figures import (
     draw_heat_maps,
     draw_spread,
@@ -167,14 +168,14 @@ class GradientVariance(SurfaceAnalysis):
 
     @contextmanager
     def at_points(
-        self, context: AnalysisContext, directions: Mapping[int, Directions], surface: Surface
+        self, context: AnalysisContext, prepared: Mapping[int, Directions], surface: Surface
     ) -> Iterator[MeasurePoint]:
         """Measure w*, all ranks together; then a point is a forward and backward pass over the images."""
         batches = context.batches
         gradients, batch_sums = self._prepare(context, points=surface.total - surface.finished + 1)
         surface.attach(_missing_at_center(context, gradients, batch_sums, surface.dataset))
         settings: dict[str, Any] = {"tolerance": self.tolerance, "batch_sums": batch_sums}
-        with variance_at_points(gradients, batches, directions, self.method, **settings) as measure:
+        with variance_at_points(gradients, batches, prepared, self.method, **settings) as measure:
             yield measure
 
     def scalars(self, dataset: Dataset) -> Dataset:

@@ -18,7 +18,8 @@ from nas_lightning.analysis import (
     random_direction,
 )
 from nas_lightning.callbacks.context import AnalysisContext, Dataset
-from nas_lightning.callbacks.surface_analysis import MeasurePoint, SurfaceAnalysis, drawn
+from nas_lightning.callbacks.point_analysis import MeasurePoint
+from nas_lightning.callbacks.surface_analysis import SurfaceAnalysis, drawn
 from nas_lightning.figures import LOSS_LEVELS, draw_loss_contours, draw_spread, draw_surfaces
 
 
@@ -59,13 +60,13 @@ class LossSurface(SurfaceAnalysis):
         return {"batch_norm": self.batch_norm, **shortened}
 
     def at_points(
-        self, context: AnalysisContext, directions: Mapping[int, Directions], surface: Surface
+        self, context: AnalysisContext, prepared: Mapping[int, Directions], surface: Surface
     ) -> AbstractContextManager[MeasurePoint]:
         """One pass over the images a point, two if batch norm is re-estimated."""
         passes = 2 if self.batch_norm == "reestimated" else 1
         forward = context.accelerate(self.speed, surface.total - surface.finished, passes)
         settings: dict[str, Any] = {"forward": forward, "loss": self.loss}
-        return loss_at_points(context.network, context.batches, directions, self.batch_norm, **settings)
+        return loss_at_points(context.network, context.batches, prepared, self.batch_norm, **settings)
 
 
 class LossContour(LossSurface):

@@ -58,7 +58,7 @@ class LossProfile(LossSurface):
             resolution, extent=(0.0, extent), direction_seeds=direction_seeds, orthogonal=False, **settings
         )
 
-    def directions(self, context: AnalysisContext) -> dict[int, Directions]:
+    def prepare(self, context: AnalysisContext) -> dict[int, Directions]:
         """The direction of every seed."""
         names = context.parameter_names
         return {
@@ -66,7 +66,7 @@ class LossProfile(LossSurface):
             for seed in self.direction_seeds
         }
 
-    def start(self, context: AnalysisContext, directions: Mapping[int, Directions]) -> Surface:
+    def start(self, context: AnalysisContext, prepared: Mapping[int, Directions]) -> Surface:
         """The profile that the file holds, or a new one; on rank 0."""
         attributes = {
             **context.attributes(),
@@ -79,12 +79,12 @@ class LossProfile(LossSurface):
 
     def scalars(self, dataset: Dataset) -> Dataset:
         """How far the loss rises; see :func:`nas_lightning.analysis.profile_scalars`."""
-        return profile_scalars(ProfileSurface(dataset).profile)
+        return profile_scalars(ProfileSurface(dataset).curves)
 
     def figures(self, surface: Surface) -> dict[str, Figure]:
         """The mean over the directions with a band of its standard error."""
         assert isinstance(surface, ProfileSurface)
-        profile = surface.profile
+        profile = surface.curves
         losses = finished_losses(profile)
         if not len(losses):
             return {}

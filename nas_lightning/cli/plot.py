@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nas_lightning.cli.argument_parser import ArgumentParser, named_path
+from nas_lightning.cli.plot_views import OWN_VIEWS, check_options
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -24,8 +25,7 @@ VIEWS = {
     "surface": "surface in three dimensions",
     "spread": "mean over the pairs of directions, and its profiles with error bars",
     "nodes": "share of every node in the gradient variance at the trained weights",
-    "profile": "the loss along random directions, mean and standard error, all files in one panel",
-}
+} | {kind.view: kind.text for kind in OWN_VIEWS.values()}
 VARIABLES = {
     "loss_contour": ("loss", "accuracy"),
     "gradient_variance": ("standard_deviation", "variance", "mean_gradient_norm", "standard_error"),
@@ -39,8 +39,6 @@ LABELS = {
     "mean_gradient_norm": "norm of the mean gradient",
     "standard_error": "standard error of the variance",
 }
-PROFILE = "loss_profile"
-"""Kind of the files with curves in place of surfaces."""
 FIXED_LIMITS = {"loss": (0.0, 10.0), "accuracy": (0.0, 1.0)}
 """Ends of the scale of variables that have the same scale in every picture."""
 
@@ -117,8 +115,10 @@ def draw(options: argparse.Namespace) -> Figure:
     paths: list[Path] = options.files
     datasets = _read_same_kind(paths, options.view)
     kind = datasets[0].attrs["kind"]
-    if kind == PROFILE:
-        return _draw_profiles(options, paths, datasets)
+    if kind in OWN_VIEWS:
+        check_options(options, kind)
+        titles = _titles(paths, datasets, options.labels)
+        return OWN_VIEWS[kind].draw(datasets, titles, paths, options.title)
     view = options.view or ("contour" if kind == "loss_contour" else "heat")
     variable = options.variable or VARIABLES[kind][0]
     _check_view(options, view, kind, variable)
@@ -168,40 +168,13 @@ def draw(options: argparse.Namespace) -> Figure:
     return drawing(panels, **layout, **settings)
 
 
-def _draw_profiles(
-    options: argparse.Namespace, paths: Sequence[Path], datasets: Sequence[xr.Dataset]
-) -> Figure:
-    """Draw loss profiles, a curve a file."""
-    from nas_lightning import figures
-
-    if options.view not in (None, "profile"):
-        raise ValueError(f"`view` (={options.view}) needs a surface: files of kind {PROFILE} have curves")
-    for name in ("variable", "scale", "vmin", "vmax", "columns", "direction_seed"):
-        if getattr(options, name) not in (None, "auto"):
-            raise ValueError(f"`{name}` has no effect on files of kind {PROFILE}: leave it out")
-    curves = []
-    titles = _titles(paths, datasets, options.labels)
-    for path, dataset, title in zip(paths, datasets, titles, strict=True):
-        losses = figures.finished_losses(dataset)
-        if len(losses) < dataset.sizes["direction_seed"]:
-            if not len(losses):
-                raise ValueError(f"{path} has no direction that is measured completely")
-            done = f"{len(losses)} of {dataset.sizes['direction_seed']} directions are measured"
-            print(f"nas-lightning: {path} is unfinished: {done}", file=sys.stderr)
-        label = title.replace("\n", ", ")
-        curves.append(figures.profile_curve([losses], dataset["radius"].values, label))
-    note = figures.shared_note([figures.file_facts(dataset) for dataset in datasets])
-    return figures.draw_profiles(curves, title=options.title, note=note)
-
-
 def _read(path: Path, view: str | None) -> xr.Dataset:
-    from nas_lightning.analysis.loss_profile import read_profile
     from nas_lightning.analysis.surface import read_surface
     from nas_lightning.netcdf import read_dataset
 
     dataset = read_dataset(path)
-    if dataset.attrs["kind"] == PROFILE:
-        return read_profile(path)
+    if (own := OWN_VIEWS.get(dataset.attrs["kind"])) is not None:
+        return own.read(path)
     at_center = dataset.attrs["kind"] == "gradient_variance" and "alpha" not in dataset.dims
     return dataset if view == "nodes" and at_center else read_surface(path)
 
@@ -211,8 +184,8 @@ def _read_same_kind(paths: Sequence[Path], view: str | None) -> list[xr.Dataset]
     datasets = [_read(path, view) for path in paths]
     for path, dataset in zip(paths, datasets, strict=True):
         kind, first = dataset.attrs["kind"], datasets[0].attrs["kind"]
-        if kind not in (*VARIABLES, PROFILE):
-            raise ValueError(f"{path} is of kind {kind!r}; plot draws {', '.join((*VARIABLES, PROFILE))}")
+        if kind not in (*VARIABLES, *OWN_VIEWS):
+            raise ValueError(f"{path} is of kind {kind!r}; plot draws {', '.join((*VARIABLES, *OWN_VIEWS))}")
         if kind != first:
             raise ValueError(
                 f"{paths[0]} is of kind {first}, {path} of kind {kind}: they have no common scale"
@@ -259,8 +232,9 @@ def _check_view(options: argparse.Namespace, view: str, kind: str, variable: str
         raise ValueError(f"`variable` (={variable}) must be one of {known} for files of kind {kind}")
     if view == "contour" and variable != "loss":
         raise ValueError(f"`view` (=contour) draws the loss, not {variable}: choose heat or surface")
-    if view == "profile":
-        raise ValueError(f"`view` (=profile) needs files of kind {PROFILE}, not {kind}")
+    for other, own in OWN_VIEWS.items():
+        if view == own.view:
+            raise ValueError(f"`view` (={view}) needs files of kind {other}, not {kind}")
     if view == "nodes" and kind != "gradient_variance":
         raise ValueError(f"`view` (=nodes) needs files of kind gradient_variance, not {kind}")
     ignored: set[str] = set()

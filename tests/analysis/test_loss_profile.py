@@ -121,11 +121,11 @@ def test_interrupted_and_continued_is_unbroken(tmp_path: Path, stop: int) -> Non
     profile = ProfileSurface.resume_or_create(path, new_profile(RADII, [0, 2], {"num_classes": 10}))
     assert profile.finished == stop
     measure_pending(profile, value_at)
-    profile.attach({str(n): v for n, v in profile_scalars(profile.profile).data_vars.items()})
+    profile.attach({str(n): v for n, v in profile_scalars(profile.curves).data_vars.items()})
     profile.save(path)
     unbroken = new_profile(RADII, [0, 2], {"num_classes": 10})
     measure_pending(unbroken, value_at)
-    unbroken.attach({str(n): v for n, v in profile_scalars(unbroken.profile).data_vars.items()})
+    unbroken.attach({str(n): v for n, v in profile_scalars(unbroken.curves).data_vars.items()})
     unbroken.save(whole)
     assert path.read_bytes() == whole.read_bytes()
     found = read_profile(path)
@@ -139,7 +139,12 @@ def test_interrupted_and_continued_is_unbroken(tmp_path: Path, stop: int) -> Non
 @pytest.mark.parametrize(
     ("radii", "seeds", "attributes", "message"),
     [
-        ([0.0, 0.5, 1.0], [0, 2], {"num_classes": 10}, "`radius` is 3 steps up to 1, the file has 4 steps"),
+        (
+            [0.0, 0.5, 1.0],
+            [0, 2],
+            {"num_classes": 10},
+            "`radius` is 3 steps from 0 to 1, the file has 4 steps",
+        ),
         (RADII, [0, 1], {"num_classes": 10}, "`direction_seed`"),
         (RADII, [0, 2], {"num_classes": 3}, "`num_classes` is 3, the file has 10"),
     ],

@@ -1,0 +1,94 @@
+"""How `nas-lightning plot` draws the kinds of files that have one view of their own."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import xarray as xr
+    from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True)
+class OwnView:
+    """The one view of a kind of files.
+
+    Attributes:
+        view: Its name, as ``--view`` takes it.
+        text: What it shows, for the help.
+        read: Reads a file and checks it.
+        draw: Draws the datasets of some files, given their titles, their paths and the picture's title.
+    """
+
+    view: str
+    text: str
+    read: Callable[[Path], xr.Dataset]
+    draw: Callable[[Sequence[xr.Dataset], Sequence[str], Sequence[Path], str], Figure]
+
+
+def check_options(options: argparse.Namespace, kind: str) -> None:
+    """Refuse another view, and the options for surfaces."""
+    if options.view not in (None, OWN_VIEWS[kind].view):
+        raise ValueError(f"`view` (={options.view}) cannot draw files of kind {kind}: leave it out")
+    for name in ("variable", "scale", "vmin", "vmax", "columns", "direction_seed"):
+        if getattr(options, name) not in (None, "auto"):
+            raise ValueError(f"`{name}` has no effect on files of kind {kind}: leave it out")
+
+
+def finished_rows(dataset: xr.Dataset, path: Path, dimension: str, rows: str) -> int:
+    """How many rows of curves are measured completely; says so where some are not.
+
+    Raises:
+        ValueError: If none is.
+    """
+    total = dataset.sizes[dimension]
+    others = [name for name in dataset["done"].dims if name != dimension]
+    finished = int(dataset["done"].all(others).sum())
+    if not finished:
+        raise ValueError(f"{path} has no {rows.removesuffix('s')} that is measured completely")
+    if finished < total:
+        print(
+            f"nas-lightning: {path} is unfinished: {finished} of {total} {rows} are measured", file=sys.stderr
+        )
+    return finished
+
+
+def _read_profile(path: Path) -> xr.Dataset:
+    from nas_lightning.analysis.loss_profile import read_profile
+
+    return read_profile(path)
+
+
+def _draw_profiles(
+    datasets: Sequence[xr.Dataset], titles: Sequence[str], paths: Sequence[Path], title: str
+) -> Figure:
+    from nas_lightning import figures
+
+    curves = []
+    for dataset, path, name in zip(datasets, paths, titles, strict=True):
+        finished_rows(dataset, path, "direction_seed", "directions")
+        label = name.replace("\n", ", ")
+        curves.append(
+            figures.profile_curve([figures.finished_losses(dataset)], dataset["radius"].values, label)
+        )
+    note = figures.shared_note([figures.file_facts(dataset) for dataset in datasets])
+    return figures.draw_profiles(curves, title=title, note=note)
+
+
+OWN_VIEWS: Mapping[str, OwnView] = MappingProxyType(
+    {
+        "loss_profile": OwnView(
+            "profile",
+            "the loss along random directions, mean and standard error, all files in one panel",
+            _read_profile,
+            _draw_profiles,
+        ),
+    }
+)
+"""The kinds of files with one view of their own."""
