@@ -1,0 +1,79 @@
+"""An analysis that is killed while it measures ends, when it is run again, with the bytes of an unbroken one.
+
+The killed process is forked from this one, which has everything imported, and kills itself with SIGKILL after
+it has written some files: where the kill comes is no matter of time.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import shutil
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch import Callback
+
+from nas_lightning.callbacks import LossProfile
+from nas_lightning.netcdf import read_dataset
+from tests.callbacks.cases import small_classifier, trained
+
+CASES: dict[str, tuple[Callable[[], list[Callback]], int]] = {
+    "loss_profile": (lambda: [LossProfile(resolution=6, batch_size=20, direction_seeds=range(4))], 2),
+}
+"""For each kind of file the callbacks that make it, and after how many writes the process is killed.
+
+The first write holds no point, and the last one, or two, nothing new.
+"""
+
+
+def run(make: Callable[[], list[Callback]], folder: Path) -> None:
+    torch.manual_seed(0)
+    classifier = small_classifier(init_channels=2, num_cells=2)
+    trained(folder, *make(), classifier=classifier, max_epochs=1)
+
+
+def killed(make: Callable[[], list[Callback]], folder: Path, writes: int) -> None:
+    """Run in another process, which is killed when it has written so many files of analyses."""
+    sys.stdout.flush()
+    child = os.fork()
+    if child == 0:
+        gc.freeze()
+        replace, count = os.replace, 0
+
+        def counted(source: Any, target: Any, **settings: Any) -> None:
+            nonlocal count
+            replace(source, target, **settings)
+            count += str(target).endswith(".nc")
+            if count == writes:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        os.replace = counted  # type: ignore[assignment]
+        try:
+            run(make, folder)
+        finally:
+            os._exit(1)
+    _, status = os.waitpid(child, 0)
+    assert os.WIFSIGNALED(status)
+    assert os.WTERMSIG(status) == signal.SIGKILL
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", CASES)
+def test_a_killed_analysis_goes_on_to_the_bytes_of_an_unbroken_one(kind: str, tmp_path: Path) -> None:
+    make, writes = CASES[kind]
+    run(make, tmp_path / "unbroken")
+    killed(make, tmp_path / "broken", writes)
+    [path] = (tmp_path / "broken").rglob(f"{kind}-epoch0000.nc")
+    expected = (tmp_path / "unbroken" / path.relative_to(tmp_path / "broken")).read_bytes()
+    part = read_dataset(path)
+    assert 0 < int(part["done"].sum()) < part["done"].size
+    shutil.copy(path, tmp_path / "part.nc")
+    run(make, tmp_path / "broken")
+    assert path.read_bytes() == expected
+    assert path.read_bytes() != (tmp_path / "part.nc").read_bytes()
