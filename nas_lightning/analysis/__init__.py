@@ -23,6 +23,17 @@ from nas_lightning.analysis.gradient_variance import (
 )
 from nas_lightning.analysis.grid import axis, check_seeds
 from nas_lightning.analysis.hessian import HessianProduct, HessianSpectrum, hessian_eigenvalues
+from nas_lightning.analysis.interpolation import (
+    InterpolationSurface,
+    interpolated,
+    loss_interpolation,
+    losses_between,
+    new_interpolation,
+    path_length,
+    path_positions,
+    path_scalars,
+    statistics_of,
+)
 from nas_lightning.analysis.loss import (
     LOSS_VARIABLES,
     estimate_running_statistics,
@@ -31,6 +42,7 @@ from nas_lightning.analysis.loss import (
     loss_surface,
     loss_variables,
 )
+from nas_lightning.analysis.loss_line import LineSurface, line_scalars, loss_line, losses_along, new_line
 from nas_lightning.analysis.loss_profile import (
     DIRECTION_SEEDS,
     ProfileSurface,
@@ -58,6 +70,8 @@ __all__ = [
     "GradientStatistics",
     "HessianProduct",
     "HessianSpectrum",
+    "InterpolationSurface",
+    "LineSurface",
     "Loss",
     "PerSampleGradients",
     "Point",
@@ -78,15 +92,26 @@ __all__ = [
     "gradient_statistics",
     "gradient_variance_surface",
     "hessian_eigenvalues",
+    "interpolated",
+    "line_scalars",
     "loss_at_points",
+    "loss_interpolation",
+    "loss_line",
     "loss_profile",
     "loss_scalars",
     "loss_surface",
     "loss_variables",
+    "losses_along",
+    "losses_between",
     "losses_of_splits",
     "measure_pending",
     "most_confused",
+    "new_interpolation",
+    "new_line",
     "new_profile",
+    "path_length",
+    "path_positions",
+    "path_scalars",
     "profile_directions",
     "profile_scalars",
     "random_direction",
@@ -95,6 +120,7 @@ __all__ = [
     "read_surface",
     "split_variables",
     "spread",
+    "statistics_of",
     "sum_gradients",
     "sum_squared_logit_gradients",
     "tangent_kernel_trace",

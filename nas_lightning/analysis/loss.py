@@ -186,8 +186,8 @@ def loss_at_points(
             estimate.
     """
     check_batches(batches)
-    layers = _running_norms(module, batch_norm)
-    with evaluating(module), _kept_buffers(module), at_points(module, directions_by_seed) as move_to:
+    layers = running_norms(module, batch_norm)
+    with evaluating(module), kept_buffers(module), at_points(module, directions_by_seed) as move_to:
 
         def measure(point: Point) -> dict[str, float]:
             move_to(point)
@@ -210,13 +210,14 @@ def estimate_running_statistics(module: nn.Module, batches: Batches) -> None:
         batches: (inputs, targets), on the module's device.
     """
     check_batches(batches)
-    if layers := _running_norms(module, "frozen"):
+    if layers := running_norms(module, "frozen"):
         with evaluating(module):
             _reestimate(module, layers, batches)
 
 
 @contextmanager
-def _kept_buffers(module: nn.Module) -> Iterator[None]:
+def kept_buffers(module: nn.Module) -> Iterator[None]:
+    """When the block ends, also by an exception, a module's buffers are as before, bit for bit."""
     buffers = list(module.buffers())
     with torch.no_grad():
         kept = [buffer.clone() for buffer in buffers]
@@ -228,7 +229,8 @@ def _kept_buffers(module: nn.Module) -> Iterator[None]:
                 buffer.copy_(value)
 
 
-def _running_norms(module: nn.Module, batch_norm: BatchNorm) -> list[_BatchNorm]:
+def running_norms(module: nn.Module, batch_norm: BatchNorm) -> list[_BatchNorm]:
+    """The batch norms with running statistics; a ValueError if ``"reestimated"`` and there are none."""
     if batch_norm not in ("frozen", "reestimated"):
         raise ValueError(f"`batch_norm` (={batch_norm!r}) must be 'frozen' or 'reestimated'")
     layers = [

@@ -14,6 +14,7 @@ from nas_lightning.analysis import (
     filter_scale,
     gradient_statistics,
     hessian_eigenvalues,
+    loss_line,
     loss_profile,
     random_direction,
 )
@@ -99,6 +100,9 @@ def test_the_statistics_do_not_see_the_scale(
     assert profiles[1]["loss"].values == pytest.approx(profiles[0]["loss"].values, rel=tolerance)
     for name in ("mean_rise", "one_nat_radius"):
         assert profiles[1][name].values == pytest.approx(profiles[0][name].values, rel=tolerance)
+    lines = [loss_line(module, {"test": batches}, [-0.5, 0, 0.5], [2]) for module in (network, other)]
+    for name in map(str, lines[0].data_vars):
+        assert lines[1][name].values == pytest.approx(lines[0][name].values, rel=tolerance), name
     steps = [random_direction(module, 0, "none") for module in (network, other)]
     moved = [moved_loss(module, step, batches) for module, step in zip((network, other), steps, strict=True)]
     assert abs(moved[1] - moved[0]) > 0.02 * moved[0]  # a step of a given length does see it
