@@ -72,7 +72,12 @@ def argument_parser() -> ArgumentParser:
     command = _command(commands, "run", _run, "start or continue all runs that are not finished")
     add_run_arguments(command)
 
-    _command(commands, "commands", _commands, "one shell line a run, for SLURM arrays or GNU parallel")
+    command = _command(
+        commands, "commands", _commands, "one shell line a run, for SLURM arrays or GNU parallel"
+    )
+    command.add_argument(
+        "--between_seeds", action="store_true", help="what is measured between finished runs instead"
+    )
 
     command = _command(commands, "status", _status, "how far the runs are, from what is on disk")
     command.add_argument("--json", action="store_true", help="print JSON")
@@ -145,6 +150,8 @@ def _plan(options: argparse.Namespace) -> None:
     sharing = local_sharing_of(options, study)
     states = [run_state(run) for run in study.runs]
     print(format_plan(study, run_seconds(states), max(1, sharing.at_a_time), sharing.gpus))
+    if study.between_seeds:
+        print(between_text(study))
     if len({run.architecture.genotype for run in study.runs}) > 1:
         from nas_lightning.report.study_power import plan_line
         from nas_lightning.study.planned import planned_runs
@@ -175,9 +182,15 @@ def _power(options: argparse.Namespace) -> None:
 def _commands(options: argparse.Namespace) -> None:
     from nas_lightning.study.jobs import run_command
 
-    for run in _study_of_runs(options).runs:
+    study = _study_of_runs(options)
+    lines = [run_command(run) for run in study.runs]
+    if options.between_seeds:
+        from nas_lightning.study.between import between_seeds
+
+        lines = [one.command for one in between_seeds(study)]
+    for line in lines:
         # In a SLURM job of several tasks a run would take itself for one of several ranks.
-        print(shlex.join(["env", "-u", "SLURM_NTASKS", *run_command(run)]))
+        print(shlex.join(["env", "-u", "SLURM_NTASKS", *line]))
 
 
 def _run(options: argparse.Namespace) -> None:
@@ -212,6 +225,8 @@ def status_text(study: Study, states: Sequence[RunState]) -> str:
     lines = [f"{study.name}: {len(states)} runs in {study.folder}: {shown or 'none'}"]
     if (left := time_left(states)) is not None:
         lines.append(f"about {in_words(left.seconds)} left at the rate so far, {left.at_a_time} at a time")
+    if study.between_seeds:
+        lines.append(between_text(study))
     lines.append("")
     rows = [("run", "state", "epoch", "accuracy")]
     for state in states:
@@ -230,6 +245,19 @@ def status_text(study: Study, states: Sequence[RunState]) -> str:
         elif state.status is Status.UNFINISHED:
             notes += [f"{state.run.name}: {problem}" for problem in state.problems]
     return "\n".join([*lines, *([""] if notes else []), *notes])
+
+
+def between_text(study: Study) -> str:
+    """How much of what a study measures between its seeds is measured."""
+    from nas_lightning.study.between import between_seeds
+
+    found = between_seeds(study)
+    counts = [
+        f"{sum(one.file is not None for one in those)} of {len(those)} by {measure}"
+        for measure in study.between_seeds
+        if (those := [one for one in found if one.measure == measure])
+    ]
+    return f"between seeds, after the runs: {', '.join(counts) or 'nothing, each has one seed'}"
 
 
 def _record(study: Study, states: Sequence[RunState]) -> dict[str, Any]:

@@ -2,18 +2,20 @@
 
 A study is one YAML mapping:
 
-================  ==============================================================================
-``name``          of the study; a folder's name
-``title``         one line about it
-``experiment``    folder of the runs (default: the name); studies that share it share their runs
-``configs``       configurations of ``nas-lightning fit``, a base and overlays
-``analyses``      overlays that add callbacks, the analyses at the end of each run
-``settings``      further settings of all runs, with dotted keys
-``axes``          ``architectures``, ``data`` (overlays), ``learning_rates``, ``seeds`` and any
-                  other dotted key of the command line, each with a list of values
-``include``       other studies, whose runs belong to this one
-``imported``      published results in place of all this; ``study import`` writes it
-================  ==============================================================================
+=================  ==============================================================================
+``name``           of the study; a folder's name
+``title``          one line about it
+``experiment``     folder of the runs (default: the name); studies that share it share their runs
+``configs``        configurations of ``nas-lightning fit``, a base and overlays
+``analyses``       overlays that add callbacks, the analyses at the end of each run
+``settings``       further settings of all runs, with dotted keys
+``axes``           ``architectures``, ``data`` (overlays), ``learning_rates``, ``seeds`` and any
+                   other dotted key of the command line, each with a list of values
+``include``        other studies, whose runs belong to this one
+``between_seeds``  what is measured between the seeds of an architecture after their trainings:
+                   ``interpolation`` and ``connectivity``, each with a list of configurations
+``imported``       published results in place of all this; ``study import`` writes it
+=================  ==============================================================================
 
 Paths are relative to the file. The runs are the product of the axes; a training that several parts ask for is
 one run, with the analyses of all of them.
@@ -44,10 +46,13 @@ from nas_lightning.identity import (
 from nas_lightning.study.architectures import check_labels, expand_architectures
 from nas_lightning.study.imported import read_import
 from nas_lightning.study.resolve import Resolved, resolve_settings, setting_arguments
-from nas_lightning.study.study import AnalysisFile, Architecture, Run, Study
+from nas_lightning.study.study import BETWEEN_SEEDS, AnalysisFile, Architecture, Run, Study
 from nas_lightning.yaml_files import read_config, read_mapping
 
-KEYS = ("name", "title", "experiment", "configs", "analyses", "settings", "axes", "include")
+KEYS = (
+    *("name", "title", "experiment", "configs", "analyses", "settings", "axes", "include"),
+    "between_seeds",
+)
 IMPORT_KEYS = ("name", "title", "imported")
 AXES = ("architectures", "data", "learning_rates", "seeds")
 LEARNING_RATE = "model.optimizer.lr"
@@ -119,6 +124,7 @@ def _read(path: Path, root: Path | None, including: tuple[Path, ...]) -> Study:
         root=parts[0][1],
         experiment=experiment,
         runs=united,
+        between_seeds=_between_seeds(content, path.parent),
     )
 
 
@@ -149,6 +155,20 @@ def _file_names(content: Mapping[str, Any], key: str) -> list[str]:
     if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
         raise ValueError(f"`{key}` (={value!r}) must be a list of files")
     return value
+
+
+def _between_seeds(content: Mapping[str, Any], folder: Path) -> dict[str, tuple[Path, ...]]:
+    """The configurations of each measurement between seeds."""
+    given = content.get("between_seeds") or {}
+    if not isinstance(given, Mapping):
+        raise ValueError(f"`between_seeds` (={given!r}) must be a mapping: {', '.join(BETWEEN_SEEDS)}")
+    _refuse_unknown("measurement of `between_seeds`", given, tuple(BETWEEN_SEEDS))
+    return {
+        name: tuple(
+            _existing_file(folder, file, f"between_seeds: {name}") for file in _file_names(given, name)
+        )
+        for name in given
+    }
 
 
 def _existing_file(folder: Path, name: Any, key: str) -> Path:

@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from filelock import FileLock, Timeout
 
 from nas_lightning.study.attempts import LOG, Attempt, begin_log, log_end, write_attempts
+from nas_lightning.study.between import run_between
 from nas_lightning.study.estimate import run_weights
 from nas_lightning.study.executors import Executor, ExecutorGoneError, JobEnd
 from nas_lightning.study.jobs import gpus_of, run_job
@@ -113,6 +114,7 @@ class _Runner:
     _written: int = 0
     _write_again: float = 0.0
     _problems: tuple[str, ...] = ()
+    _between: list[str] = field(default_factory=list)
     _timed_seconds: float = 0.0
     _timed_weight: float = 0.0
 
@@ -134,6 +136,10 @@ class _Runner:
             except ExecutorGoneError as error:
                 for task in self.pending:
                     self._give_up(task, str(error))
+            if not self.signals:
+                self._between = run_between(
+                    self.study, self.executor, self.progress, self.signals, self.gpus_per_run
+                )
             if self.signals:
                 return self._stop(self.signals[-1])
             self._write_tables(at_once=True)
@@ -338,7 +344,8 @@ class _Runner:
         name = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
         self._say(f"stopping {len(self.running)} runs after {name}")
         for end in self.executor.stop():
-            task = self.running.pop(end.name)
+            if (task := self.running.pop(end.name, None)) is None:  # a measurement between runs
+                continue
             outcome = "finished" if run_state(task.run).status is Status.FINISHED else "stopped"
             self._record_end(task, end, outcome)
             if outcome == "finished":
@@ -356,11 +363,15 @@ class _Runner:
         for task in self.failed:
             log = f" ({task.run.folder / LOG})" if task.failures else ""
             self._say(f"  {task.run.name}: {task.reason}{log}")
+        if self._between:
+            self._say("missing between seeds:")
+        for line in self._between:
+            self._say(f"  {line}")
         if self._problems:
             self._say("not in the result tables:")
         for problem in self._problems:
             self._say(f"  {problem}")
-        return 1 if self.failed or self._problems else 0
+        return 1 if self.failed or self._problems or self._between else 0
 
 
 @contextmanager

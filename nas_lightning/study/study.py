@@ -11,6 +11,9 @@ from nas_lightning.cells import Genotype, cell_depth, cell_width, published_vari
 
 VariantKind: TypeAlias = Literal["original", "connections", "operations", "adapted", "own", "sampled"]
 
+BETWEEN_SEEDS: Mapping[str, str] = {"interpolation": "interpolation", "connectivity": "mode_connectivity"}
+"""What a study can measure between the seeds of an architecture, and how the name of its file begins."""
+
 
 @dataclass(frozen=True)
 class Architecture:
@@ -184,6 +187,8 @@ class Study:
         experiment: Folder of the runs in it; studies with the same experiment share their runs.
         runs: The runs, each once; none of imported results.
         imported: Where published results come from and where their tables lie; None for runs of one's own.
+        between_seeds: Configurations of what is measured between the seeds of each architecture, by name, see
+            :mod:`nas_lightning.study.between`.
     """
 
     name: str
@@ -193,6 +198,7 @@ class Study:
     experiment: str
     runs: tuple[Run, ...]
     imported: Imported | None = None
+    between_seeds: Mapping[str, tuple[Path, ...]] = field(default_factory=dict, hash=False)
 
     @property
     def folder(self) -> Path:
