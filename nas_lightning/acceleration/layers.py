@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from jaxtyping import Float
@@ -15,6 +15,9 @@ from torch.nn import functional
 from nas_lightning.acceleration.cpu.build import kernel_library
 from nas_lightning.acceleration.cpu.fused_blocks import update_running_statistics
 from nas_lightning.acceleration.cpu.pooling import can_max_pool, max_pool
+
+Sizes: TypeAlias = int | tuple[int, ...] | str
+"""Stride, padding or dilation: of both sides, or of height and width."""
 
 
 class Convolution(nn.Conv2d):
@@ -34,14 +37,19 @@ class Convolution(nn.Conv2d):
                 return in_full
         is_even = input.ndim == 4 and input.shape[2] % 2 == 0 and input.shape[3] % 2 == 0
         if input.device.type != "cpu" or not is_even or not self._is_divisible():
+            if self.padding_mode == "zeros":
+                return self._convolve(input, weight, bias, self.stride, self.padding, self.dilation)
             plainly: Tensor = super()._conv_forward(input, weight, bias)
             return plainly
         assert not isinstance(self.padding, str)
         padding = (self.padding[0] // 2, self.padding[1] // 2)
         if self.stride == (2, 2):
-            return functional.conv2d(every_second_pixel(input, 0), weight, bias, 1, padding, 1, self.groups)
-        phases = _phases_to_batch(input)
-        return _phases_from_batch(functional.conv2d(phases, weight, bias, 1, padding, 1, self.groups))
+            return self._convolve(every_second_pixel(input, 0), weight, bias, 1, padding, 1)
+        return _phases_from_batch(self._convolve(_phases_to_batch(input), weight, bias, 1, padding, 1))
+
+    def _convolve(self, input: Tensor, weight: Tensor, bias: Tensor | None, *sizes: Sizes) -> Tensor:
+        """The convolution with a stride, padding and dilation; its groups are the layer's."""
+        return functional.conv2d(input, weight, bias, *sizes, self.groups)  # type: ignore[arg-type]
 
     def _is_divisible(self) -> bool:
         """Whether even and odd pixels can be convolved apart: the padding must not shift them."""
