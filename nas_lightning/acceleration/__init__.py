@@ -3,7 +3,7 @@
 from nas_lightning.acceleration.accelerated import Accelerated, accelerate
 from nas_lightning.acceleration.level import LEVELS, Level, Speed, check_speed, level_of
 from nas_lightning.acceleration.per_sample import PerSampleSums
-from nas_lightning.acceleration.second_derivative import TwiceDifferentiable
+from nas_lightning.acceleration.second_derivative import twice_differentiable
 
 __all__ = [
     "LEVELS",
@@ -11,8 +11,8 @@ __all__ = [
     "Level",
     "PerSampleSums",
     "Speed",
-    "TwiceDifferentiable",
     "accelerate",
     "check_speed",
     "level_of",
+    "twice_differentiable",
 ]

@@ -82,7 +82,7 @@ class Accelerated:
 
     def __init__(self, network: nn.Module, level: Level, cuda_graphs: bool = False) -> None:
         self.network, self.level, self.cuda_graphs = network, level, cuda_graphs
-        self.why_plain = _why_plain(network) if level.fused else None
+        self.why_plain = why_plain(network) if level.fused else None
         self._forms: dict[bool, _Form] = {}
         self._modules: list[nn.Module] = []
         self._places: list[tuple[dict[str, Any], str, Any]] = []
@@ -158,7 +158,7 @@ class Accelerated:
         if not self._modules or has_changed or any(len(held) != size for held, size in self._sizes):
             self._forms.clear()
             self._is_checked = _is_cell_network(self.network)
-            self.why_plain = _why_plain(self.network)
+            self.why_plain = why_plain(self.network)
             self._modules = list(self.network.modules())
             held_by = [held for m in self._modules for held in (m._parameters, m._buffers, m._modules)]
             self._places = [(held, name, value) for held in held_by for name, value in held.items()]
@@ -254,8 +254,8 @@ def _kinds(network: nn.Module, training: bool, inputs: Tensor) -> Collection[str
     ).kinds
 
 
-def _why_plain(network: nn.Module) -> str | None:
-    """What a copy would not do that the network does; None if there is nothing."""
+def why_plain(network: nn.Module) -> str | None:
+    """What a copy would not do that the network does, in one line; None if there is nothing."""
     if _has_any_global_hook():  # type: ignore[no-untyped-call]
         return "PyTorch's global module hooks are in use"
     for name, module in network.named_modules():

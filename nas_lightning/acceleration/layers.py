@@ -16,7 +16,7 @@ from nas_lightning.acceleration.cpu.build import kernel_library
 from nas_lightning.acceleration.cpu.fused_blocks import update_running_statistics
 from nas_lightning.acceleration.cpu.pooling import can_max_pool, max_pool
 
-Sizes: TypeAlias = int | tuple[int, ...] | str
+Sizes: TypeAlias = Any
 """Stride, padding or dilation: of both sides, or of height and width."""
 
 
@@ -49,7 +49,9 @@ class Convolution(nn.Conv2d):
 
     def _convolve(self, input: Tensor, weight: Tensor, bias: Tensor | None, *sizes: Sizes) -> Tensor:
         """The convolution with a stride, padding and dilation; its groups are the layer's."""
-        return functional.conv2d(input, weight, bias, *sizes, self.groups)  # type: ignore[arg-type]
+        stride, padding, dilation = sizes
+        result: Tensor = functional.conv2d(input, weight, bias, stride, padding, dilation, self.groups)
+        return result
 
     def _is_divisible(self) -> bool:
         """Whether even and odd pixels can be convolved apart: the padding must not shift them."""

@@ -13,12 +13,14 @@ would be the ninth, enters no product. Of several products with one graph, each 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from nas_lightning.acceleration.accelerated import why_plain
 from nas_lightning.acceleration.copies import sharing_copy
 from nas_lightning.acceleration.fused_network import FusedNetwork
 from nas_lightning.acceleration.layers import Convolution, Sizes
@@ -29,27 +31,35 @@ Window: TypeAlias = tuple[list[int], list[int], list[int], int]
 """Stride, padding, dilation and groups of a convolution."""
 
 
-class TwiceDifferentiable:
+def twice_differentiable(network: nn.Module) -> Callable[[Tensor], Any]:
     """A network in evaluation mode, for gradients of gradients.
 
-    It computes what the network computes, up to rounding, and shares every tensor with it; the network stays
-    as it is. A product with the Hessian of a network of cells takes half of the time. Convolutions and batch
-    norms are replaced where their class is exactly ``nn.Conv2d`` without bias or ``nn.BatchNorm2d``; other
-    layers stay.
+    The result computes what the network computes, up to rounding, and shares every tensor with it; the
+    network stays as it is. A product with the Hessian of a network of cells takes half of the time.
+    Convolutions and batch norms are replaced where their class is exactly ``nn.Conv2d`` without bias or
+    ``nn.BatchNorm2d``; other layers stay.
 
     Pitfall: a gradient that is recorded for another one (``create_graph=True``) is zero in the weights of
     these layers, because a product needs only its derivative, which is right, and not the gradient itself.
 
     Args:
-        network: Any module; one with hooks is better left as it is.
+        network: Any module. One with hooks is returned as it is.
+
+    Returns:
+        Maps inputs to what the network maps them to in evaluation mode.
 
     Example:
         >>> network = nn.Sequential(nn.Conv2d(1, 1, 1, bias=False), nn.Flatten())
-        >>> loss = TwiceDifferentiable(network)(torch.ones(1, 1, 1, 1)).square().sum()
+        >>> loss = twice_differentiable(network)(torch.ones(1, 1, 1, 1)).square().sum()
         >>> (gradient,) = torch.autograd.grad(loss, network[0].weight, create_graph=True)
         >>> torch.autograd.grad(gradient.sum(), network[0].weight)[0].item()
         2.0
     """
+    return network if why_plain(network) is not None else _TwiceDifferentiable(network)
+
+
+class _TwiceDifferentiable:
+    """A copy of a network whose layers differentiate twice."""
 
     def __init__(self, network: nn.Module) -> None:
         self._module = sharing_copy(network).eval()
@@ -102,11 +112,12 @@ class _Convolve(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        wanted = ctx.needs_input_grad[:2]
+        x, weight = ctx.saved_tensors
+        arguments = (gradients[0], x, weight, ctx.window, ctx.needs_input_grad[:2])
         if torch.is_grad_enabled():
-            found = _ConvolveBackward.apply(gradients[0], *ctx.saved_tensors, ctx.window, wanted)
+            found = _ConvolveBackward.apply(*arguments)
         else:
-            found = _convolution_backward(gradients[0], *ctx.saved_tensors, ctx.window, wanted)
+            found = _convolution_backward(*arguments)
         return *found, None
 
 
@@ -120,7 +131,9 @@ class _ConvolveBackward(torch.autograd.Function):
         ctx.save_for_backward(gradient, x, weight)
         ctx.window = window
         ctx.set_materialize_grads(False)
-        towards_x = _convolution_backward(gradient, x, weight, window, (True, False))[0] if wanted[0] else None
+        towards_x = (
+            _convolution_backward(gradient, x, weight, window, (True, False))[0] if wanted[0] else None
+        )
         return towards_x, _zeros(weight) if wanted[1] else None
 
     @staticmethod
@@ -153,11 +166,12 @@ class _Normalize(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        wanted = list(ctx.needs_input_grad[:3])
+        y, gamma, mean, variance = ctx.saved_tensors
+        arguments = (gradients[0], y, gamma, mean, variance, ctx.eps, list(ctx.needs_input_grad[:3]))
         if torch.is_grad_enabled():
-            found = _NormalizeBackward.apply(gradients[0], *ctx.saved_tensors, ctx.eps, wanted)
+            found = _NormalizeBackward.apply(*arguments)
         else:
-            found = _norm_backward(gradients[0], *ctx.saved_tensors, ctx.eps, wanted)
+            found = _norm_backward(*arguments)
         return *found, None, None, None
 
 

@@ -2,6 +2,7 @@
 
 from nas_lightning.analysis.barrier import Barrier, barrier, barrier_scalars
 from nas_lightning.analysis.confusion import balanced_accuracy, most_confused
+from nas_lightning.analysis.curvature_products import CurvatureProduct, GaussNewtonProduct, HessianProduct
 from nas_lightning.analysis.curve_surface import CurveSurface
 from nas_lightning.analysis.directions import (
     Directions,
@@ -22,7 +23,7 @@ from nas_lightning.analysis.gradient_variance import (
     variance_variables,
 )
 from nas_lightning.analysis.grid import axis, check_seeds
-from nas_lightning.analysis.hessian import HessianProduct, HessianSpectrum, hessian_eigenvalues
+from nas_lightning.analysis.hessian import HessianSpectrum, hessian_eigenvalues
 from nas_lightning.analysis.interpolation import (
     InterpolationSurface,
     interpolated,
@@ -64,9 +65,11 @@ __all__ = [
     "LOSS_VARIABLES",
     "Barrier",
     "BatchSums",
+    "CurvatureProduct",
     "CurveSurface",
     "Directions",
     "Forward",
+    "GaussNewtonProduct",
     "GradientStatistics",
     "HessianProduct",
     "HessianSpectrum",

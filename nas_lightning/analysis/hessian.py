@@ -1,10 +1,10 @@
 """Curvature at w*: the ends of the Hessian's spectrum by Lanczos, and its trace.
 
 The Hessian is that of the mean loss F(w) = (1/n) sum_i f_i(w) over all n samples, f_i the cross entropy of
-the logits of sample i in evaluation mode, without weight decay.
+the logits of sample i in evaluation mode, without weight decay; see
+:mod:`nas_lightning.analysis.curvature_products`.
 
 Sources: Golub and Van Loan, Matrix Computations (4th edition, 2013), chapter 10, for the Lanczos process;
-Pearlmutter, Fast Exact Multiplication by the Hessian, Neural Computation 6 (1994), for the products;
 Ghorbani, Krishnan and Xiao, An Investigation into Neural Net Optimization via Hessian Eigenvalue Density
 (ICML 2019), and Yao, Gholami, Keutzer and Mahoney, PyHessian (2020), for both on networks.
 """
@@ -12,131 +12,20 @@ Ghorbani, Krishnan and Xiao, An Investigation into Neural Net Optimization via H
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from jaxtyping import Float64
-from torch import Tensor, nn
+from torch import nn
 
-from nas_lightning.analysis.evaluation import (
-    Batches,
-    Loss,
-    check_batches,
-    differentiating,
-    evaluating,
-    sample_losses,
-)
-
-Product = Callable[[Float64[np.ndarray, " parameters"]], Float64[np.ndarray, " parameters"]]
-"""Maps a vector v to H v."""
+from nas_lightning.analysis.curvature_products import HessianProduct, Product
+from nas_lightning.analysis.evaluation import Batches, Loss
 
 # Products that ARPACK needs for its first result: a matrix of this size is solved exactly instead.
 _BASIS = 20
 # With this tolerance ARPACK's first result converges.
 _ANY_RESIDUAL = 1e30
-
-
-class HessianProduct:
-    """Products of a vector with the Hessian of the mean loss, one double backward pass per batch.
-
-    H v = (1/n) sum_b d/dw (v . d/dw sum_{i in b} f_i): every sample counts the same, also in a smaller last
-    batch. A product costs about three to four times a gradient over the same batches. It is computed in the
-    parameters' dtype and summed over batches in float64. Entries are in the order of
-    ``module.parameters()``.
-
-    Only parameters with ``requires_grad=True`` count; entries of those that evaluation mode does not use (an
-    auxiliary tower) are zero. The module is in evaluation mode only during a product, without autocast and
-    compiled code, which has no second derivative.
-
-    Args:
-        module: Returns logits ``[batch, classes]`` in evaluation mode.
-        batches: The samples, on the module's device; with several processes, those of this one.
-        total: Number n of samples of all processes; None counts those of ``batches``.
-        loss: See :func:`~nas_lightning.analysis.loss.evaluate`.
-
-    Attributes:
-        size: Number of live parameters.
-        total: n.
-
-    Raises:
-        ValueError: If no parameter is live, or there are no samples, or ``total`` is not positive.
-
-    Example:
-        Two classes and one linear layer make the logistic loss, with curvature p (1 - p) along a bias.
-
-        >>> layer = nn.Linear(1, 2)
-        >>> _ = nn.init.zeros_(layer.weight), nn.init.zeros_(layer.bias)
-        >>> product = HessianProduct(layer, [(torch.zeros(3, 1), torch.tensor([0, 1, 1]))])
-        >>> product.partial(np.array([0.0, 0.0, 1.0, 0.0]))
-        array([ 0.  ,  0.  ,  0.25, -0.25])
-    """
-
-    def __init__(
-        self, module: nn.Module, batches: Batches, *, total: int | None = None, loss: Loss | None = None
-    ) -> None:
-        check_batches(batches)
-        self._module = module
-        self._loss = loss
-        self._batches = batches
-        self._parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
-        self.size = sum(parameter.numel() for parameter in self._parameters)
-        if self.size == 0:
-            raise ValueError(
-                f"{type(module).__name__} has no parameter with requires_grad=True: there is no Hessian"
-            )
-        if total is not None and total < 1:
-            raise ValueError(f"`total` (={total}) must be at least 1: it is the number of samples")
-        self.total = sum(len(targets) for _, targets in batches) if total is None else total
-        if self.total == 0:
-            raise ValueError("`batches` hold no samples: a mean loss needs at least one")
-
-    def partial(self, vector: Float64[np.ndarray, " parameters"]) -> Float64[np.ndarray, " parameters"]:
-        """This process's share of H v: the sum over its own batches, divided by the n of all processes.
-
-        The sum over processes is H v; in one process this is H v. ValueError if ``vector`` has another size.
-        """
-        if len(vector) != self.size:
-            raise ValueError(f"`vector` has {len(vector)} entries, the module {self.size} live parameters")
-        device = self._parameters[0].device
-        # Tensors are made outside inference mode, those of a loader too.
-        with evaluating(self._module), differentiating(device.type):
-            pieces = torch.split(torch.tensor(vector), [parameter.numel() for parameter in self._parameters])
-            tangents = [
-                piece.to(parameter.dtype).to(parameter.device).view_as(parameter)
-                for piece, parameter in zip(pieces, self._parameters, strict=True)
-            ]
-            result = torch.zeros(self.size, dtype=torch.float64, device=device)
-            for inputs, targets in self._batches:
-                result += self._batch_sum(inputs, targets, tangents)
-        share: np.ndarray = result.cpu().numpy() / self.total
-        return share
-
-    def partial_loss(self) -> float:
-        """This process's share of F(w*): the sum of its samples' losses over the n of all processes."""
-        device = self._parameters[0].device
-        total = torch.zeros((), dtype=torch.float64, device=device)
-        no_autocast = torch.autocast(device.type, enabled=False)
-        with evaluating(self._module), torch.no_grad(), no_autocast:
-            for inputs, targets in self._batches:
-                losses = sample_losses(self._module, inputs, targets, self._loss)
-                total += losses.sum(dtype=torch.float64)
-        return float(total) / self.total
-
-    def _batch_sum(self, inputs: Tensor, targets: Tensor, tangents: list[Tensor]) -> Tensor:
-        """Sum over a batch's samples of their Hessians, times the vector."""
-        loss = sample_losses(self._module, inputs, targets, self._loss).sum()
-        if not loss.requires_grad:  # it depends on no live parameter
-            return torch.zeros(self.size, dtype=torch.float64, device=loss.device)
-        gradients = torch.autograd.grad(loss, self._parameters, create_graph=True, allow_unused=True)
-        pairs = zip(gradients, tangents, strict=True)
-        used, vectors = zip(*((gradient, v) for gradient, v in pairs if gradient is not None), strict=True)
-        rows = torch.autograd.grad(
-            used, self._parameters, grad_outputs=vectors, allow_unused=True, materialize_grads=True
-        )
-        return torch.cat([row.reshape(-1).double() for row in rows])
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor, nn
 
+from nas_lightning.analysis.curvature_products import HessianProduct
 from nas_lightning.analysis.evaluation import (
     FORWARD_ERRORS,
     Loss,
@@ -21,7 +22,6 @@ from nas_lightning.analysis.evaluation import (
     losses_of,
     sample_losses,
 )
-from nas_lightning.analysis.hessian import HessianProduct
 from nas_lightning.analysis.per_sample_gradients import in_double
 
 _STEPS = (1e-9, 1e-10, 1e-11, 1e-6)

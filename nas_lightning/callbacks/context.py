@@ -20,8 +20,16 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from nas_lightning.acceleration import LEVELS, Accelerated, Level, Speed, accelerate, level_of
-from nas_lightning.analysis.evaluation import Loss, evaluating, first_batch, has_classes, loss_name
+from nas_lightning.acceleration import (
+    LEVELS,
+    Accelerated,
+    Level,
+    Speed,
+    accelerate,
+    level_of,
+    twice_differentiable,
+)
+from nas_lightning.analysis.evaluation import Forward, Loss, evaluating, first_batch, has_classes, loss_name
 from nas_lightning.analysis.trial import evaluated_parameters
 from nas_lightning.callbacks.loader_batches import data_name
 from nas_lightning.callbacks.loggers import log_figures
@@ -159,6 +167,15 @@ class AnalysisContext:
         if forward.why_plain is not None:
             self.say(f"speed: {forward.description()}")
         return forward
+
+    def twice_differentiable(self, speed: Speed) -> Forward:
+        """The network's evaluation for second derivatives: at less cost, unless there are no cells.
+
+        At the speed ``"reference"`` it is the network itself.
+        """
+        if self.cells is None or speed == "reference":
+            return self.network
+        return twice_differentiable(self.network)
 
     def reduce(self, values: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
         """Sum an array over all ranks, in float64; every rank gets the sum."""

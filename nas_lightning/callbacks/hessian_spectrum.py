@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from nas_lightning.analysis import HessianSpectrum as Spectrum
 from nas_lightning.analysis.trial import check_second_derivative
 from nas_lightning.callbacks.analysis import Analysis
 from nas_lightning.callbacks.context import AnalysisContext, Dataset
+from nas_lightning.callbacks.shared_products import SharedProducts
 from nas_lightning.figures import draw_spectrum, file_facts, shared_note
 from nas_lightning.netcdf import matching_dataset, write_dataset
 
@@ -27,8 +29,8 @@ class HessianSpectrum(Analysis):
     eigenvalue, that of D H D with D = diag(||w_u|| / sqrt(n_u)) over the filters u of n_u weights and 0 for
     biases and batch norm, stays.
 
-    One product with the Hessian costs about four gradients over the images; the ranks share the images of
-    every product. Lanczos needs some tens to hundreds of products.
+    One product with the Hessian costs about two gradients over the images, of a module without cells four;
+    the ranks share the images of every product. Lanczos needs some tens to hundreds of products.
 
     Args:
         k: How many of the largest eigenvalues.
@@ -122,42 +124,28 @@ class HessianSpectrum(Analysis):
             raise ValueError(f"{context.path} is damaged: it lacks eigenvalues or the trace")
         share = context.batches.share(context.rank, context.world_size)
         total = len(context.batches.targets)
-        product = HessianProduct(context.network, share, total=total, loss=self.loss)
-        loss = float(context.reduce(np.array([product.partial_loss()]))[0])
-        broadcast = context.trainer.strategy.broadcast
-        made = 0
-
-        def of_all_ranks(vector: np.ndarray) -> np.ndarray:
-            nonlocal made
-            context.stop_if_asked()
-            made += 1
-            if made % 25 == 0:
-                context.say(f"Hessian: {made} products")
-            return context.reduce(product.partial(broadcast(vector)))
+        forward = context.twice_differentiable(self.speed)
+        product = HessianProduct(context.network, share, total=total, loss=self.loss, forward=forward)
+        products = SharedProducts(context, {"hessian": product})
+        loss = products.loss()
 
         def spectrum() -> Dataset:
-            settings: dict[str, Any] = {**self.settings, "product": of_all_ranks}
-            try:
-                found = dataset
-                if found is None:
-                    values = hessian_eigenvalues(context.network, context.batches, **settings)
-                    found = _as_dataset(values, attributes)
-                if self.normalized and _NORMALIZED not in found.variables:
-                    settings |= {"k": 1, "smallest": 0, "trace_samples": 0}
-                    settings["scale"] = filter_scale(context.network)
-                    values = hessian_eigenvalues(context.network, context.batches, **settings)
-                    found = found.assign(_normalized(values))
-            finally:
-                broadcast(None)  # the other ranks wait for the next vector
+            settings: dict[str, Any] = {**self.settings, "product": partial(products.multiply, "hessian")}
+            found = dataset
+            if found is None:
+                values = hessian_eigenvalues(context.network, context.batches, **settings)
+                found = _as_dataset(values, attributes)
+            if self.normalized and _NORMALIZED not in found.variables:
+                settings |= {"k": 1, "smallest": 0, "trace_samples": 0}
+                settings["scale"] = filter_scale(context.network)
+                values = hessian_eigenvalues(context.network, context.batches, **settings)
+                found = found.assign(_normalized(values))
             found = found.assign(center_loss=((), loss, {"long_name": "mean loss at w*", "units": "nat"}))
             write_dataset(context.path, found)
             return found
 
         context.say(f"Hessian of {product.size:,} parameters: Lanczos, some tens to hundreds of products")
-        if context.rank > 0:
-            while (vector := broadcast(None)) is not None:
-                context.reduce(product.partial(vector))
-        return context.on_rank_zero(spectrum)
+        return products.run(spectrum)
 
 
 def _normalized(spectrum: Spectrum) -> dict[str, tuple[tuple[()], float, dict[str, str]]]:

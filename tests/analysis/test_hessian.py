@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from nas_lightning.analysis.curvature_products import HessianProduct
 from nas_lightning.analysis.filters import filter_scale
-from nas_lightning.analysis.hessian import HessianProduct, hessian_eigenvalues
+from nas_lightning.analysis.hessian import hessian_eigenvalues
 from nas_lightning.cells import Genotype
 from nas_lightning.networks import CellNetwork
 from tests.oracles.dense_hessian import dense_hessian
