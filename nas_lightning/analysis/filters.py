@@ -15,6 +15,8 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor, nn
 
+from nas_lightning.analysis.directions import Normalization
+
 
 def squared_norms(values: Float[Tensor, "samples *shape"]) -> Float64[Tensor, " filters"]:
     """Squared norms of every filter's values, summed over samples; a tensor without filters is one unit."""
@@ -58,3 +60,39 @@ def filter_scale(module: nn.Module) -> Float64[np.ndarray, " parameters"]:
                 entries = parameter.numel() // len(norms)
                 scales.append((norms / entries**0.5).repeat_interleave(entries).cpu())
         return torch.cat(scales).numpy()
+
+
+def direction_scale(
+    module: nn.Module, normalization: Normalization = "filter"
+) -> Float64[np.ndarray, " parameters"]:
+    """Root mean square of every entry of a random direction, over its draws.
+
+    :func:`~nas_lightning.analysis.directions.random_direction` draws each unit uniformly from a sphere of the
+    radius ||w_u||, so that this is ||w_u|| / sqrt(n_u): :func:`filter_scale` for ``"filter"``, the same over
+    whole tensors for ``"layer"``, and 1 everywhere for ``"none"``.
+
+    Args:
+        module: Its parameters with ``requires_grad`` count, in the order of ``module.parameters()``.
+        normalization: Of the directions.
+
+    Raises:
+        ValueError: If `normalization` is unknown.
+
+    Example:
+        >>> layer = nn.Linear(1, 2)
+        >>> _ = layer.weight.data.copy_(torch.tensor([[1.0], [7.0]]))
+        >>> direction_scale(layer, "filter"), direction_scale(layer, "layer")
+        (array([1., 7., 0., 0.]), array([5., 5., 0., 0.]))
+    """
+    if normalization == "filter":
+        return filter_scale(module)
+    if normalization not in ("layer", "none"):
+        raise ValueError(f"`normalization` (={normalization!r}) must be 'filter', 'layer' or 'none'")
+    with torch.inference_mode(False), torch.no_grad():
+        scales = []
+        for parameter in module.parameters():
+            if parameter.requires_grad:
+                squares = parameter.detach().double().square().mean() if parameter.ndim > 1 else 0.0
+                size = 1.0 if normalization == "none" else float(squares) ** 0.5
+                scales.append(np.full(parameter.numel(), size))
+        return np.concatenate(scales)

@@ -101,7 +101,7 @@ def loss_scalars(dataset: xr.Dataset, loss_rise: float | int = 1.0) -> xr.Datase
     def measure(loss: Field, alphas: Axis, betas: Axis) -> dict[str, float]:
         return _region_scalars(loss, alphas, betas, float(loss_rise)) | _axis_curvatures(loss, alphas, betas)
 
-    scalars = _each_seed(dataset, "loss", measure)
+    scalars = each_seed(dataset, "loss", measure)
     for name, (long_name, units) in _LOSS_ATTRIBUTES.items():
         scalars[name].attrs |= {"long_name": long_name, "units": units}
     scalars.attrs["loss_rise"] = float(loss_rise)
@@ -131,7 +131,7 @@ def variance_scalars(dataset: xr.Dataset) -> xr.Dataset:
     Raises:
         ValueError: If the dataset is no finished surface of the gradient variance around (0, 0).
     """
-    scalars = _each_seed(dataset, "variance", _ring_means)
+    scalars = each_seed(dataset, "variance", _ring_means)
     for quantity in ("variance", "standard_deviation"):
         name = f"gradient {quantity.replace('_', ' ')}"
         units = dataset["variance"].attrs.get("units", "nat2") if quantity == "variance" else "nat"
@@ -171,7 +171,7 @@ def spread(scalars: xr.Dataset) -> xr.Dataset:
     return statistics
 
 
-def _each_seed(
+def each_seed(
     dataset: xr.Dataset,
     variable: str,
     measure: Callable[[Field, Axis, Axis], Mapping[str, float | np.ndarray]],
@@ -224,11 +224,11 @@ def _region_scalars(loss: Field, alphas: Axis, betas: Axis, loss_rise: float) ->
     """Share, radius and convexity ratios."""
     from scipy import ndimage  # only when a surface is measured: no training waits for it
 
-    areas, convex = _areas(alphas, betas), _convex_points(loss, alphas, betas)
+    areas, convex = point_areas(alphas, betas), _convex_points(loss, alphas, betas)
     inner = np.zeros(loss.shape, dtype=bool)
     inner[1:-1, 1:-1] = True
     scalars = dict.fromkeys(("near_convex_share", "near_convex_radius", "convexity_ratio"), math.nan)
-    level = _center_value(loss, alphas, betas) + loss_rise
+    level = center_value(loss, alphas, betas) + loss_rise
     if math.isfinite(level):
         labels, _ = ndimage.label(loss <= level)  # neither NaN nor infinity is
         around = np.outer(_center_weights(alphas), _center_weights(betas)) > 0
@@ -283,7 +283,7 @@ def _axis_curvatures(loss: Field, alphas: Axis, betas: Axis) -> dict[str, float]
 
 def _ring_means(variance: Field, alphas: Axis, betas: Axis) -> dict[str, float | np.ndarray]:
     """Values at the centre and means over the rings, of the variance and of its root."""
-    areas = _areas(alphas, betas)
+    areas = point_areas(alphas, betas)
     # Rounding must not put a point on a ring's outer circle into the next one.
     distances = np.hypot(alphas[:, None], betas) / _border_distance(alphas, betas) - 1e-9
     scalars: dict[str, float | np.ndarray] = {}
@@ -292,11 +292,11 @@ def _ring_means(variance: Field, alphas: Axis, betas: Axis) -> dict[str, float |
         for inner, outer in zip((0.0, *RINGS[:-1]), RINGS, strict=True):
             ring = (distances > inner) & (distances <= outer)
             means.append(np.average(field[ring], weights=areas[ring]) if ring.any() else math.nan)
-        scalars |= {f"{name}_center": _center_value(field, alphas, betas), f"{name}_ring": np.array(means)}
+        scalars |= {f"{name}_center": center_value(field, alphas, betas), f"{name}_ring": np.array(means)}
     return scalars
 
 
-def _areas(alphas: Axis, betas: Axis) -> Field:
+def point_areas(alphas: Axis, betas: Axis) -> Field:
     """Area that each point stands for: up to half-way to its neighbours, and to the border of the square."""
     return np.outer(*(np.convolve(np.diff(axis), [0.5, 0.5]) for axis in (alphas, betas)))
 
@@ -326,7 +326,7 @@ def _weighted_sum(weights: Axis, values: Float64[np.ndarray, "points *rest"]) ->
     return np.tensordot(weights[used], values[used], axes=1)
 
 
-def _center_value(field: Field, alphas: Axis, betas: Axis) -> float:
+def center_value(field: Field, alphas: Axis, betas: Axis) -> float:
     """The field at (0, 0), interpolated bilinearly where that is no point of the grid."""
     return float(_weighted_sum(_center_weights(alphas), _weighted_sum(_center_weights(betas), field.T)))
 
