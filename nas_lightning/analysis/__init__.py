@@ -1,7 +1,14 @@
 """What the paper measures at convergence, on any module: loss contours, gradient variance, curvature."""
 
 from nas_lightning.analysis.barrier import Barrier, barrier, barrier_scalars
+from nas_lightning.analysis.block_curvature import block_eigenvalues, parameter_blocks
 from nas_lightning.analysis.confusion import balanced_accuracy, most_confused
+from nas_lightning.analysis.curvature_map import (
+    curvature_at_points,
+    curvature_map,
+    curvature_scalars,
+    curvature_variables,
+)
 from nas_lightning.analysis.curvature_products import CurvatureProduct, GaussNewtonProduct, HessianProduct
 from nas_lightning.analysis.curve_surface import CurveSurface
 from nas_lightning.analysis.directions import (
@@ -11,7 +18,7 @@ from nas_lightning.analysis.directions import (
     random_directions,
 )
 from nas_lightning.analysis.evaluation import Forward, Loss
-from nas_lightning.analysis.filters import filter_scale
+from nas_lightning.analysis.filters import direction_scale, filter_scale
 from nas_lightning.analysis.gradient_variance import (
     BatchSums,
     GradientStatistics,
@@ -55,6 +62,7 @@ from nas_lightning.analysis.loss_profile import (
     read_profile,
 )
 from nas_lightning.analysis.per_sample_gradients import PerSampleGradients
+from nas_lightning.analysis.second_derivative import second_derivative
 from nas_lightning.analysis.split_losses import losses_of_splits, split_variables
 from nas_lightning.analysis.surface import Point, Surface, finest_lattice, measure_pending, read_surface
 from nas_lightning.analysis.surface_scalars import loss_scalars, spread, variance_scalars
@@ -84,9 +92,15 @@ __all__ = [
     "balanced_accuracy",
     "barrier",
     "barrier_scalars",
+    "block_eigenvalues",
     "check_seeds",
     "cosine",
     "count_classes",
+    "curvature_at_points",
+    "curvature_map",
+    "curvature_scalars",
+    "curvature_variables",
+    "direction_scale",
     "estimate_running_statistics",
     "estimate_statistics",
     "evaluate",
@@ -112,6 +126,7 @@ __all__ = [
     "new_interpolation",
     "new_line",
     "new_profile",
+    "parameter_blocks",
     "path_length",
     "path_positions",
     "path_scalars",
@@ -121,6 +136,7 @@ __all__ = [
     "random_directions",
     "read_profile",
     "read_surface",
+    "second_derivative",
     "split_variables",
     "spread",
     "statistics_of",

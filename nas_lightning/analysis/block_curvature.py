@@ -16,7 +16,7 @@ scale of weights before a batch norm; see :mod:`nas_lightning.analysis.filters`.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -88,8 +88,9 @@ def parameter_blocks(places: Mapping[str, Place]) -> list[Block]:
 
 
 def with_filters(module: nn.Module, blocks: Sequence[Block]) -> list[Block]:
-    """The blocks that hold a filter, a slice of a parameter of more than one dimension: D H D is 0 in others."""
-    return [block for block in blocks if any(module.get_parameter(name).ndim > 1 for name in block.parameters)]
+    """The blocks that hold a filter, see :mod:`nas_lightning.analysis.filters`; in others D H D is 0."""
+    filters = {name for name, parameter in module.named_parameters() if parameter.ndim > 1}
+    return [block for block in blocks if filters & set(block.parameters)]
 
 
 def block_eigenvalues(

@@ -112,11 +112,13 @@ def extreme_eigenvalues(
         scale = max(*map(abs, diagonal), *beside, 0.0)
         is_invariant = beta <= _BREAKDOWN * scale or len(diagonal) == 1 == size
         values, residuals = _ends(diagonal, beside, 0.0 if is_invariant else beta)
-        small_enough = residuals.max() <= tolerance * np.abs(values).max()
-        if is_invariant or (small_enough and len(diagonal) >= min(_FEWEST, size)) or len(diagonal) == max_products:
+        small_enough = bool(residuals.max() <= tolerance * np.abs(values).max())
+        is_converged = is_invariant or (small_enough and len(diagonal) >= min(_FEWEST, size))
+        if is_converged or len(diagonal) == max_products:
             smallest, largest = values.tolist()
-            found = len(diagonal)
-            return ExtremeEigenvalues(largest, smallest, float(residuals.max()), found, bool(small_enough))
+            return ExtremeEigenvalues(
+                largest, smallest, float(residuals.max()), len(diagonal), small_enough or is_invariant
+            )
         beside.append(beta)
         before, vector = vector, rest / beta
 

@@ -48,7 +48,12 @@ class PointAnalysis(Analysis):
         if tags:
             context.log_scalars(tags | spreads)
         context.log_figures(figures)
-        headline = [_in_words(*statistic) for statistic in statistics if statistic[0] in self.headline]
+        known = {name: mean for name, mean, _ in statistics}
+        headline = [
+            _in_words(name, mean, known.get(f"{name}_standard_error", deviation))
+            for name, mean, deviation in statistics
+            if name in self.headline
+        ]
         context.say(f"{context.path}: {', '.join(headline) or 'complete'}")
 
     @abstractmethod

@@ -74,9 +74,9 @@ def _draw_profiles(
     for dataset, path, name in zip(datasets, paths, titles, strict=True):
         finished_rows(dataset, path, "direction_seed", "directions")
         label = name.replace("\n", ", ")
-        curves.append(
-            figures.profile_curve([figures.finished_losses(dataset)], dataset["radius"].values, label)
-        )
+        curvature = figures.read_curvature(dataset)
+        losses, radii = figures.finished_losses(dataset), dataset["radius"].values
+        curves.append(figures.profile_curve([losses], radii, label, curvature=curvature))
     note = figures.shared_note([figures.file_facts(dataset) for dataset in datasets])
     return figures.draw_profiles(curves, title=title, note=note)
 

@@ -9,7 +9,12 @@ from nas_lightning.figures.facts import file_facts, file_titles, shared_note
 from nas_lightning.figures.landscape import LOSS_LEVELS, draw_loss_contours
 from nas_lightning.figures.line import LineCurve, LinePanel, draw_lines
 from nas_lightning.figures.picture import figure_to_array, figure_to_bytes, picture_format, write_figure
-from nas_lightning.figures.profile import draw_profiles, finished_losses, profile_curve
+from nas_lightning.figures.profile import (
+    draw_profiles,
+    finished_losses,
+    profile_curve,
+    read_curvature,
+)
 from nas_lightning.figures.spectrum import draw_spectrum
 from nas_lightning.figures.spread import SurfaceSpread, draw_spread
 from nas_lightning.figures.surface import ReadSurface, SurfacePanel, read_surface_panel
@@ -55,6 +60,7 @@ __all__ = [
     "finished_losses",
     "picture_format",
     "profile_curve",
+    "read_curvature",
     "read_surface_panel",
     "read_variance_split",
     "shared_note",

@@ -47,6 +47,7 @@ _BEYOND = 300.0
 _PANEL_WIDTH = 3.5
 _ALONE_WIDTH = 4.6
 _PANEL_HEIGHT = 2.5
+_GUIDE: LineStyle = (0.0, (1.0, 1.6))
 _NOT_FINITE = "not finite from here on"
 _LEGEND: Mapping[str, Any] = {"handlelength": 3.4, "labelspacing": 0.35}
 _BESIDE = {**_LEGEND, "loc": "upper left", "bbox_to_anchor": (1.01, 1.0), "borderaxespad": 0.0, "ncols": 1}
@@ -65,6 +66,8 @@ class Curve:
         high: Upper end, the largest value of a seed; equal to ``low`` where there is no band.
         width: Width of the cell in units of c, which orders the colours.
         label: Its name in the legend; ``name`` by default.
+        guide: Lower, middle and upper values of a faint dotted line beside the mean, such as its parabola at
+            the first place; None for none. It sets no limits of the panel.
     """
 
     name: str
@@ -74,6 +77,7 @@ class Curve:
     high: Float[np.ndarray, " points"]
     width: float | int = 0
     label: str = ""
+    guide: Float[np.ndarray, "3 points"] | None = None
 
     @property
     def shown(self) -> str:
@@ -192,6 +196,7 @@ def draw_curves(
     columns: int | None = None,
     title: str = "",
     note: str = "",
+    guide: str = "",
 ) -> Figure:
     """Draw curves of trainings (figures 3 to 5 and 12 to 16).
 
@@ -206,6 +211,7 @@ def draw_curves(
         columns: Panels side by side; two by default.
         title: Title of the whole figure.
         note: Stands below the figure in small letters.
+        guide: What the curves' faint dotted lines are, for the legend.
 
     Returns:
         The figure. Its legend stands below the panels, or beside each where a label means different lines.
@@ -243,6 +249,8 @@ def draw_curves(
     explained = {curve.shown: handles[curve.name] for curve in entries.values()} if shared else {}
     if broken:
         explained[_NOT_FINITE] = Line2D([], [], color="black", marker="x", markersize=5, linestyle="")
+    if guide and any(curve.guide is not None for curve in curves):
+        explained[guide] = Line2D([], [], color="#595959", linestyle=_GUIDE, linewidth=1.0)
     if explained:
         add_legend(figure, explained, ncols=legend_columns, **_LEGEND)
     return settle(figure, note=note)
@@ -279,6 +287,12 @@ def _draw_panel(axes: Axes, panel: CurvePanel, looks: Mapping[str, Look]) -> boo
         if not np.array_equal(curve.low, curve.high, equal_nan=True):
             low, high = (np.where(finite, bound, np.nan) for bound in (curve.low, curve.high))
             axes.fill_between(curve.x, low, high, color=colour, alpha=0.16, linewidth=0, zorder=depth - 1)
+        if curve.guide is not None:
+            low, middle, high = curve.guide
+            axes.plot(
+                curve.x, middle, color=colour, linestyle=_GUIDE, linewidth=1.0, zorder=depth - 1, label="_"
+            )
+            axes.fill_between(curve.x, low, high, color=colour, alpha=0.08, linewidth=0, zorder=depth - 1.5)
         ends = finite & ~np.r_[finite[1:], True]
         if ends.any():
             last: dict[str, Any] = {"markersize": 5, "label": "_last finite"}

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 RADIUS = "radius (in norms of the filters)"
 """Name of the horizontal axis."""
+PARABOLA = "parabola of the second derivative at w*"
+"""Name of the dotted lines."""
 
 
 def finished_losses(profile: xr.Dataset) -> Float[np.ndarray, "direction radius"]:
@@ -32,6 +34,7 @@ def profile_curve(
     *,
     width: float | int = 0,
     label: str = "",
+    curvature: tuple[float, float] | None = None,
 ) -> Curve:
     """The mean loss of an architecture's runs along their directions, and one standard error around it.
 
@@ -46,6 +49,8 @@ def profile_curve(
         name: The architecture, see :class:`Curve`.
         width: Width of the cell, which orders the colours.
         label: Name in the legend; ``name`` by default.
+        curvature: Second derivative c at radius 0 and its standard error, of a single run: the parabola
+            s(0) + c r^2 / 2 is drawn beside the mean.
     """
     with np.errstate(invalid="ignore", over="ignore"):
         rows = np.stack([losses.mean(axis=0) for losses in runs]) if len(runs) > 1 else runs[0]
@@ -55,9 +60,26 @@ def profile_curve(
         high = mean + error
     known = np.isfinite(mean)
     mean, low, high = (np.where(known, values, np.nan) for values in (mean, low, high))
-    return Curve(name, np.asarray(radii, dtype=np.float64), mean, low, high, width=width, label=label)
+    places = np.asarray(radii, dtype=np.float64)
+    guide = None if curvature is None else _parabola(float(mean[0]), *curvature, places)
+    return Curve(name, places, mean, low, high, width=width, label=label, guide=guide)
+
+
+def read_curvature(profile: xr.Dataset) -> tuple[float, float] | None:
+    """Second derivative at radius 0 and its standard error; None where a file does not have them."""
+    if "second_derivative" not in profile:
+        return None
+    return float(profile["second_derivative"]), float(profile["second_derivative_standard_error"])
+
+
+def _parabola(
+    start: float, curvature: float, error: float, radii: Float[np.ndarray, " radius"]
+) -> Float[np.ndarray, "3 radius"]:
+    """s(0) + c r^2 / 2, with c one standard error lower, as it is, and one higher."""
+    margin = error if np.isfinite(error) else 0.0
+    return np.stack([start + (curvature + side * margin) * radii**2 / 2 for side in (-1, 0, 1)])
 
 
 def draw_profiles(curves: Sequence[Curve], title: str = "", note: str = "") -> Figure:
     """Draw the profiles of some architectures in one panel; a ValueError if there is none."""
-    return draw_curves([CurvePanel(curves, title, "loss (nat)")], x_label=RADIUS, note=note)
+    return draw_curves([CurvePanel(curves, title, "loss (nat)")], x_label=RADIUS, note=note, guide=PARABOLA)

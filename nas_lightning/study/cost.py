@@ -138,8 +138,11 @@ def _analysis_work(analysis: AnalysisFile, splits: Mapping[str, int], epochs: in
     if name == "HessianSpectrum":
         products = HESSIAN_PRODUCTS + given["trace_samples"]
         return float(times * products * images * HESSIAN_PRODUCT)
-    dimensions = 1 if name == "LossProfile" else 2
-    points = given["resolution"] ** dimensions * len(given["direction_seeds"]) if given["resolution"] else 1
+    if name == "LossProfile":
+        points = given["resolution"] * len(given["direction_seeds"])
+        work = points * EVALUATION + given.get("curvature_samples", 0) * HESSIAN_PRODUCT
+        return float(times * images * work)
+    points = given["resolution"] ** 2 * len(given["direction_seeds"]) if given["resolution"] else 1
     of_an_image = GRADIENT_OF_AN_IMAGE if name == "GradientVariance" else EVALUATION
     return float(times * points * images * of_an_image)
 

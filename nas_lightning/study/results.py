@@ -45,13 +45,14 @@ _AT_CENTER = (
     *("center_loss", "center_normalized_variance", "tangent_kernel_trace"),
 )
 """Measured once at w*, not in the plane of a pair of directions."""
+_PROFILE_AT_CENTER = ("second_derivative", "second_derivative_standard_error")
 _STATISTICS = {
     "loss_contour": (
         *("near_convex_share", "near_convex_radius", "convexity_ratio", "convexity_ratio_square"),
         *("curvature_center", "curvature_center_max", "curvature_mean", "curvature_max"),
     ),
     "gradient_variance": (*_AT_CENTER, "variance_center", "standard_deviation_center"),
-    "loss_profile": ("mean_rise", "one_nat_radius"),
+    "loss_profile": ("mean_rise", "one_nat_radius", *_PROFILE_AT_CENTER),
     "hessian_spectrum": (
         *("largest_eigenvalue", "smallest_eigenvalue", "trace", "trace_standard_error"),
         *("products", "converged", "center_loss", "normalized_largest_eigenvalue"),
@@ -108,7 +109,7 @@ def _columns_of(stem: str, kind: str) -> list[str]:
     in_plane = kind not in _WITHOUT_PLANE
     for statistic in _STATISTICS[kind]:
         names.append(f"{stem}.{statistic}")
-        if in_plane and statistic not in _AT_CENTER:
+        if in_plane and statistic not in (*_AT_CENTER, *_PROFILE_AT_CENTER):
             names.append(f"{stem}.{statistic}.sd")
     return [*names, f"{stem}.samples", f"{stem}.split", *([f"{stem}.direction_seeds"] if in_plane else [])]
 

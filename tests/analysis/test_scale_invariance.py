@@ -17,6 +17,7 @@ from nas_lightning.analysis import (
     loss_line,
     loss_profile,
     random_direction,
+    second_derivative,
 )
 from nas_lightning.cells import Genotype
 from nas_lightning.networks import CellNetwork
@@ -103,6 +104,8 @@ def test_the_statistics_do_not_see_the_scale(
     lines = [loss_line(module, {"test": batches}, [-0.5, 0, 0.5], [2]) for module in (network, other)]
     for name in map(str, lines[0].data_vars):
         assert lines[1][name].values == pytest.approx(lines[0][name].values, rel=tolerance), name
+    curvatures = [second_derivative(module, batches, 2)[0] for module in (network, other)]
+    assert curvatures[1] == pytest.approx(curvatures[0], rel=tolerance)
     steps = [random_direction(module, 0, "none") for module in (network, other)]
     moved = [moved_loss(module, step, batches) for module, step in zip((network, other), steps, strict=True)]
     assert abs(moved[1] - moved[0]) > 0.02 * moved[0]  # a step of a given length does see it

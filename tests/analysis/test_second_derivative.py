@@ -27,7 +27,7 @@ def perceptron() -> nn.Module:
     torch.manual_seed(1)
     module = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Tanh(), nn.Linear(4, 3)).double().eval()
     inputs, targets = (torch.cat(parts) for parts in zip(*samples(), strict=True))
-    parameters = list(module.parameters())
+    parameters: list[Tensor] = list(module.parameters())
     for _ in range(60):
         loss = nn.functional.cross_entropy(module(inputs), targets)
         gradients = torch.autograd.grad(loss, parameters)
@@ -124,18 +124,18 @@ def test_the_mean_over_all_directions_has_this_parabola() -> None:
 def test_the_profile_of_a_quadratic_is_this_parabola_at_every_radius() -> None:
     """Filters of one weight have two directions each, +w and -w: their mean is a finite sum."""
     torch.manual_seed(0)
-    module = nn.Sequential(nn.Linear(1, 3, bias=False), nn.Linear(3, 1, bias=False)).double()
-    module[1].requires_grad_(False)
+    first = nn.Linear(1, 3, bias=False)
+    module = nn.Sequential(first, nn.Linear(3, 1, bias=False).requires_grad_(False)).double()
     batches = [(torch.tensor([[2.0], [-1.0]]).double(), torch.tensor([[1.0], [0.5]]).double())]
     squares: dict[str, Any] = {"loss": lambda outputs, targets: (outputs - targets).square().mean(1)}
-    weight = module[0].weight.detach().clone()
+    weight = first.weight.detach().clone()
 
     def value(moved: Tensor) -> float:
         with torch.no_grad():
-            module[0].weight.copy_(moved)
+            first.weight.copy_(moved)
         found = evaluate(module, batches, **squares)[0]
         with torch.no_grad():
-            module[0].weight.copy_(weight)
+            first.weight.copy_(weight)
         return found
 
     corners = [torch.tensor(signs).double()[:, None] for signs in itertools.product((-1.0, 1.0), repeat=3)]

@@ -19,7 +19,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, CellClassi
         folder,
         LossContour(resolution=5, batch_size=10, direction_seeds=[0, 3]),
         GradientVariance(resolution=3, batch_size=10, every_n_epochs=1),
-        LossProfile(resolution=3, batch_size=10, direction_seeds=[0, 4]),
+        LossProfile(resolution=3, batch_size=10, direction_seeds=[0, 4], curvature_samples=3),
         HessianSpectrum(k=2, trace_samples=2, batch_size=4, max_samples=6),
     )
     return folder / "tb" / "landscape", classifier, trainer

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer, seed_everything
@@ -52,7 +53,7 @@ class Steps(Callback):
 def analyses(**settings: Any) -> list[Analysis]:
     return [
         LossContour(resolution=3, **settings),
-        LossProfile(resolution=3, direction_seeds=[0], **settings),
+        LossProfile(resolution=3, direction_seeds=[0], curvature_samples=3, **settings),
         GradientVariance(resolution=2, **settings),
         HessianSpectrum(k=1, smallest=0, trace_samples=0, max_products=20, **settings),
     ]
@@ -128,6 +129,10 @@ def test_a_regression_is_measured_by_its_own_loss(tmp_path: Path, loss: Any) -> 
     profile = read_profile(folder / "loss_profile-epoch0000.nc")
     assert (profile["loss"].attrs["units"], profile.attrs["num_classes"]) == ("1", 0)
     assert math.isfinite(float(profile["mean_rise"][0]))
+    weight = module.get_parameter(next(iter(dict(module.named_parameters())))).detach()
+    curvature = float(weight.square().mean() * 2 * rows[:, :-1].square().sum() / len(rows))
+    error = float(profile["second_derivative_standard_error"])
+    assert abs(float(profile["second_derivative"]) - curvature) < 4 * error
 
 
 def test_a_segmentation_is_measured_pixel_by_pixel(tmp_path: Path) -> None:
@@ -450,3 +455,15 @@ def test_batches_that_are_no_pairs_are_refused(batch: Any, message: str) -> None
 
     with pytest.raises(ValueError, match=message):
         read(DataLoader(Batches(), batch_size=None))
+
+
+def test_a_profile_leaves_out_the_curvature_that_a_module_does_not_have(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    analysis = LossProfile(resolution=2, direction_seeds=[0], folder=str(tmp_path))
+    fit = trainer(analysis, max_epochs=1, enable_progress_bar=False, default_root_dir=tmp_path)
+    fit.fit(Own(flat(Once())), loader(*samples()), loader(*samples()))
+    profile = read_profile(tmp_path / "loss_profile-epoch0000.nc")
+    assert "second_derivative" not in profile
+    assert np.isfinite(profile["loss"].values).all()
+    assert "no second derivative at w*: the second derivative of the loss of Own is wrong" in caplog.text

@@ -30,7 +30,7 @@ def test_analyses_counted_by_hand() -> None:
     assert plain is not None
     assert contour is not None
     assert variance is not None
-    assert contour - plain == pytest.approx(5 * (51**2 + 11) * 10_000 / 3)
+    assert contour - plain == pytest.approx(5 * (51**2 + 11) * 10_000 / 3 + 10 * 10_000 * 3.5)
     assert variance - plain == pytest.approx(5 * 21**2 * 10_000 * 1.5)
 
 
@@ -40,6 +40,7 @@ def test_analyses_counted_by_hand() -> None:
         ("LossContour", {"resolution": 3, "max_samples": 60}, 9 * 60 / 3),
         ("LossContour", {"resolution": 3, "max_samples": 60, "direction_seeds": [0, 1]}, 2 * 9 * 60 / 3),
         ("LossProfile", {"resolution": 4, "max_samples": 60, "direction_seeds": [0, 1]}, 8 * 60 / 3),
+        ("LossProfile", {"resolution": 3, "max_samples": 60, "curvature_samples": 10}, 60 + 10 * 60 * 3.5),
         ("LossContour", {"resolution": 3, "split": "train", "every_n_epochs": 200}, 3 * 9 * 50_000 / 3),
         ("GradientVariance", {"resolution": 3, "max_samples": 10**9}, 9 * 10_000 * 1.5),
         ("HessianSpectrum", {"max_samples": 60, "trace_samples": 0}, 100 * 60 * 3.5),
