@@ -64,15 +64,23 @@ from nas_lightning.analysis.loss_profile import (
 from nas_lightning.analysis.per_sample_gradients import PerSampleGradients
 from nas_lightning.analysis.second_derivative import second_derivative
 from nas_lightning.analysis.split_losses import losses_of_splits, split_variables
+from nas_lightning.analysis.stored_weights import CheckpointWeights, StoredWeights
 from nas_lightning.analysis.surface import Point, Surface, finest_lattice, measure_pending, read_surface
 from nas_lightning.analysis.surface_scalars import loss_scalars, spread, variance_scalars
 from nas_lightning.analysis.tangent_kernel import sum_squared_logit_gradients, tangent_kernel_trace
+from nas_lightning.analysis.trajectory import (
+    TrajectoryPlane,
+    plane_axes,
+    plane_directions,
+    trajectory_plane,
+)
 
 __all__ = [
     "DIRECTION_SEEDS",
     "LOSS_VARIABLES",
     "Barrier",
     "BatchSums",
+    "CheckpointWeights",
     "CurvatureProduct",
     "CurveSurface",
     "Directions",
@@ -87,7 +95,9 @@ __all__ = [
     "PerSampleGradients",
     "Point",
     "ProfileSurface",
+    "StoredWeights",
     "Surface",
+    "TrajectoryPlane",
     "axis",
     "balanced_accuracy",
     "barrier",
@@ -130,6 +140,8 @@ __all__ = [
     "path_length",
     "path_positions",
     "path_scalars",
+    "plane_axes",
+    "plane_directions",
     "profile_directions",
     "profile_scalars",
     "random_direction",
@@ -143,6 +155,7 @@ __all__ = [
     "sum_gradients",
     "sum_squared_logit_gradients",
     "tangent_kernel_trace",
+    "trajectory_plane",
     "variance_at_points",
     "variance_scalars",
     "variance_variables",
