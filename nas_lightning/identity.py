@@ -12,6 +12,7 @@ ANALYSES = {
     "GradientVariance": "gradient_variance",
     "HessianSpectrum": "hessian_spectrum",
     "LossProfile": "loss_profile",
+    "Trajectory": "trajectory",
 }
 """The callbacks that only analyse, and how the names of their files begin unless they have a ``name``."""
 

@@ -73,6 +73,8 @@ from nas_lightning.analysis.trajectory import (
     plane_axes,
     plane_directions,
     trajectory_plane,
+    trajectory_scalars,
+    trajectory_variables,
 )
 
 __all__ = [
@@ -156,6 +158,8 @@ __all__ = [
     "sum_squared_logit_gradients",
     "tangent_kernel_trace",
     "trajectory_plane",
+    "trajectory_scalars",
+    "trajectory_variables",
     "variance_at_points",
     "variance_scalars",
     "variance_variables",

@@ -17,6 +17,7 @@ from nas_lightning.callbacks.requeue import Requeue
 from nas_lightning.callbacks.resuming import ExactResume
 from nas_lightning.callbacks.run_record import RunRecord, evaluated_part
 from nas_lightning.callbacks.sigterm import answer_between_batches
+from nas_lightning.callbacks.trajectory import Trajectory
 
 __all__ = [
     "REQUEUE_EXIT_CODE",
@@ -33,6 +34,7 @@ __all__ = [
     "Requeue",
     "RunRecord",
     "TrainingProgress",
+    "Trajectory",
     "answer_between_batches",
     "check_monitors",
     "evaluated_part",

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 PROGRAM = "nas-lightning"
-PICTURED = ("loss_contour", "gradient_variance", "loss_profile")
+PICTURED = ("loss_contour", "gradient_variance", "loss_profile", "trajectory", "trajectories")
 """Beginnings of the names of files that `nas-lightning plot` draws, the first drawn first."""
 
 

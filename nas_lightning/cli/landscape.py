@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
@@ -18,6 +18,7 @@ from nas_lightning.callbacks.analysis import START
 from nas_lightning.callbacks.checkpoints import folder_of
 from nas_lightning.classifier import CellClassifier
 from nas_lightning.cli.closing import landscape_files, say_end
+from nas_lightning.cli.run_folder import checkpoint_file
 from nas_lightning.cli.tables import table
 from nas_lightning.cli.training import TrainingCLI, run_logger, silence_advice
 from nas_lightning.netcdf import read_dataset
@@ -92,6 +93,25 @@ class LandscapeCLI(TrainingCLI):
             default=None,
             help="Without a checkpoint: seeds of the initial weights to measure (default: seed_everything).",
         )
+        parser.add_argument(
+            "--trajectories",
+            nargs="+",
+            type=str,
+            default=None,
+            help="Folders of runs: draw their paths in one plane, whose origin is the end of the first.",
+        )
+
+    def _place_run(self) -> None:
+        """Measure the last checkpoint of the first of several runs."""
+        settings = self.settings
+        if settings.trajectories:
+            if settings.ckpt_path is not None:
+                raise ValueError(
+                    f"`trajectories` (={' '.join(settings.trajectories)}) and `ckpt_path`"
+                    f" (={settings.ckpt_path}) both name a run: leave one out"
+                )
+            settings.ckpt_path = str(checkpoint_file(Path(settings.trajectories[0])))
+        super()._place_run()
 
     def check_without_checkpoint(self) -> None:
         """Without a checkpoint or reference weights, initial weights are measured."""
@@ -113,9 +133,11 @@ class LandscapeCLI(TrainingCLI):
         return folder_of(Path(path))
 
     def default_callbacks(self) -> list[dict[str, Any]]:
-        """All four analyses; of initial weights those that need no plane."""
+        """All four analyses; of initial weights those that need no plane; of several runs their paths."""
         names = ["GradientVariance", "HessianSpectrum"]
-        if not self.initial_seeds:
+        if self.settings.trajectories:
+            names = ["Trajectory"]
+        elif not self.initial_seeds:
             names = ["LossContour", "LossProfile", *names]
         only_centre = {"resolution": None} if self.initial_seeds else {}
         return [
@@ -143,6 +165,8 @@ class LandscapeCLI(TrainingCLI):
         analyses = [callback for callback in given if isinstance(callback, callbacks.Analysis)]
         for default in self.default_callbacks() if not analyses else ():
             analyses.append(resolve_name(default["class_path"])(**default["init_args"]))
+        if self.settings.trajectories:
+            self._draw_trajectories(analyses)
         for analysis in analyses:
             if self.settings.ckpt_path is not None and self.trained.is_start:
                 analysis.initial = START
@@ -156,6 +180,14 @@ class LandscapeCLI(TrainingCLI):
         if self.initial_seeds:
             trainer.networks = self._initial_networks  # type: ignore[attr-defined]
         return trainer
+
+    def _draw_trajectories(self, analyses: Sequence[callbacks.Analysis]) -> None:
+        """Give the runs of `trajectories` to the analysis of paths; a ValueError if there is none."""
+        found = [analysis for analysis in analyses if isinstance(analysis, callbacks.Trajectory)]
+        if not found:
+            raise ValueError("`trajectories` needs the callback Trajectory: add it, or leave callbacks out")
+        for analysis in found:
+            analysis.share_plane(self.settings.trajectories[1:])
 
     def _moment(self, seed: int) -> str:
         """End of the names of the files of initial weights."""

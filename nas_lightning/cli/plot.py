@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nas_lightning.cli.argument_parser import ArgumentParser, named_path
-from nas_lightning.cli.plot_views import OWN_VIEWS, check_options
+from nas_lightning.cli.plot_views import OWN_VIEWS, TRAJECTORY, check_options, write_animation
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -48,11 +48,30 @@ def main(arguments: Sequence[str]) -> None:
     options = argument_parser().parse(arguments)
     from nas_lightning.figures import picture_format, write_figure
 
+    if options.output is not None and options.output.suffix.lower() == ".gif":
+        animate(options)
+        return
     if options.output is not None:
         picture_format(options.output)
     figure = draw(options)
     output: Path = options.output or options.files[0].with_suffix(".png")
     write_figure(figure, output)
+    print(output)
+
+
+def animate(options: argparse.Namespace) -> None:
+    """Write the animation of one trajectory."""
+    output, paths = options.output, options.files
+    datasets = _read_same_kind(paths, options.view)
+    kind = datasets[0].attrs["kind"]
+    if len(paths) > 1 or kind != TRAJECTORY:
+        found = f"{len(paths)} files" if len(paths) > 1 else f"a file of kind {kind}"
+        raise ValueError(
+            f"`output` (={output}) moves, as only one file of kind {TRAJECTORY} can, not {found}"
+        )
+    check_options(options, kind)
+    title = options.title or _titles(paths, datasets, options.labels)[0]
+    write_animation(datasets[0], title, paths[0], output)
     print(output)
 
 
@@ -71,7 +90,7 @@ def argument_parser() -> ArgumentParser:
         "--output",
         metavar="FILE",
         type=named_path,
-        help="FILE.png, .svg or .pdf (beside the first file, .png)",
+        help="FILE.png, .svg or .pdf, or .gif of one trajectory (beside the first file, .png)",
     )
     parser.add_argument(
         "--view",

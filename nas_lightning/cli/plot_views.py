@@ -14,6 +14,11 @@ if TYPE_CHECKING:
     import xarray as xr
     from matplotlib.figure import Figure
 
+    from nas_lightning.figures import TrajectoryPanel
+
+TRAJECTORY = "trajectory"
+"""Kind of the files that can be animated."""
+
 
 @dataclass(frozen=True)
 class OwnView:
@@ -81,6 +86,46 @@ def _draw_profiles(
     return figures.draw_profiles(curves, title=title, note=note)
 
 
+def _read_trajectory(path: Path) -> xr.Dataset:
+    from nas_lightning.analysis.surface import read_surface
+
+    return read_surface(path)
+
+
+def _trajectory_panels(
+    datasets: Sequence[xr.Dataset], titles: Sequence[str], paths: Sequence[Path]
+) -> list[TrajectoryPanel]:
+    from nas_lightning import figures
+    from nas_lightning.analysis.surface import finest_lattice
+
+    panels = []
+    for dataset, title, path in zip(datasets, titles, paths, strict=True):
+        if (finished := int(dataset["done"].sum())) < dataset["done"].size:
+            points = f"{finished} of {dataset['done'].size} points"
+            print(f"nas-lightning: {path} is unfinished: {points} are measured", file=sys.stderr)
+        try:
+            panels.append(figures.read_trajectory_panel(dataset, title, finest=finest_lattice))
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
+    return panels
+
+
+def _draw_trajectories(
+    datasets: Sequence[xr.Dataset], titles: Sequence[str], paths: Sequence[Path], title: str
+) -> Figure:
+    from nas_lightning import figures
+
+    return figures.draw_trajectories(_trajectory_panels(datasets, titles, paths), title=title)
+
+
+def write_animation(dataset: xr.Dataset, title: str, path: Path, output: Path) -> None:
+    """Write the animation of a trajectory's file."""
+    from nas_lightning import figures
+
+    [panel] = _trajectory_panels([dataset], [title], [path])
+    figures.write_trajectory_animation(panel, output)
+
+
 OWN_VIEWS: Mapping[str, OwnView] = MappingProxyType(
     {
         "loss_profile": OwnView(
@@ -88,6 +133,12 @@ OWN_VIEWS: Mapping[str, OwnView] = MappingProxyType(
             "the loss along random directions, mean and standard error, all files in one panel",
             _read_profile,
             _draw_profiles,
+        ),
+        TRAJECTORY: OwnView(
+            "trajectory",
+            "the path of a training over the loss in the plane of its first two components; a .gif moves",
+            _read_trajectory,
+            _draw_trajectories,
         ),
     }
 )

@@ -19,6 +19,13 @@ from nas_lightning.figures.spectrum import draw_spectrum
 from nas_lightning.figures.spread import SurfaceSpread, draw_spread
 from nas_lightning.figures.surface import ReadSurface, SurfacePanel, read_surface_panel
 from nas_lightning.figures.surface3d import draw_surfaces
+from nas_lightning.figures.trajectory import (
+    TrajectoryPanel,
+    TrajectoryPath,
+    draw_trajectories,
+    read_trajectory_panel,
+    write_trajectory_animation,
+)
 from nas_lightning.figures.variance import draw_heat_maps
 from nas_lightning.figures.variance_by_node import VarianceSplit, draw_variance_by_node, read_variance_split
 from nas_lightning.figures.width_depth import WidthDepthPlane, draw_width_depth
@@ -36,6 +43,8 @@ __all__ = [
     "ReadSurface",
     "SurfacePanel",
     "SurfaceSpread",
+    "TrajectoryPanel",
+    "TrajectoryPath",
     "VarianceSplit",
     "WidthDepthPlane",
     "draw_accuracy",
@@ -51,6 +60,7 @@ __all__ = [
     "draw_spectrum",
     "draw_spread",
     "draw_surfaces",
+    "draw_trajectories",
     "draw_variance_by_node",
     "draw_width_depth",
     "figure_to_array",
@@ -62,7 +72,9 @@ __all__ = [
     "profile_curve",
     "read_curvature",
     "read_surface_panel",
+    "read_trajectory_panel",
     "read_variance_split",
     "shared_note",
     "write_figure",
+    "write_trajectory_animation",
 ]

@@ -66,8 +66,8 @@ def draw_loss_contours(
     return settle(figure, planes=planes, note=shared_note([surface.facts for surface in surfaces]))
 
 
-def draw_contour(axes: Axes, surface: SurfacePanel) -> None:
-    """Draw the level lines of one loss surface, in nat."""
+def draw_contour(axes: Axes, surface: SurfacePanel, *, center: bool = True) -> None:
+    """Draw the level lines of one loss surface, in nat, and mark its ``center`` (0, 0)."""
     set_plane(axes, (surface.alphas[0], surface.alphas[-1]), (surface.betas[0], surface.betas[-1]))
     mark_values(axes, surface, infinite=False)
     # A level line next to a point of extreme loss would cling to its neighbour's grid line. With losses cut
@@ -86,7 +86,8 @@ def draw_contour(axes: Axes, surface: SurfacePanel) -> None:
         _remove_unreadable(axes, values)
     else:
         _say_range(axes, losses[np.isfinite(surface.values) & known])
-    mark_center(axes)
+    if center:
+        mark_center(axes)
 
 
 def _say_range(axes: Axes, losses: Float[np.ndarray, " points"]) -> None:

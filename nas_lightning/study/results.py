@@ -57,8 +57,9 @@ _STATISTICS = {
         *("largest_eigenvalue", "smallest_eigenvalue", "trace", "trace_standard_error"),
         *("products", "converged", "center_loss", "normalized_largest_eigenvalue"),
     ),
+    "trajectory": ("plane_variance", "path_length", "path_straightness"),
 }
-_WITHOUT_PLANE = ("hessian_spectrum",)
+_WITHOUT_PLANE = ("hessian_spectrum", "trajectory")
 _LOGARITHMIC = ("center_", "normalized_largest_eigenvalue")
 """Beginnings of the names of statistics whose logarithms are averaged over the epochs."""
 _ON_TRAINING_SPLIT = ("gradient_variance", "hessian_spectrum")
