@@ -25,6 +25,7 @@ OVERLAYS = [
     CONFIGS / "hessian_spectrum.yaml",
     CONFIGS / "initialisation.yaml",
     CONFIGS / "training_split.yaml",
+    CONFIGS / "trajectory.yaml",
 ]
 CELLS = {
     "nasnet": "nasnet",
