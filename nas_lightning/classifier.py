@@ -395,6 +395,12 @@ class CellClassifier(LightningModule):
             self.images = self._found_images = record
 
     @classmethod
+    def setting_names(cls) -> dict[str, inspect.Parameter]:
+        """The settings of the module and of those that it derives from, by name."""
+        bases = [base for base in cls.__mro__[::-1] if issubclass(base, CellClassifier)]
+        return {name: one for base in bases for name, one in inspect.signature(base).parameters.items()}
+
+    @classmethod
     def load_from_checkpoint(
         cls, checkpoint_path: Any, map_location: Any = None, *args: Any, **settings: Any
     ) -> CellClassifier:
@@ -419,7 +425,7 @@ class CellClassifier(LightningModule):
         """
         data: Mapping[str, Any] = {}
         if isinstance(checkpoint_path, str | os.PathLike) and "://" not in str(checkpoint_path):
-            known = inspect.signature(cls).parameters
+            known = cls.setting_names()
             checkpoint = read_allowed_checkpoint(Path(checkpoint_path), known, settings)
             data = checkpoint.get("datamodule_hyper_parameters") or {}
         settings.setdefault("weights_only", True)

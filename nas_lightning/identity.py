@@ -13,6 +13,7 @@ ANALYSES = {
     "HessianSpectrum": "hessian_spectrum",
     "LossProfile": "loss_profile",
     "Trajectory": "trajectory",
+    "ModeConnectivity": "mode_connectivity",
 }
 """The callbacks that only analyse, and how the names of their files begin unless they have a ``name``."""
 

@@ -44,6 +44,7 @@ ARROWS: dict[str, set[str]] = {
     "classifier": {  # it brings its callbacks
         *("networks", "cells", "acceleration", "callbacks", "metrics", "optimization", "prediction"),
     },
+    "curve_classifier": {"classifier", "analysis", "callbacks"},
     "analysis": set(),
     "figures": {"cells"},
     "callbacks": {"acceleration", "analysis", "figures", "cells"},
@@ -54,6 +55,7 @@ ARROWS: dict[str, set[str]] = {
         "networks",
         "acceleration",
         "classifier",
+        "curve_classifier",
         "datamodules",
         "analysis",
         "figures",

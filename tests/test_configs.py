@@ -26,6 +26,7 @@ OVERLAYS = [
     CONFIGS / "initialisation.yaml",
     CONFIGS / "training_split.yaml",
     CONFIGS / "trajectory.yaml",
+    CONFIGS / "connectivity.yaml",
 ]
 CELLS = {
     "nasnet": "nasnet",

@@ -61,6 +61,13 @@ from nas_lightning.analysis.loss_profile import (
     profile_scalars,
     read_profile,
 )
+from nas_lightning.analysis.mode_connectivity import (
+    PathSurface,
+    connectivity_scalars,
+    losses_on_paths,
+    mode_connectivity,
+    new_paths,
+)
 from nas_lightning.analysis.per_sample_gradients import PerSampleGradients
 from nas_lightning.analysis.second_derivative import second_derivative
 from nas_lightning.analysis.split_losses import losses_of_splits, split_variables
@@ -94,6 +101,7 @@ __all__ = [
     "InterpolationSurface",
     "LineSurface",
     "Loss",
+    "PathSurface",
     "PerSampleGradients",
     "Point",
     "ProfileSurface",
@@ -106,6 +114,7 @@ __all__ = [
     "barrier_scalars",
     "block_eigenvalues",
     "check_seeds",
+    "connectivity_scalars",
     "cosine",
     "count_classes",
     "curvature_at_points",
@@ -133,10 +142,13 @@ __all__ = [
     "losses_along",
     "losses_between",
     "losses_of_splits",
+    "losses_on_paths",
     "measure_pending",
+    "mode_connectivity",
     "most_confused",
     "new_interpolation",
     "new_line",
+    "new_paths",
     "new_profile",
     "parameter_blocks",
     "path_length",

@@ -10,6 +10,7 @@ from nas_lightning.callbacks.hessian_spectrum import HessianSpectrum
 from nas_lightning.callbacks.loader_classes import has_uneven_classes
 from nas_lightning.callbacks.loss_contour import LossContour
 from nas_lightning.callbacks.loss_profile import LossProfile
+from nas_lightning.callbacks.mode_connectivity import ModeConnectivity
 from nas_lightning.callbacks.monitors import check_monitors
 from nas_lightning.callbacks.progress import TrainingProgress, keep_log_beside_bars
 from nas_lightning.callbacks.requeue import EXIT_CODE as REQUEUE_EXIT_CODE
@@ -31,6 +32,7 @@ __all__ = [
     "HessianSpectrum",
     "LossContour",
     "LossProfile",
+    "ModeConnectivity",
     "Requeue",
     "RunRecord",
     "TrainingProgress",

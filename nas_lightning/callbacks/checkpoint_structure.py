@@ -75,6 +75,8 @@ def check_structure(
             raise ValueError(f"{said}: {error}") from error
     settings = checkpoint.get("hyper_parameters") or {}
     unknown = [name for name in settings if not name.startswith("_") and name not in model_settings]
+    if "ends" in unknown:
+        raise ValueError(f"{said} holds a curve between two networks (`model.ends`), not one network")
     if unknown:
         raise ValueError(f"{foreign}: it has no setting `{unknown[0]}`")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import pkgutil
 import re
 from collections.abc import Collection, Mapping
@@ -15,12 +14,14 @@ from lightning.pytorch import Trainer
 
 from nas_lightning.callbacks.checkpoint_structure import check_structure, refuse_foreign_code
 from nas_lightning.callbacks.checkpoints import CHECKPOINTS
+from nas_lightning.callbacks.curve_ends import holds_curve
 from nas_lightning.callbacks.own_code import recall_own_code
 from nas_lightning.callbacks.requeue import requeue_checkpoints
 from nas_lightning.callbacks.resuming import place_of
 from nas_lightning.cells import get_genotype
 from nas_lightning.classifier import CellClassifier
 from nas_lightning.cli.messages import plain_message
+from nas_lightning.curve_classifier import CurveClassifier
 from nas_lightning.datamodules import ImageDataModule
 from nas_lightning.identity import NOT_DECIDING, differing_settings
 from nas_lightning.torch_files import read_torch_file
@@ -62,6 +63,11 @@ class CheckpointSettings:
     steps: int = 0
     ended: str | None = None
     is_start: bool = False
+
+    @property
+    def is_curve(self) -> bool:
+        """Whether it holds a curve between two networks."""
+        return "ends" in self.model
 
     @property
     def root(self) -> str | None:
@@ -170,20 +176,24 @@ def _check_types(
         raise ValueError(f"{said}: its {re.sub('^`', f'`{prefix}', line)}") from error
 
 
-def read_checkpoint_settings(path: Path, *, resuming: bool = False) -> CheckpointSettings:
+def read_checkpoint_settings(
+    path: Path, *, resuming: bool = False, key: str = "ckpt_path"
+) -> CheckpointSettings:
     """Read the settings that a checkpoint of this program was trained with.
 
     Args:
         path: The checkpoint.
         resuming: Whether a training is to go on from it, which takes more than the weights.
+        key: The setting that names it, for messages.
 
     Raises:
         FileNotFoundError: If there is no such file.
         ValueError: If it is damaged, no checkpoint of this program, or names code that is not allowed.
     """
-    checkpoint = read_torch_file(path, "ckpt_path", mmap=True)
-    said = f"`ckpt_path` (={path})"
-    check_structure(said, checkpoint, inspect.signature(CellClassifier).parameters, resuming=resuming)
+    checkpoint = read_torch_file(path, key, mmap=True)
+    said = f"`{key}` (={path})"
+    cls = CurveClassifier if holds_curve(checkpoint) else CellClassifier
+    check_structure(said, checkpoint, cls.setting_names(), resuming=resuming)
     model = {
         name: value
         for name, value in (checkpoint.get("hyper_parameters") or {}).items()
@@ -195,7 +205,7 @@ def read_checkpoint_settings(path: Path, *, resuming: bool = False) -> Checkpoin
     refuse_foreign_code(said, model, data_class, data)
     if data_class is not None and not _is_data_set(data_class):
         raise ValueError(f"{said} was trained on {data_class!r}, which is no data set")
-    _check_types(said, CellClassifier, model, "model.", skip={"optimizer", "lr_scheduler"})
+    _check_types(said, cls, model, "model.", skip={"optimizer", "lr_scheduler"})
     if data_class is not None:
         _check_types(said, pkgutil.resolve_name(data_class), data, "data.")
     run = {f"trainer.{name}": value for name, value in (checkpoint.get("trainer") or {}).items()}

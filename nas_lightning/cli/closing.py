@@ -11,7 +11,14 @@ from pathlib import Path
 from typing import Any
 
 PROGRAM = "nas-lightning"
-PICTURED = ("loss_contour", "gradient_variance", "loss_profile", "trajectory", "trajectories")
+PICTURED = (
+    "loss_contour",
+    "gradient_variance",
+    "loss_profile",
+    "trajectory",
+    "trajectories",
+    "mode_connectivity",
+)
 """Beginnings of the names of files that `nas-lightning plot` draws, the first drawn first."""
 
 
@@ -62,7 +69,8 @@ def fit_end(folder: Path) -> tuple[str, list[list[str]]]:
     pictures = landscape_files(folder / "landscape")
     checkpoint = folder / "checkpoints" / "last.ckpt"
     commands = [["plot", str(pictures[0])]] if pictures else []
-    if checkpoint.is_file() and not pictures:
+    is_curve = "model.ends" in result.get("settings", {})  # between two networks: no other command takes it
+    if checkpoint.is_file() and not pictures and not is_curve:
         commands.append(["landscape", "--ckpt_path", str(checkpoint)])
     return text, commands
 

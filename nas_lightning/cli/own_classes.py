@@ -55,7 +55,7 @@ def with_own_classes(arguments: Sequence[str]) -> list[str]:
     gone: list[Path] = []  # what a file of settings remembers, such as a run's own
     rest: list[str] = []
     named: list[tuple[str, str]] = []
-    for key, value, given in _settings(arguments):
+    for key, value, given in settings_in(arguments):
         if key == "code":
             if value is None:
                 raise ValueError("`code` needs a value")
@@ -79,7 +79,7 @@ def with_own_classes(arguments: Sequence[str]) -> list[str]:
     return rest + ([f"--code={json.dumps(list(dict.fromkeys(code)))}"] if code or gone else [])
 
 
-def _settings(arguments: Sequence[str]) -> Iterator[tuple[str, Any, list[str]]]:
+def settings_in(arguments: Sequence[str]) -> Iterator[tuple[str, Any, list[str]]]:
     """Key, value and text of each argument; files of settings as what they hold."""
     remaining = list(arguments)
     while remaining:

@@ -126,6 +126,23 @@ def write_animation(dataset: xr.Dataset, title: str, path: Path, output: Path) -
     figures.write_trajectory_animation(panel, output)
 
 
+def _read_paths(path: Path) -> xr.Dataset:
+    from nas_lightning.analysis.mode_connectivity import PathSurface
+
+    return PathSurface.read(path)
+
+
+def _draw_paths(
+    datasets: Sequence[xr.Dataset], titles: Sequence[str], paths: Sequence[Path], title: str
+) -> Figure:
+    from nas_lightning import figures
+
+    if len(datasets) > 1:
+        raise ValueError(f"`files` are {len(paths)} curves between networks: a picture shows one")
+    finished_rows(datasets[0], paths[0], "path", "paths")
+    return figures.draw_connectivity(datasets[0], title or titles[0].replace("\n", ", "))
+
+
 OWN_VIEWS: Mapping[str, OwnView] = MappingProxyType(
     {
         "loss_profile": OwnView(
@@ -139,6 +156,12 @@ OWN_VIEWS: Mapping[str, OwnView] = MappingProxyType(
             "the path of a training over the loss in the plane of its first two components; a .gif moves",
             _read_trajectory,
             _draw_trajectories,
+        ),
+        "mode_connectivity": OwnView(
+            "line",
+            "loss and accuracy of each split along lines and curves between networks",
+            _read_paths,
+            _draw_paths,
         ),
     }
 )

@@ -26,6 +26,7 @@ from nas_lightning.callbacks.own_code import OwnCode
 from nas_lightning.cells import genotype_notes
 from nas_lightning.classifier import CellClassifier
 from nas_lightning.cli.closing import fit_end, metrics_text, say_end
+from nas_lightning.cli.curve import named_ends
 from nas_lightning.cli.deciding import TRAINER_DEFAULTS, decisive, plain_settings
 from nas_lightning.cli.launcher import check_tasks
 from nas_lightning.cli.main import SUBCOMMANDS
@@ -34,6 +35,7 @@ from nas_lightning.cli.own_classes import code_setting, own_code
 from nas_lightning.cli.run_folder import check_run_folder, lock_folder
 from nas_lightning.cli.training_settings import TrainingSettingsCLI
 from nas_lightning.cli.weights import load_weights
+from nas_lightning.curve_classifier import CurveClassifier
 from nas_lightning.datamodules import ImageDataModule
 from nas_lightning.datamodules.download import files_at_hand
 from nas_lightning.files import FULL_DISK, atomic_write
@@ -76,6 +78,7 @@ class TrainingCLI(TrainingSettingsCLI):
     def __init__(self, arguments: list[str], trainer_class: type[Trainer] = Trainer) -> None:
         self._lock: FileLock | None = None
         self._was_finished = False
+        self.ends = named_ends(arguments)
         callbacks.keep_log_beside_bars()
         fitting = arguments[0] == "fit"
         usage = {
@@ -84,7 +87,7 @@ class TrainingCLI(TrainingSettingsCLI):
         }
         super().__init__(
             arguments,
-            model_class=CellClassifier,
+            model_class=CellClassifier if self.ends is None else CurveClassifier,
             datamodule_class=ImageDataModule,
             subclass_mode_data=True,
             trainer_class=trainer_class,
@@ -306,6 +309,8 @@ class TrainingCLI(TrainingSettingsCLI):
         self.model.check_epochs(self.trainer.max_epochs)
         self.model.make_optimizer()
         self.model.network.check_image_size(self.datamodule.image_size)
+        if isinstance(self.model, CurveClassifier) and self.settings.ckpt_path is None:
+            self.model.load_ends()
         key = "weights" if self.config["subcommand"] == "fit" else "reference_weights"
         file = self.settings.get(key)
         if file is not None and self.settings.ckpt_path is None:

@@ -12,6 +12,7 @@ from jsonargparse import Namespace
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_info
 
+from nas_lightning.callbacks.curve_ends import KEY
 from nas_lightning.cells import get_genotype, import_operations
 from nas_lightning.cli.callback_arguments import callbacks_argument, split_callback_arguments
 from nas_lightning.cli.checkpoint_settings import (
@@ -20,6 +21,7 @@ from nas_lightning.cli.checkpoint_settings import (
     read_checkpoint_settings,
 )
 from nas_lightning.cli.config_files import with_included_files
+from nas_lightning.cli.curve import with_ends
 from nas_lightning.cli.deciding import decisive, plain_settings
 from nas_lightning.cli.extension import plan_extension
 from nas_lightning.cli.launcher import draw_seed, has_slurm_tasks, is_requeued
@@ -54,6 +56,8 @@ class TrainingSettingsCLI(LightningCLI):
 
     _seed_is_drawn = False
     _data_is_remembered = False
+    ends: list[str] | None = None
+    """The ends of the curve that is trained; None of the training of one network."""
 
     def __init__(self, arguments: list[str], **options: Any) -> None:
         self.arguments = arguments
@@ -123,6 +127,8 @@ class TrainingSettingsCLI(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse the arguments given to the constructor rather than those of the process."""
         arguments = with_own_classes(with_included_files(self.arguments))
+        if self.ends is not None:
+            arguments = with_ends(arguments, self.ends)
         self.arguments, changes = split_callback_arguments(arguments)
         self.config = parser.parse_args(self.arguments)
         if changes:
@@ -132,6 +138,11 @@ class TrainingSettingsCLI(LightningCLI):
         settings = self.settings
         refuse_comments(self.arguments, "experiment", "run", "weights", "ckpt_path")
         check_values(settings)
+        for key in ("weights", "extend") if self.ends is not None else ():
+            if settings.get(key) is not None:
+                raise ValueError(
+                    f"`{key}` (={settings[key]}) does not go with `{KEY}`: leave one of them out"
+                )
         if settings.ckpt_path and Path(settings.ckpt_path).is_dir():
             settings.ckpt_path = str(checkpoint_file(Path(settings.ckpt_path)))
         self._place_run()
@@ -274,6 +285,13 @@ class TrainingSettingsCLI(LightningCLI):
         """
         resuming = self.config["subcommand"] == "fit"
         trained = longer or read_checkpoint_settings(path, resuming=resuming)
+        if trained.is_curve and self.ends is None:
+            raise ValueError(
+                f"`ckpt_path` (={path}) holds a curve between two networks, not one network: `fit --config"
+                " RUN/config.yaml --ckpt_path last` goes on with it"
+            )
+        if self.ends is not None and not trained.is_curve:
+            raise ValueError(f"`ckpt_path` (={path}) holds one network, no curve: leave out `{KEY}`")
         if resuming:
             trained.refuse_to_resume()
         drawn = self.settings.seed_everything

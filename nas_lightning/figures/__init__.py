@@ -3,6 +3,7 @@
 from nas_lightning.figures.accuracy import AccuracyPanel, draw_accuracy
 from nas_lightning.figures.cell import CellDrawing, draw_cell, draw_cells
 from nas_lightning.figures.confusion import draw_confusion_matrix
+from nas_lightning.figures.connectivity import draw_connectivity
 from nas_lightning.figures.curves import Curve, CurvePanel, draw_curves
 from nas_lightning.figures.effects import Effect, EffectPanel, draw_forest
 from nas_lightning.figures.facts import file_facts, file_titles, shared_note
@@ -51,6 +52,7 @@ __all__ = [
     "draw_cell",
     "draw_cells",
     "draw_confusion_matrix",
+    "draw_connectivity",
     "draw_curves",
     "draw_forest",
     "draw_heat_maps",

@@ -58,8 +58,11 @@ _STATISTICS = {
         *("products", "converged", "center_loss", "normalized_largest_eigenvalue"),
     ),
     "trajectory": ("plane_variance", "path_length", "path_straightness"),
+    "mode_connectivity": (
+        *("curve_train_barrier", "curve_test_barrier", "line_train_barrier", "line_test_barrier"),
+    ),
 }
-_WITHOUT_PLANE = ("hessian_spectrum", "trajectory")
+_WITHOUT_PLANE = ("hessian_spectrum", "trajectory", "mode_connectivity")
 _LOGARITHMIC = ("center_", "normalized_largest_eigenvalue")
 """Beginnings of the names of statistics whose logarithms are averaged over the epochs."""
 _ON_TRAINING_SPLIT = ("gradient_variance", "hessian_spectrum")
