@@ -25,6 +25,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from nas_lightning.analysis.curvature_products import HessianProduct
 from nas_lightning.analysis.evaluation import Batches, Loss
 from nas_lightning.analysis.extreme_eigenvalues import (
     NOT_FINITE,
@@ -33,7 +34,6 @@ from nas_lightning.analysis.extreme_eigenvalues import (
     extreme_eigenvalues,
 )
 from nas_lightning.analysis.filters import filter_scale
-from nas_lightning.analysis.hessian import HessianProduct
 
 Place: TypeAlias = tuple[str, int | None, int | None]
 """Part of a network, number of the cell or None, and its node or None (the projections of its inputs)."""

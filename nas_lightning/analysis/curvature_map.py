@@ -18,12 +18,12 @@ import numpy as np
 from jaxtyping import Float
 from torch import nn
 
+from nas_lightning.analysis.curvature_products import HessianProduct
 from nas_lightning.analysis.directions import Directions, cosine
 from nas_lightning.analysis.displacement import at_points
 from nas_lightning.analysis.evaluation import Batches, Loss, evaluating, loss_name
 from nas_lightning.analysis.extreme_eigenvalues import NOT_FINITE, check_run, extreme_eigenvalues
 from nas_lightning.analysis.filters import filter_scale
-from nas_lightning.analysis.hessian import HessianProduct
 from nas_lightning.analysis.loss import loss_variables
 from nas_lightning.analysis.surface import Point, measured_plane
 from nas_lightning.analysis.surface_scalars import Axis, Field, center_value, each_seed, point_areas

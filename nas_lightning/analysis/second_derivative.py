@@ -26,10 +26,10 @@ import numpy as np
 from jaxtyping import Float64
 from torch import nn
 
+from nas_lightning.analysis.curvature_products import HessianProduct, Product
 from nas_lightning.analysis.directions import Normalization
 from nas_lightning.analysis.evaluation import Batches, Loss
 from nas_lightning.analysis.filters import direction_scale
-from nas_lightning.analysis.hessian import HessianProduct, Product
 
 _OWN_STREAM = 2
 """Tells the random signs from those of :func:`~nas_lightning.analysis.hessian.hessian_eigenvalues`."""

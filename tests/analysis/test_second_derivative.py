@@ -152,7 +152,7 @@ def test_the_profile_of_a_quadratic_is_this_parabola_at_every_radius() -> None:
 
 
 def _products(module: nn.Module, batches: list[tuple[Tensor, Tensor]], settings: dict[str, Any]) -> Any:
-    from nas_lightning.analysis.hessian import HessianProduct
+    from nas_lightning.analysis.curvature_products import HessianProduct
 
     return HessianProduct(module, batches, **settings).partial
 
