@@ -14,6 +14,8 @@ ANALYSES = {
     "LossProfile": "loss_profile",
     "Trajectory": "trajectory",
     "ModeConnectivity": "mode_connectivity",
+    "CurvatureMap": "curvature_map",
+    "BlockCurvature": "block_curvature",
 }
 """The callbacks that only analyse, and how the names of their files begin unless they have a ``name``."""
 
