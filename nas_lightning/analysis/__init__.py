@@ -90,8 +90,13 @@ from nas_lightning.analysis.trajectory import (
     plane_axes,
     plane_directions,
     trajectory_plane,
+)
+from nas_lightning.analysis.trajectory_surface import (
+    checkpoint_variables,
     trajectory_scalars,
+    trajectory_surface,
     trajectory_variables,
+    visited,
 )
 
 __all__ = [
@@ -128,6 +133,7 @@ __all__ = [
     "barrier_scalars",
     "block_eigenvalues",
     "check_seeds",
+    "checkpoint_variables",
     "connectivity_scalars",
     "cosine",
     "count_classes",
@@ -189,8 +195,10 @@ __all__ = [
     "tangent_kernel_trace",
     "trajectory_plane",
     "trajectory_scalars",
+    "trajectory_surface",
     "trajectory_variables",
     "variance_at_points",
     "variance_scalars",
     "variance_variables",
+    "visited",
 ]

@@ -36,6 +36,11 @@ class StoredWeights:
         names: Its entries that count, in their order.
         label: What messages call the weights.
 
+    Attributes:
+        state: The state dict; of a checkpoint on disk nothing of it.
+        shapes: Shape of every parameter that counts.
+        label: What messages call the weights.
+
     Raises:
         ValueError: If an entry is missing.
 
@@ -48,11 +53,11 @@ class StoredWeights:
     def __init__(self, state: StateDict, names: Sequence[str], label: str = "the weights") -> None:
         self.label = label
         self.shapes = _shapes(state, names, label)
-        self._state: StateDict = state
+        self.state: StateDict = state
 
     def read(self, spans: Sequence[Span]) -> Float64[np.ndarray, " entries"]:
         """The entries of some spans, one after the other."""
-        return _entries(self._state, spans)
+        return _entries(self.state, spans)
 
     def sha256(self) -> str:
         """Hash of names, shapes and float64 values."""
@@ -88,7 +93,7 @@ class CheckpointWeights(StoredWeights):
         content = read_torch_file(self.path, mmap=True)
         state = self._own(content)
         super().__init__(state, names, label or str(path))
-        self._state = {}
+        self.state = {}
         self._places = _places(self.path, content, {name: state[name] for name in names})
 
     def read(self, spans: Sequence[Span]) -> Float64[np.ndarray, " entries"]:

@@ -17,10 +17,8 @@ with comparison to neural network training* (NeurIPS 2018).
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -28,9 +26,6 @@ from jaxtyping import Float64
 
 from nas_lightning.analysis.directions import Direction
 from nas_lightning.analysis.stored_weights import StateDict, StoredWeights, blocks_of
-
-if TYPE_CHECKING:
-    import xarray as xr  # takes as long to import as the rest of the analyses together
 
 BLOCK_BYTES = 8 * 2**20
 """Memory for the block of parameters that is read of all checkpoints at once."""
@@ -217,79 +212,3 @@ def plane_axes(
 
 def _are(count: int) -> str:
     return "is 1" if count == 1 else f"are {count}"
-
-
-def trajectory_variables(
-    plane: TrajectoryPlane, *, runs: Sequence[int], steps: Sequence[int], epochs: Sequence[float]
-) -> dict[str, xr.DataArray]:
-    """The plane as variables of a file, over the checkpoints, the components and the two axes.
-
-    Args:
-        plane: The plane.
-        runs: Number of each checkpoint's run.
-        steps: Steps of the optimiser before each checkpoint.
-        epochs: Epochs before each checkpoint, NaN within an epoch.
-    """
-    import xarray as xr
-
-    length = {"units": "norm of the weights"}
-    axes = ("checkpoint", "axis")
-    between = np.where(np.diff(runs, prepend=runs[0]) == 0, plane.steps, 0.0)
-    variables = {
-        "coefficient": (axes, plane.coefficients, "c_ik of d_k = sum_i c_ik (w_i - w*)", {}),
-        "coordinate": (axes, plane.coordinates, "<w_i - w*, d_k>", length),
-        "distance": ("checkpoint", plane.distances, "distance from the plane", length),
-        "path_step": ("checkpoint", between, "distance from the checkpoint before", length),
-        "checkpoint_run": ("checkpoint", np.array(runs, np.int32), "number of the run", {}),
-        "checkpoint_step": ("checkpoint", np.array(steps, np.int32), "steps of the optimiser", {}),
-        "checkpoint_epochs": ("checkpoint", np.array(epochs, np.float64), "epochs of training", {}),
-        "explained_variance": (
-            "component",
-            plane.explained_variance,
-            "share of a component in the variance",
-            {},
-        ),
-    }
-    return {
-        name: xr.DataArray(values, dims=dims, attrs={"long_name": long_name, "units": "1", **units})
-        for name, (dims, values, long_name, units) in variables.items()
-    }
-
-
-def trajectory_scalars(dataset: xr.Dataset) -> xr.Dataset:
-    """Compute the numbers of the first run's path by which trainings are compared.
-
-    - ``plane_variance``: share of the variance of all checkpoints that the two components explain.
-    - ``path_length``: sum of ||w_i - w_(i - 1)||; it grows with the number of checkpoints.
-    - ``path_straightness``: ||w_0 - w*|| / path_length, 1 for a straight line.
-
-    Lengths are Euclidean: a rescaling of weights before a batch norm changes them.
-
-    Args:
-        dataset: A file's variables, see :func:`trajectory_variables`.
-    """
-    import xarray as xr
-
-    own = dataset["checkpoint_run"].values == 0
-    first = int(np.flatnonzero(own)[0])
-    length = float(dataset["path_step"].values[own][1:].sum())
-    whole = math.hypot(*dataset["coordinate"].values[first], float(dataset["distance"].values[first]))
-    text = {
-        "plane_variance": (
-            float(dataset["explained_variance"].values[:2].sum()),
-            "share of the variance in the plane",
-            "1",
-        ),
-        "path_length": (length, "length of the path", "norm of the weights"),
-        "path_straightness": (
-            whole / length if length else math.nan,
-            "distance of the ends over the path's length",
-            "1",
-        ),
-    }
-    return xr.Dataset(
-        {
-            name: ((), value, {"long_name": long_name, "units": units})
-            for name, (value, long_name, units) in text.items()
-        }
-    )

@@ -12,7 +12,7 @@ from nas_lightning.callbacks.resuming import place_of
 from nas_lightning.torch_files import read_torch_file
 
 LAST = "last.ckpt"
-_FACTS = {"genotype": "genotype", "images": "images", "data": "data set"}
+_FACTS = {"genotype": "genotype", "images": "description of the images", "data": "data set"}
 """What the checkpoints of runs in one plane must agree in, and its name in messages."""
 
 

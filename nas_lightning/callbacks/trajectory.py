@@ -25,8 +25,7 @@ from nas_lightning.analysis import (
     StoredWeights,
     Surface,
     TrajectoryPlane,
-    estimate_running_statistics,
-    evaluate,
+    checkpoint_variables,
     finest_lattice,
     loss_at_points,
     loss_variables,
@@ -35,6 +34,7 @@ from nas_lightning.analysis import (
     trajectory_plane,
     trajectory_scalars,
     trajectory_variables,
+    visited,
 )
 from nas_lightning.callbacks.checkpoints import CHECKPOINTS, RunCheckpoint, save_start
 from nas_lightning.callbacks.context import AnalysisContext, Dataset
@@ -310,32 +310,15 @@ class Trajectory(PointAnalysis):
         self, context: AnalysisContext, prepared: _Prepared, forward: Forward
     ) -> dict[str, Any]:
         """Loss and accuracy of every checkpoint, shared by the ranks."""
-        import xarray as xr
-
-        network, points, weights = context.network, prepared.points, prepared.weights
+        points = prepared.points
         values = np.zeros((len(points), 2))
-        state = network.state_dict()
-        kept = {name: value.detach().clone() for name, value in state.items()}
-        try:
+        settings: dict[str, Any] = {"forward": forward, "loss": self.loss}
+        with visited(context.network) as visit:
             for index in range(context.rank, len(points), context.world_size):
-                stored = weights[index]
-                loaded = stored.state_dict() if isinstance(stored, CheckpointWeights) else kept
-                with torch.no_grad():
-                    for name, value in state.items():
-                        value.copy_(loaded.get(name, kept[name]))
-                if points[index].step == 0:
-                    estimate_running_statistics(network, context.batches)
-                values[index] = evaluate(network, context.batches, forward=forward, loss=self.loss)
+                initial = points[index].step == 0
+                values[index] = visit(prepared.weights[index], context.batches, initial=initial, **settings)
                 context.stop_if_asked()
-        finally:
-            with torch.no_grad():
-                for name, value in state.items():
-                    value.copy_(kept[name])
-        values = context.reduce(values)
-        return {
-            f"checkpoint_{name}": xr.DataArray(column, dims="checkpoint", attrs=dict(description))
-            for (name, description), column in zip(loss_variables(self.loss).items(), values.T, strict=True)
-        }
+        return checkpoint_variables(context.reduce(values), self.loss)
 
 
 def _own_folder(context: AnalysisContext) -> Path:

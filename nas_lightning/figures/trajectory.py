@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, UInt8
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -157,13 +157,14 @@ def write_trajectory_animation(
         words.set_text(_moment(panel.paths, moment))
         for drawn, artists in zip(panel.paths, growing, strict=True):
             artists.grow(drawn, int((drawn.steps <= moment).sum()))
-        frames.append(Image.fromarray(figure_to_array(figure, _GIF_DOTS)))
+        frames.append(figure_to_array(figure, _GIF_DOTS))
     # One palette, that of the last frame, in which everything is drawn. Averaging makes white a light grey.
-    palette = frames[-1].quantize(_GIF_COLOURS, dither=Image.Dither.NONE)
-    colours = np.array(palette.getpalette()).reshape(-1, 3)
-    colours[colours.sum(axis=1).argmax()] = 255
-    palette.putpalette(colours.flatten().tolist())
-    images = [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
+    last = Image.fromarray(frames[-1]).quantize(_GIF_COLOURS, dither=Image.Dither.NONE)
+    palette = np.array(last.getpalette()).reshape(-1, 3)
+    palette[palette.sum(axis=1).argmax()] = 255
+    images = [Image.fromarray(_nearest(frame, palette)) for frame in frames]
+    for image in images:
+        image.putpalette(palette.flatten().tolist())
     content = io.BytesIO()
     durations = [milliseconds] * (len(images) - 1) + [LAST_MILLISECONDS]
     images[0].save(
@@ -171,6 +172,18 @@ def write_trajectory_animation(
     )
     with atomic_write(path, "wb") as file:
         file.write(content.getvalue())
+
+
+def _nearest(
+    frame: UInt8[np.ndarray, "height width 3"], palette: Int[np.ndarray, "colours 3"]
+) -> UInt8[np.ndarray, "height width"]:
+    """Number of the nearest colour of a palette, for every pixel."""
+    packed = frame.astype(np.int64) @ [65536, 256, 1]
+    found, places = np.unique(packed, return_inverse=True)
+    colours = np.stack([found >> 16, (found >> 8) & 255, found & 255], axis=1)
+    squares = ((colours[:, None] - palette[None]) ** 2).sum(axis=2)
+    nearest: np.ndarray = squares.argmin(axis=1).astype(np.uint8)[places.reshape(packed.shape)]
+    return nearest
 
 
 @dataclass(frozen=True, eq=False)

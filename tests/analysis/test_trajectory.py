@@ -6,17 +6,19 @@ import itertools
 import re
 import tracemalloc
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
-from nas_lightning.analysis import trajectory_plane
+from nas_lightning.analysis import evaluate, trajectory_plane, trajectory_surface
 from nas_lightning.analysis.stored_weights import CheckpointWeights, Span, StoredWeights
 from nas_lightning.analysis.trajectory import difference_products, plane_axes, plane_directions
 from nas_lightning.torch_files import write_torch_file
 from tests.oracles import trajectory as oracle
+from tests.oracles.loss_surface import loss_surface as slow_surface
 
 NAMES = ["0.weight", "0.bias", "1.weight"]
 
@@ -174,3 +176,35 @@ def test_what_spans_no_plane_is_refused() -> None:
             trajectory_plane(stored(chosen), chosen[-1])
     with pytest.raises(ValueError, match="has no weights 'head'"):
         StoredWeights(first, ["head"], "a.ckpt")
+
+
+@pytest.mark.parametrize("batch_norm", ["reestimated", "frozen"])
+def test_the_loss_over_the_plane_and_along_the_path(batch_norm: Literal["frozen", "reestimated"]) -> None:
+    states = path_of(4)
+    module = small_network().double()
+    module.load_state_dict(states[-1])
+    before = {name: value.clone() for name, value in module.state_dict().items()}
+    torch.manual_seed(1)
+    batches = [(torch.randn(n, 2, 4, 4).double(), torch.randint(4, (n,))) for n in (6, 3)]
+    found = trajectory_surface(module, batches, stored(states[:-1]), 3, batch_norm=batch_norm)
+    directions, *_ = oracle.plane(states, NAMES)
+    sizes = [states[0][name].numel() for name in NAMES]
+    keyed = []
+    for direction in directions:
+        parts = zip(NAMES, np.split(direction, np.cumsum(sizes)[:-1]), strict=True)
+        keyed.append({name: torch.from_numpy(part).view_as(states[0][name]) for name, part in parts})
+    axes = found["alpha"].values.tolist(), found["beta"].values.tolist()
+    loss, accuracy = slow_surface(module, batches, keyed, *axes, batch_norm == "reestimated")
+    np.testing.assert_allclose(found["loss"], loss, rtol=1e-9)
+    np.testing.assert_array_equal(found["accuracy"], accuracy)
+    for state, value in zip(states, found["checkpoint_loss"].values, strict=True):
+        other = small_network().double()
+        # What a checkpoint does not hold among its weights is its own, too: the last layer, the statistics.
+        other.load_state_dict(state)
+        assert value == pytest.approx(evaluate(other, batches)[0], rel=1e-9)
+    assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
+    assert float(found["path_length"]) == pytest.approx(float(found["path_step"].sum()))
+    ends = [
+        sum(float((states[i][n] - states[-1][n]).double().square().sum()) for n in NAMES) for i in (0, -1)
+    ]
+    assert float(found["path_straightness"]) == pytest.approx(ends[0] ** 0.5 / float(found["path_length"]))
