@@ -178,7 +178,7 @@ def _nearest(
     frame: UInt8[np.ndarray, "height width 3"], palette: Int[np.ndarray, "colours 3"]
 ) -> UInt8[np.ndarray, "height width"]:
     """Number of the nearest colour of a palette, for every pixel."""
-    packed = frame.astype(np.int64) @ [65536, 256, 1]
+    packed = frame.astype(np.int64) @ np.array([65536, 256, 1])
     found, places = np.unique(packed, return_inverse=True)
     colours = np.stack([found >> 16, (found >> 8) & 255, found & 255], axis=1)
     squares = ((colours[:, None] - palette[None]) ** 2).sum(axis=2)
