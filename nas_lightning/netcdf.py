@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 Attributes = Mapping[str, str | int | float]
 
-NOT_DECIDING = frozenset({"device", "run_names", "title", "training_seed", "versions"})
+NOT_DECIDING = frozenset({"device", "labels", "run_names", "title", "training_seed", "versions"})
 """Attributes in which a file may differ from the run that continues it."""
 
 CHECKSUM = "sha256"

@@ -33,6 +33,7 @@ from nas_lightning.analysis.grid import axis, check_seeds
 from nas_lightning.analysis.hessian import HessianSpectrum, hessian_eigenvalues
 from nas_lightning.analysis.interpolation import (
     InterpolationSurface,
+    check_ends,
     interpolated,
     loss_interpolation,
     losses_between,
@@ -70,16 +71,6 @@ from nas_lightning.analysis.mode_connectivity import (
 )
 from nas_lightning.analysis.per_sample_gradients import PerSampleGradients
 from nas_lightning.analysis.second_derivative import second_derivative
-from nas_lightning.analysis.spectral_density import (
-    MATRICES,
-    MOMENTS,
-    Density,
-    Quadrature,
-    density_of,
-    lanczos_quadrature,
-    moments_of,
-    spectral_density,
-)
 from nas_lightning.analysis.split_losses import losses_of_splits, split_variables
 from nas_lightning.analysis.stored_weights import CheckpointWeights, StoredWeights
 from nas_lightning.analysis.surface import Point, Surface, finest_lattice, measure_pending, read_surface
@@ -102,14 +93,11 @@ from nas_lightning.analysis.trajectory_surface import (
 __all__ = [
     "DIRECTION_SEEDS",
     "LOSS_VARIABLES",
-    "MATRICES",
-    "MOMENTS",
     "Barrier",
     "BatchSums",
     "CheckpointWeights",
     "CurvatureProduct",
     "CurveSurface",
-    "Density",
     "Directions",
     "Forward",
     "GaussNewtonProduct",
@@ -123,7 +111,6 @@ __all__ = [
     "PerSampleGradients",
     "Point",
     "ProfileSurface",
-    "Quadrature",
     "StoredWeights",
     "Surface",
     "TrajectoryPlane",
@@ -132,6 +119,7 @@ __all__ = [
     "barrier",
     "barrier_scalars",
     "block_eigenvalues",
+    "check_ends",
     "check_seeds",
     "checkpoint_variables",
     "connectivity_scalars",
@@ -141,7 +129,6 @@ __all__ = [
     "curvature_map",
     "curvature_scalars",
     "curvature_variables",
-    "density_of",
     "direction_scale",
     "estimate_running_statistics",
     "estimate_statistics",
@@ -152,7 +139,6 @@ __all__ = [
     "gradient_variance_surface",
     "hessian_eigenvalues",
     "interpolated",
-    "lanczos_quadrature",
     "line_scalars",
     "loss_at_points",
     "loss_interpolation",
@@ -167,7 +153,6 @@ __all__ = [
     "losses_on_paths",
     "measure_pending",
     "mode_connectivity",
-    "moments_of",
     "most_confused",
     "new_interpolation",
     "new_line",
@@ -186,7 +171,6 @@ __all__ = [
     "read_profile",
     "read_surface",
     "second_derivative",
-    "spectral_density",
     "split_variables",
     "spread",
     "statistics_of",

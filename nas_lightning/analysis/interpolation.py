@@ -94,7 +94,8 @@ def interpolated(module: nn.Module, start: State, end: State) -> Iterator[Callab
         targets = {name: own[name] for name in start}
         kept = {name: target.detach().clone() for name, target in targets.items()}
         first, second = (
-            {name: state[name].detach().to(target) for name, target in targets.items()}
+            # A copy, since an end may be the module itself.
+            {name: state[name].detach().to(target, copy=True) for name, target in targets.items()}
             for state in (start, end)
         )
 

@@ -1,16 +1,16 @@
 """What happens during and after a training: analyses, records, checkpoints, progress."""
 
 from nas_lightning.callbacks.analysis import Analysis
-from nas_lightning.callbacks.block_curvature import BlockCurvature
 from nas_lightning.callbacks.cell_summary import CellSummary
 from nas_lightning.callbacks.checkpoints import AtomicCheckpointIO, run_checkpoints
 from nas_lightning.callbacks.confusion_matrix import ConfusionMatrix
-from nas_lightning.callbacks.curvature_map import CurvatureMap
 from nas_lightning.callbacks.drop_path import DropPathSchedule
 from nas_lightning.callbacks.gradient_variance import GradientVariance
 from nas_lightning.callbacks.hessian_spectrum import HessianSpectrum
+from nas_lightning.callbacks.interpolation import Interpolation
 from nas_lightning.callbacks.loader_classes import has_uneven_classes
 from nas_lightning.callbacks.loss_contour import LossContour
+from nas_lightning.callbacks.loss_line import LossLine
 from nas_lightning.callbacks.loss_profile import LossProfile
 from nas_lightning.callbacks.mode_connectivity import ModeConnectivity
 from nas_lightning.callbacks.monitors import check_monitors
@@ -26,15 +26,15 @@ __all__ = [
     "REQUEUE_EXIT_CODE",
     "Analysis",
     "AtomicCheckpointIO",
-    "BlockCurvature",
     "CellSummary",
     "ConfusionMatrix",
-    "CurvatureMap",
     "DropPathSchedule",
     "ExactResume",
     "GradientVariance",
     "HessianSpectrum",
+    "Interpolation",
     "LossContour",
+    "LossLine",
     "LossProfile",
     "ModeConnectivity",
     "Requeue",

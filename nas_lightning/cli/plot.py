@@ -28,7 +28,6 @@ VIEWS = {
 } | {kind.view: kind.text for kind in OWN_VIEWS.values()}
 VARIABLES = {
     "loss_contour": ("loss", "accuracy"),
-    "curvature_map": ("eigenvalue_ratio", "largest_eigenvalue", "smallest_eigenvalue", "loss", "residual"),
     "gradient_variance": ("standard_deviation", "variance", "mean_gradient_norm", "standard_error"),
 }
 """Variables of each kind of surface, the default first; the standard deviation is the variance's root."""
@@ -39,12 +38,8 @@ LABELS = {
     "variance": "variance of the gradient",
     "mean_gradient_norm": "norm of the mean gradient",
     "standard_error": "standard error of the variance",
-    "eigenvalue_ratio": "|smallest / largest eigenvalue| of the Hessian",
-    "largest_eigenvalue": "largest eigenvalue of the Hessian",
-    "smallest_eigenvalue": "smallest eigenvalue of the Hessian",
-    "residual": "residual of the eigenvalues",
 }
-FIXED_LIMITS = {"loss": (0.0, 10.0), "accuracy": (0.0, 1.0), "eigenvalue_ratio": (0.0, 1.0)}
+FIXED_LIMITS = {"loss": (0.0, 10.0), "accuracy": (0.0, 1.0)}
 """Ends of the scale of variables that have the same scale in every picture."""
 
 
@@ -100,12 +95,11 @@ def argument_parser() -> ArgumentParser:
     parser.add_argument(
         "--view",
         choices=tuple(VIEWS),
-        help="what to draw (contour for losses, heat for other surfaces; other files have one view)",
+        help="what to draw (contour for losses, heat for gradient variance, profile for loss profiles)",
     )
     parser.add_argument(
         "--variable",
-        help="; ".join(f"of {kind}: {', '.join(names)}" for kind, names in VARIABLES.items())
-        + " (the first)",
+        help="loss, accuracy; standard_deviation, variance, mean_gradient_norm, standard_error (the first)",
     )
     parser.add_argument(
         "--direction_seed", type=int, metavar="S", help="draw this pair of directions (the mean over all)"
@@ -257,9 +251,9 @@ def _check_view(options: argparse.Namespace, view: str, kind: str, variable: str
         raise ValueError(f"`variable` (={variable}) must be one of {known} for files of kind {kind}")
     if view == "contour" and variable != "loss":
         raise ValueError(f"`view` (=contour) draws the loss, not {variable}: choose heat or surface")
-    for other, own in OWN_VIEWS.items():
-        if view == own.view:
-            raise ValueError(f"`view` (={view}) needs files of kind {other}, not {kind}")
+    kinds = [other for other, own in OWN_VIEWS.items() if view == own.view]
+    if kinds:
+        raise ValueError(f"`view` (={view}) needs files of kind {' or '.join(kinds)}, not {kind}")
     if view == "nodes" and kind != "gradient_variance":
         raise ValueError(f"`view` (=nodes) needs files of kind gradient_variance, not {kind}")
     ignored: set[str] = set()

@@ -37,6 +37,11 @@ class OwnView:
     draw: Callable[[Sequence[xr.Dataset], Sequence[str], Sequence[Path], str], Figure]
 
 
+_LINES = (
+    "loss and accuracy of each split along random directions, and along lines and curves between networks"
+)
+
+
 def check_options(options: argparse.Namespace, kind: str) -> None:
     """Refuse another view, and the options for surfaces."""
     if options.view not in (None, OWN_VIEWS[kind].view):
@@ -143,23 +148,33 @@ def _draw_paths(
     return figures.draw_connectivity(datasets[0], title or titles[0].replace("\n", ", "))
 
 
-def _read_blocks(path: Path) -> xr.Dataset:
-    from nas_lightning.analysis.block_surface import read_blocks
+def _read_line(path: Path) -> xr.Dataset:
+    from nas_lightning.analysis.loss_line import LineSurface
 
-    return read_blocks(path)
+    return LineSurface.read(path)
 
 
-def _draw_blocks(
+def _read_interpolation(path: Path) -> xr.Dataset:
+    from nas_lightning.analysis.interpolation import InterpolationSurface
+
+    return InterpolationSurface.read(path)
+
+
+def _draw_lines(
     datasets: Sequence[xr.Dataset], titles: Sequence[str], paths: Sequence[Path], title: str
 ) -> Figure:
+    """Draw loss lines, or lines between checkpoints; a single file's title is that of the picture."""
     from nas_lightning import figures
 
+    rows = "pair" if "pair" in datasets[0].dims else "direction_seed"
     for dataset, path in zip(datasets, paths, strict=True):
-        if (done := int(dataset["done"].sum())) < dataset["done"].size:
-            blocks = f"{done} of {dataset['done'].size} blocks"
-            print(f"nas-lightning: {path} is unfinished: {blocks} are measured", file=sys.stderr)
-    read = [figures.read_block_curvature(*pair) for pair in zip(datasets, titles, strict=True)]
-    return figures.draw_block_curvature(read, title=title)
+        finished_rows(dataset, path, rows, "pairs" if rows == "pair" else "directions")
+        figures.splits_of(dataset, path)
+    names = [name.replace("\n", ", ") for name in titles]
+    drawing = figures.draw_interpolations if rows == "pair" else figures.draw_loss_lines
+    figure = drawing(datasets, names, title or (names[0] if len(names) == 1 else ""))
+    assert figure is not None
+    return figure
 
 
 OWN_VIEWS: Mapping[str, OwnView] = MappingProxyType(
@@ -170,12 +185,6 @@ OWN_VIEWS: Mapping[str, OwnView] = MappingProxyType(
             _read_profile,
             _draw_profiles,
         ),
-        "block_curvature": OwnView(
-            "blocks",
-            "largest and smallest eigenvalue of every cell's and node's own block of the Hessian",
-            _read_blocks,
-            _draw_blocks,
-        ),
         TRAJECTORY: OwnView(
             "trajectory",
             "the path of a training over the loss in the plane of its first two components; a .gif moves",
@@ -184,10 +193,17 @@ OWN_VIEWS: Mapping[str, OwnView] = MappingProxyType(
         ),
         "mode_connectivity": OwnView(
             "line",
-            "loss and accuracy of each split along lines and curves between networks",
+            _LINES,
             _read_paths,
             _draw_paths,
         ),
+        "loss_line": OwnView(
+            "line",
+            _LINES,
+            _read_line,
+            _draw_lines,
+        ),
+        "interpolation": OwnView("line", _LINES, _read_interpolation, _draw_lines),
     }
 )
 """The kinds of files with one view of their own."""

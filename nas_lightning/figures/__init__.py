@@ -1,7 +1,6 @@
 """Pictures: functions that take arrays or cells and return a matplotlib ``Figure``. Never pyplot."""
 
 from nas_lightning.figures.accuracy import AccuracyPanel, draw_accuracy
-from nas_lightning.figures.block_curvature import BlockCurvatures, draw_block_curvature, read_block_curvature
 from nas_lightning.figures.cell import CellDrawing, draw_cell, draw_cells
 from nas_lightning.figures.confusion import draw_confusion_matrix
 from nas_lightning.figures.connectivity import draw_connectivity
@@ -10,6 +9,7 @@ from nas_lightning.figures.effects import Effect, EffectPanel, draw_forest
 from nas_lightning.figures.facts import file_facts, file_titles, shared_note
 from nas_lightning.figures.landscape import LOSS_LEVELS, draw_loss_contours
 from nas_lightning.figures.line import LineCurve, LinePanel, draw_lines
+from nas_lightning.figures.line_files import draw_interpolations, draw_loss_lines, splits_of
 from nas_lightning.figures.picture import figure_to_array, figure_to_bytes, picture_format, write_figure
 from nas_lightning.figures.profile import (
     draw_profiles,
@@ -35,7 +35,6 @@ from nas_lightning.figures.width_depth import WidthDepthPlane, draw_width_depth
 __all__ = [
     "LOSS_LEVELS",
     "AccuracyPanel",
-    "BlockCurvatures",
     "CellDrawing",
     "Curve",
     "CurvePanel",
@@ -51,7 +50,6 @@ __all__ = [
     "VarianceSplit",
     "WidthDepthPlane",
     "draw_accuracy",
-    "draw_block_curvature",
     "draw_cell",
     "draw_cells",
     "draw_confusion_matrix",
@@ -59,8 +57,10 @@ __all__ = [
     "draw_curves",
     "draw_forest",
     "draw_heat_maps",
+    "draw_interpolations",
     "draw_lines",
     "draw_loss_contours",
+    "draw_loss_lines",
     "draw_profiles",
     "draw_spectrum",
     "draw_spread",
@@ -75,12 +75,12 @@ __all__ = [
     "finished_losses",
     "picture_format",
     "profile_curve",
-    "read_block_curvature",
     "read_curvature",
     "read_surface_panel",
     "read_trajectory_panel",
     "read_variance_split",
     "shared_note",
+    "splits_of",
     "write_figure",
     "write_trajectory_animation",
 ]

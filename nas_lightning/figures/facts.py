@@ -25,7 +25,6 @@ NAMES = (
     "pairs",
     "normalization",
     "batch_norm",
-    "curvature",
     "level",
     "weights",
 )
@@ -34,7 +33,6 @@ _USUAL = {
     "image_seed": "images drawn with seed 0",
     "normalization": "directions normalised by filter",
     "batch_norm": "batch norm frozen",
-    "curvature": "eigenvalues scaled by the filters",
     "level": "float32",
 }
 """Facts that a picture says only where they are others."""
@@ -53,8 +51,13 @@ def file_facts(dataset: xr.Dataset) -> dict[str, str]:
         found["data"] = str(known["data"])
     if "split" in known:
         found["split"] = f"{known['split']} split"
+    if "splits" in known:
+        names = str(known["splits"]).split(", ")
+        found["split"] = f"{' and '.join(names)} split{'s' * (len(names) > 1)}"
     if "samples" in known:
         found["images"] = f"{int(known['samples'])} images"
+    if "split_samples" in known:
+        found["images"] = f"{' and '.join(str(known['split_samples']).split(', '))} images"
     if "sample_seed" in known:
         found["image_seed"] = f"images drawn with seed {int(known['sample_seed'])}"
     if "epoch" in known:
@@ -73,8 +76,6 @@ def file_facts(dataset: xr.Dataset) -> dict[str, str]:
         found["normalization"] += ", orthogonal" if str(known.get("orthogonal")) == "True" else ""
     if "batch_norm" in known:
         found["batch_norm"] = f"batch norm {known['batch_norm']}".replace("reestimated", "re-estimated")
-    if "normalized" in known:
-        found["curvature"] = f"eigenvalues {'' if int(known['normalized']) else 'not '}scaled by the filters"
     if "precision" in known:
         found["level"] = str(known.get("autocast") or known["precision"])
     if "weights_sha256" in known:
@@ -85,10 +86,12 @@ def file_facts(dataset: xr.Dataset) -> dict[str, str]:
 def _grid(dataset: xr.Dataset) -> dict[str, str]:
     """How many points there are, how far they reach, and which pairs of directions they have."""
     found = {}
-    axes = [dataset[name].values for name in ("alpha", "beta", "radius") if name in dataset.dims]
+    axes = [dataset[name].values for name in ("alpha", "beta", "radius", "position") if name in dataset.dims]
     if axes:
         sizes = " x ".join(str(len(steps)) for steps in axes)
-        found["grid"] = f"{sizes} {'radii' if 'radius' in dataset.dims else 'points'}"
+        names = {"radius": "radii", "position": "positions"}
+        unit = next((word for name, word in names.items() if name in dataset.dims), "points")
+        found["grid"] = f"{sizes} {unit}"
         ends = dict.fromkeys(_reach(steps) for steps in axes if len(steps))
         found["extent"] = " x ".join(ends)
     seeds = dataset["direction_seed"].values.tolist() if "direction_seed" in dataset.coords else []

@@ -29,9 +29,8 @@ HESSIAN_PRODUCT = 3.5
 # Lanczos takes some tens to hundreds, 48 for five values of a small network (`docs/method.md`).
 HESSIAN_PRODUCTS = 100
 """Products that the largest and the smallest eigenvalues take, about."""
-
-PRODUCTS_OF_A_POINT = 30
-"""Products that both ends of the spectrum take at a point of a curvature map, about."""
+_OF_SPLITS = ("LossLine", "Interpolation")
+"""Analyses that measure several splits."""
 
 
 class DataSize(NamedTuple):
@@ -135,19 +134,21 @@ def _analysis_work(analysis: AnalysisFile, splits: Mapping[str, int], epochs: in
     """What an analysis computes, in training images: its points times its images."""
     name = str(analysis.settings["class_path"]).rpartition(".")[2]
     given = analysis.settings["init_args"]
-    images = splits[given["split"]]
-    images = min(given["max_samples"] or images, images)
+    names = given["splits"] if name in _OF_SPLITS else [given["split"]]
+    if name in _OF_SPLITS and given["batch_norm"] == "reestimated":
+        names = [*names, "train"]
+    images = sum(min(given["max_samples"] or splits[split], splits[split]) for split in names)
     times = len(analysis.measured_after(epochs))
     if name == "HessianSpectrum":
         products = HESSIAN_PRODUCTS + given["trace_samples"]
         return float(times * products * images * HESSIAN_PRODUCT)
-    if name == "CurvatureMap":
-        points = given["resolution"] ** 2 * len(given["direction_seeds"])
-        return float(times * points * PRODUCTS_OF_A_POINT * images * HESSIAN_PRODUCT)
     if name == "LossProfile":
         points = given["resolution"] * len(given["direction_seeds"])
         work = points * EVALUATION + given.get("curvature_samples", 0) * HESSIAN_PRODUCT
         return float(times * images * work)
+    if name in _OF_SPLITS:
+        rows = 1 if name == "Interpolation" else len(given["direction_seeds"])
+        return float(times * given["resolution"] * rows * images * EVALUATION)
     points = given["resolution"] ** 2 * len(given["direction_seeds"]) if given["resolution"] else 1
     of_an_image = GRADIENT_OF_AN_IMAGE if name == "GradientVariance" else EVALUATION
     return float(times * points * images * of_an_image)

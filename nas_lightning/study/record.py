@@ -313,6 +313,8 @@ def _compared(run: Run, planned: dict[str, Any], dataset: xr.Dataset) -> Iterato
     for name in planned:
         if name in dataset.attrs and name not in _FREE:
             found = dataset.attrs[name]
+            if name == "splits":
+                found = str(found).split(", ")
             yield name, str(planned[name]) if isinstance(found, str) else planned[name], found
     if "max_samples" in planned and "samples" in dataset.attrs:
         samples = planned["max_samples"]
@@ -323,8 +325,8 @@ def _compared(run: Run, planned: dict[str, Any], dataset: xr.Dataset) -> Iterato
     if "direction_seeds" in planned and "direction_seed" in dataset.variables:
         seeds = dataset["direction_seed"].values.tolist()
         yield "direction_seeds", list(planned["direction_seeds"]), seeds
-    axis = "radius" if "radius" in dataset.sizes else "alpha"
-    if "resolution" in planned:
+    axis = next((name for name in ("radius", "position") if name in dataset.sizes), "alpha")
+    if "resolution" in planned and "resolution" not in dataset.attrs:
         yield "resolution", planned["resolution"], dataset.sizes.get(axis)
     if "extent" in planned and axis in dataset.coords:
         steps, extent = dataset[axis].values, planned["extent"]
@@ -352,9 +354,9 @@ def _split_size(run: Run, split: object) -> int | None:
 def analysis_statistics(dataset: xr.Dataset) -> Statistics:
     """The statistics of an analysis; ValueError if it is unfinished.
 
-    Of every variable without dimensions its value; of every variable over ``direction_seed`` the mean and, as
-    ``NAME.sd``, the standard deviation of a sample (divided by the number of seeds less one; NaN for one
-    seed). Values that are not finite make both not finite. Of a spectrum ``largest_eigenvalue`` and
+    Of every variable without dimensions its value; of every variable over ``direction_seed`` or ``pair`` the
+    mean and, as ``NAME.sd``, the standard deviation of a sample (divided by their number less one; NaN for
+    one). Values that are not finite make both not finite. Of a spectrum ``largest_eigenvalue`` and
     ``smallest_eigenvalue`` (NaN where none was asked for). ``samples``, ``split`` and ``direction_seeds``
     where the file has them.
     """
@@ -362,7 +364,7 @@ def analysis_statistics(dataset: xr.Dataset) -> Statistics:
         raise ValueError(f"unfinished, {done} of {dataset['done'].size} points are measured")
     statistics: Statistics = {}
     for name, variable in dataset.data_vars.items():
-        if name in _NO_STATISTICS or variable.dims not in ((), ("direction_seed",)):
+        if name in _NO_STATISTICS or variable.dims not in ((), ("direction_seed",), ("pair",)):
             continue
         values = np.atleast_1d(variable.to_numpy()).astype(np.float64)
         statistics[str(name)] = float(values.mean()) if values.size else math.nan
@@ -373,7 +375,7 @@ def analysis_statistics(dataset: xr.Dataset) -> Statistics:
         ("largest_eigenvalue", "eigenvalue"),
         ("smallest_eigenvalue", "smallest_eigenvalue"),
     ):
-        if source in dataset and dataset[source].dims in (("rank",), ("smallest_rank",)):
+        if source in dataset and dataset[source].ndim == 1:
             statistics[name] = float(dataset[source][0]) if dataset[source].size else math.nan
     if "direction_seed" in dataset.sizes:
         statistics["direction_seeds"] = dataset.sizes["direction_seed"]

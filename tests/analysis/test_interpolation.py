@@ -94,6 +94,14 @@ def test_a_module_is_as_before_when_its_line_ends_by_an_error() -> None:
     assert weights_hash(network.state_dict()) == before
 
 
+def test_the_network_itself_may_be_an_end() -> None:
+    network, start = network_of(0), state_of(1)
+    kept = copy.deepcopy(network.state_dict())
+    found = loss_interpolation(network, {"train": TRAIN}, [(start, network.state_dict())], [0, 0.5, 1])
+    expected = loss_interpolation(network, {"train": TRAIN}, [(start, kept)], [0, 0.5, 1])
+    assert found.equals(expected)
+
+
 @pytest.mark.parametrize("batch_norm", ["interpolated", "reestimated"])
 def test_swapping_the_ends_turns_the_line(batch_norm: Literal["interpolated", "reestimated"]) -> None:
     pair, splits = (state_of(1), state_of(2)), {"train": TRAIN}

@@ -7,7 +7,14 @@ from pathlib import Path
 import pytest
 from lightning.pytorch import Trainer
 
-from nas_lightning.callbacks import GradientVariance, HessianSpectrum, LossContour, LossProfile
+from nas_lightning.callbacks import (
+    GradientVariance,
+    HessianSpectrum,
+    Interpolation,
+    LossContour,
+    LossLine,
+    LossProfile,
+)
 from nas_lightning.classifier import CellClassifier
 from tests.callbacks.cases import trained
 
@@ -20,6 +27,8 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, CellClassi
         LossContour(resolution=5, batch_size=10, direction_seeds=[0, 3]),
         GradientVariance(resolution=3, batch_size=10, every_n_epochs=1),
         LossProfile(resolution=3, batch_size=10, direction_seeds=[0, 4], curvature_samples=3),
+        LossLine(resolution=3, extent=0.5, batch_size=10, direction_seeds=[0, 4], max_samples=20),
+        Interpolation(resolution=3, batch_size=10),
         HessianSpectrum(k=2, trace_samples=2, batch_size=4, max_samples=6),
     )
     return folder / "tb" / "landscape", classifier, trainer

@@ -36,7 +36,9 @@ def test_there_is_a_file_for_every_chosen_epoch(measured: tuple[Path, CellClassi
         "gradient_variance-epoch0000.nc",
         "gradient_variance-epoch0001.nc",
         "hessian_spectrum-epoch0001.nc",
+        "interpolation-epoch0001.nc",
         "loss_contour-epoch0001.nc",
+        "loss_line-epoch0001.nc",
         "loss_profile-epoch0001.nc",
     ]
 

@@ -29,6 +29,8 @@ def test_tensorboard_has_pictures_and_numbers(measured: tuple[Path, CellClassifi
         "loss_surface",
         "loss_spread",
         "loss_profile",
+        "loss_line",
+        "interpolation",
         "gradient_heat_map",
         "gradient_surface",
         "gradient_by_node",

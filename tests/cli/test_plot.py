@@ -9,7 +9,7 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from nas_lightning import figures
-from nas_lightning.analysis import new_profile
+from nas_lightning.analysis import new_interpolation, new_profile, path_scalars
 from nas_lightning.analysis.surface import Surface
 from nas_lightning.cli import plot
 from nas_lightning.cli.plot import main
@@ -342,6 +342,38 @@ def test_profiles_stand_in_one_panel(tmp_path: Path, capsys: pytest.CaptureFixtu
     contour = loss_file(tmp_path / "contour.nc")
     with pytest.raises(ValueError, match=r"`view` \(=profile\) needs files of kind loss_profile"):
         plot.draw(plot.argument_parser().parse([str(contour), "--view=profile"]))
+
+
+def line_file(path: Path, *, title: str, points: int | None = None) -> Path:
+    """A file of two pairs whose losses rise by 1 in the middle, finished or not."""
+    attributes = {"title": title, "labels": '[["a", "b"], ["a", "c"]]'}
+    surface = new_interpolation([0.0, 0.5, 1.0], [0, 1], ["train", "test"], attributes)
+    for point in surface.pending()[:points]:
+        loss = 1 - abs(2 * point.alpha - 1) + point.direction_seed
+        values = {"train_loss": loss, "test_loss": loss + 1, "train_accuracy": 0.9, "test_accuracy": 0.8}
+        surface.record(point, values)
+    if surface.complete:
+        scalars = path_scalars(surface.curves, [1.0, 2.0]).rename(pair="direction_seed")
+        surface.attach({str(name): scalars[name] for name in scalars.data_vars})
+    surface.save(path)
+    return path
+
+
+def test_lines_between_checkpoints_have_a_panel_for_loss_and_accuracy(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = line_file(tmp_path / "first.nc", title="darts_v2")
+    loss, accuracy = plot.draw(plot.argument_parser().parse([str(first), "--view=line"])).axes
+    assert loss.get_title() == "barrier: train 1 ± 0, test 1 ± 0"
+    assert (loss.get_ylabel(), accuracy.get_ylabel()) == ("loss (nat)", "accuracy")
+    second = line_file(tmp_path / "second.nc", title="enas", points=4)
+    figure = plot.draw(plot.argument_parser().parse([str(first), str(second)]))
+    names = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert names[:2] == ["darts_v2, train split", "darts_v2, test split"]
+    assert "second.nc is unfinished: 1 of 2 pairs are measured" in capsys.readouterr().err
+    contour = loss_file(tmp_path / "contour.nc")
+    with pytest.raises(ValueError, match=r"`view` \(=line\) needs files of kind .*interpolation"):
+        plot.draw(plot.argument_parser().parse([str(contour), "--view=line"]))
 
 
 def test_the_variance_at_the_weights_alone_has_nodes_and_no_surface(tmp_path: Path) -> None:

@@ -41,6 +41,13 @@ def test_analyses_counted_by_hand() -> None:
         ("LossContour", {"resolution": 3, "max_samples": 60, "direction_seeds": [0, 1]}, 2 * 9 * 60 / 3),
         ("LossProfile", {"resolution": 4, "max_samples": 60, "direction_seeds": [0, 1]}, 8 * 60 / 3),
         ("LossProfile", {"resolution": 3, "max_samples": 60, "curvature_samples": 10}, 60 + 10 * 60 * 3.5),
+        ("LossLine", {"resolution": 4, "splits": ["train", "test"], "max_samples": 60}, 4 * 120 / 3),
+        (
+            "LossLine",
+            {"resolution": 2, "splits": ["test"], "batch_norm": "reestimated", "direction_seeds": [0, 1]},
+            2 * 2 * 60_000 / 3,
+        ),
+        ("Interpolation", {"resolution": 4, "splits": ["test"], "max_samples": 60}, 4 * 60 / 3),
         ("LossContour", {"resolution": 3, "split": "train", "every_n_epochs": 200}, 3 * 9 * 50_000 / 3),
         ("GradientVariance", {"resolution": 3, "max_samples": 10**9}, 9 * 10_000 * 1.5),
         ("HessianSpectrum", {"max_samples": 60, "trace_samples": 0}, 100 * 60 * 3.5),
@@ -49,6 +56,7 @@ def test_analyses_counted_by_hand() -> None:
 def test_an_analysis_s_settings_count(class_name: str, settings: dict[str, Any], work: float) -> None:
     run = run_of("figure3", "darts_v2")
     arguments = {"split": "test", "every_n_epochs": None, "direction_seeds": [0], "max_samples": None}
+    arguments |= {"batch_norm": "frozen"}
     callback = {"class_path": f"nas_lightning.callbacks.{class_name}", "init_args": arguments | settings}
     analysing = dataclasses.replace(run, analyses=(AnalysisFile("a", callback),))
     with_it, without = run_cost(analysing).work, run_cost(run).work
