@@ -16,11 +16,15 @@ ANALYSES = {
     "Interpolation": "interpolation",
     "Trajectory": "trajectory",
     "ModeConnectivity": "mode_connectivity",
+    "CurvatureMap": "curvature_map",
+    "BlockCurvature": "block_curvature",
 }
 """The callbacks that only analyse, and how the names of their files begin unless they have a ``name``."""
 
-_PICTURES = frozenset({"ConfusionMatrix"})
-"""Other callbacks that change no number of a training."""
+_HARMLESS = frozenset({"ConfusionMatrix"})
+"""Other callbacks of this project that change no number of a training."""
+_CHECKPOINTS = ("lightning.pytorch.callbacks.", "ModelCheckpoint")
+"""Beginning and end of the path of Lightning's callback that keeps checkpoints, which changes none either."""
 
 NOT_DECIDING = frozenset(
     {"ckpt_path", "code", "config", "experiment", "extend", "run", "weights_only"}
@@ -113,11 +117,22 @@ def analysis_name(callback: Any) -> str | None:
     return name if name in ANALYSES else None
 
 
+def _is_harmless(callback: Any) -> bool:
+    """Whether a callback changes no number of a training."""
+    path, (begin, end) = _path(callback), _CHECKPOINTS
+    keeps = path == end or (path.startswith(begin) and path.endswith(f".{end}"))
+    return keeps or _own_name(callback) in {*ANALYSES, *_HARMLESS}
+
+
 def _own_name(callback: Any) -> str | None:
     """Class name of a callback of this project."""
-    path = callback.get("class_path") if isinstance(callback, Mapping) else callback
-    name = str(path).rpartition(".")[2]
-    return name if str(path).startswith(("nas_lightning.", name)) else None
+    path = _path(callback)
+    name = path.rpartition(".")[2]
+    return name if path.startswith(("nas_lightning.", name)) else None
+
+
+def _path(callback: Any) -> str:
+    return str(callback.get("class_path") if isinstance(callback, Mapping) else callback)
 
 
 def _canonical(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -132,7 +147,7 @@ def _canonical(settings: Mapping[str, Any]) -> dict[str, Any]:
     if "data.init_args.validation_seed" in plain and not plain.get("data.init_args.validation_fraction"):
         plain["data.init_args.validation_seed"] = 0  # there is no split that it could decide
     callbacks = as_list(plain.pop("trainer.callbacks", None))
-    others = [callback for callback in callbacks if _own_name(callback) not in {*ANALYSES, *_PICTURES}]
+    others = [callback for callback in callbacks if not _is_harmless(callback)]
     return plain | ({"trainer.callbacks": others} if others else {})
 
 

@@ -25,6 +25,8 @@ OVERLAYS = [
     CONFIGS / "interpolation.yaml",
     CONFIGS / "gradient_variance.yaml",
     CONFIGS / "hessian_spectrum.yaml",
+    CONFIGS / "curvature_map.yaml",
+    CONFIGS / "block_curvature.yaml",
     CONFIGS / "initialisation.yaml",
     CONFIGS / "training_split.yaml",
     CONFIGS / "trajectory.yaml",

@@ -62,6 +62,11 @@ def test_settings_at_their_default_are_left_out_unless_they_describe_every_train
         ("trainer__strategy__init_args__static_graph", True),
         ("trainer__callbacks", [{"class_path": "nas_lightning.callbacks.LossContour"}]),
         ("trainer__callbacks", ["GradientVariance"]),
+        ("trainer__callbacks", [{"class_path": "lightning.pytorch.callbacks.ModelCheckpoint"}]),
+        (
+            "trainer__callbacks",
+            [{"class_path": "lightning.pytorch.callbacks.model_checkpoint.ModelCheckpoint"}],
+        ),
     ],
 )
 def test_what_decides_nothing_or_is_said_otherwise(key: str, value: object) -> None:
@@ -76,6 +81,7 @@ def test_what_decides_nothing_or_is_said_otherwise(key: str, value: object) -> N
         ("trainer__max_steps", 10),
         ("trainer__limit_train_batches", 1),  # one batch, and not all of them
         ("trainer__callbacks", [{"class_path": "mine.LossContour"}]),
+        ("trainer__callbacks", [{"class_path": "mine.ModelCheckpoint"}]),
         ("data__class_path", "mine.CIFAR10"),
     ],
 )

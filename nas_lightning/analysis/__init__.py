@@ -71,6 +71,16 @@ from nas_lightning.analysis.mode_connectivity import (
 )
 from nas_lightning.analysis.per_sample_gradients import PerSampleGradients
 from nas_lightning.analysis.second_derivative import second_derivative
+from nas_lightning.analysis.spectral_density import (
+    MATRICES,
+    MOMENTS,
+    Density,
+    Quadrature,
+    density_of,
+    lanczos_quadrature,
+    moments_of,
+    spectral_density,
+)
 from nas_lightning.analysis.split_losses import losses_of_splits, split_variables
 from nas_lightning.analysis.stored_weights import CheckpointWeights, StoredWeights
 from nas_lightning.analysis.surface import Point, Surface, finest_lattice, measure_pending, read_surface
@@ -93,11 +103,14 @@ from nas_lightning.analysis.trajectory_surface import (
 __all__ = [
     "DIRECTION_SEEDS",
     "LOSS_VARIABLES",
+    "MATRICES",
+    "MOMENTS",
     "Barrier",
     "BatchSums",
     "CheckpointWeights",
     "CurvatureProduct",
     "CurveSurface",
+    "Density",
     "Directions",
     "Forward",
     "GaussNewtonProduct",
@@ -111,6 +124,7 @@ __all__ = [
     "PerSampleGradients",
     "Point",
     "ProfileSurface",
+    "Quadrature",
     "StoredWeights",
     "Surface",
     "TrajectoryPlane",
@@ -129,6 +143,7 @@ __all__ = [
     "curvature_map",
     "curvature_scalars",
     "curvature_variables",
+    "density_of",
     "direction_scale",
     "estimate_running_statistics",
     "estimate_statistics",
@@ -139,6 +154,7 @@ __all__ = [
     "gradient_variance_surface",
     "hessian_eigenvalues",
     "interpolated",
+    "lanczos_quadrature",
     "line_scalars",
     "loss_at_points",
     "loss_interpolation",
@@ -153,6 +169,7 @@ __all__ = [
     "losses_on_paths",
     "measure_pending",
     "mode_connectivity",
+    "moments_of",
     "most_confused",
     "new_interpolation",
     "new_line",
@@ -171,6 +188,7 @@ __all__ = [
     "read_profile",
     "read_surface",
     "second_derivative",
+    "spectral_density",
     "split_variables",
     "spread",
     "statistics_of",

@@ -25,7 +25,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from nas_lightning.analysis.evaluation import Batches, Loss
+from nas_lightning.analysis.curvature_products import HessianProduct
+from nas_lightning.analysis.evaluation import Batches, Forward, Loss
 from nas_lightning.analysis.extreme_eigenvalues import (
     NOT_FINITE,
     ExtremeEigenvalues,
@@ -33,7 +34,6 @@ from nas_lightning.analysis.extreme_eigenvalues import (
     extreme_eigenvalues,
 )
 from nas_lightning.analysis.filters import filter_scale
-from nas_lightning.analysis.hessian import HessianProduct
 
 Place: TypeAlias = tuple[str, int | None, int | None]
 """Part of a network, number of the cell or None, and its node or None (the projections of its inputs)."""
@@ -102,6 +102,7 @@ def block_eigenvalues(
     tolerance: float | int = 1e-3,
     max_products: int = 100,
     seed: int = 0,
+    forward: Forward | None = None,
     loss: Loss | None = None,
 ) -> ExtremeEigenvalues:
     """Compute the largest and smallest eigenvalue of one block of the Hessian of the mean loss.
@@ -117,6 +118,7 @@ def block_eigenvalues(
         tolerance: Residual, relative to the block's largest absolute eigenvalue, at which the run stops.
         max_products: Limit on the products.
         seed: Of the start vector.
+        forward: Computes the module, differentiably in its parameters, twice; None is the module itself.
         loss: See :func:`~nas_lightning.analysis.loss.evaluate`.
 
     Returns:
@@ -136,7 +138,7 @@ def block_eigenvalues(
     """
     check_run(tolerance, max_products)
     with _only_live(module, names):
-        product = HessianProduct(module, batches, loss=loss)
+        product = HessianProduct(module, batches, loss=loss, forward=forward)
         if not math.isfinite(product.partial_loss()):
             return NOT_FINITE
         scale = filter_scale(module) if normalized else np.ones(product.size)

@@ -18,12 +18,12 @@ import numpy as np
 from jaxtyping import Float
 from torch import nn
 
+from nas_lightning.analysis.curvature_products import HessianProduct
 from nas_lightning.analysis.directions import Directions, cosine
 from nas_lightning.analysis.displacement import at_points
-from nas_lightning.analysis.evaluation import Batches, Loss, evaluating, loss_name
+from nas_lightning.analysis.evaluation import Batches, Forward, Loss, evaluating, loss_name
 from nas_lightning.analysis.extreme_eigenvalues import NOT_FINITE, check_run, extreme_eigenvalues
 from nas_lightning.analysis.filters import filter_scale
-from nas_lightning.analysis.hessian import HessianProduct
 from nas_lightning.analysis.loss import loss_variables
 from nas_lightning.analysis.surface import Point, measured_plane
 from nas_lightning.analysis.surface_scalars import Axis, Field, center_value, each_seed, point_areas
@@ -64,6 +64,7 @@ def curvature_map(
     tolerance: float | int = 1e-3,
     max_products: int = 100,
     seed: int = 0,
+    forward: Forward | None = None,
     loss: Loss | None = None,
 ) -> xr.Dataset:
     """Compute both ends of the Hessian's spectrum at w* + alpha w1 + beta w2, and their ratio.
@@ -85,6 +86,7 @@ def curvature_map(
         tolerance: Residual, relative to the largest absolute eigenvalue, at which a point is done.
         max_products: Limit on the products at a point.
         seed: Of the start vector, the same at every point.
+        forward: Computes the module, differentiably in its parameters, twice; None is the module itself.
         loss: See :func:`~nas_lightning.analysis.loss.evaluate`.
 
     Returns:
@@ -112,7 +114,9 @@ def curvature_map(
     }
     variables = curvature_variables(normalized, loss)
     with curvature_at_points(
-        *(module, batches, {0: directions}, normalized, tolerance, max_products, seed), loss=loss
+        *(module, batches, {0: directions}, normalized, tolerance, max_products, seed),
+        forward=forward,
+        loss=loss,
     ) as measure:
         return measured_plane(measure, variables, alphas, betas, attributes)
 
@@ -127,6 +131,7 @@ def curvature_at_points(
     max_products: int = 100,
     seed: int = 0,
     *,
+    forward: Forward | None = None,
     loss: Loss | None = None,
 ) -> Iterator[Callable[[Point], dict[str, float]]]:
     """Measure the curvature at the points of a surface; the arguments are those of :func:`curvature_map`.
@@ -135,7 +140,7 @@ def curvature_at_points(
     also by an exception, parameters are as before, bit for bit.
     """
     check_run(tolerance, max_products)
-    product = HessianProduct(module, batches, loss=loss)
+    product = HessianProduct(module, batches, loss=loss, forward=forward)
     scale = filter_scale(module) if normalized else np.ones(product.size)
 
     def scaled(vector: np.ndarray) -> np.ndarray:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float64
 
-from nas_lightning.analysis.hessian import Product
+from nas_lightning.analysis.curvature_products import Product
 
 _FEWEST = 20
 """Products before the run may stop: a small residual after a few can be that of an inner eigenvalue."""

@@ -1,9 +1,11 @@
 """What happens during and after a training: analyses, records, checkpoints, progress."""
 
 from nas_lightning.callbacks.analysis import Analysis
+from nas_lightning.callbacks.block_curvature import BlockCurvature
 from nas_lightning.callbacks.cell_summary import CellSummary
 from nas_lightning.callbacks.checkpoints import AtomicCheckpointIO, run_checkpoints
 from nas_lightning.callbacks.confusion_matrix import ConfusionMatrix
+from nas_lightning.callbacks.curvature_map import CurvatureMap
 from nas_lightning.callbacks.drop_path import DropPathSchedule
 from nas_lightning.callbacks.gradient_variance import GradientVariance
 from nas_lightning.callbacks.hessian_spectrum import HessianSpectrum
@@ -26,8 +28,10 @@ __all__ = [
     "REQUEUE_EXIT_CODE",
     "Analysis",
     "AtomicCheckpointIO",
+    "BlockCurvature",
     "CellSummary",
     "ConfusionMatrix",
+    "CurvatureMap",
     "DropPathSchedule",
     "ExactResume",
     "GradientVariance",

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
-import numpy as np
 from matplotlib.figure import Figure
 
 from nas_lightning.analysis import (
@@ -26,6 +26,7 @@ from nas_lightning.analysis.trial import check_second_derivative
 from nas_lightning.callbacks.context import AnalysisContext, DataArray, Dataset
 from nas_lightning.callbacks.loss_contour import LossSurface
 from nas_lightning.callbacks.point_analysis import MeasurePoint
+from nas_lightning.callbacks.shared_products import SharedProducts
 from nas_lightning.figures import (
     draw_profiles,
     file_facts,
@@ -126,14 +127,16 @@ class LossProfile(LossSurface):
             return {}
         small = replace(batches, batch_size=min(batches.batch_size, _BATCH_SIZE))
         share = small.share(context.rank, context.world_size)
-        product = HessianProduct(network, share, total=len(batches.targets), loss=self.loss)
-
-        def of_all_ranks(vector: np.ndarray) -> np.ndarray:
-            context.on_rank_zero(context.stop_if_asked)
-            return context.reduce(product.partial(vector))
-
-        settings: dict[str, Any] = {"normalization": self.normalization, "product": of_all_ranks}
-        found = second_derivative(network, batches, self.curvature_samples, **settings)
+        settings: dict[str, Any] = {"loss": self.loss, "forward": context.twice_differentiable(self.speed)}
+        product = HessianProduct(network, share, total=len(batches.targets), **settings)
+        products = SharedProducts(context, {"hessian": product})
+        found = products.run(
+            lambda: second_derivative(
+                *(network, batches, self.curvature_samples),
+                normalization=self.normalization,
+                product=partial(products.multiply, "hessian"),
+            )
+        )
         text = "second derivative of the mean loss over random directions in the radius, at w*"
         names = {_CURVATURE: text, f"{_CURVATURE}_standard_error": f"standard error of the {text}"}
         units = {"units": "nat" if self.loss is None else "1", "samples": self.curvature_samples}

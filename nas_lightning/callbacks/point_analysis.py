@@ -23,6 +23,8 @@ class PointAnalysis(Analysis):
 
     headline: ClassVar[tuple[str, ...]]
     """Scalars that are printed; loggers and file get all."""
+    chunk_size: ClassVar[int] = 16
+    """Points between two saves, rounded up to a multiple of the number of ranks."""
 
     def measure(self, context: AnalysisContext) -> None:
         """Complete what the file holds, or a new one, and log it."""
@@ -104,6 +106,7 @@ class PointAnalysis(Analysis):
                 rank=context.rank,
                 world_size=context.world_size,
                 reduce=context.reduce,
+                chunk_size=self.chunk_size,
                 after_chunk=after_chunk,
             )
         finally:

@@ -15,6 +15,8 @@ PICTURED = (
     "loss_contour",
     "gradient_variance",
     "loss_profile",
+    "curvature_map",
+    "block_curvature",
     "loss_line",
     "interpolation",
     "trajectory",

@@ -28,6 +28,7 @@ VIEWS = {
 } | {kind.view: kind.text for kind in OWN_VIEWS.values()}
 VARIABLES = {
     "loss_contour": ("loss", "accuracy"),
+    "curvature_map": ("eigenvalue_ratio", "largest_eigenvalue", "smallest_eigenvalue", "loss", "residual"),
     "gradient_variance": ("standard_deviation", "variance", "mean_gradient_norm", "standard_error"),
 }
 """Variables of each kind of surface, the default first; the standard deviation is the variance's root."""
@@ -38,8 +39,12 @@ LABELS = {
     "variance": "variance of the gradient",
     "mean_gradient_norm": "norm of the mean gradient",
     "standard_error": "standard error of the variance",
+    "eigenvalue_ratio": "|smallest / largest eigenvalue| of the Hessian",
+    "largest_eigenvalue": "largest eigenvalue of the Hessian",
+    "smallest_eigenvalue": "smallest eigenvalue of the Hessian",
+    "residual": "residual of the eigenvalues",
 }
-FIXED_LIMITS = {"loss": (0.0, 10.0), "accuracy": (0.0, 1.0)}
+FIXED_LIMITS = {"loss": (0.0, 10.0), "accuracy": (0.0, 1.0), "eigenvalue_ratio": (0.0, 1.0)}
 """Ends of the scale of variables that have the same scale in every picture."""
 
 
@@ -95,11 +100,12 @@ def argument_parser() -> ArgumentParser:
     parser.add_argument(
         "--view",
         choices=tuple(VIEWS),
-        help="what to draw (contour for losses, heat for gradient variance, profile for loss profiles)",
+        help="what to draw (contour for losses, heat for other surfaces; other files have one view)",
     )
     parser.add_argument(
         "--variable",
-        help="loss, accuracy; standard_deviation, variance, mean_gradient_norm, standard_error (the first)",
+        help="; ".join(f"of {kind}: {', '.join(names)}" for kind, names in VARIABLES.items())
+        + " (the first)",
     )
     parser.add_argument(
         "--direction_seed", type=int, metavar="S", help="draw this pair of directions (the mean over all)"

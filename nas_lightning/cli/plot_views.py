@@ -148,6 +148,25 @@ def _draw_paths(
     return figures.draw_connectivity(datasets[0], title or titles[0].replace("\n", ", "))
 
 
+def _read_blocks(path: Path) -> xr.Dataset:
+    from nas_lightning.analysis.block_surface import read_blocks
+
+    return read_blocks(path)
+
+
+def _draw_blocks(
+    datasets: Sequence[xr.Dataset], titles: Sequence[str], paths: Sequence[Path], title: str
+) -> Figure:
+    from nas_lightning import figures
+
+    for dataset, path in zip(datasets, paths, strict=True):
+        if (done := int(dataset["done"].sum())) < dataset["done"].size:
+            blocks = f"{done} of {dataset['done'].size} blocks"
+            print(f"nas-lightning: {path} is unfinished: {blocks} are measured", file=sys.stderr)
+    read = [figures.read_block_curvature(*pair) for pair in zip(datasets, titles, strict=True)]
+    return figures.draw_block_curvature(read, title=title)
+
+
 def _read_line(path: Path) -> xr.Dataset:
     from nas_lightning.analysis.loss_line import LineSurface
 
@@ -184,6 +203,12 @@ OWN_VIEWS: Mapping[str, OwnView] = MappingProxyType(
             "the loss along random directions, mean and standard error, all files in one panel",
             _read_profile,
             _draw_profiles,
+        ),
+        "block_curvature": OwnView(
+            "blocks",
+            "largest and smallest eigenvalue of every cell's and node's own block of the Hessian",
+            _read_blocks,
+            _draw_blocks,
         ),
         TRAJECTORY: OwnView(
             "trajectory",

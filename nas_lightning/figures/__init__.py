@@ -1,6 +1,7 @@
 """Pictures: functions that take arrays or cells and return a matplotlib ``Figure``. Never pyplot."""
 
 from nas_lightning.figures.accuracy import AccuracyPanel, draw_accuracy
+from nas_lightning.figures.block_curvature import BlockCurvatures, draw_block_curvature, read_block_curvature
 from nas_lightning.figures.cell import CellDrawing, draw_cell, draw_cells
 from nas_lightning.figures.confusion import draw_confusion_matrix
 from nas_lightning.figures.connectivity import draw_connectivity
@@ -35,6 +36,7 @@ from nas_lightning.figures.width_depth import WidthDepthPlane, draw_width_depth
 __all__ = [
     "LOSS_LEVELS",
     "AccuracyPanel",
+    "BlockCurvatures",
     "CellDrawing",
     "Curve",
     "CurvePanel",
@@ -50,6 +52,7 @@ __all__ = [
     "VarianceSplit",
     "WidthDepthPlane",
     "draw_accuracy",
+    "draw_block_curvature",
     "draw_cell",
     "draw_cells",
     "draw_confusion_matrix",
@@ -75,6 +78,7 @@ __all__ = [
     "finished_losses",
     "picture_format",
     "profile_curve",
+    "read_block_curvature",
     "read_curvature",
     "read_surface_panel",
     "read_trajectory_panel",

@@ -25,6 +25,7 @@ NAMES = (
     "pairs",
     "normalization",
     "batch_norm",
+    "curvature",
     "level",
     "weights",
 )
@@ -33,6 +34,7 @@ _USUAL = {
     "image_seed": "images drawn with seed 0",
     "normalization": "directions normalised by filter",
     "batch_norm": "batch norm frozen",
+    "curvature": "eigenvalues scaled by the filters",
     "level": "float32",
 }
 """Facts that a picture says only where they are others."""
@@ -76,6 +78,8 @@ def file_facts(dataset: xr.Dataset) -> dict[str, str]:
         found["normalization"] += ", orthogonal" if str(known.get("orthogonal")) == "True" else ""
     if "batch_norm" in known:
         found["batch_norm"] = f"batch norm {known['batch_norm']}".replace("reestimated", "re-estimated")
+    if "normalized" in known:
+        found["curvature"] = f"eigenvalues {'' if int(known['normalized']) else 'not '}scaled by the filters"
     if "precision" in known:
         found["level"] = str(known.get("autocast") or known["precision"])
     if "weights_sha256" in known:

@@ -27,9 +27,11 @@ from nas_lightning.figures.scale import power_of_ten
 if TYPE_CHECKING:
     import xarray as xr
 
-# Okabe and Ito's palette; the first is the preprocessing of the cell's inputs.
-_NODE_COLOURS = ("#999999", "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442")
-_PART_COLOUR = "#4D4D4D"
+# Okabe and Ito's palette.
+NODE_COLOURS = ("#999999", "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442")
+"""Colours of the nodes, the preprocessing first."""
+PART_COLOUR = "#4D4D4D"
+"""Colour of stem and classifier."""
 _OF_THE_PLANE = ("grid", "extent", "pairs", "normalization")
 """Facts of the plane around the weights, which this figure does not show."""
 
@@ -70,15 +72,15 @@ def read_variance_split(dataset: xr.Dataset, title: str = "") -> VarianceSplit:
     if "variance_by_part" in dataset:
         by_part = dataset["variance_by_part"]
         parts = dict(
-            zip(_texts(by_part["part"].values), by_part.values.astype(np.float64).tolist(), strict=True)
+            zip(texts(by_part["part"].values), by_part.values.astype(np.float64).tolist(), strict=True)
         )
         parts.pop("cells", None)
     facts = {name: fact for name, fact in file_facts(dataset).items() if name not in _OF_THE_PLANE}
-    nodes = _texts(by_node["node"].values)
+    nodes = texts(by_node["node"].values)
     return VarianceSplit(by_node.values.astype(np.float64), nodes, parts, title, facts)
 
 
-def _texts(values: np.ndarray) -> list[str]:
+def texts(values: np.ndarray) -> list[str]:
     """Strings, which netCDF-3 may return as bytes."""
     return [value.decode() if isinstance(value, bytes) else str(value) for value in values.tolist()]
 
@@ -104,7 +106,7 @@ def draw_variance_by_node(
     width = 6.4 if across == 1 else 4.6
     figure = new_figure(across * width, down * 3.0 + 0.4, title)
     names = list(dict.fromkeys(node for split in splits for node in split.nodes))
-    colours = {name: _NODE_COLOURS[index % len(_NODE_COLOURS)] for index, name in enumerate(names)}
+    colours = {name: NODE_COLOURS[index % len(NODE_COLOURS)] for index, name in enumerate(names)}
     tops = [top for split in splits for top in _bar_tops(split) if np.isfinite(top)]
     highest = max(tops, default=0.0)
     exponent, power = power_of_ten(highest)
@@ -141,7 +143,7 @@ def _draw_split(axes: Axes, split: VarianceSplit, colours: Mapping[str, str], un
         bottoms += heights
     for part, share in split.parts.items():
         if np.isfinite(share):
-            axes.bar(positions[part], share / unit, color=_PART_COLOUR, width=0.8)
+            axes.bar(positions[part], share / unit, color=PART_COLOUR, width=0.8)
     # A dead cell has no live parameters and so no share, which differs from a share of 0.
     none = {cell: np.isnan(row).all() for cell, row in zip(cells, split.variance, strict=True)}
     for name, top in zip([*cells, *split.parts], _bar_tops(split), strict=True):

@@ -32,6 +32,9 @@ HESSIAN_PRODUCTS = 100
 _OF_SPLITS = ("LossLine", "Interpolation")
 """Analyses that measure several splits."""
 
+PRODUCTS_OF_A_POINT = 30
+"""Products that both ends of the spectrum take at a point of a curvature map, about."""
+
 
 class DataSize(NamedTuple):
     """Images of the official splits, height and width in pixels, and number of classes."""
@@ -142,6 +145,9 @@ def _analysis_work(analysis: AnalysisFile, splits: Mapping[str, int], epochs: in
     if name == "HessianSpectrum":
         products = HESSIAN_PRODUCTS + given["trace_samples"]
         return float(times * products * images * HESSIAN_PRODUCT)
+    if name == "CurvatureMap":
+        points = given["resolution"] ** 2 * len(given["direction_seeds"])
+        return float(times * points * PRODUCTS_OF_A_POINT * images * HESSIAN_PRODUCT)
     if name == "LossProfile":
         points = given["resolution"] * len(given["direction_seeds"])
         work = points * EVALUATION + given.get("curvature_samples", 0) * HESSIAN_PRODUCT

@@ -375,7 +375,7 @@ def analysis_statistics(dataset: xr.Dataset) -> Statistics:
         ("largest_eigenvalue", "eigenvalue"),
         ("smallest_eigenvalue", "smallest_eigenvalue"),
     ):
-        if source in dataset and dataset[source].ndim == 1:
+        if source in dataset and dataset[source].dims in (("rank",), ("smallest_rank",)):
             statistics[name] = float(dataset[source][0]) if dataset[source].size else math.nan
     if "direction_seed" in dataset.sizes:
         statistics["direction_seeds"] = dataset.sizes["direction_seed"]

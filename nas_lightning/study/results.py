@@ -53,6 +53,14 @@ _STATISTICS = {
     ),
     "gradient_variance": (*_AT_CENTER, "variance_center", "standard_deviation_center"),
     "loss_profile": ("mean_rise", "one_nat_radius", *_PROFILE_AT_CENTER),
+    "curvature_map": (
+        *("nearly_convex_share", "mean_ratio", "converged_share", "eigenvalue_ratio_center"),
+        *("largest_eigenvalue_center", "smallest_eigenvalue_center"),
+    ),
+    "block_curvature": (
+        *("network_largest_eigenvalue", "network_smallest_eigenvalue", "largest_block_eigenvalue"),
+        *("largest_node_eigenvalue", "block_share"),
+    ),
     "loss_line": ("train_mean_rise", "test_mean_rise"),
     "interpolation": (
         *("train_barrier", "test_barrier", "train_accuracy_barrier", "test_accuracy_barrier"),
@@ -67,7 +75,9 @@ _STATISTICS = {
         *("curve_train_barrier", "curve_test_barrier", "line_train_barrier", "line_test_barrier"),
     ),
 }
-_WITHOUT_PLANE = ("hessian_spectrum", "interpolation", "trajectory", "mode_connectivity")
+_WITHOUT_PLANE = (
+    *("block_curvature", "hessian_spectrum", "interpolation", "trajectory", "mode_connectivity"),
+)
 _LOGARITHMIC = ("center_", "normalized_largest_eigenvalue")
 """Beginnings of the names of statistics whose logarithms are averaged over the epochs."""
 _ON_TRAINING_SPLIT = ("gradient_variance", "hessian_spectrum")

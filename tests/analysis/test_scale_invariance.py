@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from nas_lightning.analysis import (
+    block_eigenvalues,
+    curvature_map,
     evaluate,
     filter_scale,
     gradient_statistics,
@@ -17,6 +19,7 @@ from nas_lightning.analysis import (
     loss_line,
     loss_profile,
     random_direction,
+    random_directions,
     second_derivative,
 )
 from nas_lightning.cells import Genotype
@@ -30,6 +33,9 @@ GENOTYPE = Genotype(
     [("dil_conv_3x3", 1), ("avg_pool_3x3", 0), ("skip_connect", 0), ("sep_conv_3x3", 2)],
     [2, 3],
 )
+
+NODE = [f"cells.0.edges.0.{layer}_1.weight" for layer in ("depthwise", "pointwise")]
+"""Weights of a node of the first cell."""
 
 
 def scaled(network: CellNetwork, *, by_filter: bool, exact: bool) -> CellNetwork:
@@ -104,6 +110,21 @@ def test_the_statistics_do_not_see_the_scale(
     lines = [loss_line(module, {"test": batches}, [-0.5, 0, 0.5], [2]) for module in (network, other)]
     for name in map(str, lines[0].data_vars):
         assert lines[1][name].values == pytest.approx(lines[0][name].values, rel=tolerance), name
+    first_products: dict[str, Any] = {"max_products": 4}
+    maps = [
+        curvature_map(module, batches, random_directions(module, 0), [0.4], [-0.4], **first_products)
+        for module in (network, other)
+    ]
+    blocks = [
+        block_eigenvalues(module, batches, NODE, **first_products, normalized=normalized)
+        for normalized in (True, False)
+        for module in (network, other)
+    ]
+    for name in ("largest_eigenvalue", "smallest_eigenvalue", "eigenvalue_ratio"):
+        assert maps[1][name].values == pytest.approx(maps[0][name].values, rel=tolerance), name
+    assert blocks[1].largest == pytest.approx(blocks[0].largest, rel=tolerance)
+    assert blocks[1].ratio == pytest.approx(blocks[0].ratio, rel=tolerance)
+    assert abs(blocks[3].largest / blocks[2].largest - 1) > 0.01
     curvatures = [second_derivative(module, batches, 2)[0] for module in (network, other)]
     assert curvatures[1] == pytest.approx(curvatures[0], rel=tolerance)
     steps = [random_direction(module, 0, "none") for module in (network, other)]

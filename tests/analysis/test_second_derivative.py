@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from nas_lightning.analysis.curvature_products import HessianProduct
 from nas_lightning.analysis.directions import Normalization, random_direction
 from nas_lightning.analysis.displacement import displaced
 from nas_lightning.analysis.filters import direction_scale, filter_scale
@@ -97,7 +98,7 @@ def test_the_estimate_is_the_trace_of_the_dense_hessian_within_its_error(
 def test_a_diagonal_matrix_is_exact() -> None:
     layer = nn.Linear(10, 4, bias=False).double()
     diagonal = np.arange(40.0) - 5
-    estimate, error = second_derivative(layer, [], 2, product=lambda v: diagonal * v)
+    estimate, error = second_derivative(layer, [], 2, product=lambda v: diagonal[:, None] * v)
     assert estimate == pytest.approx(float((filter_scale(layer) ** 2 * diagonal).sum()), rel=1e-12)
     assert error == pytest.approx(0, abs=1e-10)
 
@@ -152,8 +153,6 @@ def test_the_profile_of_a_quadratic_is_this_parabola_at_every_radius() -> None:
 
 
 def _products(module: nn.Module, batches: list[tuple[Tensor, Tensor]], settings: dict[str, Any]) -> Any:
-    from nas_lightning.analysis.hessian import HessianProduct
-
     return HessianProduct(module, batches, **settings).partial
 
 
