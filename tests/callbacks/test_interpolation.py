@@ -100,7 +100,7 @@ def test_a_broken_measurement_is_resumed_bit_for_bit(
     usual: Callable[..., None] = vars(point_analysis)["measure_pending"]
 
     def in_chunks(*arguments: Any, **settings: Any) -> None:
-        usual(*arguments, **settings, chunk_size=2)
+        usual(*arguments, **settings | {"chunk_size": 2})
 
     def killed(*arguments: Any, after_chunk: Any, **settings: Any) -> None:
         def and_stop(surface: Any) -> None:
