@@ -172,20 +172,21 @@ def test_a_command_that_does_not_run_parses(
     monkeypatch.chdir(tmp_path)
     arguments = ours(words)
     assert arguments is not None
+    trained = CheckpointSettings(
+        Path("last.ckpt"),
+        epoch=599,
+        genotype=str(get_genotype("darts_v2")),
+        model={},
+        data_class="nas_lightning.datamodules.CIFAR10",
+        data={},
+        run={},
+    )
+    for module in ("training_settings", "curve"):
+        reader = f"nas_lightning.cli.{module}.read_checkpoint_settings"
+        monkeypatch.setattr(reader, lambda path, **_: trained)
     if arguments[0] == "fit":
         assert ParsedOnly(arguments).settings.trainer.max_epochs >= 1
     elif arguments[0] == "landscape":
-        trained = CheckpointSettings(
-            Path("last.ckpt"),
-            epoch=599,
-            genotype=str(get_genotype("darts_v2")),
-            model={},
-            data_class="nas_lightning.datamodules.CIFAR10",
-            data={},
-            run={},
-        )
-        reader = "nas_lightning.cli.training_settings.read_checkpoint_settings"
-        monkeypatch.setattr(reader, lambda path, **_: trained)
         assert ParsedLandscape(arguments).settings.trainer.callbacks
     else:
         with pytest.raises(SystemExit, match="0"):

@@ -49,6 +49,10 @@ class CurveEnd:
         for name, like in names.items():
             found = self.weights.get(name)
             shape = None if found is None else tuple(found.shape)
+            if found is None and name.startswith("auxiliary_tower."):
+                raise ValueError(
+                    f"`{KEY}`: {self.path} has no auxiliary tower: leave `model.auxiliary_weight` out"
+                )
             if found is None or shape != tuple(like.shape):
                 raise ValueError(
                     f"`{KEY}`: the tensor {name} of {self.path} has shape {shape}, but the network's has"

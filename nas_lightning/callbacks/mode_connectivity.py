@@ -58,7 +58,7 @@ class ModeConnectivity(PointAnalysis):
     headline = ("curve_train_barrier", "line_train_barrier", "curve_test_barrier", "line_test_barrier")
 
     def __init__(
-        self, resolution: int = 21, splits: Sequence[Split] = ("train", "test"), **settings: Any
+        self, resolution: int = 25, splits: Sequence[Split] = ("train", "test"), **settings: Any
     ) -> None:
         if not isinstance(resolution, int) or not 3 <= resolution < 10_000:
             raise ValueError(f"`resolution` (={resolution}) must be a number of positions from 3 to 9999")

@@ -46,7 +46,8 @@ def test_both_paths_have_both_splits_and_their_barriers() -> None:
     assert np.asarray(line(loss, "Bézier curve, test").get_ydata()) == pytest.approx(2 + t * (1 - t))
     [legend] = figure.legends
     assert len(legend.get_texts()) == 4
-    assert "Digits, 40 train and 30 test images" in {text.get_text() for text in figure.texts}
+    note = "Digits, 40 train and 30 test images, 5 positions, 0 to 1"
+    assert note in {text.get_text() for text in figure.texts}
     assert inside(figure)
 
 
