@@ -33,6 +33,7 @@ from benchmarks.record import (
     summary,
     write,
 )
+from benchmarks.trajectory_memory import MOST_MEBIBYTES, measure_in_child
 from nas_lightning.acceleration import PerSampleSums, accelerate
 from nas_lightning.analysis import (
     PerSampleGradients,
@@ -234,14 +235,23 @@ def memory_in_child(settings: argparse.Namespace, contestant: str) -> float:
     return float(subprocess.run(command, cwd=root, check=True, stdout=subprocess.PIPE).stdout.split()[-1])
 
 
+def trajectory_memory(settings: argparse.Namespace) -> dict[str, float]:
+    """Memory of a process that finds the plane of a path, in MiB; of its default sizes with the limit."""
+    sizes = {"init_channels": settings.path_channels, "num_cells": settings.path_cells}
+    network = CellNetwork(GENOTYPE, 10, auxiliary=True, **sizes)
+    found = measure_in_child(network, settings.path)
+    return found | {"the trajectory's limit": MOST_MEBIBYTES}
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, print and keep the record."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--memory", choices=MEMORY, help="print one contestant's MiB, and end")
+    paper = {"path": 50, "path_channels": 36, "path_cells": 20}  # 3.8 million parameters with the tower
     sizes = {"channels": 16, "cells": 8, "batch": 64, "images": 512, "image_size": 32, "rounds": 9}
     if DEVICE.type == "cuda":  # the paper's network
         sizes |= {"channels": 36, "cells": 20, "batch": 80, "images": 10_000}
-    for name, default in sizes.items():
+    for name, default in (sizes | paper).items():
         parser.add_argument(f"--{name}", type=int, default=default)
     settings = parser.parse_args(arguments)
     if settings.rounds < 2:
@@ -255,6 +265,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         seconds = alternate(contour, settings.rounds) | alternate(gradient, settings.rounds)
     memory = {name: memory_in_child(settings, name) for name in MEMORY}
     memory |= {f"{name} / {other}": memory[name] / memory[other] for name, other in MEMORY.items() if other}
+    memory |= trajectory_memory(settings)
     times: dict[str, Any] = {**summary(seconds)}
     ratios = {
         f"{over} / {under}": ratio_of(seconds, over, under, limit) for (over, under), limit in RATIOS.items()

@@ -49,6 +49,9 @@ TINY = [
         "images": 20,
         "image_size": 16,
         "rounds": 2,
+        "path": 4,
+        "path_channels": 4,
+        "path_cells": 3,
     }.items()
 ]
 
@@ -96,6 +99,7 @@ def test_landscape_keeps_what_it_measured(tmp_path: Path, monkeypatch: pytest.Mo
     kept = json.loads(path.read_text())
     assert path.name == "landscape.json"
     assert kept["settings"]["images"] == 20
+    assert 0 <= kept["memory_mib"]["the same, after the imports"] < 100
     differences = kept["relative_differences"]
     assert {
         "loss, fast",
