@@ -99,7 +99,7 @@ def block_eigenvalues(
     names: Collection[str],
     *,
     normalized: bool = True,
-    tolerance: float | int = 1e-3,
+    tolerance: float | int = 1e-4,
     max_products: int = 100,
     seed: int = 0,
     forward: Forward | None = None,

@@ -61,7 +61,7 @@ def curvature_map(
     betas: Float[np.ndarray, " beta"] | Iterable[float | int],
     *,
     normalized: bool = True,
-    tolerance: float | int = 1e-3,
+    tolerance: float | int = 1e-4,
     max_products: int = 100,
     seed: int = 0,
     forward: Forward | None = None,
@@ -70,7 +70,7 @@ def curvature_map(
     """Compute both ends of the Hessian's spectrum at w* + alpha w1 + beta w2, and their ratio.
 
     H is the Hessian of the mean loss (1/n) sum_i f_i over all samples, in evaluation mode, at the displaced
-    weights; batch norm keeps the running statistics of w*. A point costs some 20 to 100 products with H, each
+    weights; batch norm keeps the running statistics of w*. A point costs some 15 to 40 products with H, each
     about three to four gradients over the batches.
 
     Args:
@@ -127,7 +127,7 @@ def curvature_at_points(
     batches: Batches,
     directions_by_seed: Mapping[int, Directions],
     normalized: bool = True,
-    tolerance: float | int = 1e-3,
+    tolerance: float | int = 1e-4,
     max_products: int = 100,
     seed: int = 0,
     *,

@@ -46,7 +46,7 @@ class BlockCurvature(PointAnalysis):
     def __init__(
         self,
         normalized: bool = True,
-        tolerance: float = 1e-3,
+        tolerance: float = 1e-4,
         max_products: int = 100,
         seed: int = 0,
         batch_size: int = 40,

@@ -32,8 +32,8 @@ class CurvatureMap(SurfaceAnalysis):
     """Largest and smallest eigenvalue of the Hessian, and |lambda_min / lambda_max|, over a plane of weights.
 
     The map of Li et al. (2018, section 6): where the ratio is near 0, the loss is nearly convex there, in all
-    directions of weight space. Batch norm keeps the running statistics of w*. A point costs some 20 to
-    ``max_products`` products with the Hessian over the images, each about two gradients (four of a module
+    directions of weight space. Batch norm keeps the running statistics of w*. A point costs some 15
+    to 40 products with the Hessian over the images, each about two gradients (four of a module
     without cells); so the grid is coarse, and ``max_samples`` worth a thought. Each point is measured by one
     rank.
 
@@ -60,7 +60,7 @@ class CurvatureMap(SurfaceAnalysis):
         self,
         resolution: int = 11,
         normalized: bool = True,
-        tolerance: float = 1e-3,
+        tolerance: float = 1e-4,
         max_products: int = 100,
         seed: int = 0,
         ratio_bound: float = 0.1,

@@ -289,9 +289,8 @@ def _draw_panel(axes: Axes, panel: CurvePanel, looks: Mapping[str, Look]) -> boo
             axes.fill_between(curve.x, low, high, color=colour, alpha=0.16, linewidth=0, zorder=depth - 1)
         if curve.guide is not None:
             low, middle, high = curve.guide
-            axes.plot(
-                curve.x, middle, color=colour, linestyle=_GUIDE, linewidth=1.0, zorder=depth - 1, label="_"
-            )
+            dotted: dict[str, Any] = {"linestyle": _GUIDE, "linewidth": 1.0, "label": "_guide"}
+            axes.plot(curve.x, middle, color=colour, zorder=depth - 1, **dotted)
             axes.fill_between(curve.x, low, high, color=colour, alpha=0.08, linewidth=0, zorder=depth - 1.5)
         ends = finite & ~np.r_[finite[1:], True]
         if ends.any():

@@ -32,8 +32,12 @@ HESSIAN_PRODUCTS = 100
 _OF_SPLITS = ("LossLine", "Interpolation")
 """Analyses that measure several splits."""
 
-PRODUCTS_OF_A_POINT = 30
-"""Products that both ends of the spectrum take at a point of a curvature map, about."""
+PRODUCTS_OF_A_POINT = 25
+"""Products that both ends of the spectrum take at a point of a curvature map, or of a block, about."""
+WHOLE_BLOCKS = 2
+"""Blocks that take a product each of the whole network, about: it, and the stem."""
+BLOCKS_OF_A_CELL = 6
+"""A cell, its projections and four nodes."""
 
 
 class DataSize(NamedTuple):
@@ -104,7 +108,8 @@ def run_cost(run: Run) -> RunCost:
     batch_size = settings["data.init_args.batch_size"]
     training = run.epochs * run.limited_batches(splits["train"] // batch_size) * batch_size
     work = training + EVALUATION * run.epochs * splits["val" if held_out else "test"]
-    work += sum(_analysis_work(analysis, splits, run.epochs) for analysis in run.analyses)
+    cells = settings["model.num_cells"]
+    work += sum(_analysis_work(analysis, splits, run.epochs, cells) for analysis in run.analyses)
     return RunCost(parameters, forward, training, work, unknown)
 
 
@@ -133,7 +138,7 @@ def _folder_size(name: str, arguments: tuple[tuple[str, Any], ...]) -> DataSize:
     return DataSize(**data_size(name, dict(arguments)))
 
 
-def _analysis_work(analysis: AnalysisFile, splits: Mapping[str, int], epochs: int) -> float:
+def _analysis_work(analysis: AnalysisFile, splits: Mapping[str, int], epochs: int, cells: int) -> float:
     """What an analysis computes, in training images: its points times its images."""
     name = str(analysis.settings["class_path"]).rpartition(".")[2]
     given = analysis.settings["init_args"]
@@ -145,6 +150,9 @@ def _analysis_work(analysis: AnalysisFile, splits: Mapping[str, int], epochs: in
     if name == "HessianSpectrum":
         products = HESSIAN_PRODUCTS + given["trace_samples"]
         return float(times * products * images * HESSIAN_PRODUCT)
+    if name == "BlockCurvature":
+        blocks = WHOLE_BLOCKS + cells * BLOCKS_OF_A_CELL / 2  # half of the way back, on average
+        return float(times * blocks * PRODUCTS_OF_A_POINT * images * HESSIAN_PRODUCT)
     if name == "CurvatureMap":
         points = given["resolution"] ** 2 * len(given["direction_seeds"])
         return float(times * points * PRODUCTS_OF_A_POINT * images * HESSIAN_PRODUCT)

@@ -16,6 +16,7 @@ from matplotlib.transforms import Bbox
 
 from nas_lightning.cells import get_genotype
 from nas_lightning.figures.accuracy import AccuracyPanel, draw_accuracy
+from nas_lightning.figures.block_curvature import BlockCurvatures, draw_block_curvature
 from nas_lightning.figures.budget import BudgetLine, BudgetPanel, draw_budget
 from nas_lightning.figures.cell import CellDrawing, draw_cells
 from nas_lightning.figures.confusion import draw_confusion_matrix
@@ -127,6 +128,20 @@ def spectrum(name: str, count: int) -> Figure:
     )
 
 
+def by_block(name: str, count: int) -> Figure:
+    nodes = ["", "preprocess", "2", "3"]
+    cells = [-1, *np.repeat(np.arange(20), 4).tolist(), -1]
+    names = ["stem", *(f"cell {cell} {node}" for cell in range(20) for node in nodes), "classifier"]
+    heights = np.linspace(1e5, 2e5, len(cells))
+    network = BlockCurvatures(
+        *(names, cells, ["", *nodes * 20, ""], heights, -heights / 3),
+        *([True] * len(cells), [True] * len(cells)),
+        title=name,
+        facts=FACTS,
+    )
+    return draw_block_curvature([network] * count, title=name)
+
+
 def confusion(name: str, count: int) -> Figure:
     counts = np.diag(np.arange(8 * count) + 900) + 1
     names = [f"{number} {name}" for number in range(8 * count)]
@@ -140,6 +155,7 @@ DRAWINGS: dict[str, Callable[[str, int], Figure]] = {
     "loss spread": lambda name, count: spread(name, count, loss=True),
     "spread": lambda name, count: spread(name, count, loss=False),
     "nodes": by_node,
+    "blocks": by_block,
     "width and depth": width_depth,
     "curves": lambda name, count: draw_curves([CurvePanel(curves(name), name, LABEL)] * count, title=name),
     "different curves": lambda name, count: draw_curves(
