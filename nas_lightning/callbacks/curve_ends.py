@@ -19,7 +19,7 @@ KEY = "model.ends"
 """The setting that names the checkpoints, for messages."""
 SIZES = ("num_classes", "init_channels", "num_cells", "stem_stride", "stem")
 """Settings of the network in which the ends agree."""
-_NOT_IMAGES = frozenset(
+NOT_IMAGES = frozenset(
     {"batch_size", "cutout", "seed", "root", "cache_folder", "evaluation_batch_size", "resident"}
 )
 """Settings of the data in which the ends may differ: they leave the splits as they are."""
@@ -122,7 +122,7 @@ def _read(path: Path, known: Collection[str]) -> CurveEnd:
         if name.startswith(_PREFIX)
     }
     settings = checkpoint.get("hyper_parameters") or {}
-    shown = {n: v for n, v in data.items() if n not in _NOT_IMAGES and n != "_instantiator"}
+    shown = {n: v for n, v in data.items() if n not in NOT_IMAGES and n != "_instantiator"}
     shown["name"] = (checkpoint.get("images") or {}).get("name")  # of a folder's images, the folder's
     return CurveEnd(path, checkpoint["genotype"], settings, shown, weights)
 

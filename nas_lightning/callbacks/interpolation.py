@@ -104,6 +104,8 @@ class Interpolation(SplitAnalysis):
         self.batch_norm = batch_norm
         self.between: tuple[Path, ...] = ()
         """Set to measure the lines between these checkpoints after a validation."""
+        self.file: Path | None = None
+        """The file that was written last."""
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Keep the initial weights, if the line begins there."""
@@ -154,6 +156,7 @@ class Interpolation(SplitAnalysis):
             path = context.path.with_name(between_name(self.name, ends.labels))
             context = replace(context, path=path, group=path.stem)
         super().measure(context)
+        self.file = context.path
 
     def prepare(self, context: AnalysisContext) -> Ends:
         """The networks at the ends."""

@@ -35,6 +35,7 @@ _LANDSCAPE: tuple[Setting, ...] = (
         "",
     ),
     ("initial_seeds", "LIST", "without a checkpoint: seeds of the initial weights to measure", ""),
+    ("between", "FILE FILE ...", "measure the straight lines between checkpoints, and their barriers", ""),
 )
 _MODEL: tuple[Setting, ...] = (
     ("model.genotype", "SPEC", "cells: a name, variant, file or genotype; see `cells list`", "darts_v2"),

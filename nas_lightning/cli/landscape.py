@@ -17,10 +17,12 @@ from nas_lightning import callbacks
 from nas_lightning.callbacks.analysis import START
 from nas_lightning.callbacks.checkpoints import folder_of
 from nas_lightning.classifier import CellClassifier
+from nas_lightning.cli.between import barrier_table, between_files, check_alike
 from nas_lightning.cli.closing import landscape_files, say_end
 from nas_lightning.cli.run_folder import checkpoint_file
 from nas_lightning.cli.tables import table
 from nas_lightning.cli.training import TrainingCLI, run_logger, silence_advice
+from nas_lightning.identity import as_list
 from nas_lightning.netcdf import read_dataset
 from nas_lightning.study.record import analysis_statistics
 
@@ -100,17 +102,26 @@ class LandscapeCLI(TrainingCLI):
             default=None,
             help="Folders of runs: draw their paths in one plane, whose origin is the end of the first.",
         )
+        parser.add_argument(
+            "--between",
+            nargs="+",
+            type=str,
+            default=None,
+            help="Two or more checkpoints: measure the straight lines between all pairs of them.",
+        )
 
     def _place_run(self) -> None:
-        """Measure the last checkpoint of the first of several runs."""
+        """Measure the first of several checkpoints, or the last one of the first of several runs."""
         settings = self.settings
-        if settings.trajectories:
-            if settings.ckpt_path is not None:
+        several = [key for key in ("trajectories", "between") if settings[key]]
+        for key in several:
+            other = next((name for name in (*several, "ckpt_path") if name != key and settings[name]), None)
+            if other is not None:
                 raise ValueError(
-                    f"`trajectories` (={' '.join(settings.trajectories)}) and `ckpt_path`"
-                    f" (={settings.ckpt_path}) both name a run: leave one out"
+                    f"`{key}` (={' '.join(settings[key])}) and `{other}` (={settings[other]}) both name a"
+                    " run: leave one out"
                 )
-            settings.ckpt_path = str(checkpoint_file(Path(settings.trajectories[0])))
+            settings.ckpt_path = str(checkpoint_file(Path(settings[key][0])))
         super()._place_run()
 
     def check_without_checkpoint(self) -> None:
@@ -133,10 +144,12 @@ class LandscapeCLI(TrainingCLI):
         return folder_of(Path(path))
 
     def default_callbacks(self) -> list[dict[str, Any]]:
-        """All four analyses; of initial weights those that need no plane; of several runs their paths."""
+        """All four analyses; of initial weights those that need no plane; of several runs what they share."""
         names = ["GradientVariance", "HessianSpectrum"]
         if self.settings.trajectories:
             names = ["Trajectory"]
+        elif self.settings.between:
+            names = ["Interpolation"]
         elif not self.initial_seeds:
             names = ["LossContour", "LossProfile", *names]
         only_centre = {"resolution": None} if self.initial_seeds else {}
@@ -149,7 +162,9 @@ class LandscapeCLI(TrainingCLI):
         ]
 
     def before_instantiate_classes(self) -> None:
-        """Refuse seeds that are none."""
+        """Refuse seeds that are none, and checkpoints that are unlike."""
+        if self.settings.between:
+            check_alike(between_files(self.settings.between))
         seeds = self.settings.initial_seeds
         if seeds is not None and not self.initial_seeds:
             raise ValueError(f"`initial_seeds` (={seeds}) need a network without a checkpoint: leave one out")
@@ -161,20 +176,23 @@ class LandscapeCLI(TrainingCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Make the trainer with the analyses among the callbacks, and the logger of the run."""
         settings = self.config_init["landscape"]["trainer"]
-        given = settings["callbacks"] or []
+        given = as_list(settings["callbacks"])
         analyses = [callback for callback in given if isinstance(callback, callbacks.Analysis)]
         for default in self.default_callbacks() if not analyses else ():
             analyses.append(resolve_name(default["class_path"])(**default["init_args"]))
         if self.settings.trajectories:
             self._draw_trajectories(analyses)
+        if self.settings.between:
+            analyses = self._interpolate(analyses)
         for analysis in analyses:
-            if self.settings.ckpt_path is not None and self.trained.is_start:
+            if self.settings.ckpt_path is not None and self.trained.is_start and not self.settings.between:
                 analysis.initial = START
             else:
                 analysis.checkpoint_epoch = -1 if self.settings.ckpt_path is None else self.trained.epoch
         self.analyses = settings["callbacks"] = analyses
         # The analyses run on the whole split, whatever is validated.
-        kwargs |= {"limit_val_batches": 1 if self.initial_seeds else 1.0, "fast_dev_run": False}
+        few = self.initial_seeds or self.settings.between
+        kwargs |= {"limit_val_batches": 1 if few else 1.0, "fast_dev_run": False}
         logger = run_logger(self.run_folder) if settings["logger"] in (None, True) else settings["logger"]
         trainer = super().instantiate_trainer(logger=logger, **kwargs)
         if self.initial_seeds:
@@ -188,6 +206,15 @@ class LandscapeCLI(TrainingCLI):
             raise ValueError("`trajectories` needs the callback Trajectory: add it, or leave callbacks out")
         for analysis in found:
             analysis.share_plane(self.settings.trajectories[1:])
+
+    def _interpolate(self, analyses: Sequence[callbacks.Analysis]) -> list[callbacks.Analysis]:
+        """The analyses of lines, which get the checkpoints of `between`; a ValueError if there is none."""
+        found = [analysis for analysis in analyses if isinstance(analysis, callbacks.Interpolation)]
+        if not found:
+            raise ValueError("`between` needs the callback Interpolation: add it, or leave callbacks out")
+        for analysis in found:
+            analysis.between = tuple(between_files(self.settings.between))
+        return list(found)
 
     def _moment(self, seed: int) -> str:
         """End of the names of the files of initial weights."""
@@ -208,6 +235,9 @@ class LandscapeCLI(TrainingCLI):
     def after_landscape(self) -> None:
         """Print what was measured of initial weights, with mean and standard deviation over the seeds."""
         if not self.trainer.is_global_zero:
+            return
+        if self.settings.between:
+            self._say_barriers()
             return
         if not self.initial_seeds:
             folder = self.run_folder / "landscape"
@@ -239,6 +269,16 @@ class LandscapeCLI(TrainingCLI):
         seeds = [f"seed {seed}" for seed in self.initial_seeds]
         header = ["at initialisation", "split", *seeds, *(("mean", "sd") if len(seeds) > 1 else ())]
         print(table(header, rows, left=2))
+
+    def _say_barriers(self) -> None:
+        """Print the barriers between checkpoints, and where their files are."""
+        for analysis in self.analyses:
+            if isinstance(analysis, callbacks.Interpolation) and analysis.file is not None:
+                dataset = read_dataset(analysis.file)
+                print(barrier_table(dataset))
+                pairs = dataset.sizes["pair"]
+                words = f"{pairs} line{'s' * (pairs > 1)} measured"
+                say_end(words, analysis.file, [["plot", str(analysis.file)]], kind="file")
 
 
 def main(arguments: list[str]) -> None:

@@ -123,4 +123,4 @@ def _pairs_in_words(labels: Sequence[tuple[str, str]], datasets: Sequence[xr.Dat
     if len(datasets) > 1 or len(labels) < 2:
         return []
     ends = list(dict.fromkeys(end for pair in labels for end in pair))
-    return [f"{len(labels)} pairs of {', '.join(ends)}"]
+    return [f"{len(labels)} pairs of {'; '.join(ends)}"]
