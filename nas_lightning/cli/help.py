@@ -35,6 +35,7 @@ _LANDSCAPE: tuple[Setting, ...] = (
         "",
     ),
     ("initial_seeds", "LIST", "without a checkpoint: seeds of the initial weights to measure", ""),
+    ("trajectories", "RUN ...", "draw the paths of several runs in one plane", ""),
     ("between", "FILE FILE ...", "measure the straight lines between checkpoints, and their barriers", ""),
 )
 _MODEL: tuple[Setting, ...] = (
