@@ -14,6 +14,7 @@ ANALYSES = {
     "LossProfile": "loss_profile",
     "LossLine": "loss_line",
     "Interpolation": "interpolation",
+    "SpectralDensity": "spectral_density",
     "Trajectory": "trajectory",
     "ModeConnectivity": "mode_connectivity",
     "CurvatureMap": "curvature_map",

@@ -29,6 +29,7 @@ OVERLAYS = [
     CONFIGS / "block_curvature.yaml",
     CONFIGS / "initialisation.yaml",
     CONFIGS / "training_split.yaml",
+    CONFIGS / "spectral_density.yaml",
     CONFIGS / "trajectory.yaml",
     CONFIGS / "connectivity.yaml",
 ]

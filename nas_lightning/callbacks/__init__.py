@@ -22,6 +22,7 @@ from nas_lightning.callbacks.requeue import Requeue
 from nas_lightning.callbacks.resuming import ExactResume
 from nas_lightning.callbacks.run_record import RunRecord, evaluated_part
 from nas_lightning.callbacks.sigterm import answer_between_batches
+from nas_lightning.callbacks.spectral_density import SpectralDensity
 from nas_lightning.callbacks.trajectory import Trajectory
 
 __all__ = [
@@ -43,6 +44,7 @@ __all__ = [
     "ModeConnectivity",
     "Requeue",
     "RunRecord",
+    "SpectralDensity",
     "TrainingProgress",
     "Trajectory",
     "answer_between_batches",

@@ -21,6 +21,7 @@ PICTURED = (
     "interpolation",
     "trajectory",
     "trajectories",
+    "spectral_density",
     "mode_connectivity",
 )
 """Beginnings of the names of files that `nas-lightning plot` draws, the first drawn first."""

@@ -131,6 +131,30 @@ def write_animation(dataset: xr.Dataset, title: str, path: Path, output: Path) -
     figures.write_trajectory_animation(panel, output)
 
 
+def _read_densities(path: Path) -> xr.Dataset:
+    from nas_lightning.analysis.density_file import read_densities
+
+    return read_densities(path)
+
+
+def _draw_densities(
+    datasets: Sequence[xr.Dataset], titles: Sequence[str], paths: Sequence[Path], title: str
+) -> Figure:
+    from nas_lightning import figures
+
+    rows = []
+    for dataset, path, name in zip(datasets, paths, titles, strict=True):
+        if (finished := int(dataset["done"].sum())) < dataset["done"].size:
+            vectors = f"{finished} of {dataset['done'].size} start vectors"
+            print(f"nas-lightning: {path} is unfinished: {vectors} are measured", file=sys.stderr)
+        try:
+            rows.append(figures.read_density_panels(dataset, name.replace("\n", ", ")))
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
+    note = figures.shared_note([figures.file_facts(dataset) for dataset in datasets])
+    return figures.draw_densities(rows, title=title, note=note)
+
+
 def _read_paths(path: Path) -> xr.Dataset:
     from nas_lightning.analysis.mode_connectivity import PathSurface
 
@@ -215,6 +239,12 @@ OWN_VIEWS: Mapping[str, OwnView] = MappingProxyType(
             "the path of a training over the loss in the plane of its first two components; a .gif moves",
             _read_trajectory,
             _draw_trajectories,
+        ),
+        "spectral_density": OwnView(
+            "density",
+            "log density of the curvature's eigenvalues and its moments, a row for each file",
+            _read_densities,
+            _draw_densities,
         ),
         "mode_connectivity": OwnView(
             "line",

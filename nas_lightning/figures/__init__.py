@@ -18,6 +18,12 @@ from nas_lightning.figures.profile import (
     profile_curve,
     read_curvature,
 )
+from nas_lightning.figures.spectral_density import (
+    DensityCurve,
+    DensityPanel,
+    draw_densities,
+    read_density_panels,
+)
 from nas_lightning.figures.spectrum import draw_spectrum
 from nas_lightning.figures.spread import SurfaceSpread, draw_spread
 from nas_lightning.figures.surface import ReadSurface, SurfacePanel, read_surface_panel
@@ -40,6 +46,8 @@ __all__ = [
     "CellDrawing",
     "Curve",
     "CurvePanel",
+    "DensityCurve",
+    "DensityPanel",
     "Effect",
     "EffectPanel",
     "LineCurve",
@@ -58,6 +66,7 @@ __all__ = [
     "draw_confusion_matrix",
     "draw_connectivity",
     "draw_curves",
+    "draw_densities",
     "draw_forest",
     "draw_heat_maps",
     "draw_interpolations",
@@ -80,6 +89,7 @@ __all__ = [
     "profile_curve",
     "read_block_curvature",
     "read_curvature",
+    "read_density_panels",
     "read_surface_panel",
     "read_trajectory_panel",
     "read_variance_split",

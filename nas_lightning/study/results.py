@@ -70,13 +70,21 @@ _STATISTICS = {
         *("largest_eigenvalue", "smallest_eigenvalue", "trace", "trace_standard_error"),
         *("products", "converged", "center_loss", "normalized_largest_eigenvalue"),
     ),
+    "spectral_density": (
+        *("hessian_trace", "hessian_frobenius_norm", "hessian_effective_dimension"),
+        *("gauss_newton_trace", "gauss_newton_effective_dimension"),
+        *("normalized_hessian_trace", "normalized_hessian_frobenius_norm"),
+        *("normalized_hessian_effective_dimension", "normalized_gauss_newton_trace"),
+        "normalized_gauss_newton_effective_dimension",
+    ),
     "trajectory": ("plane_variance", "path_length", "path_straightness"),
     "mode_connectivity": (
         *("curve_train_barrier", "curve_test_barrier", "line_train_barrier", "line_test_barrier"),
     ),
 }
 _WITHOUT_PLANE = (
-    *("block_curvature", "hessian_spectrum", "interpolation", "trajectory", "mode_connectivity"),
+    *("block_curvature", "hessian_spectrum", "spectral_density"),
+    *("interpolation", "trajectory", "mode_connectivity"),
 )
 _LOGARITHMIC = ("center_", "normalized_largest_eigenvalue")
 """Beginnings of the names of statistics whose logarithms are averaged over the epochs."""
