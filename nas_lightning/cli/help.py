@@ -26,6 +26,7 @@ _RUN: tuple[Setting, ...] = (
 _FIT: tuple[Setting, ...] = (
     ("weights", "FILE", "start from these weights: a checkpoint, or a state dict of other code", ""),
     ("extend", "N", "make a finished run N epochs longer, or start anew from its weights", ""),
+    ("model.ends", "[A, B]", "train a curve between two networks: --config configs/connectivity.yaml", ""),
 )
 _LANDSCAPE: tuple[Setting, ...] = (
     (
