@@ -274,6 +274,11 @@ class Trajectory(PointAnalysis):
         first = read_run_path(folder, self.files, before=last)
         if not self.runs:
             return [first]
+        seen = {folder.resolve()}
+        for path in self.runs:
+            if path.resolve() in seen:
+                raise ValueError(f"`runs` (={path}) names a run that is in the plane already")
+            seen.add(path.resolve())
         others = [
             read_run_path(path, self.files, number, with_last=True)
             for number, path in enumerate(self.runs, start=1)
@@ -297,13 +302,14 @@ class Trajectory(PointAnalysis):
         if len(set(starts)) > 1 or (len(runs) > 1 and starts[0] is None):
             context.say("note: the runs of this plane do not start from the same weights, or do not say so")
         together = "".join(f"{p.run} {p.step} {h}\n" for p, h in zip(points, hashes, strict=True))
-        shortened = {"autocast": "bfloat16"} if self.speed == "max" else {}
+        further: dict[str, str] = {"autocast": "bfloat16"} if self.speed == "max" else {}
+        if len(runs) > 1:
+            further["run_names"] = json.dumps([run.folder.resolve().name for run in runs])
         return {
             "batch_norm": self.batch_norm,
             "checkpoints": len(points),
             "checkpoints_sha256": hashlib.sha256(together.encode()).hexdigest(),
-            "run_names": json.dumps([run.folder.resolve().name for run in runs]),
-            **shortened,
+            **further,
         }
 
     def _checkpoint_losses(

@@ -96,8 +96,9 @@ def _grid(dataset: xr.Dataset) -> dict[str, str]:
         names = {"radius": "radii", "position": "positions"}
         unit = next((word for name, word in names.items() if name in dataset.dims), "points")
         found["grid"] = f"{sizes} {unit}"
-        ends = dict.fromkeys(_reach(steps) for steps in axes if len(steps))
-        found["extent"] = " x ".join(ends)
+        if dataset.attrs.get("kind") != "trajectory":  # the path decides how far its plane reaches
+            ends = dict.fromkeys(_reach(steps) for steps in axes if len(steps))
+            found["extent"] = " x ".join(ends)
     seeds = dataset["direction_seed"].values.tolist() if "direction_seed" in dataset.coords else []
     if seeds:
         found["pairs"] = f"directions {', '.join(map(str, seeds))}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -91,9 +91,6 @@ def read_trajectory_panel(
         if name not in dataset:
             raise ValueError(f"the file has no variable {name!r}: it holds no trajectory")
     surface = read_surface_panel(dataset, "loss", title, finest=finest).panel
-    # The grid's ends are those of the path.
-    facts = {name: fact for name, fact in surface.facts.items() if name not in ("extent", "batch_norm")}
-    batch_norm = {"batch_norm": fact} if (fact := surface.facts.get("batch_norm")) else {}
     run = dataset["checkpoint_run"].values
     names = json.loads(str(dataset.attrs.get("run_names", "[]")))
     paths = [
@@ -106,7 +103,7 @@ def read_trajectory_panel(
         for number in np.unique(run).tolist()
     ]
     first, second = dataset["explained_variance"].values[:2].tolist()
-    return TrajectoryPanel(replace(surface, facts=facts | batch_norm), paths, (first, second))
+    return TrajectoryPanel(surface, paths, (first, second))
 
 
 def draw_trajectories(

@@ -70,7 +70,6 @@ def test_the_path_is_that_of_the_checkpoints(finished: tuple[Path, CellClassifie
     assert dataset["checkpoint_epochs"].values.tolist() == [0, 1, 2, 3]
     assert dataset["checkpoint_step"].values.tolist() == [0, 3, 6, 9]
     assert dataset.attrs["checkpoints"] == 4
-    assert json.loads(dataset.attrs["run_names"]) == ["tb"]
     assert dataset.attrs["batch_norm"] == "reestimated"
     # The path lies inside the surface.
     for name, column in zip(("alpha", "beta"), coordinates.T, strict=True):
@@ -217,6 +216,9 @@ def test_several_runs_share_a_plane(tmp_path: Path, capsys: pytest.CaptureFixtur
     np.testing.assert_array_equal(dataset["coordinate"][0], dataset["coordinate"][3])
     assert dataset["coordinate"][2].values.tolist() == [0.0, 0.0]
 
+    assert "names a run that is in the plane already" in refusal(
+        ["landscape", "--trajectories", runs[0], runs[1], runs[1]], capsys
+    )
     other = shutil.copytree(runs[1], tmp_path / "synthetic" / "other")
     for file in (other / "checkpoints").glob("*.ckpt"):
         file.unlink()
