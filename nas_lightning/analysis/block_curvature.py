@@ -76,7 +76,8 @@ def parameter_blocks(places: Mapping[str, Place]) -> list[Block]:
     for part, cell, _ in places.values():
         here = {name: place for name, place in places.items() if place[:2] == (part, cell)}
         if cell is None:
-            found[part] = Block(part, tuple(here))
+            label = part if part != WHOLE else f"{WHOLE} (part)"
+            found[label] = Block(label, tuple(here))
             continue
         found[f"cell {cell}"] = Block(f"cell {cell}", tuple(here), cell)
         for node in sorted({node or 0 for _, _, node in here.values()}):
@@ -85,6 +86,22 @@ def parameter_blocks(places: Mapping[str, Place]) -> list[Block]:
             name = f"cell {cell} {f'node {node}' if node else PREPROCESSING}"
             found[name] = Block(name, own, cell, label)
     return list(found.values())
+
+
+def children_places(names: Sequence[str]) -> dict[str, Place]:
+    """Places in a module without cells: its children, below what all parameters have in common.
+
+    Example:
+        >>> [place[0] for place in children_places(["net.0.weight", "net.0.bias", "net.2.weight"]).values()]
+        ['net.0', 'net.0', 'net.2']
+    """
+    paths = [name.split(".")[:-1] for name in names]
+    depth = 1
+    while min(map(len, paths), default=0) > depth and len({tuple(path[:depth]) for path in paths}) == 1:
+        depth += 1
+    return {
+        name: (".".join(path[:depth]) or name, None, None) for name, path in zip(names, paths, strict=True)
+    }
 
 
 def with_filters(module: nn.Module, blocks: Sequence[Block]) -> list[Block]:

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from matplotlib.figure import Figure
 
 from nas_lightning.analysis import Point, Surface, block_eigenvalues, parameter_blocks
-from nas_lightning.analysis.block_curvature import Block, Place, with_filters
+from nas_lightning.analysis.block_curvature import Block, children_places, with_filters
 from nas_lightning.analysis.block_surface import BlockSurface, block_scalars, block_variables
 from nas_lightning.analysis.extreme_eigenvalues import check_run
 from nas_lightning.analysis.trial import check_second_derivative
@@ -23,8 +23,9 @@ class BlockCurvature(PointAnalysis):
 
     The blocks are those by which :class:`~nas_lightning.callbacks.gradient_variance.GradientVariance` splits
     the variance: stem, cells, their nodes and input projections, classifier; of a module without cells its
-    top-level children. The whole network's stands beside them: no block has a larger one. A product with a
-    block needs gradients in it alone. Each block is measured by one rank, and saved when it is done.
+    children, below what all parameters have in common. The whole network's stands beside them: no block has a
+    larger one. A product with a block needs gradients in it alone. Each block is measured by one rank, and
+    saved when it is done.
 
     Args:
         normalized: Whether the eigenvalues are those of D H D, D the filters' root mean squares, which do not
@@ -67,12 +68,11 @@ class BlockCurvature(PointAnalysis):
 
     def prepare(self, context: AnalysisContext) -> list[Block]:
         """The blocks of the network."""
-        places: dict[str, Place] = {
-            name: (name.partition(".")[0], None, None)
-            if context.cells is None
-            else context.cells.network.parameter_place(name)
-            for name in context.parameter_names
-        }
+        names = context.parameter_names
+        if context.cells is None:
+            places = children_places(names)
+        else:
+            places = {name: context.cells.network.parameter_place(name) for name in names}
         blocks = parameter_blocks(places)
         blocks = with_filters(context.network, blocks) if self.normalized else blocks
         if not blocks:

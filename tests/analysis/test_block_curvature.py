@@ -12,7 +12,7 @@ from torch import nn
 
 from nas_lightning.acceleration import twice_differentiable
 from nas_lightning.analysis import block_eigenvalues, filter_scale, measure_pending, parameter_blocks
-from nas_lightning.analysis.block_curvature import Block, with_filters
+from nas_lightning.analysis.block_curvature import Block, children_places, with_filters
 from nas_lightning.analysis.block_surface import (
     BlockSurface,
     block_names,
@@ -97,10 +97,22 @@ def test_weights_without_a_finite_loss_give_nan() -> None:
 
 def test_blocks_without_filters_are_left_out() -> None:
     module = perceptron()
-    places: Any = {name: (name.partition(".")[0], None, None) for name, _ in module.named_parameters()}
-    blocks = parameter_blocks(places)
+    blocks = parameter_blocks(children_places([name for name, _ in module.named_parameters()]))
     assert [block.name for block in blocks] == ["network", "0", "1", "3"]
     assert [block.name for block in with_filters(module, blocks)] == ["network", "0", "3"]
+
+
+def test_children_are_named_below_what_all_parameters_have_in_common() -> None:
+    def parts(*names: str) -> list[str]:
+        return [place[0] for place in children_places(names).values()]
+
+    assert parts("model.net.0.weight", "model.net.1.bias") == ["model.net.0", "model.net.1"]
+    assert parts("model.0.weight", "model.0.bias") == ["model.0", "model.0"]
+    assert parts("a.0.weight", "b.0.weight") == ["a", "b"]
+    assert parts("weight", "bias") == ["weight", "bias"]
+    assert parts("scale", "model.0.weight") == ["scale", "model"]
+    blocks = parameter_blocks(children_places(["network.0.weight", "head.weight"]))
+    assert [block.name for block in blocks] == ["network", "network (part)", "head"]
 
 
 BLOCKS = [

@@ -131,12 +131,16 @@ def read_class() -> type[Surface]:
     return BlockSurface
 
 
-def test_a_module_without_cells_has_blocks_of_its_top_level_children(tmp_path: Path) -> None:
+def test_a_module_without_cells_has_blocks_of_its_children(tmp_path: Path) -> None:
     few: dict[str, Any] = {"max_products": 3, "max_samples": 6, "folder": str(tmp_path)}
     chosen = [BlockCurvature(**few), CurvatureMap(resolution=2, **few)]
     fit = trainer(*chosen, max_epochs=1, enable_progress_bar=False, default_root_dir=tmp_path)
     fit.fit(Own(convolutions()), loader(*samples()), loader(*samples()))
-    assert block_names(read_blocks(tmp_path / "block_curvature-epoch0000.nc")) == ["network", "layers"]
+    assert block_names(read_blocks(tmp_path / "block_curvature-epoch0000.nc")) == [
+        "network",
+        "layers.0",
+        "layers.4",
+    ]
     surface = read_surface(tmp_path / "curvature_map-epoch0000.nc")
     assert np.isfinite(surface["largest_eigenvalue"]).all()
     assert surface["loss"].attrs["units"] == "nat"
