@@ -187,7 +187,8 @@ def test_a_command_that_does_not_run_parses(
     if arguments[0] == "fit":
         assert ParsedOnly(arguments).settings.trainer.max_epochs >= 1
     elif arguments[0] == "landscape":
-        assert ParsedLandscape(arguments).settings.trainer.callbacks
+        settings = ParsedLandscape(arguments).settings
+        assert settings.trainer.callbacks or settings.trajectories or settings.between
     else:
         with pytest.raises(SystemExit, match="0"):
             main([*arguments[: 2 if arguments[0] in ("cells", "study") else 1], "--help"])
