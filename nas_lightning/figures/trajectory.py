@@ -15,7 +15,7 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.patheffects import withStroke
+from matplotlib.patheffects import AbstractPathEffect, withStroke
 
 from nas_lightning.figures.facts import shared_note
 from nas_lightning.figures.landscape import add_loss_bar, draw_contour
@@ -35,7 +35,6 @@ _LABELS = 6
 _APART = 0.11  # of a panel: between two labels of epochs
 _GIF_DOTS = 100.0
 _GIF_COLOURS = 128
-_HALO = (withStroke(linewidth=2.4, foreground="white"),)
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,7 +147,7 @@ def write_trajectory_animation(
     words = figure.axes[0].text(
         *(0.02, 0.98, ""), transform=figure.axes[0].transAxes, va="top", fontsize=TICK_POINTS, zorder=8
     )
-    words.set_path_effects([*_HALO])
+    words.set_path_effects(_halo())
     frames = []
     for moment in moments:
         words.set_text(_moment(panel.paths, moment))
@@ -237,7 +236,7 @@ def _axis_names(explained: Sequence[float], *, short: bool) -> list[str]:
 def _draw_path(axes: Axes, path: TrajectoryPath, colour: str) -> _Growing:
     """A path with its start, its end, and epochs where there is room."""
     x, y = path.coordinates.T
-    style: dict[str, Any] = {"color": colour, "path_effects": _HALO}
+    style: dict[str, Any] = {"color": colour, "path_effects": _halo()}
     [line] = axes.plot(x, y, "-o", linewidth=1.1, markersize=2.6, zorder=6, **style)
     ends: dict[str, Any] = {"color": colour, "linestyle": "", "zorder": 7}
     [start] = axes.plot(x[:1], y[:1], **_START, **ends)
@@ -252,6 +251,11 @@ _START: Mapping[str, Any] = {
     "markeredgewidth": 1.3,
 }
 _END: Mapping[str, Any] = {"marker": "X", "markersize": 6.5, "markeredgecolor": "white"}
+
+
+def _halo() -> list[AbstractPathEffect]:
+    """A white edge; each artist has its own, whose colour a dark page changes once."""
+    return [withStroke(linewidth=2.4, foreground="white")]
 
 
 def _label_epochs(axes: Axes, path: TrajectoryPath, colour: str) -> dict[int, Artist]:
@@ -274,7 +278,7 @@ def _label_epochs(axes: Axes, path: TrajectoryPath, colour: str) -> dict[int, Ar
                 textcoords="offset points",
                 fontsize=NOTE_POINTS,
                 color=colour,
-                path_effects=[*_HALO],
+                path_effects=_halo(),
                 zorder=8,
             )
     return labels

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import xarray as xr
+from matplotlib.colors import to_hex
 from PIL import Image
 
 from nas_lightning.figures import (
@@ -17,6 +18,7 @@ from nas_lightning.figures import (
     read_trajectory_panel,
     write_trajectory_animation,
 )
+from nas_lightning.figures.dark import PAPER, dark_copy
 
 
 def panel(paths: int = 1, height: float = 4.0, count: int = 7) -> TrajectoryPanel:
@@ -85,6 +87,14 @@ def test_labels_do_not_cover_one_another() -> None:
     labels = [text for text in draw_trajectories([crowded]).axes[0].texts if text.get_text().isdigit()]
     boxes = [label.get_window_extent() for label in labels]
     assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
+
+
+def test_edges_turn_dark_with_the_page() -> None:
+    axes = dark_copy(draw_trajectories([panel(2)])).axes[0]
+    artists = [axes.get_lines()[0], axes.get_lines()[3], axes.texts[-1]]
+    effects = [effect for artist in artists for effect in artist.get_path_effects()]
+    edges = [to_hex(vars(effect)["_gc"]["foreground"]) for effect in effects]
+    assert edges == [PAPER] * len(artists)
 
 
 def test_a_file_is_read() -> None:
