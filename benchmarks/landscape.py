@@ -39,6 +39,9 @@ from nas_lightning.analysis import (
     PerSampleGradients,
     Point,
     loss_at_points,
+    losses_along,
+    losses_between,
+    profile_directions,
     random_directions,
     sum_gradients,
 )
@@ -59,6 +62,8 @@ RATIOS: Mapping[tuple[str, str], float | None] = {
     ("plain contour point", "contour point, fast"): None,
     ("plain contour point", "contour point, reference"): None,
     ("contour point, compiled", "compiled evaluation pass"): 1.05,
+    ("line point, compiled", "contour point, compiled"): 1.05,
+    ("interpolation point, compiled", "contour point, compiled"): 1.05,
     ("backward per instance", "statistics, compiled"): -5.0,
     ("backward per instance", "statistics, fast"): None,
     ("statistics, compiled", "plain ordinary backward"): 1.0,
@@ -179,7 +184,20 @@ def contour_contestants(settings: argparse.Namespace) -> Iterator[tuple[Contesta
             differences[f"loss, {speed}"] = relative_difference(measure(center)["loss"], expected)
             contestants[f"contour point, {speed}"] = partial(measure, aside)
             network.load_state_dict(weights)
+        along, splits = {0: profile_directions(network, 0)}, {"test": batches}
+        line = stack.enter_context(losses_along(network, splits, along, forward=folded))
+        ends = {0: (weights, network_at(weights, along[0][0]))}
+        between = stack.enter_context(losses_between(network, splits, ends, forward=folded))
+        for name, measured in (("line", line), ("interpolation", between)):
+            differences[f"loss, {name}"] = relative_difference(measured(center)["test_loss"], expected)
+            contestants[f"{name} point, compiled"] = partial(measured, Point(0, 0.5, 0.0, (0, 0, 0)))
+            network.load_state_dict(weights)
         yield contestants, differences
+
+
+def network_at(weights: Mapping[str, Tensor], direction: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The state one step along a direction."""
+    return {name: value + direction[name] if name in direction else value for name, value in weights.items()}
 
 
 def gradient_contestants(settings: argparse.Namespace) -> tuple[Contestants, dict[str, float]]:
