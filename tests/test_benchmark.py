@@ -117,6 +117,8 @@ def test_landscape_keeps_what_it_measured(tmp_path: Path, monkeypatch: pytest.Mo
     assert asked == {
         "plain contour point / contour point, compiled": (4.5, None),
         "contour point, compiled / compiled evaluation pass": (None, 1.05),
+        "line point, compiled / contour point, compiled": (None, 1.05),
+        "interpolation point, compiled / contour point, compiled": (None, 1.05),
         "backward per instance / statistics, compiled": (5.0, None),
         "statistics, compiled / plain ordinary backward": (None, 1.0),
     }
