@@ -18,13 +18,30 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch import Callback
+from lightning.pytorch.callbacks import ModelCheckpoint
 
-from nas_lightning.callbacks import LossProfile
+from nas_lightning.callbacks import (
+    BlockCurvature,
+    CurvatureMap,
+    Interpolation,
+    LossLine,
+    LossProfile,
+    Trajectory,
+)
 from nas_lightning.netcdf import read_dataset
 from tests.callbacks.cases import small_classifier, trained
 
+FEW: dict[str, Any] = {"max_samples": 10, "batch_size": 10}
 CASES: dict[str, tuple[Callable[[], list[Callback]], int]] = {
-    "loss_profile": (lambda: [LossProfile(resolution=6, batch_size=20, direction_seeds=range(4))], 2),
+    "loss_profile": (lambda: [LossProfile(resolution=6, direction_seeds=range(4), **FEW)], 2),
+    "loss_line": (lambda: [LossLine(resolution=9, direction_seeds=range(3), **FEW)], 2),
+    "interpolation": (lambda: [Interpolation(resolution=33, **FEW)], 2),
+    "trajectory": (
+        lambda: [every_epoch(), Trajectory(resolution=5, animation=False, **FEW)],
+        2,
+    ),
+    "curvature_map": (lambda: [CurvatureMap(resolution=3, max_products=20, tolerance=0.1, **FEW)], 3),
+    "block_curvature": (lambda: [BlockCurvature(max_products=20, tolerance=0.1, **FEW)], 3),
 }
 """For each kind of file the callbacks that make it, and after how many writes the process is killed.
 
@@ -32,10 +49,22 @@ The first write holds no point, and the last one, or two, nothing new.
 """
 
 
+def every_epoch() -> ModelCheckpoint:
+    """Weights after every epoch, the path of a trajectory."""
+    return ModelCheckpoint(
+        filename="epoch{epoch:04d}",
+        auto_insert_metric_name=False,
+        save_top_k=-1,
+        save_weights_only=True,
+        save_on_train_epoch_end=True,
+        enable_version_counter=False,
+    )
+
+
 def run(make: Callable[[], list[Callback]], folder: Path) -> None:
     torch.manual_seed(0)
     classifier = small_classifier(init_channels=2, num_cells=2)
-    trained(folder, *make(), classifier=classifier, max_epochs=1)
+    trained(folder, *make(), classifier=classifier, enable_checkpointing=True)
 
 
 def killed(make: Callable[[], list[Callback]], folder: Path, writes: int) -> None:
@@ -69,7 +98,7 @@ def test_a_killed_analysis_goes_on_to_the_bytes_of_an_unbroken_one(kind: str, tm
     make, writes = CASES[kind]
     run(make, tmp_path / "unbroken")
     killed(make, tmp_path / "broken", writes)
-    [path] = (tmp_path / "broken").rglob(f"{kind}-epoch0000.nc")
+    [path] = (tmp_path / "broken").rglob(f"{kind}-epoch0001.nc")
     expected = (tmp_path / "unbroken" / path.relative_to(tmp_path / "broken")).read_bytes()
     part = read_dataset(path)
     assert 0 < int(part["done"].sum()) < part["done"].size

@@ -23,7 +23,7 @@ from nas_lightning.study.study import Run
 from tests.study.shipped import CONFIGS, read, shipped
 
 SMALL = ("quickstart", "digits", "initialisation", "small", "small_figure4")
-REAL = ("cifar10_small", "cifar10_gpu")
+REAL = ("cifar10_small", "cifar10_gpu", "landscape")
 STUDIES = sorted((CONFIGS / "studies").glob("*.yaml"))
 SEEDS = 3
 FAMILIES = ("darts_v2", "enas", "amoebanet", "nasnet")
