@@ -36,8 +36,33 @@ trainer:
     - class_path: nas_lightning.callbacks.HessianSpectrum
       init_args: {{k: 1, smallest: 0, trace_samples: 1, max_samples: 5, batch_size: 3, tolerance: 0.1}}
 """
+WHOLE = """
+trainer:
+  callbacks+:
+    - class_path: lightning.pytorch.callbacks.ModelCheckpoint
+      init_args:
+        filename: epoch{epoch:04d}
+        auto_insert_metric_name: false
+        save_top_k: -1
+        save_weights_only: true
+        save_on_train_epoch_end: true
+        enable_version_counter: false
+    - class_path: nas_lightning.callbacks.Trajectory
+      init_args: {resolution: 3, max_samples: 10, batch_size: 4}
+    - class_path: nas_lightning.callbacks.LossLine
+      init_args: {resolution: 3, max_samples: 10, batch_size: 4, batch_norm: reestimated}
+    - class_path: nas_lightning.callbacks.Interpolation
+      init_args: {resolution: 3, max_samples: 10, batch_size: 4}
+    - class_path: nas_lightning.callbacks.CurvatureMap
+      init_args: {resolution: 2, max_samples: 5, batch_size: 3, tolerance: 1.0e-6}
+    - class_path: nas_lightning.callbacks.BlockCurvature
+      init_args: {max_samples: 5, batch_size: 3, tolerance: 1.0e-6}
+"""
+"""The measures of the landscape beside those of `OVERLAY`."""
 KINDS = ("loss_contour", "gradient_variance", "loss_profile", "hessian_spectrum")
 FILES = tuple(f"{kind}-epoch0001.nc" for kind in KINDS)
+WHOLE_KINDS = ("trajectory", "loss_line", "interpolation", "curvature_map", "block_curvature")
+ALL_FILES = (*FILES, *(f"{kind}-epoch0001.nc" for kind in WHOLE_KINDS))
 
 
 def overlay(folder: Path, resolution: int = 5, seeds: str = "[0, 1]") -> Path:
@@ -79,9 +104,8 @@ def landscape(run: Path, *arguments: str) -> list[str]:
 def emptied_copy(run: Path, folder: Path) -> Path:
     """The run without its surfaces."""
     copied = folder / "copied"
-    (copied / "checkpoints").mkdir(parents=True)
-    for name in ("config.yaml", "checkpoints/last.ckpt"):
-        (copied / name).write_bytes((run / name).read_bytes())
+    shutil.copytree(run / "checkpoints", copied / "checkpoints")
+    shutil.copy(run / "config.yaml", copied)
     return copied
 
 
@@ -146,14 +170,15 @@ def test_what_a_gpu_trained_and_measured_a_cpu_measures_too(
 
 @pytest.mark.slow
 def test_a_training_on_two_ranks_measures_what_its_checkpoint_holds(tmp_path: Path) -> None:
-    settings = [f"--config={overlay(tmp_path)}", *TINY, "--trainer.max_epochs=2"]
+    (tmp_path / "whole.yaml").write_text(WHOLE)
+    settings = [f"--config={overlay(tmp_path)}", "--config=whole.yaml", *TINY, "--trainer.max_epochs=2"]
     two = ["--trainer.devices=2", "--trainer.strategy=ddp", "--trainer.default_root_dir=logs"]
     result = run_process(["fit", *settings, *two], tmp_path)
     assert result.returncode == 0, result.stderr
     run = tmp_path / "logs" / "synthetic" / "darts_v2"
     copied = emptied_copy(run, tmp_path)
     main(landscape(copied, "--trainer.devices=1", "--trainer.strategy=auto"))
-    assert_same_surfaces(run / "landscape", copied / "landscape", rel=1e-6)
+    assert_same_surfaces(run / "landscape", copied / "landscape", rel=1e-6, files=ALL_FILES)
 
 
 def finished_points(path: Path) -> int:
