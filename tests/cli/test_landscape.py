@@ -103,7 +103,7 @@ def landscape(run: Path, *arguments: str) -> list[str]:
 
 def emptied_copy(run: Path, folder: Path) -> Path:
     """The run without its surfaces."""
-    copied = folder / "copied"
+    copied = folder / "copied" / run.name
     shutil.copytree(run / "checkpoints", copied / "checkpoints")
     shutil.copy(run / "config.yaml", copied)
     return copied
