@@ -26,6 +26,7 @@ from nas_lightning.callbacks import (
     Interpolation,
     LossLine,
     LossProfile,
+    SpectralDensity,
     Trajectory,
 )
 from nas_lightning.netcdf import read_dataset
@@ -41,6 +42,10 @@ CASES: dict[str, tuple[Callable[[], list[Callback]], int]] = {
         2,
     ),
     "curvature_map": (lambda: [CurvatureMap(resolution=3, max_products=20, tolerance=0.1, **FEW)], 3),
+    "spectral_density": (
+        lambda: [SpectralDensity(steps=4, start_vectors=3, lockstep=1, **FEW)],
+        2,
+    ),
     "block_curvature": (lambda: [BlockCurvature(max_products=20, tolerance=0.1, **FEW)], 3),
 }
 """For each kind of file the callbacks that make it, and after how many writes the process is killed.
