@@ -10,6 +10,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from nas_lightning.cells.published import SECTION4_CELLS
+from nas_lightning.report.between import paths_between_seeds
 from nas_lightning.report.budget_picks import budget_picks
 from nas_lightning.report.claims import Claim
 from nas_lightning.report.forest import forest
@@ -133,6 +134,7 @@ FIGURES: tuple[FigureKind, ...] = (
     FigureKind(0, "cells", "", "others", "", variant_cells, per_data=False, section="more"),
     FigureKind(0, "loss-curves", "", "others", "", connection_curves, section="more"),
     FigureKind(0, "loss-profiles", "", "others", "", loss_profiles, section="more"),
+    FigureKind(0, "between-seeds", "", "others", "", paths_between_seeds, section="more"),
     FigureKind(0, "loss-contours", "", "others", "", family_contours, section="more"),
     FigureKind(0, "gradient-variance", "", "others", "", family_surfaces, section="more"),
 )

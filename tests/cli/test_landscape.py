@@ -183,7 +183,7 @@ def test_a_training_on_two_ranks_measures_what_its_checkpoint_holds(tmp_path: Pa
     copied = emptied_copy(run, tmp_path)
     main(landscape(copied, "--trainer.devices=1", "--trainer.strategy=auto"))
     assert_same_surfaces(run / "landscape", copied / "landscape", rel=1e-6, files=ALL_FILES)
-    # Eigenvalues in the bulk are differences of large ones, and a density changes fast beside a narrow kernel.
+    # Eigenvalues in the bulk are differences of large ones; a density changes fast beside a narrow kernel.
     density = ("spectral_density-epoch0001.nc",)
     assert_same_surfaces(run / "landscape", copied / "landscape", rel=2e-2, atol=1e-4, files=density)
 
