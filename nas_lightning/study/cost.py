@@ -163,6 +163,9 @@ def _analysis_work(analysis: AnalysisFile, splits: Mapping[str, int], epochs: in
     if name in _OF_SPLITS:
         rows = 1 if name == "Interpolation" else len(given["direction_seeds"])
         return float(times * given["resolution"] * rows * images * EVALUATION)
+    if name == "Trajectory":
+        passes = 2 if given["batch_norm"] == "reestimated" else 1
+        return float(times * given["resolution"] ** 2 * passes * images * EVALUATION)
     points = given["resolution"] ** 2 * len(given["direction_seeds"]) if given["resolution"] else 1
     of_an_image = GRADIENT_OF_AN_IMAGE if name == "GradientVariance" else EVALUATION
     return float(times * points * images * of_an_image)

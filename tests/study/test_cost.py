@@ -40,6 +40,8 @@ def test_analyses_counted_by_hand() -> None:
         ("LossContour", {"resolution": 3, "max_samples": 60}, 9 * 60 / 3),
         ("LossContour", {"resolution": 3, "max_samples": 60, "direction_seeds": [0, 1]}, 2 * 9 * 60 / 3),
         ("LossProfile", {"resolution": 4, "max_samples": 60, "direction_seeds": [0, 1]}, 8 * 60 / 3),
+        ("Trajectory", {"resolution": 3, "max_samples": 60}, 9 * 60 / 3),
+        ("Trajectory", {"resolution": 3, "max_samples": 60, "batch_norm": "reestimated"}, 2 * 9 * 60 / 3),
         ("CurvatureMap", {"resolution": 3, "max_samples": 60}, 9 * 25 * 60 * 3.5),
         ("BlockCurvature", {"max_samples": 60}, (2 + 20 * 3) * 25 * 60 * 3.5),
         ("LossProfile", {"resolution": 3, "max_samples": 60, "curvature_samples": 10}, 60 + 10 * 60 * 3.5),
