@@ -76,7 +76,7 @@ def test_lines_and_curves_are_drawn_and_their_barriers_said(tmp_path: Path) -> N
         "test loss (nat), straight line",
         "test loss (nat), Bézier curve",
     ]
-    middles = [axes.get_lines()[0].get_ydata()[2] for axes in drawing.still.axes]
+    middles = [np.asarray(axes.get_lines()[0].get_ydata())[2] for axes in drawing.still.axes]
     assert middles == pytest.approx([2.5, 2.5, 0.75])
 
 
