@@ -24,6 +24,7 @@ from nas_lightning.report.landscapes import (
     section4_heat_maps,
     section4_surfaces,
 )
+from nas_lightning.report.lines import interpolations, loss_lines
 from nas_lightning.report.live import Drawing, Live
 from nas_lightning.report.observation_views import observation_figure
 from nas_lightning.report.paper import family_title
@@ -134,6 +135,8 @@ FIGURES: tuple[FigureKind, ...] = (
     FigureKind(0, "cells", "", "others", "", variant_cells, per_data=False, section="more"),
     FigureKind(0, "loss-curves", "", "others", "", connection_curves, section="more"),
     FigureKind(0, "loss-profiles", "", "others", "", loss_profiles, section="more"),
+    FigureKind(0, "loss-lines", "", "others", "", loss_lines, section="more"),
+    FigureKind(0, "interpolations", "", "others", "", interpolations, section="more"),
     FigureKind(0, "between-seeds", "", "others", "", paths_between_seeds, section="more"),
     FigureKind(0, "loss-contours", "", "others", "", family_contours, section="more"),
     FigureKind(0, "gradient-variance", "", "others", "", family_surfaces, section="more"),
