@@ -32,7 +32,7 @@ trainer:
     - class_path: nas_lightning.callbacks.GradientVariance
       init_args: {{resolution: 3, batch_size: 10}}
     - class_path: nas_lightning.callbacks.LossProfile
-      init_args: {{resolution: 4, batch_size: 10}}
+      init_args: {{resolution: 4, batch_size: 10, curvature_samples: 2}}
     - class_path: nas_lightning.callbacks.HessianSpectrum
       init_args: {{k: 1, smallest: 0, trace_samples: 1, max_samples: 5, batch_size: 3, tolerance: 0.1}}
 """

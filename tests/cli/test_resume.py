@@ -283,7 +283,11 @@ def test_a_requeued_job_goes_on_by_itself(
 def test_a_job_is_requeued_out_of_an_analysis(
     tmp_path: Path, scontrol: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    analysis = ("--trainer.callbacks+=LossProfile", "--trainer.callbacks.resolution=3")
+    analysis = (
+        "--trainer.callbacks+=LossProfile",
+        "--trainer.callbacks.resolution=3",
+        "--trainer.callbacks.curvature_samples=0",
+    )
     arguments = ("--trainer.callbacks=tests.cli.test_resume.AskedAt", *analysis)
     monkeypatch.setattr(AskedAt, "sent", False)
     monkeypatch.setattr(AskedAt, "moment", ("end", 0))
