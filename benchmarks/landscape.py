@@ -1,4 +1,4 @@
-"""Cost of a contour point and of exact gradient statistics, against plain implementations.
+"""Cost of a contour point, of exact gradient statistics and of curvature, against plain implementations.
 
 The tests' oracle network, with the same weights, stands for what people run today. What the contestants
 compute is compared before anything is timed.
@@ -17,6 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -34,10 +35,13 @@ from benchmarks.record import (
     write,
 )
 from benchmarks.trajectory_memory import MOST_MEBIBYTES, measure_in_child
-from nas_lightning.acceleration import PerSampleSums, accelerate
+from nas_lightning.acceleration import PerSampleSums, accelerate, twice_differentiable
 from nas_lightning.analysis import (
+    GaussNewtonProduct,
+    HessianProduct,
     PerSampleGradients,
     Point,
+    lanczos_quadrature,
     loss_at_points,
     losses_along,
     losses_between,
@@ -70,6 +74,13 @@ RATIOS: Mapping[tuple[str, str], float | None] = {
     ("statistics, fast", "plain ordinary backward"): None,
     ("statistics, fast", "ordinary backward"): None,
     ("vmap", "statistics, compiled"): None,
+    ("Hessian product", "plain ordinary backward"): 2.6,
+    ("Hessian product", "ordinary backward"): 2.6,
+    ("Hessian product of PyTorch's layers", "plain ordinary backward"): None,
+    ("Gauss-Newton product", "plain ordinary backward"): None,
+    ("4 Hessian products in lockstep", "Hessian product"): 4.0,
+    # A density of 64 steps and 4 vectors may cost a tenth more than its 256 products over one batch.
+    ("Lanczos of a density without its products", "Hessian product"): 25.6,
 }
 
 # Whose memory is measured, and what it is divided by: gradients of a batch, and points of a contour.
@@ -230,6 +241,34 @@ def gradient_contestants(settings: argparse.Namespace) -> tuple[Contestants, dic
     return contestants, differences
 
 
+def curvature_contestants(settings: argparse.Namespace) -> tuple[Contestants, dict[str, float]]:
+    """Products over one batch and Lanczos without them, after the products have been compared."""
+    network = make_networks(settings)[1]
+    batch = make_images(settings, settings.batch)
+    cheap = twice_differentiable(network)
+    kinds = {"Hessian product": HessianProduct, "Gauss-Newton product": GaussNewtonProduct}
+    products = {name: kind(network, [batch], forward=cheap) for name, kind in kinds.items()}
+    slow = {name: kind(network, [batch]) for name, kind in kinds.items()}
+    size = products["Hessian product"].size
+    vectors = np.random.default_rng(0).standard_normal((size, 4))
+    diagonal = np.linspace(-1.0, 10.0, size)[:, None]
+    norms = {
+        name: [float(np.linalg.norm(one[name].partial(vectors[:, 0]))) for one in (products, slow)]
+        for name in kinds
+    }
+    contestants: Contestants = {
+        name: partial(product.partial, vectors[:, 0]) for name, product in products.items()
+    }
+    contestants |= {
+        "Hessian product of PyTorch's layers": lambda: slow["Hessian product"].partial(vectors[:, 0]),
+        "4 Hessian products in lockstep": lambda: products["Hessian product"].partial(vectors),
+        "Lanczos of a density without its products": lambda: lanczos_quadrature(
+            lambda v: diagonal * v, np.ones(size, dtype=bool), range(4), steps=64
+        ),
+    }
+    return contestants, {name: relative_difference(*norms[name]) for name in norms}
+
+
 def measure_memory(settings: argparse.Namespace, contestant: str) -> float:
     """Memory of one of :data:`MEMORY`, in this fresh process, in MiB."""
     if contestant.endswith("contour point"):
@@ -280,7 +319,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return
     with contour_contestants(settings) as (contour, differences):
         gradient, gradient_differences = gradient_contestants(settings)
-        seconds = alternate(contour, settings.rounds) | alternate(gradient, settings.rounds)
+        curvature, curvature_differences = curvature_contestants(settings)
+        seconds = alternate(contour, settings.rounds) | alternate(gradient | curvature, settings.rounds)
     memory = {name: memory_in_child(settings, name) for name in MEMORY}
     memory |= {f"{name} / {other}": memory[name] / memory[other] for name, other in MEMORY.items() if other}
     memory |= trajectory_memory(settings)
@@ -293,7 +333,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print("memory, MiB: " + ", ".join(f"{name} {value:.2f}" for name, value in memory.items()))
     record = {
         "settings": {"genotype": "darts_v2", **vars(settings)},
-        "relative_differences": differences | gradient_differences,
+        "relative_differences": differences | gradient_differences | curvature_differences,
         "seconds": times,
         "ratios": ratios,
         "memory_mib": memory,

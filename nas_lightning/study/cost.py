@@ -23,8 +23,8 @@ EVALUATION = 1 / FORWARD_PASSES
 # surface, 1.12 times without it.
 GRADIENT_OF_AN_IMAGE = 1.5
 """Training images that an image of a gradient-variance point counts."""
-# Three to four times a gradient, see `nas_lightning.analysis.hessian.HessianProduct`.
-HESSIAN_PRODUCT = 3.5
+# `benchmarks/results/landscape.json`: 2.0 to 2.2 times an ordinary forward and backward pass.
+HESSIAN_PRODUCT = 2.2
 """Training images that an image of a product with the Hessian counts."""
 # Lanczos takes some tens to hundreds, 48 for five values of a small network (`docs/method.md`).
 HESSIAN_PRODUCTS = 100
@@ -149,6 +149,10 @@ def _analysis_work(analysis: AnalysisFile, splits: Mapping[str, int], epochs: in
     times = len(analysis.measured_after(epochs))
     if name == "HessianSpectrum":
         products = HESSIAN_PRODUCTS + given["trace_samples"]
+        return float(times * products * images * HESSIAN_PRODUCT)
+    if name == "SpectralDensity":
+        matrices = len(given["matrices"]) * (2 if given["normalized"] else 1)
+        products = matrices * given["steps"] * given["start_vectors"]
         return float(times * products * images * HESSIAN_PRODUCT)
     if name == "BlockCurvature":
         blocks = WHOLE_BLOCKS + cells * BLOCKS_OF_A_CELL / 2  # half of the way back, on average

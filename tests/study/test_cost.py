@@ -30,7 +30,7 @@ def test_analyses_counted_by_hand() -> None:
     assert plain is not None
     assert contour is not None
     assert variance is not None
-    assert contour - plain == pytest.approx(5 * (51**2 + 11) * 10_000 / 3 + 10 * 10_000 * 3.5)
+    assert contour - plain == pytest.approx(5 * (51**2 + 11) * 10_000 / 3 + 10 * 10_000 * 2.2)
     assert variance - plain == pytest.approx(5 * 21**2 * 10_000 * 1.5)
 
 
@@ -45,6 +45,9 @@ def test_analyses_counted_by_hand() -> None:
         ("CurvatureMap", {"resolution": 3, "max_samples": 60}, 9 * 25 * 60 * 3.5),
         ("BlockCurvature", {"max_samples": 60}, (2 + 20 * 3) * 25 * 60 * 3.5),
         ("LossProfile", {"resolution": 3, "max_samples": 60, "curvature_samples": 10}, 60 + 10 * 60 * 3.5),
+        ("CurvatureMap", {"resolution": 3, "max_samples": 60}, 9 * 25 * 60 * 2.2),
+        ("BlockCurvature", {"max_samples": 60}, (2 + 20 * 3) * 25 * 60 * 2.2),
+        ("LossProfile", {"resolution": 3, "max_samples": 60, "curvature_samples": 10}, 60 + 10 * 60 * 2.2),
         ("LossLine", {"resolution": 4, "splits": ["train", "test"], "max_samples": 60}, 4 * 120 / 3),
         (
             "LossLine",
@@ -54,7 +57,8 @@ def test_analyses_counted_by_hand() -> None:
         ("Interpolation", {"resolution": 4, "splits": ["test"], "max_samples": 60}, 4 * 60 / 3),
         ("LossContour", {"resolution": 3, "split": "train", "every_n_epochs": 200}, 3 * 9 * 50_000 / 3),
         ("GradientVariance", {"resolution": 3, "max_samples": 10**9}, 9 * 10_000 * 1.5),
-        ("HessianSpectrum", {"max_samples": 60, "trace_samples": 0}, 100 * 60 * 3.5),
+        ("SpectralDensity", {"max_samples": 60, "steps": 5, "start_vectors": 3}, 4 * 15 * 60 * 2.2),
+        ("HessianSpectrum", {"max_samples": 60, "trace_samples": 0}, 100 * 60 * 2.2),
     ],
 )
 def test_an_analysis_s_settings_count(class_name: str, settings: dict[str, Any], work: float) -> None:
