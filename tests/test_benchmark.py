@@ -107,6 +107,8 @@ def test_landscape_keeps_what_it_measured(tmp_path: Path, monkeypatch: pytest.Mo
         "variance, backward per instance",
         "variance, compiled",
         "variance, vmap",
+        "Hessian product",
+        "Gauss-Newton product",
     } <= differences.keys()
     assert all(0 <= difference <= 1e-5 for difference in differences.values())
     asked = {
@@ -121,6 +123,10 @@ def test_landscape_keeps_what_it_measured(tmp_path: Path, monkeypatch: pytest.Mo
         "interpolation point, compiled / contour point, compiled": (None, 1.05),
         "backward per instance / statistics, compiled": (5.0, None),
         "statistics, compiled / plain ordinary backward": (None, 1.0),
+        "Hessian product / plain ordinary backward": (None, 2.6),
+        "Hessian product / ordinary backward": (None, 2.6),
+        "4 Hessian products in lockstep / Hessian product": (None, 4.0),
+        "Lanczos of a density without its products / Hessian product": (None, 25.6),
     }
     for ratio in kept["ratios"].values():
         assert 0 < ratio["lower_quartile"] <= ratio["median"] <= ratio["upper_quartile"]
