@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
-from jaxtyping import Float, Float64
+from jaxtyping import Float
 from torch import nn
 
 from nas_lightning.analysis.curve_surface import CurveSurface
@@ -23,7 +23,12 @@ from nas_lightning.analysis.displacement import at_points
 from nas_lightning.analysis.evaluation import Batches, Forward, Loss, evaluating
 from nas_lightning.analysis.grid import check_axis, check_seeds
 from nas_lightning.analysis.loss import BatchNorm, kept_buffers, running_norms
-from nas_lightning.analysis.loss_profile import DIRECTION_SEEDS, count_classes, profile_directions
+from nas_lightning.analysis.loss_profile import (
+    DIRECTION_SEEDS,
+    count_classes,
+    mean_rise,
+    profile_directions,
+)
 from nas_lightning.analysis.split_losses import losses_of_splits, split_variables
 from nas_lightning.analysis.surface import Point, measure_pending
 
@@ -160,8 +165,8 @@ def line_scalars(line: xr.Dataset) -> xr.Dataset:
 
     ``SPLIT_mean_rise`` is the mean over the steps from -R to R of min(s(a) - s(0), ln K), K the number of
     classes, by the trapezoid rule; the cap and what is not finite are those of ``mean_rise`` of
-    :func:`~nas_lightning.analysis.loss_profile.profile_scalars`. A split whose loss rises faster than that of
-    the other has a sharper surface.
+    :func:`~nas_lightning.analysis.loss_profile.profile_scalars`. A split whose loss rises faster has the
+    sharper surface.
 
     Args:
         line: ``SPLIT_loss`` over (direction_seed, position) with the attribute ``num_classes``.
@@ -182,16 +187,6 @@ def line_scalars(line: xr.Dataset) -> xr.Dataset:
         if kind == "loss" and variable.ndim == 2:
             losses = variable.transpose(*LineSurface.dimensions).values.astype(np.float64)
             text = {"long_name": f"mean rise of the {split} loss along a random line", "units": "nat"}
-            rises = np.array([_mean_rise(loss, steps, chance) for loss in losses])
+            rises = np.array([mean_rise(loss, steps, chance) for loss in losses])
             found[f"{split}_mean_rise"] = ("direction_seed", rises, text)
     return xr.Dataset(found, {"direction_seed": line["direction_seed"]})
-
-
-def _mean_rise(
-    loss: Float64[np.ndarray, " position"], steps: Float64[np.ndarray, " position"], cap: float
-) -> float:
-    center = loss[int(np.flatnonzero(steps == 0)[0])]
-    if not math.isfinite(center):
-        return math.nan
-    rise = np.where(np.isfinite(loss), np.minimum(loss - center, cap), cap)
-    return float((np.diff(steps) @ (rise[1:] + rise[:-1])) / (2 * (steps[-1] - steps[0])))

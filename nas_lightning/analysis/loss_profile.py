@@ -179,7 +179,7 @@ def profile_scalars(profile: xr.Dataset) -> xr.Dataset:
     losses = profile["loss"].transpose(*ProfileSurface.dimensions).values.astype(np.float64)
     classes = int(profile.attrs["num_classes"])
     chance = math.log(classes) if classes else math.inf
-    rises = [_mean_rise(loss, radii, chance) for loss in losses]
+    rises = [mean_rise(loss, radii, chance) for loss in losses]
     reached = [_first_radius(loss, radii) for loss in losses]
     text = {
         "mean_rise": (rises, "mean rise of the loss along a random direction", "nat"),
@@ -192,13 +192,19 @@ def profile_scalars(profile: xr.Dataset) -> xr.Dataset:
     return xr.Dataset(variables, {"direction_seed": profile["direction_seed"]})
 
 
-def _mean_rise(
-    loss: Float64[np.ndarray, " radius"], radii: Float64[np.ndarray, " radius"], cap: float
-) -> float:
-    if not math.isfinite(loss[0]):
+def mean_rise(loss: Float64[np.ndarray, " step"], steps: Float64[np.ndarray, " step"], cap: float) -> float:
+    """The mean over the steps of min(s(r) - s(0), cap) by the trapezoid rule; NaN without a finite s(0).
+
+    Args:
+        loss: s at the steps; one that is not finite counts as the cap above s(0).
+        steps: Increasing, with 0 among them.
+        cap: The largest rise that counts.
+    """
+    center = loss[int(np.flatnonzero(steps == 0)[0])]
+    if not math.isfinite(center):
         return math.nan
-    rise = np.where(np.isfinite(loss), np.minimum(loss - loss[0], cap), cap)
-    return float((np.diff(radii) @ (rise[1:] + rise[:-1])) / (2 * radii[-1]))
+    rise = np.where(np.isfinite(loss), np.minimum(loss - center, cap), cap)
+    return float((np.diff(steps) @ (rise[1:] + rise[:-1])) / (2 * (steps[-1] - steps[0])))
 
 
 def _first_radius(loss: Float64[np.ndarray, " radius"], radii: Float64[np.ndarray, " radius"]) -> float:
