@@ -121,7 +121,7 @@ def check_ends(module: nn.Module, start: State, end: State) -> None:
     for name in sorted({*start, *end}):
         shapes = [tuple(state[name].shape) if name in state else None for state in (own, start, end)]
         if shapes[0] is None:
-            raise ValueError(f"the ends of the line hold {name!r}, which the network has not")
+            raise ValueError(f"the ends of the line hold {name!r}, which the network does not have")
         if shapes[1] != shapes[2] or shapes[0] != shapes[1]:
             raise ValueError(
                 f"{name!r} has shape {shapes[1]} at the first end of the line, {shapes[2]} at the second and"
@@ -132,8 +132,8 @@ def check_ends(module: nn.Module, start: State, end: State) -> None:
         raise ValueError("both ends of the line have the same weights: there is no direction between them")
 
 
-def path_length(module: nn.Module, start: State, end: State) -> float:
-    """Length of the line, ||B - A|| over the module's parameters that A and B hold, in float64."""
+def distance_between(module: nn.Module, start: State, end: State) -> float:
+    """Distance ||B - A|| over the module's parameters that A and B hold, in float64."""
     norms = [
         torch.linalg.vector_norm(end[name].detach().double().cpu() - start[name].detach().double().cpu())
         for name, _ in module.named_parameters()
@@ -238,7 +238,7 @@ def loss_interpolation(
     with losses_between(module, splits, ends, statistics=used, forward=forward, loss=loss) as measure:
         measure_pending(surface, measure)
     path = surface.curves.drop_vars("done")
-    return path.merge(path_scalars(path, [path_length(module, *end) for end in ends.values()]))
+    return path.merge(path_scalars(path, [distance_between(module, *end) for end in ends.values()]))
 
 
 def statistics_of(

@@ -19,9 +19,9 @@ from nas_lightning.analysis import (
     InterpolationSurface,
     Surface,
     check_ends,
+    distance_between,
     losses_between,
     new_interpolation,
-    path_length,
     path_positions,
     path_scalars,
     statistics_of,
@@ -203,7 +203,7 @@ class Interpolation(SplitAnalysis):
         }
         pairs = prepared.by_pair()
         fresh = new_interpolation(self.positions, pairs, splits, attributes, self.loss)
-        lengths = [path_length(context.network, *pair) for pair in pairs.values()]
+        lengths = [distance_between(context.network, *pair) for pair in pairs.values()]
         description = {"long_name": "distance between the ends' weights", "units": "1"}
         fresh.attach({"distance": xr.DataArray(lengths, dims="direction_seed", attrs=description)})
         return InterpolationSurface.resume_or_create(context.path, fresh)

@@ -15,12 +15,12 @@ from torch import nn
 from nas_lightning.analysis import (
     InterpolationSurface,
     Point,
+    distance_between,
     evaluate,
     interpolated,
     loss_interpolation,
     measure_pending,
     new_interpolation,
-    path_length,
     path_positions,
 )
 from nas_lightning.analysis.interpolation import State
@@ -194,7 +194,7 @@ def test_ends_that_do_not_fit_are_refused() -> None:
             r"'0.weight' has shape \(4, 3, 3, 3\) at the first end of the line, \(5, 3, 3, 3\) at the second",
         ),
         ({name: value for name, value in start.items() if name != "0.bias"}, "'0.bias' has shape"),
-        ({**start, "0.scale": torch.zeros(1)}, "hold '0.scale', which the network has not"),
+        ({**start, "0.scale": torch.zeros(1)}, "hold '0.scale', which the network does not have"),
     ]
     for end, message in refused:
         with pytest.raises(ValueError, match=message):
@@ -248,4 +248,4 @@ def test_interrupted_and_continued_is_unbroken(tmp_path: Path) -> None:
 def test_the_distance_is_that_of_the_parameters() -> None:
     network, start, end = network_of(0), state_of(1), state_of(2)
     square = sum(float(((end[name] - start[name]) ** 2).sum()) for name, _ in network.named_parameters())
-    assert path_length(network, start, end) == pytest.approx(math.sqrt(square), rel=1e-12)
+    assert distance_between(network, start, end) == pytest.approx(math.sqrt(square), rel=1e-12)
