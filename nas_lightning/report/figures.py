@@ -28,6 +28,7 @@ from nas_lightning.report.lines import interpolations, loss_lines
 from nas_lightning.report.live import Drawing, Live
 from nas_lightning.report.observation_views import observation_figure
 from nas_lightning.report.paper import family_title
+from nas_lightning.report.paths import training_paths
 from nas_lightning.report.sampled import sampled_curves
 from nas_lightning.report.selection import Selection
 from nas_lightning.report.topology import adapted_cells, base_cells, variant_cells, width_depth_plane
@@ -137,6 +138,7 @@ FIGURES: tuple[FigureKind, ...] = (
     FigureKind(0, "loss-profiles", "", "others", "", loss_profiles, section="more"),
     FigureKind(0, "loss-lines", "", "others", "", loss_lines, section="more"),
     FigureKind(0, "interpolations", "", "others", "", interpolations, section="more"),
+    FigureKind(0, "training-paths", "", "others", "", training_paths, section="more"),
     FigureKind(0, "between-seeds", "", "others", "", paths_between_seeds, section="more"),
     FigureKind(0, "loss-contours", "", "others", "", family_contours, section="more"),
     FigureKind(0, "gradient-variance", "", "others", "", family_surfaces, section="more"),
