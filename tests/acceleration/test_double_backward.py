@@ -107,3 +107,21 @@ def test_a_module_with_hooks_is_left_as_it_is() -> None:
     assert twice_differentiable(module) is not module
     module[0].register_forward_hook(lambda *_: None)
     assert twice_differentiable(module) is module
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_products_on_a_gpu_are_those_of_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    torch.manual_seed(0)
+    network = CellNetwork(get_genotype("darts_v2"), 3, init_channels=2, num_cells=3).double()
+    x, targets = batch()
+    targets %= 3
+    set_norms(network)
+    expected = HessianProduct(network, [(x, targets)])
+    vectors = np.random.default_rng(0).standard_normal((expected.size, 2))
+    here = expected.partial(vectors)
+    network.cuda()
+    moved = [(x.cuda(), targets.cuda())]
+    there = HessianProduct(network, moved, forward=twice_differentiable(network)).partial(vectors)
+    np.testing.assert_allclose(there, here, rtol=0, atol=1e-9 * np.abs(here).max())
