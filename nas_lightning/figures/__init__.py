@@ -22,6 +22,7 @@ from nas_lightning.figures.spectral_density import (
     DensityCurve,
     DensityPanel,
     draw_densities,
+    draw_density_grid,
     read_density_panels,
 )
 from nas_lightning.figures.spectrum import draw_spectrum
@@ -67,6 +68,7 @@ __all__ = [
     "draw_connectivity",
     "draw_curves",
     "draw_densities",
+    "draw_density_grid",
     "draw_forest",
     "draw_heat_maps",
     "draw_interpolations",

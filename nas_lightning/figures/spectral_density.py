@@ -22,6 +22,7 @@ from nas_lightning.figures.picture import (
     QUIET_COLOUR,
     TITLE_POINTS,
     add_legend,
+    grid_of,
     label_axes,
     new_figure,
     open_axes,
@@ -87,6 +88,11 @@ class DensityPanel:
     is_normalized: bool
     title: str = ""
 
+    @property
+    def is_broken(self) -> bool:
+        """Whether a density is NaN."""
+        return not all(math.isfinite(curve.width) for curve in self.curves)
+
 
 def read_density_panels(dataset: xr.Dataset, title: str = "") -> list[DensityPanel]:
     """The panels of a file: one of the plain matrices, one of the normalised ones.
@@ -136,14 +142,40 @@ def draw_densities(rows: Sequence[Sequence[DensityPanel]], *, title: str = "", n
     columns = sorted({panel.is_normalized for row in rows for panel in row})
     if not columns:
         raise ValueError("there must be at least one density to draw")
-    figure = new_figure(len(columns) * _WIDTH, len(rows) * (_HEIGHT + 0.35) + 0.3, title)
-    for row, panels in enumerate(rows):
-        for panel in panels:
-            place = row * len(columns) + columns.index(panel.is_normalized) + 1
-            axes = figure.add_subplot(len(rows), len(columns), place)
-            alike = [p for own in rows for p in own if p.is_normalized == panel.is_normalized]
-            _draw_panel(axes, panel, [curve for own in alike for curve in own.curves])
-    add_legend(figure, _legend(rows), handlelength=2.8, columnspacing=1.4)
+    placed = {
+        row * len(columns) + columns.index(panel.is_normalized): panel
+        for row, panels in enumerate(rows)
+        for panel in panels
+    }
+    return _draw(placed, len(columns), len(rows), title, note)
+
+
+def draw_density_grid(panels: Sequence[DensityPanel], columns: int | None = None) -> Figure:
+    """Draw densities one after the other, all that are alike on the same axes.
+
+    Args:
+        panels: The panels, row by row.
+        columns: Panels side by side; up to three by default.
+
+    Raises:
+        ValueError: If there is nothing to draw, or ``columns`` is not positive.
+    """
+    across, down = grid_of(len(panels), columns, default=3)
+    return _draw(dict(enumerate(panels)), across, down)
+
+
+def _draw(
+    placed: Mapping[int, DensityPanel], columns: int, rows: int, title: str = "", note: str = ""
+) -> Figure:
+    """Draw panels at their places, counted row by row."""
+    figure = new_figure(columns * _WIDTH, rows * (_HEIGHT + 0.35) + 0.3, title)
+    for place, panel in placed.items():
+        axes = figure.add_subplot(rows, columns, place + 1)
+        alike = [other for other in placed.values() if other.is_normalized == panel.is_normalized]
+        _draw_panel(axes, panel, [curve for other in alike for curve in other.curves])
+    add_legend(
+        figure, _legend(list(placed.values())), ncols=2 * min(columns, 2), handlelength=2.8, columnspacing=1.4
+    )
     return settle(figure, note=note)
 
 
@@ -204,8 +236,8 @@ def _set_scale(axes: Axes, curves: Sequence[DensityCurve]) -> None:
     axes.set_ylim(min(curve.of_one for curve in curves) - _FLOOR, max(tops) + 0.3)
 
 
-def _legend(rows: Sequence[Sequence[DensityPanel]]) -> dict[str, Artist]:
-    found = {curve.matrix for row in rows for panel in row for curve in panel.curves}
+def _legend(panels: Sequence[DensityPanel]) -> dict[str, Artist]:
+    found = {curve.matrix for panel in panels for curve in panel.curves}
     entries: dict[str, Artist] = {
         text: Line2D([], [], color=_COLOURS[name], linestyle=_DASHES[name])
         for name, text in _NAMES.items()

@@ -13,6 +13,7 @@ from nas_lightning.cells.published import SECTION4_CELLS
 from nas_lightning.report.between import paths_between_seeds
 from nas_lightning.report.budget_picks import budget_picks
 from nas_lightning.report.claims import Claim
+from nas_lightning.report.densities import spectral_densities
 from nas_lightning.report.forest import forest
 from nas_lightning.report.landscapes import (
     Variable,
@@ -138,6 +139,7 @@ FIGURES: tuple[FigureKind, ...] = (
     FigureKind(0, "loss-profiles", "", "others", "", loss_profiles, section="more"),
     FigureKind(0, "loss-lines", "", "others", "", loss_lines, section="more"),
     FigureKind(0, "interpolations", "", "others", "", interpolations, section="more"),
+    FigureKind(0, "spectral-densities", "", "others", "", spectral_densities, section="more"),
     FigureKind(0, "training-paths", "", "others", "", training_paths, section="more"),
     FigureKind(0, "between-seeds", "", "others", "", paths_between_seeds, section="more"),
     FigureKind(0, "loss-contours", "", "others", "", family_contours, section="more"),
