@@ -17,7 +17,7 @@ from pathlib import Path
 from nas_lightning.identity import identity_hash
 from nas_lightning.netcdf import read_dataset
 from nas_lightning.study.attempts import LOG, log_end
-from nas_lightning.study.executors import Executor, Job, JobEnd
+from nas_lightning.study.executors import Executor, ExecutorGoneError, Job, JobEnd
 from nas_lightning.study.jobs import gpus_of, job_environment
 from nas_lightning.study.progress import StudyProgress
 from nas_lightning.study.state import FIT_LOCK, Status, lock_is_held, run_state
@@ -109,7 +109,7 @@ def run_between(
 
     A measurement waits for no run: where one of its runs is not finished it is named as missing. One whose
     process fails is named with the end of its log, and stops no other; one that is killed is started once
-    more.
+    more. Where nothing can be started any more, all that is left is named.
 
     Returns:
         Names of what is missing, each with the reason.
@@ -125,15 +125,19 @@ def run_between(
     running: dict[str, Between] = {}
     lost: set[str] = set()
     while (waiting or running) and not signals:
-        while waiting and executor.has_room(_gpus(waiting[0], executor, gpus_per_run)):
-            one = waiting.pop(0)
-            if lock_is_held(one.folder / FIT_LOCK):
-                missing.append(f"{one.name}: another process works on it")
-                continue
-            one.folder.mkdir(parents=True, exist_ok=True)
-            executor.start(_job(one, executor, gpus_per_run))
-            running[one.name] = one
-            progress.say(f"{one.name}: started")
+        try:
+            while waiting and executor.has_room(_gpus(waiting[0], executor, gpus_per_run)):
+                one = waiting.pop(0)
+                if lock_is_held(one.folder / FIT_LOCK):
+                    missing.append(f"{one.name}: another process works on it")
+                    continue
+                if (failure := _start(one, executor, gpus_per_run)) is not None:
+                    missing.append(f"{one.name}: {failure}")
+                    continue
+                running[one.name] = one
+                progress.say(f"{one.name}: started")
+        except ExecutorGoneError as error:
+            return missing + [f"{one.name}: {error}" for one in (*running.values(), *waiting)]
         for end in executor.ended():
             one = running.pop(end.name)
             if one.file is not None:
@@ -150,6 +154,16 @@ def run_between(
 
 def _gpus(one: Between, executor: Executor, gpus_per_run: float | int | None) -> float | int:
     return gpus_of(one.runs[0], executor.gpus, gpus_per_run)
+
+
+def _start(one: Between, executor: Executor, gpus_per_run: float | int | None) -> str | None:
+    """Start the process; why it could not be started, None if it was."""
+    try:
+        one.folder.mkdir(parents=True, exist_ok=True)
+        executor.start(_job(one, executor, gpus_per_run))
+    except OSError as error:
+        return f"could not be started: {error}"
+    return None
 
 
 def _job(one: Between, executor: Executor, gpus_per_run: float | int | None) -> Job:

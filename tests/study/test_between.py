@@ -13,7 +13,7 @@ import pytest
 from nas_lightning.cli.study import between_text
 from nas_lightning.study import jobs
 from nas_lightning.study.between import Between, between_seeds
-from nas_lightning.study.executors import LocalExecutor
+from nas_lightning.study.executors import ExecutorGoneError, Job, LocalExecutor
 from nas_lightning.study.read import read_study
 from nas_lightning.study.run import run_study
 from nas_lightning.study.study import Run, Study
@@ -116,6 +116,30 @@ def test_what_fails_is_named_and_stops_no_other(tmp_path: Path, monkeypatch: pyt
         f"  {first.name}: ended with exit code 1 ({first.folder / 'log.txt'})",
         f"  {third.name}: c-digits-seed0-12345678 is not finished",
     ]
+
+
+def test_what_cannot_be_started_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    study = study_with(tmp_path, "interpolation", cells="a", seeds=2)
+    names = [one.name for one in between_seeds(study)]
+    started = LocalExecutor.start
+
+    def start(self: LocalExecutor, job: Job) -> None:
+        if job.name in names:
+            raise OSError("no process left")
+        started(self, job)
+
+    monkeypatch.setattr(LocalExecutor, "start", start)
+    code, lines = run_all(study)
+    assert code == 1
+    assert lines[-1:] == [f"  {name}: could not be started: no process left" for name in names]
+
+    def gone(self: LocalExecutor, gpus: float | int) -> bool:
+        raise ExecutorGoneError("no machine left")
+
+    monkeypatch.setattr(LocalExecutor, "has_room", gone)
+    code, lines = run_all(study)
+    assert code == 1
+    assert lines[-1:] == [f"  {name}: no machine left" for name in names]
 
 
 def never(root: Path, seed: int) -> Run:
