@@ -123,7 +123,8 @@ class SpectralDensity(Analysis):
         attributes: Mapping[str, str | int | float] = {
             "kind": self.kind,
             **context.attributes(),
-            "matrices": " ".join(names),
+            "matrices": ", ".join(self.matrices),
+            "normalized": int(self.normalized),
             "steps": self.steps,
             "start_vectors": self.start_vectors,
             "seed": self.seed,

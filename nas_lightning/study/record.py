@@ -313,7 +313,7 @@ def _compared(run: Run, planned: dict[str, Any], dataset: xr.Dataset) -> Iterato
     for name in planned:
         if name in dataset.attrs and name not in _FREE:
             found = dataset.attrs[name]
-            if name == "splits":
+            if name in ("splits", "matrices"):
                 found = str(found).split(", ")
             yield name, str(planned[name]) if isinstance(found, str) else planned[name], found
     if "max_samples" in planned and "samples" in dataset.attrs:

@@ -7,6 +7,7 @@ it has written some files: where the kill comes is no matter of time.
 from __future__ import annotations
 
 import gc
+import inspect
 import os
 import shutil
 import signal
@@ -30,7 +31,10 @@ from nas_lightning.callbacks import (
     Trajectory,
 )
 from nas_lightning.netcdf import read_dataset
+from nas_lightning.study.record import measured_otherwise
+from nas_lightning.study.study import AnalysisFile
 from tests.callbacks.cases import small_classifier, trained
+from tests.study.run_files import planned_run
 
 FEW: dict[str, Any] = {"max_samples": 10, "batch_size": 10}
 CASES: dict[str, tuple[Callable[[], list[Callback]], int]] = {
@@ -41,12 +45,12 @@ CASES: dict[str, tuple[Callable[[], list[Callback]], int]] = {
         lambda: [every_epoch(), Trajectory(resolution=5, animation=False, **FEW)],
         2,
     ),
-    "curvature_map": (lambda: [CurvatureMap(resolution=3, max_products=20, tolerance=0.1, **FEW)], 3),
+    "curvature_map": (lambda: [CurvatureMap(resolution=3, max_products=4, **FEW)], 3),
     "spectral_density": (
         lambda: [SpectralDensity(steps=4, start_vectors=3, lockstep=1, **FEW)],
         2,
     ),
-    "block_curvature": (lambda: [BlockCurvature(max_products=20, tolerance=0.1, **FEW)], 3),
+    "block_curvature": (lambda: [BlockCurvature(max_products=4, **FEW)], 3),
 }
 """For each kind of file the callbacks that make it, and after how many writes the process is killed.
 
@@ -97,6 +101,22 @@ def killed(make: Callable[[], list[Callback]], folder: Path, writes: int) -> Non
     assert os.WTERMSIG(status) == signal.SIGKILL
 
 
+def settings_of(callback: Callback) -> dict[str, Any]:
+    """All arguments of a callback, as the command line resolves them."""
+    names = {name for cls in type(callback).__mro__ for name in inspect.signature(cls).parameters}
+    known = {**vars(callback), **getattr(callback, "settings", {})}
+    found = {name: known[name] for name in names if name in known}
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in found.items()}
+
+
+def assert_as_planned(make: Callable[[], list[Callback]], kind: str, path: Path) -> None:
+    """A study whose plan has these settings takes the file for the one that it planned."""
+    [callback] = [one for one in make() if getattr(one, "kind", None) == kind]
+    analysis = AnalysisFile(kind, {"init_args": settings_of(callback)})
+    run = planned_run(path.parents[1], "run")
+    assert measured_otherwise(run, analysis, read_dataset(path), path) is None
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", CASES)
 def test_a_killed_analysis_goes_on_to_the_bytes_of_an_unbroken_one(kind: str, tmp_path: Path) -> None:
@@ -110,4 +130,5 @@ def test_a_killed_analysis_goes_on_to_the_bytes_of_an_unbroken_one(kind: str, tm
     shutil.copy(path, tmp_path / "part.nc")
     run(make, tmp_path / "broken")
     assert path.read_bytes() == expected
+    assert_as_planned(make, kind, path)
     assert path.read_bytes() != (tmp_path / "part.nc").read_bytes()
