@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from nas_lightning.cells import get_genotype
+from nas_lightning.yaml_files import read_mapping
 from tests.cli.parsing import ParsedOnly
 
 CONFIGS = Path(__file__).parents[1] / "configs"
@@ -141,3 +143,34 @@ def test_the_training_split_is_measured_beside_the_test_split() -> None:
 def test_the_initialisation_has_no_end() -> None:
     for callback in parse(CONFIGS / "darts.yaml", CONFIGS / "initialisation.yaml")["trainer"]["callbacks"]:
         assert (callback["init_args"]["at_start"], callback["init_args"]["at_end"]) == (True, False)
+
+
+def work_of(name: str) -> str:
+    """What the page on the landscape must say of an overlay's work, as far as settings decide it."""
+    [*_, callback] = read_mapping(CONFIGS / f"{name}.yaml")["trainer"]["callbacks+"]
+    settings = callback["init_args"]
+    steps, seeds = settings.get("resolution"), len(settings.get("direction_seeds", []))
+    match name:
+        case "loss_contour" | "gradient_variance":
+            return f"{seeds} x {steps**2} "
+        case "curvature_map" | "trajectory":
+            return f"{steps**2} "
+        case "loss_profile":
+            return f"{steps * seeds} evaluations, {settings['curvature_samples']} products"
+        case "loss_line":
+            return f"{seeds} x {steps} "
+        case "interpolation":
+            return f"{steps} "
+        case "connectivity":
+            return f"a training, then 2 x {steps} "
+        case "spectral_density":
+            return f"{settings['steps'] * settings['start_vectors']} products each"
+    return ""
+
+
+def test_the_page_on_the_landscape_says_what_the_overlays_cost() -> None:
+    page = (CONFIGS.parent / "docs" / "landscape.md").read_text()
+    rows = re.findall(r"^\|.*\| `(\w+)\.yaml`[^|]*\| ([^|]*) \|", page, re.MULTILINE)
+    assert len(rows) == 11
+    for name, work in rows:
+        assert work.startswith(work_of(name)), name
