@@ -87,6 +87,7 @@ from nas_lightning.analysis.surface import Point, Surface, finest_lattice, measu
 from nas_lightning.analysis.surface_scalars import loss_scalars, spread, variance_scalars
 from nas_lightning.analysis.tangent_kernel import sum_squared_logit_gradients, tangent_kernel_trace
 from nas_lightning.analysis.trajectory import (
+    NoPlaneError,
     TrajectoryPlane,
     plane_axes,
     plane_directions,
@@ -120,6 +121,7 @@ __all__ = [
     "InterpolationSurface",
     "LineSurface",
     "Loss",
+    "NoPlaneError",
     "PathSurface",
     "PerSampleGradients",
     "Point",

@@ -35,6 +35,10 @@ _FLAT = 1e-12  # share of the first component's variance that is rounding: a mil
 _LEAST = 3
 
 
+class NoPlaneError(ValueError):
+    """Checkpoints through which there is no plane: too few, equal, on one line, or not finite."""
+
+
 @dataclass(frozen=True, eq=False)
 class TrajectoryPlane:
     """The plane of a path's first two principal components, and the path in it.
@@ -95,7 +99,8 @@ def difference_products(
         block_bytes: Memory of the largest block, in bytes.
 
     Raises:
-        ValueError: If the checkpoints are not of one network, or their weights are not finite.
+        NoPlaneError: If their weights are not finite.
+        ValueError: If the checkpoints are not of one network.
     """
     shapes = {name: tuple(origin[name].shape) for name in checkpoints[0].shapes}
     for one in checkpoints:
@@ -112,12 +117,12 @@ def difference_products(
     for spans in blocks_of(shapes, size):
         middle = centre.read(spans)
         if not np.isfinite(middle).all():
-            raise ValueError(f"the last weights hold NaN or infinity ({spans[0].name}): there is no plane")
+            raise NoPlaneError(f"the last weights hold NaN or infinity ({spans[0].name}): there is no plane")
         part = block[:, : len(middle)]
         for row, one in zip(part, checkpoints, strict=True):
             np.subtract(one.read(spans), middle, out=row)
             if not np.isfinite(row).all():
-                raise ValueError(f"{one.label} holds weights that are NaN or infinite: there is no plane")
+                raise NoPlaneError(f"{one.label} holds weights that are NaN or infinite: there is no plane")
         products += part @ part.T
     return (products + products.T) / 2
 
@@ -129,18 +134,18 @@ def plane_of_products(products: Float64[np.ndarray, "checkpoints checkpoints"]) 
     (w_i - w*) with c_ik = u_ik / sqrt(lambda_k): the columns of U add up to 0, so that the mean drops out.
 
     Raises:
-        ValueError: If there are less than three checkpoints, all are equal, or they lie on one line.
+        NoPlaneError: If there are less than three checkpoints, all are equal, or they lie on one line.
     """
     count = len(products)
     if count < _LEAST:
-        raise ValueError(f"a trajectory needs {_LEAST} checkpoints or more, and there {_are(count)}")
+        raise NoPlaneError(f"a trajectory needs {_LEAST} checkpoints or more, and there {_are(count)}")
     centred = products - products.mean(axis=0) - products.mean(axis=1)[:, None] + products.mean()
     variances, vectors = np.linalg.eigh((centred + centred.T) / 2)
     variances, vectors = np.maximum(variances[::-1], 0.0)[: count - 1], vectors[:, ::-1][:, :2]
     if not variances[0] > 0:
-        raise ValueError(f"all {count} checkpoints hold the same weights: there is no direction")
+        raise NoPlaneError(f"all {count} checkpoints hold the same weights: there is no direction")
     if variances[1] <= _FLAT * variances[0]:
-        raise ValueError(
+        raise NoPlaneError(
             f"the {count} checkpoints lie on one line, so that there is no plane: a trajectory needs {_LEAST}"
             " that do not"
         )

@@ -22,6 +22,7 @@ from nas_lightning.analysis import (
     CheckpointWeights,
     Directions,
     Forward,
+    NoPlaneError,
     StoredWeights,
     Surface,
     TrajectoryPlane,
@@ -165,7 +166,8 @@ class Trajectory(PointAnalysis):
     def measure(self, context: AnalysisContext) -> None:
         """Complete the surface that the file holds, or a new one, and log it.
 
-        Early in a training there may be too few checkpoints for a plane, which is said.
+        Early in a training there may be too few checkpoints for a plane, which is said. So is why a training
+        that diverged or stopped early has no plane: the other callbacks and the result must not be lost.
         """
         trainer = context.trainer
         is_early = trainer.state.fn == "fit" and 0 <= context.epoch + 1 < (trainer.max_epochs or -1)
@@ -176,7 +178,12 @@ class Trajectory(PointAnalysis):
             if (count := len(own.points) + 1) < _FEWEST:
                 context.say(f"{context.path}: no plane of {count} checkpoints yet")
                 return
-        super().measure(context)
+        try:
+            super().measure(context)
+        except NoPlaneError as error:
+            if trainer.state.fn != "fit":
+                raise
+            context.say(f"{context.path}: not measured: {error}")
 
     def prepare(self, context: AnalysisContext) -> _Prepared:
         """The checkpoints and their plane."""

@@ -65,7 +65,9 @@ _DATA: tuple[Setting, ...] = (
 )
 _ANALYSES: tuple[Setting, ...] = (
     ("trainer.callbacks+", "CLASS", "add a callback: LossContour, GradientVariance, HessianSpectrum,", ""),
-    ("", "", "LossProfile, EarlyStopping, or one of your own: mine.Greeting", ""),
+    ("", "", "LossProfile, LossLine, Interpolation, Trajectory, SpectralDensity,", ""),
+    ("", "", "CurvatureMap, BlockCurvature (see docs/landscape.md), EarlyStopping,", ""),
+    ("", "", "or one of your own: mine.Greeting", ""),
     ("trainer.callbacks.CLASS.SETTING", "VALUE", "change a callback of the settings, such as", ""),
     ("", "", "--trainer.callbacks.LossContour.resolution 5", ""),
 )

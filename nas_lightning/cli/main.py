@@ -19,7 +19,7 @@ SUBCOMMANDS = {
     "fit": ("training", "train a network of cells: nas-lightning fit --config configs/darts.yaml"),
     "validate": ("training", "loss and accuracy of a checkpoint on the split that its training watched"),
     "test": ("training", "loss and accuracy of a checkpoint on the test split"),
-    "landscape": ("landscape", "loss contour, gradient variance and curvature of a checkpoint"),
+    "landscape": ("landscape", "loss contour, lines, path, gradient variance and curvature of a checkpoint"),
     "predict": ("predict", "classes and probabilities of images, or of a split: a table, CSV or JSON"),
     "export": ("export", "a trained network as ONNX, torch.export (.pt2) or safetensors"),
     "plot": ("plot", "draw surfaces side by side: nas-lightning plot FILE..."),

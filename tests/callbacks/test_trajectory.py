@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 from pathlib import Path
 from typing import Any
@@ -180,6 +181,37 @@ def test_a_training_that_leaves_no_path_is_refused_before_it() -> None:
         *(Trajectory(), checkpoints(every_n_epochs=3)),
     )
     refused(r"`runs` \(=nowhere\) is not the folder of a run", Trajectory(runs=["nowhere"]), checkpoints())
+
+
+@pytest.mark.parametrize(
+    ("rate", "reason"),
+    [
+        (float("nan"), "the last weights hold NaN or infinity"),
+        (0.0, "all 3 checkpoints hold the same weights"),
+    ],
+)
+def test_a_training_without_a_plane_keeps_what_comes_after(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, rate: float, reason: str
+) -> None:
+    class After(Callback):
+        reached = False
+
+        def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+            self.reached = True
+
+    after = After()
+    made = trainer(
+        *(checkpoints(), Trajectory(resolution=2, split="train", animation=False), after),
+        **{"default_root_dir": tmp_path, "enable_checkpointing": True, "max_epochs": 2},
+        enable_progress_bar=False,
+    )
+    own = Own(nn.Sequential(nn.Flatten(), nn.Linear(32, 3)))
+    own.configure_optimizers = lambda: torch.optim.SGD(own.parameters(), lr=rate)  # type: ignore[method-assign]
+    with caplog.at_level(logging.INFO):
+        made.fit(own, loader(*samples()))
+    assert after.reached
+    assert f"trajectory-epoch0001.nc: not measured: {reason}" in caplog.text
+    assert not list(tmp_path.rglob("*.nc"))
 
 
 def test_settings_out_of_range_are_refused() -> None:
