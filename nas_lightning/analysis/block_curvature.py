@@ -21,7 +21,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeAlias
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -158,14 +157,14 @@ def block_eigenvalues(
         product = HessianProduct(module, batches, loss=loss, forward=forward)
         if not math.isfinite(product.partial_loss()):
             return NOT_FINITE
-        scale = filter_scale(module) if normalized else np.ones(product.size)
-
-        def scaled(vector: np.ndarray) -> np.ndarray:
-            result: np.ndarray = scale * product.partial(scale * vector)
-            return result
-
-        settings = {"tolerance": tolerance, "max_products": max_products, "seed": seed}
-        return extreme_eigenvalues(scaled, product.size, **settings)  # type: ignore[arg-type]
+        return extreme_eigenvalues(
+            product.partial,
+            product.size,
+            tolerance=tolerance,
+            max_products=max_products,
+            seed=seed,
+            scale=filter_scale(module) if normalized else None,
+        )
 
 
 @contextmanager

@@ -141,12 +141,7 @@ def curvature_at_points(
     """
     check_run(tolerance, max_products)
     product = HessianProduct(module, batches, loss=loss, forward=forward)
-    scale = filter_scale(module) if normalized else np.ones(product.size)
-
-    def scaled(vector: np.ndarray) -> np.ndarray:
-        result: np.ndarray = scale * product.partial(scale * vector)
-        return result
-
+    scale = filter_scale(module) if normalized else None
     with evaluating(module), at_points(module, directions_by_seed) as move_to:
 
         def measure(point: Point) -> dict[str, float]:
@@ -154,17 +149,15 @@ def curvature_at_points(
             value = product.partial_loss()
             found = NOT_FINITE
             if math.isfinite(value):
-                settings = {"tolerance": tolerance, "max_products": max_products, "seed": seed}
-                found = extreme_eigenvalues(scaled, product.size, **settings)  # type: ignore[arg-type]
-            return {
-                "eigenvalue_ratio": found.ratio,
-                "largest_eigenvalue": found.largest,
-                "smallest_eigenvalue": found.smallest,
-                "residual": found.residual,
-                "converged": float(found.converged),
-                "products": float(found.products),
-                "loss": value,
-            }
+                found = extreme_eigenvalues(
+                    product.partial,
+                    product.size,
+                    tolerance=tolerance,
+                    max_products=max_products,
+                    seed=seed,
+                    scale=scale,
+                )
+            return {"eigenvalue_ratio": found.ratio, **found.variables(), "loss": value}
 
         yield measure
 

@@ -50,6 +50,16 @@ class ExtremeEigenvalues:
             return math.nan
         return small / large if large else math.inf
 
+    def variables(self) -> dict[str, float]:
+        """Both ends and how well they are known, by the names that files have."""
+        return {
+            "largest_eigenvalue": self.largest,
+            "smallest_eigenvalue": self.smallest,
+            "residual": self.residual,
+            "converged": float(self.converged),
+            "products": float(self.products),
+        }
+
 
 NOT_FINITE = ExtremeEigenvalues(math.nan, math.nan, math.nan, 0, False)
 """Where a product is not finite there is no spectrum."""
@@ -62,6 +72,7 @@ def extreme_eigenvalues(
     tolerance: float | int = 1e-4,
     max_products: int = 100,
     seed: int = 0,
+    scale: Float64[np.ndarray, " size"] | None = None,
 ) -> ExtremeEigenvalues:
     """Compute the largest and the smallest eigenvalue of a symmetric matrix A.
 
@@ -82,6 +93,7 @@ def extreme_eigenvalues(
         tolerance: Residual, relative to the largest absolute eigenvalue, at which the run stops.
         max_products: Limit on the products.
         seed: Of the start vector.
+        scale: Diagonal of a matrix D: the spectrum is that of D A D.
 
     Returns:
         The eigenvalues; NaN where a product is not finite.
@@ -104,15 +116,15 @@ def extreme_eigenvalues(
     diagonal: list[float] = []
     beside: list[float] = []
     while True:
-        image = product(vector)
+        image = product(vector) if scale is None else scale * product(scale * vector)
         if not np.isfinite(image).all():
             return ExtremeEigenvalues(math.nan, math.nan, math.nan, len(diagonal) + 1, False)
         alpha = float(vector @ image)
         rest = image - alpha * vector - beta * before
         diagonal.append(alpha)
         beta = float(np.linalg.norm(rest))
-        scale = max(*map(abs, diagonal), *beside, 0.0)
-        is_invariant = beta <= _BREAKDOWN * scale or len(diagonal) == 1 == size
+        largest_so_far = max(*map(abs, diagonal), *beside, 0.0)
+        is_invariant = beta <= _BREAKDOWN * largest_so_far or len(diagonal) == 1 == size
         values, residuals = _ends(diagonal, beside, 0.0 if is_invariant else beta)
         small_enough = bool(residuals.max() <= tolerance * np.abs(values).max())
         is_converged = is_invariant or (small_enough and len(diagonal) >= min(_FEWEST, size))

@@ -104,13 +104,7 @@ class BlockCurvature(PointAnalysis):
         def measure(point: Point) -> dict[str, float]:
             names = prepared[point.index[1]].parameters
             found = block_eigenvalues(context.network, context.batches, names, forward=forward, **settings)
-            return {
-                "largest_eigenvalue": found.largest,
-                "smallest_eigenvalue": found.smallest,
-                "residual": found.residual,
-                "converged": float(found.converged),
-                "products": float(found.products),
-            }
+            return found.variables()
 
         yield measure
 
