@@ -8,6 +8,7 @@ it was, as the runs are.
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from collections.abc import Sequence
@@ -74,7 +75,7 @@ class Between:
             return (*program, "landscape", *configs, "--between", *ends, *callback, *quiet)
         root, experiment = self.folder.parent.parent.absolute(), self.folder.parent.name
         return (
-            *(*program, "fit", *configs, "--model.ends", f"[{','.join(ends)}]"),
+            *(*program, "fit", *configs, "--model.ends", json.dumps(ends)),
             *("--trainer.default_root_dir", str(root), "--experiment", experiment, "--run", self.name),
             *("--ckpt_path", "last", *quiet),
         )

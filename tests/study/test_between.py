@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -79,7 +80,7 @@ def test_lines_are_between_all_seeds_and_a_curve_between_two(tmp_path: Path) -> 
     checkpoints = [str(run.folder.absolute() / "checkpoints" / "last.ckpt") for run in lines_a.runs]
     at = lines_a.command.index("--between")
     assert list(lines_a.command[at + 1 : at + 4]) == checkpoints
-    assert f"[{','.join(checkpoints[:2])}]" in curve_a.command
+    assert json.dumps(checkpoints[:2]) in curve_a.command
     assert curve_a.command[curve_a.command.index("--run") + 1] == curve_a.name
     assert between_seeds(study_with(tmp_path, "interpolation", seeds=1)) == ()
 
