@@ -1,4 +1,4 @@
-"""What the paper measures at convergence, on any module: loss contours, gradient variance, curvature."""
+"""What is measured of trained weights, on any module: losses, gradient variance, curvature, paths."""
 
 from nas_lightning.analysis.barrier import Barrier, barrier, barrier_scalars
 from nas_lightning.analysis.block_curvature import block_eigenvalues, parameter_blocks

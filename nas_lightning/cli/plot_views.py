@@ -63,10 +63,19 @@ def finished_rows(dataset: xr.Dataset, path: Path, dimension: str, rows: str) ->
     if not finished:
         raise ValueError(f"{path} has no {rows.removesuffix('s')} that is measured completely")
     if finished < total:
-        print(
-            f"nas-lightning: {path} is unfinished: {finished} of {total} {rows} are measured", file=sys.stderr
-        )
+        _say_unfinished(path, finished, total, rows)
     return finished
+
+
+def _say_if_unfinished(dataset: xr.Dataset, path: Path, parts: str) -> None:
+    """Say how many parts of a file, such as points, are measured, unless all are."""
+    finished, total = int(dataset["done"].sum()), dataset["done"].size
+    if finished < total:
+        _say_unfinished(path, finished, total, parts)
+
+
+def _say_unfinished(path: Path, finished: int, total: int, parts: str) -> None:
+    print(f"nas-lightning: {path} is unfinished: {finished} of {total} {parts} are measured", file=sys.stderr)
 
 
 def _read_profile(path: Path) -> xr.Dataset:
@@ -105,9 +114,7 @@ def _trajectory_panels(
 
     panels = []
     for dataset, title, path in zip(datasets, titles, paths, strict=True):
-        if (finished := int(dataset["done"].sum())) < dataset["done"].size:
-            points = f"{finished} of {dataset['done'].size} points"
-            print(f"nas-lightning: {path} is unfinished: {points} are measured", file=sys.stderr)
+        _say_if_unfinished(dataset, path, "points")
         try:
             panels.append(figures.read_trajectory_panel(dataset, title, finest=finest_lattice))
         except ValueError as error:
@@ -144,9 +151,7 @@ def _draw_densities(
 
     rows = []
     for dataset, path, name in zip(datasets, paths, titles, strict=True):
-        if (finished := int(dataset["done"].sum())) < dataset["done"].size:
-            vectors = f"{finished} of {dataset['done'].size} start vectors"
-            print(f"nas-lightning: {path} is unfinished: {vectors} are measured", file=sys.stderr)
+        _say_if_unfinished(dataset, path, "start vectors")
         try:
             rows.append(figures.read_density_panels(dataset, name.replace("\n", ", ")))
         except ValueError as error:
@@ -184,9 +189,7 @@ def _draw_blocks(
     from nas_lightning import figures
 
     for dataset, path in zip(datasets, paths, strict=True):
-        if (done := int(dataset["done"].sum())) < dataset["done"].size:
-            blocks = f"{done} of {dataset['done'].size} blocks"
-            print(f"nas-lightning: {path} is unfinished: {blocks} are measured", file=sys.stderr)
+        _say_if_unfinished(dataset, path, "blocks")
     read = [figures.read_block_curvature(*pair) for pair in zip(datasets, titles, strict=True)]
     return figures.draw_block_curvature(read, title=title)
 
