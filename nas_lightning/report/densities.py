@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import pandas as pd
 
 from nas_lightning.figures.spectral_density import draw_density_grid, read_density_panels
-from nas_lightning.netcdf import read_dataset
+from nas_lightning.report.first_runs import read_first_runs
 from nas_lightning.report.live import Drawing
 from nas_lightning.report.paper import data_title, family_title
-from nas_lightning.report.selection import Selection, architectures, conditions
+from nas_lightning.report.selection import Selection, conditions
 from nas_lightning.report.words import say
 
 _FILE = "spectral_density_file"
@@ -27,27 +26,17 @@ def spectral_densities(selection: Selection, families: Sequence[str], data: str)
     runs = selection.runs(data)
     if _FILE not in runs:
         return None
-    panels, used, missing = [], [], []
-    for one in architectures(runs, [family]):
-        chosen = runs[(runs["architecture"] == one.label) & runs[_FILE].notna()].sort_values("seed")
-        if chosen.empty:
-            missing.append(f"{one.name} (not measured)")
-            continue
-        try:
-            dataset = read_dataset(Path(str(chosen[_FILE].iloc[0])))
-            panels.append(read_density_panels(dataset, f"{one.name}\n{one.size}")[-1])
-        except (OSError, ValueError, KeyError):
-            missing.append(f"{one.name} (file missing or damaged)")
-            continue
-        used.append(chosen.iloc[[0]])
-    if not panels:
+    found = read_first_runs(
+        runs, family, _FILE, lambda dataset, title: read_density_panels(dataset, title)[-1]
+    )
+    if not found.panels:
         return None
     caption = say(
         "densities",
-        plain=any(not panel.is_normalized for panel in panels),
-        broken=any(panel.is_broken for panel in panels),
-        missing=missing,
-        conditions=conditions(pd.concat(used)),
+        plain=any(not panel.is_normalized for panel in found.panels),
+        broken=any(panel.is_broken for panel in found.panels),
+        missing=found.missing,
+        conditions=conditions(pd.concat(found.runs)),
     )
     title = f"Eigenvalues of the curvature, {family_title(family)} and its variants, {data_title(data)}"
-    return Drawing(title, caption, draw_density_grid(panels))
+    return Drawing(title, caption, draw_density_grid(found.panels))
