@@ -26,6 +26,7 @@ import pandas as pd
 from nas_lightning.cells import topology
 from nas_lightning.files import atomic_write
 from nas_lightning.identity import ANALYSES, flatten
+from nas_lightning.study.between import between_seeds
 from nas_lightning.study.convergence import convergence_statistics
 from nas_lightning.study.imported import imported_results
 from nas_lightning.study.record import Record, Statistics, in_one_line, read_record, read_result
@@ -410,7 +411,7 @@ def _has_result(folder: Path) -> bool:
 
 def _foreign_folders(study: Study) -> list[str]:
     """One line about the folders that belong to no run of this study and hold no result of another one."""
-    known = {run.folder.name for run in study.runs} | {"reports"}
+    known = {run.folder.name for run in study.runs} | {one.name for one in between_seeds(study)} | {"reports"}
     names = sorted(
         path.name
         for path in study.folder.glob("[!.]*")

@@ -16,6 +16,7 @@ from nas_lightning.study import jobs
 from nas_lightning.study.between import Between, between_seeds
 from nas_lightning.study.executors import ExecutorGoneError, Job, LocalExecutor
 from nas_lightning.study.read import read_study
+from nas_lightning.study.results import collect_results
 from nas_lightning.study.run import run_study
 from nas_lightning.study.study import Run, Study
 from tests.study.made_up_runs import made_up_command, made_up_run, made_up_study
@@ -101,6 +102,13 @@ def test_a_study_measures_between_its_seeds_after_its_runs(
     assert between_text(study).endswith("2 of 2 by interpolation, 2 of 2 by connectivity")
     _, lines = run_all(study)
     assert not any(line.startswith(tuple(names)) for line in lines)  # nothing is measured again
+
+
+def test_its_folders_are_no_strangers_in_the_results(tmp_path: Path) -> None:
+    study = study_with(tmp_path, "interpolation", "connectivity", seeds=2)
+    for one in between_seeds(study):
+        (one.folder / "landscape").mkdir(parents=True)
+    assert not [problem for problem in collect_results(study).problems if "belong" in problem]
 
 
 def test_what_fails_is_named_and_stops_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
