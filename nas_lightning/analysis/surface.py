@@ -296,6 +296,8 @@ def read_surface(path: str | os.PathLike[str]) -> xr.Dataset:
     dataset = read_dataset(path)
     if dataset.attrs["kind"] == "hessian_spectrum":
         raise ValueError(f"{path} holds a Hessian spectrum, not a surface; TensorBoard has its picture")
+    if "not_measured" in dataset.attrs:
+        raise ValueError(f"{path} holds nothing to draw: {dataset.attrs['not_measured']}")
     if dataset.attrs["kind"] == "gradient_variance" and "alpha" not in dataset.dims:
         raise ValueError(f"{path} holds the gradient variance at w* alone (`resolution` null), not a surface")
     fault = _fault(dataset)

@@ -80,7 +80,10 @@ class SpectralDensity(Analysis):
         **settings: Any,
     ) -> None:
         super().__init__(batch_size=batch_size, **settings)
-        counts = {"steps": (steps, 1), "start_vectors": (start_vectors, 1), "lockstep": (lockstep, 1)}
+        counts = {"lockstep": (lockstep, 1)}
+        for key, value, most in (("steps", steps, 10_000), ("start_vectors", start_vectors, 1000)):
+            if not 1 <= value <= most:  # the file holds their product, for each matrix
+                raise ValueError(f"`{key}` (={value}) must be from 1 to {most}")
         for key, (value, least) in (counts | {"seed": (seed, 0)}).items():
             if not least <= value <= 10**6:
                 raise ValueError(f"`{key}` (={value}) must be from {least} to 1000000")

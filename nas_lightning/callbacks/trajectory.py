@@ -43,7 +43,7 @@ from nas_lightning.callbacks.loggers import run_folder
 from nas_lightning.callbacks.point_analysis import MeasurePoint, PointAnalysis
 from nas_lightning.callbacks.run_path import PathPoint, RunPath, check_same_network, read_run_path
 from nas_lightning.figures import draw_trajectories, read_trajectory_panel, write_trajectory_animation
-from nas_lightning.netcdf import read_dataset
+from nas_lightning.netcdf import read_dataset, write_dataset
 from nas_lightning.torch_files import read_torch_file
 
 SEVERAL = "trajectories"
@@ -183,7 +183,17 @@ class Trajectory(PointAnalysis):
         except NoPlaneError as error:
             if trainer.state.fn != "fit":
                 raise
-            context.say(f"{context.path}: not measured: {error}")
+            reason = str(error)
+            context.on_rank_zero(lambda: write_dataset(context.path, self._without_plane(context, reason)))
+            context.say(f"{context.path}: not measured: {reason}")
+
+    def _without_plane(self, context: AnalysisContext, reason: str) -> Dataset:
+        """A file that says why there is no path, so that a study does not wait for one."""
+        import xarray as xr
+
+        done = ((), np.int8(1), {"long_name": "1 where measured", "units": "1"})
+        attributes = {"kind": self.kind, **context.attributes(), "resolution": self.resolution}
+        return xr.Dataset({"done": done}, attrs={**attributes, "not_measured": reason})
 
     def prepare(self, context: AnalysisContext) -> _Prepared:
         """The checkpoints and their plane."""

@@ -52,11 +52,14 @@ class Between:
 
     @property
     def file(self) -> Path | None:
-        """Its complete file, None where there is none."""
+        """Its complete file, None where there is none, or where a run has been trained since."""
+        trained = max((_time(run.folder / "checkpoints" / "last.ckpt") for run in self.runs), default=0.0)
         for path in sorted((self.folder / "landscape").glob(f"{BETWEEN_SEEDS[self.measure]}-*.nc")):
             try:
                 dataset = read_dataset(path)
             except (OSError, ValueError):
+                continue
+            if _time(path) < trained:
                 continue
             if bool((dataset["done"] == 1).all()):
                 return path
@@ -79,6 +82,14 @@ class Between:
             *("--trainer.default_root_dir", str(root), "--experiment", experiment, "--run", self.name),
             *("--ckpt_path", "last", *quiet),
         )
+
+
+def _time(path: Path) -> float:
+    """When a file was written; 0 where there is none."""
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return 0.0
 
 
 def between_seeds(study: Study) -> tuple[Between, ...]:

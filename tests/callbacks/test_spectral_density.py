@@ -185,7 +185,7 @@ def test_any_module_and_loss_are_measured(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"steps": 0}, r"`steps` \(=0\) must be from 1 to 1000000"),
+        ({"steps": 0}, r"`steps` \(=0\) must be from 1 to 10000"),
         ({"start_vectors": 0}, r"`start_vectors` \(=0\) must be from 1"),
         ({"lockstep": 0}, r"`lockstep` \(=0\) must be from 1"),
         ({"seed": -1}, r"`seed` \(=-1\) must be from 0"),

@@ -22,12 +22,16 @@ from nas_lightning.analysis.stored_weights import StoredWeights
 from nas_lightning.callbacks import Trajectory
 from nas_lightning.classifier import CellClassifier
 from nas_lightning.cli.main import main
+from nas_lightning.netcdf import read_dataset
+from nas_lightning.study.record import measured_otherwise
+from nas_lightning.study.study import AnalysisFile
 from nas_lightning.torch_files import read_torch_file
 from tests.callbacks.any_module import Own, loader, samples
 from tests.callbacks.cases import data, images, small_classifier, trained, trainer
 from tests.cli.commands import TINY, read_events, refusal
 from tests.oracles import trajectory as oracle
 from tests.oracles.loss_surface import loss_surface
+from tests.study.run_files import planned_run
 
 EPOCHS = 3
 SMALL: dict[str, Any] = {"resolution": 5, "batch_size": 20}
@@ -200,6 +204,7 @@ def test_a_training_without_a_plane_keeps_what_comes_after(
             self.reached = True
 
     after = After()
+    analysis = AnalysisFile("trajectory", {"init_args": {"resolution": 2, "split": "train"}})
     made = trainer(
         *(checkpoints(), Trajectory(resolution=2, split="train", animation=False), after),
         **{"default_root_dir": tmp_path, "enable_checkpointing": True, "max_epochs": 2},
@@ -211,7 +216,11 @@ def test_a_training_without_a_plane_keeps_what_comes_after(
         made.fit(own, loader(*samples()))
     assert after.reached
     assert f"trajectory-epoch0001.nc: not measured: {reason}" in caplog.text
-    assert not list(tmp_path.rglob("*.nc"))
+    [path] = tmp_path.rglob("*.nc")  # it says so to a study, which does not wait for a path
+    assert reason in read_dataset(path).attrs["not_measured"]
+    assert measured_otherwise(planned_run(tmp_path, "run"), analysis, read_dataset(path), path) is None
+    with pytest.raises(ValueError, match=f"holds nothing to draw: .*{reason}"):
+        read_surface(path)
 
 
 def test_settings_out_of_range_are_refused() -> None:

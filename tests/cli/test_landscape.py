@@ -141,7 +141,7 @@ def test_a_checkpoint_has_the_surfaces_of_its_training(finished_run: Path, tmp_p
     )
     # Nothing else of the run is touched.
     assert not (copied / "metrics.csv").exists()
-    assert len(list((copied / "checkpoints").iterdir())) == 1
+    assert {path.name for path in (copied / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
 
 
 def test_without_callbacks_a_checkpoint_gets_all_four_analyses(

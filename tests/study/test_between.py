@@ -102,6 +102,10 @@ def test_a_study_measures_between_its_seeds_after_its_runs(
     assert between_text(study).endswith("2 of 2 by interpolation, 2 of 2 by connectivity")
     _, lines = run_all(study)
     assert not any(line.startswith(tuple(names)) for line in lines)  # nothing is measured again
+    retrained = study.runs[0].folder / "checkpoints" / "last.ckpt"
+    retrained.parent.mkdir()
+    retrained.touch()
+    assert between_text(study).endswith("1 of 2 by interpolation, 1 of 2 by connectivity")
 
 
 def test_its_folders_are_no_strangers_in_the_results(tmp_path: Path) -> None:
