@@ -1,17 +1,9 @@
-"""An analysis that is killed while it measures ends, when it is run again, with the bytes of an unbroken one.
-
-The killed process is forked from this one, which has everything imported, and kills itself with SIGKILL after
-it has written some files: where the kill comes is no matter of time.
-"""
+"""An analysis that is killed while it measures ends, when run again, with the bytes of an unbroken one."""
 
 from __future__ import annotations
 
-import gc
 import inspect
-import os
 import shutil
-import signal
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -34,6 +26,7 @@ from nas_lightning.netcdf import read_dataset
 from nas_lightning.study.record import measured_otherwise
 from nas_lightning.study.study import AnalysisFile
 from tests.callbacks.cases import small_classifier, trained
+from tests.forked import run_and_kill
 from tests.study.run_files import planned_run
 
 FEW: dict[str, Any] = {"max_samples": 10, "batch_size": 10}
@@ -77,28 +70,8 @@ def run(make: Callable[[], list[Callback]], folder: Path) -> None:
 
 
 def killed(make: Callable[[], list[Callback]], folder: Path, writes: int) -> None:
-    """Run in another process, which is killed when it has written so many files of analyses."""
-    sys.stdout.flush()
-    child = os.fork()
-    if child == 0:
-        gc.freeze()
-        replace, count = os.replace, 0
-
-        def counted(source: Any, target: Any, **settings: Any) -> None:
-            nonlocal count
-            replace(source, target, **settings)
-            count += str(target).endswith(".nc")
-            if count == writes:
-                os.kill(os.getpid(), signal.SIGKILL)
-
-        os.replace = counted  # type: ignore[assignment]
-        try:
-            run(make, folder)
-        finally:
-            os._exit(1)
-    _, status = os.waitpid(child, 0)
-    assert os.WIFSIGNALED(status)
-    assert os.WTERMSIG(status) == signal.SIGKILL
+    """Run in a process that is killed when it has written so many files of analyses."""
+    run_and_kill(lambda: run(make, folder), lambda path: path.suffix == ".nc", writes)
 
 
 def settings_of(callback: Callback) -> dict[str, Any]:

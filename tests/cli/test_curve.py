@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import gc
-import os
 import shutil
-import signal
-import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -18,6 +13,7 @@ from nas_lightning.analysis import PathSurface
 from nas_lightning.cli.main import main
 from tests.cli.commands import TINY, read_checkpoint, read_metrics, read_result, refusal
 from tests.cli.test_resume import assert_same_run
+from tests.forked import run_and_kill
 
 OWN = (*TINY, "--model.genotype=snas", "--model.init_channels=2", "--data.seed=3")
 CURVE = (
@@ -46,27 +42,8 @@ def curve(root: Path, ends: list[Path], *arguments: str) -> list[str]:
 
 
 def killed(arguments: list[str], epochs: int) -> None:
-    """Train in a process that is forked from this one and kills itself after so many checkpoints."""
-    sys.stdout.flush()
-    child = os.fork()
-    if child == 0:
-        gc.freeze()
-        replace, count = os.replace, 0
-
-        def counted(source: Any, target: Any, **settings: Any) -> None:
-            nonlocal count
-            replace(source, target, **settings)
-            count += Path(target).name == "last.ckpt"
-            if count == epochs:
-                os.kill(os.getpid(), signal.SIGKILL)
-
-        os.replace = counted  # type: ignore[assignment]
-        try:
-            main(arguments)
-        finally:
-            os._exit(1)
-    _, status = os.waitpid(child, 0)
-    assert os.WIFSIGNALED(status)
+    """Train in a process that is killed after so many checkpoints."""
+    run_and_kill(lambda: main(arguments), lambda path: path.name == "last.ckpt", epochs)
 
 
 @pytest.fixture(scope="module")
