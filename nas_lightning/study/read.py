@@ -163,12 +163,27 @@ def _between_seeds(content: Mapping[str, Any], folder: Path) -> dict[str, tuple[
     if not isinstance(given, Mapping):
         raise ValueError(f"`between_seeds` (={given!r}) must be a mapping: {', '.join(BETWEEN_SEEDS)}")
     _refuse_unknown("measurement of `between_seeds`", given, tuple(BETWEEN_SEEDS))
-    return {
-        name: tuple(
-            _existing_file(folder, file, f"between_seeds: {name}") for file in _file_names(given, name)
-        )
-        for name in given
-    }
+    found: dict[str, tuple[Path, ...]] = {}
+    for name in given:
+        key = f"between_seeds: {name}"
+        found[name] = tuple(_existing_file(folder, file, key) for file in _file_names(given, name))
+        for path in found[name]:
+            for callback in _callbacks(path):
+                other = analysis_name(callback)
+                if other is not None and ANALYSES[other] != BETWEEN_SEEDS[name]:
+                    raise ValueError(f"`{key}`: {path} holds {other}, which measures something else")
+    return found
+
+
+def _callbacks(path: Path) -> list[Any]:
+    """The callbacks that a configuration names."""
+    trainers = [held.get("trainer") or {} for held in read_config(path)]
+    return [
+        callback
+        for trainer in trainers
+        for key in ("callbacks", "callbacks+")
+        for callback in as_list(trainer.get(key))
+    ]
 
 
 def _existing_file(folder: Path, name: Any, key: str) -> Path:

@@ -21,6 +21,7 @@ from nas_lightning.study.run import run_study
 from nas_lightning.study.study import Run, Study
 from tests.study.made_up_runs import made_up_command, made_up_run, made_up_study
 
+CONFIGS = Path(__file__).parents[2] / "configs"
 PROGRAM = """
 import os, signal, sys
 import numpy as np, xarray as xr
@@ -167,10 +168,18 @@ def never(root: Path, seed: int) -> Run:
         ("between_seeds: [a.yaml]", "`between_seeds` .* must be a mapping: interpolation, connectivity"),
         ("between_seeds: {interpolation: no.yaml}", "`interpolation` .* must be a list of files"),
         ("between_seeds: {connectivity: [no.yaml]}", "`between_seeds: connectivity`: no.yaml is not a file"),
+        (
+            f"between_seeds: {{interpolation: [{CONFIGS / 'connectivity.yaml'}]}}",
+            "`between_seeds: interpolation`: .* holds ModeConnectivity, which measures something else",
+        ),
+        (
+            f"between_seeds: {{connectivity: [{CONFIGS / 'landscape.yaml'}]}}",
+            "`between_seeds: connectivity`: .* holds LossContour, which measures something else",
+        ),
     ],
 )
 def test_wrong_settings_are_refused(tmp_path: Path, text: str, message: Any) -> None:
-    configs = Path(__file__).parents[2] / "configs" / "quickstart.yaml"
+    configs = CONFIGS / "quickstart.yaml"
     path = tmp_path / "study.yaml"
     path.write_text(f"name: x\nconfigs: [{configs}]\naxes: {{seeds: [0, 1]}}\n{text}\n")
     with pytest.raises((ValueError, FileNotFoundError), match=message):
