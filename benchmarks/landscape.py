@@ -263,7 +263,7 @@ def curvature_contestants(settings: argparse.Namespace) -> tuple[Contestants, di
         "Hessian product of PyTorch's layers": lambda: slow["Hessian product"].partial(vectors[:, 0]),
         "4 Hessian products in lockstep": lambda: products["Hessian product"].partial(vectors),
         "Lanczos of a density without its products": lambda: lanczos_quadrature(
-            lambda v: diagonal * v, np.ones(size, dtype=bool), range(4), steps=64
+            lambda v: diagonal * v, np.ones(size, dtype=bool), range(4), steps=64, device=DEVICE
         ),
     }
     return contestants, {name: relative_difference(*norms[name]) for name in norms}

@@ -248,7 +248,8 @@ def _norm_backward(
     eps: float,
     wanted: list[bool],
 ) -> tuple[Tensor | None, ...]:
-    arguments = (gamma, mean, variance, None, None, False, eps, wanted)
+    of_batch = mean.new_empty(0)  # no statistics of a batch; a GPU takes no None for them
+    arguments = (gamma, mean, variance, of_batch, of_batch, False, eps, wanted)
     found: tuple[Tensor | None, ...] = torch.ops.aten.native_batch_norm_backward(gradient, y, *arguments)
     return found
 

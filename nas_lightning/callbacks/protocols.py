@@ -1,8 +1,12 @@
-"""What the callbacks need from the trained module and its data."""
+"""What the callbacks need from the trained module and its data.
+
+From Python 3.12 on ``isinstance`` does not see what a module keeps apart: submodules, parameters and buffers.
+A protocol has such a member for type checkers only.
+"""
 
 from __future__ import annotations
 
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
@@ -34,8 +38,9 @@ class CellModule(Protocol):
     genotype: Genotype
     genotype_name: str
     drop_path: float
-    network: CellNetworkLike
     hparams: Any
+    if TYPE_CHECKING:
+        network: CellNetworkLike
 
     def broadcast_statistics(self) -> None:
         """Give every rank the batch-norm statistics of rank 0."""

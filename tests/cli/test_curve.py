@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 import torch
+import xarray as xr
 import yaml
 
 from nas_lightning.analysis import PathSurface
 from nas_lightning.cli.main import main
+from nas_lightning.netcdf import read_dataset
 from tests.cli.commands import TINY, read_checkpoint, read_metrics, read_result, refusal
 from tests.cli.test_resume import assert_same_run
 from tests.forked import run_and_kill
@@ -84,6 +86,19 @@ def test_a_killed_curve_goes_on_without_its_ends(trained: Path, ends: list[Path]
     assert_same_run(trained, broken)
     name = Path("landscape", "mode_connectivity-epoch0002.nc")
     assert (broken / name).read_bytes() == (trained / name).read_bytes()
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_gpu_trains_and_measures_the_curve_of_a_cpu(
+    trained: Path, ends: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    main(curve(tmp_path, ends, "--trainer.accelerator=gpu", "--trainer.devices=1"))
+    name = Path("landscape", "mode_connectivity-epoch0002.nc")
+    one, other = (read_dataset(run / name) for run in (tmp_path / "connectivity" / "snas_mild", trained))
+    assert (one.attrs.pop("device"), other.attrs.pop("device")) == ("cuda:0", "cpu")
+    xr.testing.assert_allclose(one, other, rtol=5e-3, atol=1e-5)
 
 
 def test_the_command_that_started_a_curve_finishes_it(

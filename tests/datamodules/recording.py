@@ -45,10 +45,9 @@ class Recorder(LightningModule):
 
 
 def make_trainer(folder: Path, max_epochs: int, **options: Any) -> Trainer:
-    """A quiet trainer on the CPU."""
-    options = {"devices": 1, "logger": False, "enable_checkpointing": False, **options}
+    """A quiet trainer, on the CPU unless told otherwise."""
+    options = {"accelerator": "cpu", "devices": 1, "logger": False, "enable_checkpointing": False, **options}
     return Trainer(
-        accelerator="cpu",
         max_epochs=max_epochs,
         default_root_dir=folder,
         enable_progress_bar=False,
