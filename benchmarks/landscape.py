@@ -60,14 +60,20 @@ Sums = tuple[Tensor, list[Tensor]]
 Contestants = dict[str, Callable[[], Any]]
 
 # What is divided by what, and what the ratio may be at most, or at least if it is negative (None: for
-# information).
+# information). Without the level "compiled" its ratios are left out.
 RATIOS: Mapping[tuple[str, str], float | None] = {
     ("plain contour point", "contour point, compiled"): -4.5,
     ("plain contour point", "contour point, fast"): None,
     ("plain contour point", "contour point, reference"): None,
-    ("contour point, compiled", "compiled evaluation pass"): 1.05,
-    ("line point, compiled", "contour point, compiled"): 1.05,
-    ("interpolation point, compiled", "contour point, compiled"): 1.05,
+    **{
+        (f"{own}, {level}", other.format(level)): 1.05
+        for level in ("compiled", "fast")
+        for own, other in (
+            ("contour point", "{} evaluation pass"),
+            ("line point", "contour point, {}"),
+            ("interpolation point", "contour point, {}"),
+        )
+    },
     ("backward per instance", "statistics, compiled"): -5.0,
     ("backward per instance", "statistics, fast"): None,
     ("statistics, compiled", "plain ordinary backward"): 1.0,
@@ -89,6 +95,7 @@ MEMORY: Mapping[str, str | None] = {
     "fast": "plain",
     "compiled": "plain",
     "plain contour point": None,
+    "fast contour point": "plain contour point",
     "compiled contour point": "plain contour point",
 }
 
@@ -177,18 +184,20 @@ def contour_contestants(settings: argparse.Namespace) -> Iterator[tuple[Contesta
         return total / len(images)
 
     directions = {0: random_directions(network, seed=0)}
-    folded = accelerate(network, "compiled")
+    levels = settings.levels.split(",")
+    best = levels[-1]
+    folded = accelerate(network, best)
     with ExitStack() as stack:
         contestants: Contestants = {
             "plain contour point": lambda: plain_point(0.5, -0.5),
-            "compiled evaluation pass": lambda: evaluation_pass(folded, batches),
+            f"{best} evaluation pass": lambda: evaluation_pass(folded, batches),
         }
         center, aside = Point(0, 0.0, 0.0, (0, 0, 0)), Point(0, 0.5, -0.5, (0, 0, 0))
         expected = plain_point(0.0, 0.0)
         differences = {
-            "loss, compiled evaluation pass": relative_difference(evaluation_pass(folded, batches), expected)
+            f"loss, {best} evaluation pass": relative_difference(evaluation_pass(folded, batches), expected)
         }
-        for speed in ("reference", "fast", "compiled"):
+        for speed in levels:
             measure = stack.enter_context(
                 loss_at_points(network, batches, directions, forward=accelerate(network, speed))
             )
@@ -201,7 +210,7 @@ def contour_contestants(settings: argparse.Namespace) -> Iterator[tuple[Contesta
         between = stack.enter_context(losses_between(network, splits, ends, forward=folded))
         for name, measured in (("line", line), ("interpolation", between)):
             differences[f"loss, {name}"] = relative_difference(measured(center)["test_loss"], expected)
-            contestants[f"{name} point, compiled"] = partial(measured, Point(0, 0.5, 0.0, (0, 0, 0)))
+            contestants[f"{name} point, {best}"] = partial(measured, Point(0, 0.5, 0.0, (0, 0, 0)))
             network.load_state_dict(weights)
         yield contestants, differences
 
@@ -216,19 +225,21 @@ def gradient_contestants(settings: argparse.Namespace) -> tuple[Contestants, dic
     plain, network = make_networks(settings)
     batch = make_images(settings, settings.batch)
     prepared = PerSampleGradients(network, *batch)
-    fused = PerSampleSums(network, prepared.parameters, prepared.rules)
     live, plain_live = list(prepared.parameters.values()), list(plain.parameters())
     contestants: Contestants = {
         "ordinary backward": lambda: ordinary_backward(network, live, batch),
         "statistics, fast": lambda: sum_gradients(prepared, [batch]).statistics(),
-        "statistics, compiled": lambda: sum_gradients(prepared, [batch], fused).statistics(),
         "backward per instance": lambda: backward_per_instance(network, live, batch),
         "vmap": lambda: vmap_per_instance(network, batch),
         "plain ordinary backward": lambda: ordinary_backward(lambda x: plain(x)[0], plain_live, batch),
     }
     exact = contestants["statistics, fast"]()
-    compiled = contestants["statistics, compiled"]()
-    differences = {"variance, compiled": relative_difference(compiled.variance, exact.variance)}
+    differences = {}
+    if "compiled" in settings.levels:
+        fused = PerSampleSums(network, prepared.parameters, prepared.rules)
+        contestants["statistics, compiled"] = lambda: sum_gradients(prepared, [batch], fused).statistics()
+        compiled = contestants["statistics, compiled"]()
+        differences["variance, compiled"] = relative_difference(compiled.variance, exact.variance)
     for name in ("backward per instance", "vmap"):
         squares, sums = contestants[name]()
         norm = math.sqrt(sum_of_squares(sums)) / settings.batch
@@ -272,7 +283,8 @@ def curvature_contestants(settings: argparse.Namespace) -> tuple[Contestants, di
 def measure_memory(settings: argparse.Namespace, contestant: str) -> float:
     """Memory of one of :data:`MEMORY`, in this fresh process, in MiB."""
     if contestant.endswith("contour point"):
-        own = "plain contour point" if contestant.startswith("plain") else "contour point, compiled"
+        level = contestant.split()[0]
+        own = contestant if level == "plain" else f"contour point, {level}"
         with contour_contestants(settings) as (contour, _):
             return memory_of(contour[own])
     plain, network = make_networks(settings)
@@ -304,6 +316,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, print and keep the record."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--memory", choices=MEMORY, help="print one contestant's MiB, and end")
+    levels = ("reference", "fast", "compiled")
+    parser.add_argument("--levels", default=",".join(levels), help="the first of them, separated by commas")
     paper = {"path": 50, "path_channels": 36, "path_cells": 20}  # 3.8 million parameters with the tower
     sizes = {"channels": 16, "cells": 8, "batch": 64, "images": 512, "image_size": 32, "rounds": 9}
     if DEVICE.type == "cuda":  # the paper's network
@@ -313,6 +327,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     settings = parser.parse_args(arguments)
     if settings.rounds < 2:
         parser.error(f"--rounds (={settings.rounds}) must be at least 2: there are no quartiles of one")
+    if settings.levels not in (",".join(levels[:2]), ",".join(levels)):
+        parser.error(f"--levels (={settings.levels}) must be {','.join(levels[:2])} or {','.join(levels)}")
     torch.backends.cudnn.allow_tf32 = False  # float32 throughout
     if contestant := vars(settings).pop("memory"):
         print(measure_memory(settings, contestant))
@@ -321,15 +337,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
         gradient, gradient_differences = gradient_contestants(settings)
         curvature, curvature_differences = curvature_contestants(settings)
         seconds = alternate(contour, settings.rounds) | alternate(gradient | curvature, settings.rounds)
-    memory = {name: memory_in_child(settings, name) for name in MEMORY}
-    memory |= {f"{name} / {other}": memory[name] / memory[other] for name, other in MEMORY.items() if other}
-    memory |= trajectory_memory(settings)
     times: dict[str, Any] = {**summary(seconds)}
     ratios = {
-        f"{over} / {under}": ratio_of(seconds, over, under, limit) for (over, under), limit in RATIOS.items()
+        f"{over} / {under}": ratio_of(seconds, over, under, limit)
+        for (over, under), limit in RATIOS.items()
+        if over in seconds and under in seconds
     }
     print(f"{machine()['processor']}, {machine()['threads']} threads, {machine()['gpu'] or 'no GPU'}")
     print_times(times, ratios)
+    measured = {
+        name: other
+        for name, other in MEMORY.items()
+        if "compiled" in settings.levels or "compiled" not in name
+    }
+    memory = {name: memory_in_child(settings, name) for name in measured}
+    memory |= {f"{name} / {other}": memory[name] / memory[other] for name, other in measured.items() if other}
+    memory |= trajectory_memory(settings)
     print("memory, MiB: " + ", ".join(f"{name} {value:.2f}" for name, value in memory.items()))
     record = {
         "settings": {"genotype": "darts_v2", **vars(settings)},

@@ -219,6 +219,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for name in levels
     }
     ratios["data preparation / step"] = ratio_of(seconds, "data preparation", f"{best} step", 0.02)
+    print(f"{machine()['processor']}, {machine()['threads']} threads, {machine()['gpu'] or 'no GPU'}")
+    print_times(times, ratios)
     memory = {name: memory_in_child(settings, name) for name in ("plain", *levels)}
     record = {
         "settings": vars(settings),
@@ -228,8 +230,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "ratios": ratios,
         "memory_mib": memory | {f"{name} / plain": memory[name] / memory["plain"] for name in levels},
     }
-    print(f"{machine()['processor']}, {machine()['threads']} threads, {machine()['gpu'] or 'no GPU'}")
-    print_times(times, ratios)
     print("memory, MiB: " + ", ".join(f"{name} {value:.0f}" for name, value in memory.items()))
     print(f"written to {write('training', record)}")
 
