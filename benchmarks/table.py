@@ -7,6 +7,7 @@ Records of a machine with a GPU lie beside the others as ``NAME-gpu.json``; ``ma
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -58,6 +59,26 @@ MEASURES: tuple[tuple[str, str, str, str, Find], ...] = (
         lambda record: record["ratios"]["statistics, fast / plain ordinary backward"],
     ),
     (
+        *("point of a line / of a contour", "at most 1.05", "at most 1.05", "landscape"),
+        lambda record: record["ratios"]["line point, compiled / contour point, compiled"],
+    ),
+    (
+        *("Hessian product / plain forward and backward", "at most 2.6", "at most 2.6", "landscape"),
+        lambda record: record["ratios"]["Hessian product / plain ordinary backward"],
+    ),
+    (
+        *("the same, with PyTorch's layers", "", "", "landscape"),
+        lambda record: record["ratios"]["Hessian product of PyTorch's layers / plain ordinary backward"],
+    ),
+    (
+        *("Lanczos of 64 steps, 4 vectors / a product over a batch", "at most 25.6", "", "landscape"),
+        lambda record: record["ratios"]["Lanczos of a density without its products / Hessian product"],
+    ),
+    (
+        *("MiB of a process: plane of 50 checkpoints, 3.8 M weights", "under 600", "", "landscape"),
+        lambda record: record["memory_mib"]["trajectory of 50 checkpoints"],
+    ),
+    (
         *("data preparation / step", "under 0.02", "under 0.02", "training"),
         lambda record: record["ratios"]["data preparation / step"],
     ),
@@ -91,12 +112,13 @@ def measured_table(results: Path = RESULTS) -> str:
         results: Folder of the records.
     """
     lines = [
-        f"| what | two CPU cores: asked | measured | one GPU: asked | {_on_gpu(results)} |",
-        "|---|---|---|---|---|",
+        f"| what | two CPU cores: asked | measured | on | one GPU: asked | {_on_gpu(results)} |",
+        "|---|---|---|---|---|---|",
     ]
     for what, on_cpu, on_gpu, name, find in MEASURES:
         found = [value_of(results / f"{name}{suffix}.json", find) for suffix in ("", "-gpu")]
-        lines.append(f"| {what} | {on_cpu} | {found[0]} | {on_gpu} | {found[1]} |")
+        processor = _processor(results / f"{name}.json") if found[0] else ""
+        lines.append(f"| {what} | {on_cpu} | {found[0]} | {processor} | {on_gpu} | {found[1]} |")
     return "\n".join(lines) + "\n"
 
 
@@ -143,6 +165,13 @@ def _on_gpu(results: Path) -> str:
         f"measured: {one['gpu']}, CUDA {one['cuda']}, PyTorch {one['versions']['torch']}" for one in machines
     ]
     return "; ".join(dict.fromkeys(described)) or "not measured: no GPU at hand"
+
+
+def _processor(path: Path) -> str:
+    """The CPU of a record and, where it was noted, the instruction set."""
+    measured_on = json.loads(path.read_text())["machine"]
+    name = re.sub(r"\((R|TM)\)| Processor", "", measured_on["processor"])
+    return ", ".join(filter(None, [name, measured_on.get("instruction_set")]))
 
 
 def value_of(path: Path, find: Find) -> str:

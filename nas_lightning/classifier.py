@@ -76,8 +76,8 @@ class CellClassifier(LightningModule):
         speed: A level, see :mod:`nas_lightning.acceleration.level`: ``"reference"``, the plain network;
             ``"fast"``, the same float32 mathematics with layers fused; ``"compiled"``, compiled as well;
             ``"max"``, compiled and in bfloat16 where that is safe, with CUDA graphs on a GPU; ``"auto"``,
-            ``"fast"``, or ``"compiled"`` where the training is long enough to pay for it. Checkpoints and
-            logs are the same at every level.
+            ``"fast"``, or ``"compiled"`` on a CPU where the training is long enough to pay for it.
+            Checkpoints and logs are the same at every level.
 
     Attributes:
         images: Size, normalisation and classes of the images that the network was trained on, which its
@@ -219,7 +219,7 @@ class CellClassifier(LightningModule):
 
     def on_fit_start(self) -> None:
         """Refuse a level that this machine does not support; note what the images are like."""
-        level_of(self.speed, self.device.type, passes=0, work=0)
+        level_of(self.speed, self.device.type, work=0)
         found = record_of(getattr(self.trainer, "datamodule", None))
         # What an earlier training found says nothing of other loaders; what the user has set, or a checkpoint
         # that is resumed, does.
@@ -248,7 +248,7 @@ class CellClassifier(LightningModule):
         work = 0
         if self.speed == "auto" and batch_size and image_size:
             work = 3 * passes * batch_size * measure_size(self.network, image_size).multiply_adds
-        return level_of(self.speed, self.device.type, passes=passes, work=work)
+        return level_of(self.speed, self.device.type, work=work)
 
     def training_step(self, batch: Any, batch_index: int) -> Tensor:
         """Cross entropy of a training batch, plus the weighted one of the tower where there is one."""

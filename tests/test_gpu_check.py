@@ -120,11 +120,11 @@ def test_all_is_run_and_kept_and_fills_the_page(tree: Tree) -> None:
     assert {name: kept["machine"][name] for name in GPU} == GPU
     assert states(kept) == dict.fromkeys([part.name for part in gpu_check.PARTS], "passed")
     assert (kept["status"], kept["limit"] > 400, kept["seconds"] < 120) == (0, True, True)
-    tests, training, *_ = kept["parts"]
+    tests, landscape, *_ = kept["parts"]
     assert tests["tests"] == {"passed": 3, "failed": 0, "skipped": 0}
-    assert (training["record"], training["exit_code"]) == ("training-gpu.json", 0)
-    measured = json.loads((tree.results / "training-gpu.json").read_text())
-    assert measured["options"] == ["--levels=fast,compiled,max", "--rounds=5"]
+    assert (landscape["record"], landscape["exit_code"]) == ("landscape-gpu.json", 0)
+    measured = json.loads((tree.results / "landscape-gpu.json").read_text())
+    assert measured["options"] == ["--levels=reference,fast", "--images=1000", "--rounds=2"]
     assert "training is measured" in (tree.results / "gpu_check.log").read_text()
     page = tree.page.read_text(encoding="utf-8")
     assert "| one GPU: asked | measured: Made-up GPU, CUDA 13.0, PyTorch 2.11.0 |" in page
@@ -149,7 +149,7 @@ def test_elsewhere_the_records_are_kept_and_the_page_stays(tree: Tree, tmp_path:
     expected = {"tests": "failed", "landscape": "failed", "processes": "failed"}
     assert states(kept) == dict.fromkeys(states(kept), "passed") | expected
     assert kept["parts"][0]["tests"] == {"passed": 2, "failed": 1, "skipped": 0}
-    assert kept["parts"][2]["line"] == "out of memory"
+    assert kept["parts"][1]["line"] == "out of memory"
     assert not list(tree.results.glob("*-gpu.json"))
     assert tree.page.read_bytes() == before
     assert "landscape   failed" in done.stdout
@@ -158,12 +158,12 @@ def test_elsewhere_the_records_are_kept_and_the_page_stays(tree: Tree, tmp_path:
 
 def test_tests_that_are_all_skipped_have_not_passed(tree: Tree, tmp_path: Path) -> None:
     tree.write("tests/test_made_up.py", TESTS.format(statement="pytest.skip('no CUDA device')"))
-    assert tree.check("--seconds", "59", tmp_path / "out").returncode == 1
+    assert tree.check("--seconds", "89", tmp_path / "out").returncode == 1
     kept = tree.record(tmp_path / "out")
     assert kept["parts"][0]["tests"] == {"passed": 0, "failed": 0, "skipped": 3}
-    expected = {"tests": "failed", "training": "skipped", "landscape": "skipped", "rewrites": "passed"}
+    expected = {"tests": "failed", "landscape": "skipped", "training": "passed", "rewrites": "passed"}
     assert states(kept).items() >= expected.items()
-    assert kept["parts"][1]["line"].endswith("s are left, it takes 60 s or more")
+    assert kept["parts"][1]["line"].endswith("s are left, it takes 90 s or more")
 
 
 def test_without_a_gpu_a_line_says_so(tree: Tree, tmp_path: Path) -> None:

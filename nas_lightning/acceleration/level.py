@@ -42,9 +42,6 @@ LEVELS: dict[str, Level] = {
 LONG_WORK = 2e13
 """Multiply-adds on a CPU above which compiling pays: about half an hour of two cores, uncompiled."""
 
-LONG_PASSES = 20_000
-"""Passes on a GPU, forward alone or forward and backward, above which compiling pays."""
-
 
 def check_speed(speed: str) -> None:
     """Refuse a level that does not exist.
@@ -56,18 +53,17 @@ def check_speed(speed: str) -> None:
         raise ValueError(f"`speed` (={speed!r}) must be one of {', '.join(map(repr, get_args(Speed)))}")
 
 
-def level_of(speed: Speed, device_type: str, *, passes: float | int, work: float | int) -> Level:
+def level_of(speed: Speed, device_type: str, *, work: float | int) -> Level:
     """The level that a setting means for a piece of work.
 
-    ``"auto"`` is ``"compiled"`` where compiling pays for itself, otherwise ``"fast"``. On a CPU, arithmetic
-    and memory limit a run, so the work decides; on a GPU, the start of kernels does, so the number of passes
-    decides.
+    ``"auto"`` is ``"compiled"`` on a CPU with so much work that compiling pays for itself, otherwise
+    ``"fast"``. On a GPU it never compiles: the start of kernels limits a run there, and on the one that was
+    measured (docs/performance.md) compiled code took longer than PyTorch's layers.
 
     Args:
         speed: The setting.
-        device_type: ``"cpu"`` or ``"cuda"``; on any other device ``"auto"`` never compiles.
-        passes: Passes through the network.
-        work: Multiply-adds of all of them.
+        device_type: ``"cpu"``, ``"cuda"`` or another.
+        work: Multiply-adds of all its passes.
 
     Returns:
         The level.
@@ -76,13 +72,13 @@ def level_of(speed: Speed, device_type: str, *, passes: float | int, work: float
         ValueError: If the level does not exist, or needs a compiler that this machine does not have.
 
     Example:
-        >>> level_of("auto", "cpu", passes=100, work=1e9).name
+        >>> level_of("auto", "cpu", work=1e9).name
         'fast'
     """
     check_speed(speed)
     if speed == "auto":
-        enough = {"cpu": work >= LONG_WORK, "cuda": passes >= LONG_PASSES}
-        return LEVELS["compiled" if enough.get(device_type, False) and _has_compiler() else "fast"]
+        pays = device_type == "cpu" and work >= LONG_WORK and _has_compiler()
+        return LEVELS["compiled" if pays else "fast"]
     level = LEVELS[speed]
     if level.compiled and not _has_compiler():
         raise ValueError(

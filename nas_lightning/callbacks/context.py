@@ -158,8 +158,7 @@ class AnalysisContext:
         if speed == "auto" and self.cells is not None:
             description = self.cells.cell_description(self.batches.inputs.shape[-1])
             work = passes * images * int(description["multiply_adds"])
-        device_type = self.batches.inputs.device.type
-        return level_of(speed, device_type, passes=images / self.batches.batch_size, work=work)
+        return level_of(speed, self.batches.inputs.device.type, work=work)
 
     def accelerate(self, speed: Speed, points: int, passes: int) -> Accelerated:
         """The network's evaluation at the analysis's :meth:`level`; says so where the network runs plain."""

@@ -2,16 +2,15 @@ from __future__ import annotations
 
 import pytest
 
-from nas_lightning.acceleration.level import LEVELS, LONG_PASSES, LONG_WORK, check_speed, level_of
+from nas_lightning.acceleration.level import LEVELS, LONG_WORK, check_speed, level_of
 
 
 def test_automatic_levels_follow_the_work() -> None:
-    assert level_of("auto", "cpu", passes=1, work=LONG_WORK / 2) is LEVELS["fast"]
-    assert level_of("auto", "cpu", passes=1, work=LONG_WORK) is LEVELS["compiled"]
-    assert level_of("auto", "cuda", passes=LONG_PASSES - 1, work=1e30) is LEVELS["fast"]
-    assert level_of("auto", "cuda", passes=LONG_PASSES, work=0) is LEVELS["compiled"]
-    assert level_of("auto", "mps", passes=1e9, work=1e30) is LEVELS["fast"]
-    assert level_of("max", "cpu", passes=0, work=0).mixed
+    assert level_of("auto", "cpu", work=LONG_WORK / 2) is LEVELS["fast"]
+    assert level_of("auto", "cpu", work=LONG_WORK) is LEVELS["compiled"]
+    assert level_of("auto", "cuda", work=1e30) is LEVELS["fast"]
+    assert level_of("auto", "mps", work=1e30) is LEVELS["fast"]
+    assert level_of("max", "cpu", work=0).mixed
     with pytest.raises(ValueError, match=r"`speed` \(='warp'\) must be one of 'auto', 'reference'"):
         check_speed("warp")
 
@@ -23,5 +22,5 @@ def test_levels_that_need_a_compiler_are_refused_without_one(
     monkeypatch.setenv("PATH", "/nowhere")
     monkeypatch.delenv("CXX", raising=False)
     with pytest.raises(ValueError, match=rf"`speed` \(='{speed}'\) needs a C\+\+ compiler, such as g\+\+"):
-        level_of(speed, "cpu", passes=0, work=0)  # type: ignore[arg-type]
-    assert level_of("auto", "cpu", passes=1, work=LONG_WORK) is LEVELS["fast"]
+        level_of(speed, "cpu", work=0)  # type: ignore[arg-type]
+    assert level_of("auto", "cpu", work=LONG_WORK) is LEVELS["fast"]
