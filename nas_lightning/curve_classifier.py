@@ -22,7 +22,8 @@ from nas_lightning.analysis.bezier_curve import (
     named_weights,
 )
 from nas_lightning.callbacks.analysis import Analysis
-from nas_lightning.callbacks.curve_ends import KEY, SIZES, check_different, end_files, read_ends
+from nas_lightning.callbacks.curve_ends import KEY, check_different, end_files, read_ends
+from nas_lightning.callbacks.likeness import SIZES
 from nas_lightning.callbacks.loader_batches import check_data, read_batches
 from nas_lightning.callbacks.mode_connectivity import ModeConnectivity
 from nas_lightning.classifier import CellClassifier

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,16 +13,11 @@ from torch import Tensor
 
 from nas_lightning.callbacks.checkpoint_structure import check_structure
 from nas_lightning.callbacks.checkpoints import CHECKPOINTS
+from nas_lightning.callbacks.likeness import check_alike, common_facts
 from nas_lightning.torch_files import read_torch_file
 
 KEY = "model.ends"
 """The setting that names the checkpoints, for messages."""
-SIZES = ("num_classes", "init_channels", "num_cells", "stem_stride", "stem")
-"""Settings of the network in which the ends agree."""
-NOT_IMAGES = frozenset(
-    {"batch_size", "cutout", "seed", "root", "cache_folder", "evaluation_batch_size", "resident"}
-)
-"""Settings of the data in which the ends may differ: they leave the splits as they are."""
 _PREFIX = "network."
 
 
@@ -34,14 +29,14 @@ class CurveEnd:
         path: Its checkpoint.
         genotype: Its cells, as a literal.
         settings: Those of the module that trained it, by name.
-        data: Class and settings of its data, without those that leave the images as they are.
+        facts: What both ends must have in common.
         weights: The parameters and buffers of its network, by name.
     """
 
     path: Path
     genotype: str
     settings: Mapping[str, Any]
-    data: Mapping[str, Any]
+    facts: Mapping[str, Any]
     weights: Mapping[str, Tensor]
 
     def named(self, names: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -96,12 +91,8 @@ def read_ends(ends: Sequence[str | os.PathLike[str]], known: Collection[str]) ->
         ValueError: If one is damaged or no such checkpoint, or genotype, sizes, classes or data differ.
     """
     first, second = (_read(path, known) for path in end_files(ends))
-    for what, one, other in _compared(first, second):
-        if one != other:
-            raise ValueError(
-                f"`{KEY}`: {first.path} was trained with {what} {one}, {second.path} with {other}: the ends"
-                " of a curve are of one network and one data set"
-            )
+    said = (f"`{KEY}`: {first.path}", second.path)
+    check_alike(first.facts, second.facts, said, "the ends of a curve are")
     return first, second
 
 
@@ -115,24 +106,10 @@ def _read(path: Path, known: Collection[str]) -> CurveEnd:
     said = f"`{KEY}`: {path}"
     checkpoint: Any = read_torch_file(path, KEY, mmap=True)
     check_structure(said, checkpoint, dict.fromkeys(known))
-    data = dict(checkpoint.get("datamodule_hyper_parameters") or {})
     weights = {
         name.removeprefix(_PREFIX): values
         for name, values in checkpoint["state_dict"].items()
         if name.startswith(_PREFIX)
     }
     settings = checkpoint.get("hyper_parameters") or {}
-    shown = {n: v for n, v in data.items() if n not in NOT_IMAGES and n != "_instantiator"}
-    shown["name"] = (checkpoint.get("images") or {}).get("name")  # of a folder's images, the folder's
-    return CurveEnd(path, checkpoint["genotype"], settings, shown, weights)
-
-
-def _compared(first: CurveEnd, second: CurveEnd) -> Iterator[tuple[str, Any, Any]]:
-    """What the ends must have in common: its name and both values."""
-    yield "the genotype", first.genotype, second.genotype
-    for name in SIZES:
-        if name in first.settings and name in second.settings:
-            yield f"`model.{name}`", first.settings[name], second.settings[name]
-    for name in sorted({*first.data, *second.data}):  # `_class_path` first
-        what = {"_class_path": "the data", "name": "the images"}.get(name, f"`data.{name}`")
-        yield what, first.data.get(name), second.data.get(name)
+    return CurveEnd(path, checkpoint["genotype"], settings, common_facts(checkpoint), weights)

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from nas_lightning.callbacks.checkpoints import CHECKPOINTS, START_CHECKPOINT
+from nas_lightning.callbacks.likeness import common_facts
 from nas_lightning.callbacks.resuming import place_of
 from nas_lightning.torch_files import read_torch_file
 
 LAST = "last.ckpt"
-_FACTS = {"genotype": "genotype", "images": "description of the images", "data": "data set"}
-"""What the checkpoints of runs in one plane must agree in, and its name in messages."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +34,7 @@ class PathPoint:
 
 @dataclass(frozen=True)
 class RunPath:
-    """The checkpoints of a run and what they say of it."""
+    """The checkpoints of a run, and what runs in one plane must have in common."""
 
     folder: Path
     points: tuple[PathPoint, ...]
@@ -71,33 +70,13 @@ def read_run_path(
         step = checkpoint["global_step"]
         if before is None or step < before:
             points.setdefault(step, PathPoint(path, run, step, _epochs(checkpoint)))
-            facts = facts or _facts(checkpoint)
+            facts = facts or common_facts(checkpoint)
     if not points:
         raise ValueError(
             f"{inside} holds no {START_CHECKPOINT} and no {pattern} to draw a path through: train with the"
             " ModelCheckpoint of configs/trajectory.yaml"
         )
     return RunPath(folder, tuple(points[step] for step in sorted(points)), facts)
-
-
-def check_same_network(runs: Sequence[RunPath]) -> None:
-    """Refuse runs of different genotypes or data, by what differs first."""
-    first = runs[0]
-    for other in runs[1:]:
-        for name, said in _FACTS.items():
-            ours, theirs = first.facts.get(name), other.facts.get(name)
-            if ours != theirs:
-                raise ValueError(
-                    f"{other.folder} cannot stand in one plane with {first.folder}: its {said} is"
-                    f" {_short(theirs)}, not {_short(ours)}"
-                )
-
-
-def _facts(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
-    data = checkpoint.get("datamodule_hyper_parameters") or {}
-    images = checkpoint.get("images") or {}
-    kept = {name: images.get(name) for name in ("name", "image_size", "mean", "std")} if images else None
-    return {"genotype": checkpoint.get("genotype"), "images": kept, "data": data.get("_class_path")}
 
 
 def _epochs(checkpoint: Mapping[str, Any]) -> float:
@@ -109,8 +88,3 @@ def _epochs(checkpoint: Mapping[str, Any]) -> float:
     except ValueError:
         return float(checkpoint["epoch"] + 1) if isinstance(checkpoint.get("epoch"), int) else float("nan")
     return float("nan") if place.batches else float(place.epochs)
-
-
-def _short(value: Any) -> str:
-    text = str(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."

@@ -39,9 +39,10 @@ from nas_lightning.analysis import (
 )
 from nas_lightning.callbacks.checkpoints import CHECKPOINTS, RunCheckpoint, save_start
 from nas_lightning.callbacks.context import AnalysisContext, Dataset
+from nas_lightning.callbacks.likeness import check_alike
 from nas_lightning.callbacks.loggers import run_folder
 from nas_lightning.callbacks.point_analysis import MeasurePoint, PointAnalysis
-from nas_lightning.callbacks.run_path import PathPoint, RunPath, check_same_network, read_run_path
+from nas_lightning.callbacks.run_path import PathPoint, RunPath, read_run_path
 from nas_lightning.figures import draw_trajectories, read_trajectory_panel, write_trajectory_animation
 from nas_lightning.netcdf import read_dataset, write_dataset
 from nas_lightning.torch_files import read_torch_file
@@ -300,7 +301,8 @@ class Trajectory(PointAnalysis):
             read_run_path(path, self.files, number, with_last=True)
             for number, path in enumerate(self.runs, start=1)
         ]
-        check_same_network([first, *others])
+        for other in others:
+            check_alike(first.facts, other.facts, (first.folder, other.folder), "runs in one plane are")
         return [first, *others]
 
     def _attributes(

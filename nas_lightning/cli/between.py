@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nas_lightning.callbacks.curve_ends import NOT_IMAGES, SIZES
-from nas_lightning.cli.checkpoint_settings import CheckpointSettings, read_checkpoint_settings
+from nas_lightning.callbacks import likeness
+from nas_lightning.cli.checkpoint_settings import read_checkpoint_settings
 from nas_lightning.cli.run_folder import checkpoint_file
 from nas_lightning.cli.tables import table
 from nas_lightning.torch_files import read_torch_file
@@ -49,34 +49,11 @@ def check_alike(paths: Sequence[Path]) -> None:
         ValueError: If one is damaged, no checkpoint of this program, or unlike the first: the message names
             both and the first difference.
     """
-    first, *others = (read_checkpoint_settings(path, key=KEY) for path in paths)
-    for other in others:
-        for what, ours, theirs in _compared(first, other):
-            if ours != theirs:
-                raise ValueError(
-                    f"`{KEY}`: {first.path} was trained with {what} {ours}, {other.path} with {theirs}: a"
-                    " line is between networks of one architecture and one data set"
-                )
-
-
-def _compared(first: CheckpointSettings, second: CheckpointSettings) -> Iterator[tuple[str, Any, Any]]:
-    """What two checkpoints must have in common: its name and both values."""
-    yield "the genotype", first.genotype, second.genotype
-    for name in SIZES:
-        if name in first.model and name in second.model:
-            yield f"`model.{name}`", first.model[name], second.model[name]
-    if first.data_class is None or second.data_class is None:
-        return
-    yield "the data", first.data_class, second.data_class
-    yield "the images", _images_name(first.path), _images_name(second.path)
-    for name in sorted({*first.data, *second.data} - NOT_IMAGES):
-        yield f"`data.{name}`", first.data.get(name), second.data.get(name)
-
-
-def _images_name(path: Path) -> str | None:
-    """Name of the images, of a folder's images that of the folder."""
-    images = read_torch_file(path, KEY, mmap=True).get("images")
-    return None if images is None else str(images.get("name"))
+    for path in paths:
+        read_checkpoint_settings(path, key=KEY)
+    first, *others = (likeness.common_facts(read_torch_file(path, KEY, mmap=True)) for path in paths)
+    for path, other in zip(paths[1:], others, strict=True):
+        likeness.check_alike(first, other, (f"`{KEY}`: {paths[0]}", path), "a line is between networks")
 
 
 def barrier_table(dataset: xr.Dataset) -> str:

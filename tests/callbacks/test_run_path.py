@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from nas_lightning.callbacks.run_path import check_same_network, read_run_path
+from nas_lightning.callbacks.run_path import read_run_path
 from nas_lightning.torch_files import write_torch_file
 
 
@@ -40,31 +40,3 @@ def test_a_folder_without_checkpoints_and_other_files_are_refused(tmp_path: Path
     write_torch_file(tmp_path / "checkpoints" / "epoch0.ckpt", {"state_dict": {}})
     with pytest.raises(ValueError, match=r"epoch0.ckpt is no checkpoint of a training: .*`global_step`"):
         read_run_path(tmp_path, "epoch*.ckpt")
-
-
-def test_runs_of_other_cells_or_data_are_refused(tmp_path: Path) -> None:
-    images = {"name": "Digits", "image_size": 32, "mean": [0.1] * 3, "std": [0.2] * 3, "class_names": None}
-    others: dict[str, dict[str, Any]] = {
-        "same": {},
-        "cell": {"genotype": "another cell"},
-        "images": {"images": images | {"image_size": 16}},
-        "data": {"datamodule_hyper_parameters": {"_class_path": "Digits", "batch_size": 9}},
-    }
-    for name, entries in others.items():
-        data = {"_class_path": "CIFAR10", "batch_size": 5}
-        write(
-            tmp_path / name,
-            "start.ckpt",
-            0,
-            0,
-            **{"images": images, "datamodule_hyper_parameters": data} | entries,
-        )
-    runs = {name: read_run_path(tmp_path / name, "epoch*.ckpt") for name in others}
-    check_same_network([runs["same"], runs["same"]])
-    for name, message in {
-        "cell": "its genotype is another cell, not a cell",
-        "images": "its description of the images is {'name': 'Digits', 'image_size': 16",
-        "data": "its data set is Digits, not CIFAR10",
-    }.items():
-        with pytest.raises(ValueError, match=re.escape(message)):
-            check_same_network([runs["same"], runs[name]])
