@@ -13,7 +13,7 @@ import yaml
 from nas_lightning.analysis import PathSurface
 from nas_lightning.cli.main import main
 from nas_lightning.netcdf import read_dataset
-from tests.cli.commands import TINY, read_checkpoint, read_metrics, read_result, refusal
+from tests.cli.commands import TINY, read_checkpoint, read_metrics, read_result, refusal, run_process
 from tests.cli.test_resume import assert_same_run
 from tests.forked import run_and_kill
 
@@ -86,6 +86,21 @@ def test_a_killed_curve_goes_on_without_its_ends(trained: Path, ends: list[Path]
     assert_same_run(trained, broken)
     name = Path("landscape", "mode_connectivity-epoch0002.nc")
     assert (broken / name).read_bytes() == (trained / name).read_bytes()
+
+
+@pytest.mark.slow
+def test_two_ranks_measure_what_one_does(trained: Path, tmp_path: Path) -> None:
+    copied = tmp_path / "logs" / "connectivity" / "snas_mild"
+    shutil.copytree(trained, copied)
+    name = Path("landscape", "mode_connectivity-epoch0002.nc")
+    (copied / name).unlink()
+    two = ("--ckpt_path=last", "--trainer.devices=2", "--trainer.strategy=ddp")
+    result = run_process(["fit", f"--config={copied / 'config.yaml'}", *two], tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert "Starting with 2 processes" in result.stderr
+    one, other = (read_dataset(run / name) for run in (trained, copied))
+    assert one.attrs == other.attrs
+    xr.testing.assert_allclose(one, other, rtol=1e-6)
 
 
 @pytest.mark.gpu
