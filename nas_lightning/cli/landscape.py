@@ -213,6 +213,8 @@ class LandscapeCLI(TrainingCLI):
         if not found:
             raise ValueError("`between` needs the callback Interpolation: add it, or leave callbacks out")
         for analysis in found:
+            if analysis.start_checkpoint != "start":
+                rank_zero_info(f"`between` names both ends: `start` (={analysis.start_checkpoint}) is unused")
             analysis.between = tuple(between_files(self.settings.between))
         return list(found)
 

@@ -65,7 +65,9 @@ def test_the_lines_between_all_pairs_are_measured_and_said(
     assert f"{path.stem}/interpolation" in tags["images"]
     assert f"{path.stem}/test_barrier" in tags["scalars"]
     before = path.read_bytes()
-    main(["landscape", "--between", *map(str, runs), *SETTINGS])  # nothing is left to measure
+    unused = "--trainer.callbacks.Interpolation.start=best"
+    main(["landscape", "--between", *map(str, runs), *SETTINGS, unused])  # nothing is left to measure
+    assert "`between` names both ends: `start` (=best) is unused" in capsys.readouterr().err
     assert path.read_bytes() == before
 
 
