@@ -42,7 +42,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 
 def test_the_lines_between_all_pairs_are_measured_and_said(
-    runs: list[Path], capsys: pytest.CaptureFixture[str]
+    runs: list[Path], capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     folders = [str(path.parent.parent) for path in runs]
     main(["landscape", "--between", folders[0], str(runs[1]), folders[2], *SETTINGS])
@@ -67,7 +67,7 @@ def test_the_lines_between_all_pairs_are_measured_and_said(
     before = path.read_bytes()
     unused = "--trainer.callbacks.Interpolation.start=best"
     main(["landscape", "--between", *map(str, runs), *SETTINGS, unused])  # nothing is left to measure
-    assert "`between` names both ends: `start` (=best) is unused" in capsys.readouterr().err
+    assert "`between` names both ends: `start` (=best) is unused" in caplog.text
     assert path.read_bytes() == before
 
 
