@@ -14,6 +14,7 @@ def with_file_size_limit(function: Callable[[], None], limit: int) -> str:
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=_run, args=(function, limit, sender))
     process.start()
+    sender.close()  # so that a process that dies ends the waiting
     message = str(receiver.recv())
     process.join()
     return message
