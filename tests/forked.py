@@ -1,14 +1,20 @@
-"""A process that is forked from this one, which has everything imported, and killed where a test says."""
+"""Processes that are forked from this one, which has everything imported."""
 
 from __future__ import annotations
 
+import functools
 import gc
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+import pytest
+
+SKIPPED = 77
 
 
 def run_and_kill(action: Callable[[], object], counts: Callable[[Path], bool], writes: int) -> None:
@@ -38,3 +44,29 @@ def run_and_kill(action: Callable[[], object], counts: Callable[[Path], bool], w
     _, status = os.waitpid(child, 0)
     assert os.WIFSIGNALED(status)
     assert os.WTERMSIG(status) == signal.SIGKILL
+
+
+def in_own_process(test: Callable[..., None]) -> Callable[..., None]:
+    """Run a test in another process: what it leaves behind, as threads of Ray, would crash later forks."""
+
+    @functools.wraps(test)
+    def run(*arguments: Any, **fixtures: Any) -> None:
+        sys.stdout.flush()
+        child = os.fork()
+        if child == 0:
+            code = 1
+            try:
+                test(*arguments, **fixtures)
+                code = 0
+            except pytest.skip.Exception:
+                code = SKIPPED
+            except BaseException:
+                os.write(2, traceback.format_exc().encode())
+            finally:
+                os._exit(code)
+        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        if code == SKIPPED:
+            pytest.skip(f"{test.__name__} was skipped in its process")
+        assert code == 0
+
+    return run

@@ -25,6 +25,7 @@ from nas_lightning.study.executors import (
     visible_gpus,
     without_launcher,
 )
+from tests.forked import in_own_process
 from tests.study.made_up_runs import is_alive
 
 SLEEP = "import os, time; print(os.getpid(), flush=True); time.sleep(100)"
@@ -239,6 +240,7 @@ def processes_below(process_id: int) -> list[int]:
 
 
 @pytest.mark.slow
+@in_own_process
 def test_an_embedded_ray_cluster(tmp_path: Path) -> None:
     pytest.importorskip("ray")
     from nas_lightning.study.ray_executor import RayExecutor
@@ -278,6 +280,7 @@ def test_an_embedded_ray_cluster(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@in_own_process
 def test_an_embedded_ray_cluster_without_its_raylet_is_started_anew(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -354,6 +357,7 @@ def test_a_cluster_without_machines_is_not_waited_for_for_ever(monkeypatch: pyte
 
 
 @pytest.mark.slow
+@in_own_process
 def test_a_ray_cluster_of_two_machines_of_which_one_goes(tmp_path: Path) -> None:
     cluster_utils = pytest.importorskip("ray.cluster_utils")
     from nas_lightning.study.ray_executor import RayExecutor
@@ -401,6 +405,7 @@ def test_a_ray_cluster_of_two_machines_of_which_one_goes(tmp_path: Path) -> None
 
 
 @pytest.mark.slow
+@in_own_process
 def test_no_process_asks_for_more_than_a_machine_has() -> None:
     cluster_utils = pytest.importorskip("ray.cluster_utils")
     from nas_lightning.study.ray_executor import RayExecutor
@@ -438,6 +443,7 @@ def test_no_process_asks_for_more_than_a_machine_has() -> None:
         cluster.shutdown()
 
 
+@in_own_process
 def test_an_address_that_nobody_answers_at_is_refused() -> None:
     pytest.importorskip("ray")
     from nas_lightning.study.ray_executor import RayExecutor
