@@ -23,7 +23,7 @@ EVALUATION = 1 / FORWARD_PASSES
 # surface, 1.12 times without it.
 GRADIENT_OF_AN_IMAGE = 1.5
 """Training images that an image of a gradient-variance point counts."""
-# `benchmarks/results/landscape.json`: 2.0 to 2.2 times an ordinary forward and backward pass.
+# `benchmarks/results/landscape.json`: 1.8 to 2.0 times an ordinary forward and backward pass.
 HESSIAN_PRODUCT = 2.2
 """Training images that an image of a product with the Hessian counts."""
 # Lanczos takes some tens to hundreds, 48 for five values of a small network (`docs/method.md`).
