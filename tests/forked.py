@@ -47,7 +47,7 @@ def run_and_kill(action: Callable[[], object], counts: Callable[[Path], bool], w
 
 
 def in_own_process(test: Callable[..., None]) -> Callable[..., None]:
-    """Run a test in another process: what it leaves behind, as threads of Ray, would crash later forks."""
+    """Run a test in another process, so that later forks inherit nothing of it, as threads of Ray."""
 
     @functools.wraps(test)
     def run(*arguments: Any, **fixtures: Any) -> None:

@@ -57,8 +57,8 @@ def level_of(speed: Speed, device_type: str, *, work: float | int) -> Level:
     """The level that a setting means for a piece of work.
 
     ``"auto"`` is ``"compiled"`` on a CPU with so much work that compiling pays for itself, otherwise
-    ``"fast"``. On a GPU it never compiles: the start of kernels limits a run there, and on the one that was
-    measured (docs/performance.md) compiled code took longer than PyTorch's layers.
+    ``"fast"``. On a GPU it never compiles: on the one that was measured, compiled training steps took longer
+    than plain ones (docs/performance.md).
 
     Args:
         speed: The setting.

@@ -21,12 +21,12 @@ def common_facts(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
     model = checkpoint.get("hyper_parameters") or {}
     data = checkpoint.get("datamodule_hyper_parameters") or {}
     images = checkpoint.get("images") or {}
-    facts = {"the genotype": checkpoint.get("genotype"), "the data": data.get("_class_path")}
-    facts |= {f"`model.{name}`": model.get(name) for name in SIZES}
-    facts |= {"the images": images.get("name"), "images of size": images.get("image_size")}
+    said = {"the genotype": checkpoint.get("genotype"), "the data": data.get("_class_path")}
+    said |= {"the images": images.get("name"), "images of size": images.get("image_size")}
+    facts = {name: value for name, value in said.items() if value is not None}
+    facts |= {f"`model.{name}`": model[name] for name in SIZES if name in model}
     names = sorted(name for name in data if name not in _NOT_IMAGES and not name.startswith("_"))
-    facts |= {f"`data.{name}`": data[name] for name in names}
-    return {name: value for name, value in facts.items() if value is not None}
+    return facts | {f"`data.{name}`": data[name] for name in names}  # None is a value: all images
 
 
 def check_alike(

@@ -40,6 +40,10 @@ def test_what_leaves_network_and_images_alone_may_differ() -> None:
         ({"images": {"name": "Digits"}}, "the images CIFAR10, B with Digits"),
         ({"images": {"name": "CIFAR10", "image_size": 16}}, "images of size 32, B with 16"),
         (
+            {"datamodule_hyper_parameters": DATA | {"train_size": 24}},
+            "`data.train_size` None, B with 24",
+        ),
+        (
             {"datamodule_hyper_parameters": {"_class_path": "CIFAR100"}},
             "the data CIFAR10, B with CIFAR100",
         ),

@@ -355,9 +355,7 @@ def test_when_a_rank_is_killed_the_other_says_so_and_the_run_goes_on(number: int
     os.kill(second, number)
     said = first.communicate(timeout=120)[1].decode()
     assert first.returncode != 0
-    # Lightning may end the first before it has noticed; then the second has said that it was asked to stop.
-    was_asked = number == signal.SIGTERM and "nas-lightning: stopped by SIGTERM; resume with" in said
-    assert "another process of this training has ended" in said or was_asked
+    assert "another process of this training has ended" in said
     assert "Traceback" not in said
     assert not (run / "result.json").exists()
     before = len(read_metrics(run))
